@@ -1,0 +1,72 @@
+"""The clip table: what is labelled how. Every adapter gives this, everything above reads only this."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One labelled clip: a video file, a part of one (start_s, end_s) or a folder of frame images.
+
+    ``group`` is the subject or scene that train and test must not share ("" where unknown); ``split`` is "train",
+    "val", "test" or "" where none is given.
+    """
+
+    path: Path
+    labels: tuple[str, ...]
+    group: str = ""
+    split: str = ""
+    start_s: float | None = None
+    end_s: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The only label; for clips with several, the first."""
+        return self.labels[0]
+
+
+@dataclass(frozen=True)
+class ClipTable:
+    """Clips in a fixed order, with the names of their classes (the model's output order)."""
+
+    clips: tuple[Clip, ...]
+    labels: tuple[str, ...]
+    root: Path
+    notes: tuple[str, ...] = field(default=())  # what the adapter had to assume or skip, one sentence each
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __iter__(self) -> Iterator[Clip]:
+        return iter(self.clips)
+
+    def of_split(self, split: str) -> ClipTable:
+        """The clips of one split, labels unchanged."""
+        return self.with_clips(clip for clip in self.clips if clip.split == split)
+
+    def with_clips(self, clips: Iterable[Clip]) -> ClipTable:
+        """The same table with other clips, labels unchanged."""
+        return replace(self, clips=tuple(clips))
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether any clip has more than one label."""
+        return any(len(clip.labels) > 1 for clip in self.clips)
+
+    def sha256(self) -> str:
+        """Hash of what the table says (paths relative to the root, labels, groups, splits, times)."""
+        rows = [
+            [_relative(c.path, self.root), list(c.labels), c.group, c.split, c.start_s, c.end_s] for c in self.clips
+        ]
+        return hashlib.sha256(json.dumps([rows, list(self.labels)]).encode()).hexdigest()
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()

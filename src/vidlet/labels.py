@@ -1,0 +1,27 @@
+"""Class names: how a cell names them, their order, and what may not stand side by side."""
+
+from collections.abc import Iterable
+
+from .errors import DataError
+
+
+def split_labels(cell: str) -> tuple[str, ...]:
+    """Names in a table cell, separated by ``|``, without blanks and repetitions: "run| jump" -> ("run", "jump")."""
+    return tuple(dict.fromkeys(name for part in cell.split("|") if (name := part.strip())))
+
+
+def label_order(names: Iterable[str], where: str) -> tuple[str, ...]:
+    """Sort class names into the model's output order.
+
+    Raises:
+        DataError: two names differ only in upper and lower case (one class, most likely, and one folder on some
+            file systems).
+    """
+    order = tuple(sorted(set(names)))
+    seen: dict[str, str] = {}
+    for name in order:
+        folded = name.casefold()
+        if folded in seen:
+            raise DataError(f"{where}: classes {seen[folded]!r} and {name!r} differ only in upper and lower case")
+        seen[folded] = name
+    return order
