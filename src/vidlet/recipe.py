@@ -153,7 +153,7 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
             return Path(name).read_text("utf-8"), name
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{name}: cannot be read ({error})") from error
-    raise RecipeError(f"unknown recipe {name!r}{_nearest(name, recipe_names())}; known: {', '.join(recipe_names())}")
+    raise RecipeError(f"unknown recipe {name!r}{nearest(name, recipe_names())}; known: {', '.join(recipe_names())}")
 
 
 def _put(data: dict[str, Any], key: str, value: Any) -> None:
@@ -171,7 +171,7 @@ def _build(kind: type, data: Mapping[str, Any], where: str, prefix: str) -> Any:
     values: dict[str, Any] = {}
     for key, value in data.items():
         if key not in fields:
-            raise RecipeError(f"{where}: unknown key {prefix}{key}{_nearest(key, list(fields))}")
+            raise RecipeError(f"{where}: unknown key {prefix}{key}{nearest(key, list(fields))}")
         values[key] = _convert(hints[key], value, where, prefix + key)
     missing = [
         name
@@ -223,9 +223,10 @@ def _check(recipe: Recipe, where: str) -> None:
 
 def _one_of(where: str, key: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
-        raise RecipeError(f"{where}: {key} must be one of {', '.join(valid)}, got {value!r}{_nearest(value, valid)}")
+        raise RecipeError(f"{where}: {key} must be one of {', '.join(valid)}, got {value!r}{nearest(value, valid)}")
 
 
-def _nearest(word: str, valid: typing.Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, valid, n=1)
+def nearest(word: str, valid: typing.Iterable[str]) -> str:
+    """Return " (did you mean X?)" for the closest valid word, or nothing."""
+    close = difflib.get_close_matches(word, list(valid), n=1)
     return f" (did you mean {close[0]}?)" if close else ""

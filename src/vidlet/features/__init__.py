@@ -1,1 +1,6 @@
-"""TO WRITE."""
+"""Features of clips: extracted once through the runtime, stored, read memory-mapped."""
+
+from .extract import Extracted, extract
+from .store import ClipFeatures, FeatureStore, clip_key
+
+__all__ = ["ClipFeatures", "Extracted", "FeatureStore", "clip_key", "extract"]
