@@ -1,1 +1,6 @@
-"""TO WRITE."""
+"""Training: batches of clips, augmentation, and the one loop."""
+
+from .batches import Batch, Clips, FeatureClips, FrameClips
+from .loop import ClipNetwork, Progress, fit, predict_logits
+
+__all__ = ["Batch", "ClipNetwork", "Clips", "FeatureClips", "FrameClips", "Progress", "fit", "predict_logits"]

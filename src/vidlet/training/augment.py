@@ -1,0 +1,105 @@
+"""Augmentation of clips in time (any features or frames) and in space (frames), each a small function of a generator.
+
+Amounts come from the recipe's ``training.augment`` table; a key that is absent means none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import RecipeError
+from ..recipe import nearest
+
+AMOUNTS = {
+    "speed": "clips are played up to this fraction faster or slower",
+    "crop": "up to this fraction of a clip's frames is cut off its ends",
+    "drop": "probability that a frame is replaced by the one before",
+    "noise": "deviation of noise on features, in standard deviations of the feature",
+    "zoom": "pictures are scaled by up to this fraction",
+    "shift": "pictures are moved by up to this fraction of their size",
+    "rotate": "pictures are turned by up to this many degrees",
+    "light": "contrast and brightness change by up to this fraction",
+    "flip": "probability of mirroring a clip (only where left and right mean the same)",
+    "mixup": "parameter of the beta distribution by which two clips and their labels are mixed",
+}
+
+
+def check_amounts(amounts: Mapping[str, float]) -> None:
+    """Refuse unknown augmentations and amounts below zero.
+
+    Raises:
+        RecipeError: names the key and the nearest valid one.
+    """
+    for key, value in amounts.items():
+        if key not in AMOUNTS:
+            raise RecipeError(f"training.augment: unknown key {key!r}{nearest(key, AMOUNTS)}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+            raise RecipeError(f"training.augment.{key} must be a number >= 0, got {value!r}")
+
+
+def time_positions(frames: int, amounts: Mapping[str, float], rng: np.random.Generator) -> np.ndarray:
+    """Return the positions (fractions of frames, ascending) at which a clip of ``frames`` frames is read again."""
+    cut = amounts.get("crop", 0.0) * (frames - 1)
+    begin, end = rng.uniform(0, cut / 2), frames - 1 - rng.uniform(0, cut / 2)
+    spread = amounts.get("speed", 0.0)
+    speed = float(np.exp(rng.uniform(-1, 1) * np.log1p(spread)))
+    count = max(1, round((end - begin) / speed) + 1)
+    positions = np.linspace(begin, end, count)
+    if drop := amounts.get("drop", 0.0):
+        kept = rng.random(count) >= drop
+        kept[0] = True
+        positions = positions[np.maximum.accumulate(np.where(kept, np.arange(count), 0))]
+    return positions
+
+
+def read_between(features: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Features (T, ...) at fractional positions (N,), linearly between neighbors: (N, ...)."""
+    low = np.floor(positions).astype(int)
+    high = np.minimum(low + 1, len(features) - 1)
+    share = (positions - low).astype(np.float32).reshape(-1, *([1] * (features.ndim - 1)))
+    return features[low] * (1 - share) + features[high] * share
+
+
+def transform_frames(frames: Tensor, amounts: Mapping[str, float], rng: np.random.Generator) -> Tensor:
+    """Zoom, shift, turn, mirror and relight a clip's frames, alike for all its frames.
+
+    Args:
+        frames: float (T, 3, H, W), 0..255.
+
+    Returns:
+        The same shape; what lies outside the picture is its border, repeated.
+    """
+    zoom, shift, rotate = (amounts.get(key, 0.0) for key in ("zoom", "shift", "rotate"))
+    flip = rng.random() < amounts.get("flip", 0.0)
+    if zoom or shift or rotate or flip:
+        scale = float(np.exp(rng.uniform(-1, 1) * np.log1p(zoom)))
+        angle = np.deg2rad(rng.uniform(-rotate, rotate))
+        cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
+        mirror = -1.0 if flip else 1.0
+        dx, dy = rng.uniform(-2 * shift, 2 * shift, 2)
+        matrix = frames.new_tensor([[mirror * cos, -sin, dx], [mirror * sin, cos, dy]])
+        grid = functional.affine_grid(matrix.expand(len(frames), 2, 3), list(frames.shape), align_corners=False)
+        frames = functional.grid_sample(frames, grid, padding_mode="border", align_corners=False)
+    if light := amounts.get("light", 0.0):
+        contrast, brightness = np.exp(rng.uniform(-light, light)), rng.uniform(-light, light) * 128
+        center = frames.mean()
+        frames = ((frames - center) * contrast + center + brightness).clamp(0, 255)
+    return frames
+
+
+def mix(x: Tensor, mask: Tensor, y: Tensor, strength: float, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Mixup (Zhang et al. 2018, arXiv:1710.09412) of clips: a frame is mixed where both clips have it.
+
+    Args:
+        x: (B, T, ...); mask: (B, T); y: target probabilities (B, K).
+    """
+    share = float(rng.beta(strength, strength))
+    order = torch.from_numpy(rng.permutation(len(x))).to(x.device)
+    both = (mask & mask[order]).reshape(*mask.shape, *([1] * (x.ndim - 2)))
+    mixed = torch.where(both, share * x + (1 - share) * x[order], x)
+    return mixed, mask, share * y + (1 - share) * y[order]

@@ -1,0 +1,169 @@
+"""Clips as padded batches: from stored features or from decoded frames, augmented, the same for the same epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import TrainingError, VidletError
+from ..video import read_many
+from .augment import mix, read_between, time_positions, transform_frames
+
+
+@dataclass(frozen=True)
+class Batch:
+    """x (B, T, ...), padded at the end; mask (B, T), True on real frames; y (B, K), target probabilities."""
+
+    x: Tensor
+    mask: Tensor
+    y: Tensor
+    names: tuple[str, ...]
+
+
+class Clips(Protocol):
+    """Labelled clips that give batches."""
+
+    targets: np.ndarray  # (N, K) float32
+
+    def __len__(self) -> int: ...
+
+    def batches(
+        self, size: int, order: Sequence[int], amounts: Mapping[str, float] | None, seed: Sequence[int]
+    ) -> Iterator[Batch]:
+        """Batches of ``size`` clips in the given order; ``amounts`` None: as they are. The seed fixes every draw."""
+        ...
+
+
+class FeatureClips:
+    """Clips as stored features.
+
+    Args:
+        read: index -> features (T, *shape).
+        targets: (N, K) target probabilities.
+        names: of the clips, for messages.
+        spread: deviation of each channel, shape (*shape[:1],), the unit of the augmentation "noise".
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], np.ndarray],
+        targets: np.ndarray,
+        names: Sequence[str],
+        spread: np.ndarray,
+        max_frames: int = 256,
+    ) -> None:
+        self.read, self.targets, self.names, self.spread, self.max_frames = read, targets, names, spread, max_frames
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batches(
+        self, size: int, order: Sequence[int], amounts: Mapping[str, float] | None, seed: Sequence[int]
+    ) -> Iterator[Batch]:
+        """See Clips.batches."""
+        for begin in range(0, len(order), size):
+            chosen = list(order[begin : begin + size])
+            rng = np.random.default_rng([*seed, begin])
+            x, mask = _pad([self._clip(i, amounts, rng) for i in chosen])
+            y = torch.from_numpy(self.targets[chosen])
+            if amounts and amounts.get("mixup"):
+                x, mask, y = mix(x, mask, y, amounts["mixup"], rng)
+            yield Batch(x, mask, y, tuple(self.names[i] for i in chosen))
+
+    def _clip(self, index: int, amounts: Mapping[str, float] | None, rng: np.random.Generator) -> np.ndarray:
+        features = self.read(index)
+        if amounts is None:
+            return features.astype(np.float32)
+        features = _window(features, self.max_frames, rng)
+        features = read_between(features, time_positions(len(features), amounts, rng)).astype(np.float32)
+        if noise := amounts.get("noise", 0.0):
+            spread = self.spread.reshape(-1, *([1] * (features.ndim - 2))) if features.ndim > 2 else self.spread
+            features += rng.standard_normal(features.shape, np.float32) * (noise * spread).astype(np.float32)
+        return features
+
+
+class FrameClips:
+    """Clips as frames, decoded when they are needed, or kept in memory where they fit.
+
+    Args:
+        read: index -> frames uint8 (T, H, W, 3); raises VidletError for a clip that cannot be read.
+        keep_bytes: frames of so many bytes in all are kept in memory after the first reading.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], np.ndarray],
+        targets: np.ndarray,
+        names: Sequence[str],
+        max_frames: int = 32,
+        keep_bytes: int = 6_000_000_000,
+    ) -> None:
+        self.read, self.targets, self.names, self.max_frames = read, targets, names, max_frames
+        self._kept: dict[int, np.ndarray] = {}
+        self._room = keep_bytes
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batches(
+        self, size: int, order: Sequence[int], amounts: Mapping[str, float] | None, seed: Sequence[int]
+    ) -> Iterator[Batch]:
+        """See Clips.batches. x is float (B, T, 3, H, W), 0..255."""
+        clips: list[Tensor] = []
+        chosen: list[int] = []
+        for index, frames in read_many(list(order), self._frames):
+            if isinstance(frames, VidletError):
+                raise TrainingError(f"a clip became unreadable during training: {frames}")
+            clips.append(self._clip(frames, amounts, np.random.default_rng([*seed, index])))
+            chosen.append(index)
+            if len(chosen) == size:
+                yield self._batch(clips, chosen)
+                clips, chosen = [], []
+        if chosen:
+            yield self._batch(clips, chosen)
+
+    def _batch(self, clips: list[Tensor], chosen: list[int]) -> Batch:
+        longest = max(len(c) for c in clips)
+        x = clips[0].new_zeros(len(clips), longest, *clips[0].shape[1:])
+        mask = torch.zeros(len(clips), longest, dtype=torch.bool)
+        for row, clip in enumerate(clips):
+            x[row, : len(clip)] = clip
+            mask[row, : len(clip)] = True
+        return Batch(x, mask, torch.from_numpy(self.targets[chosen]), tuple(self.names[i] for i in chosen))
+
+    def _frames(self, index: int) -> np.ndarray:
+        if index in self._kept:
+            return self._kept[index]
+        frames = self.read(index)
+        if self._room >= frames.nbytes:
+            self._room -= frames.nbytes
+            self._kept[index] = frames
+        return frames
+
+    def _clip(self, frames: np.ndarray, amounts: Mapping[str, float] | None, rng: np.random.Generator) -> Tensor:
+        if amounts is not None:
+            frames = _window(frames, self.max_frames, rng)
+            frames = frames[np.round(time_positions(len(frames), amounts, rng)).astype(int)]
+        clip = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()  # (T, 3, H, W)
+        return clip if amounts is None else transform_frames(clip, amounts, rng)
+
+
+def _window(clip: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """A random window of at most ``most`` frames."""
+    begin = int(rng.integers(0, max(1, len(clip) - most + 1)))
+    return clip[begin : begin + most]
+
+
+def _pad(clips: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    longest = max(len(c) for c in clips)
+    x = np.zeros((len(clips), longest, *clips[0].shape[1:]), np.float32)
+    mask = np.zeros((len(clips), longest), bool)
+    for row, clip in enumerate(clips):
+        x[row, : len(clip)] = clip
+        mask[row, : len(clip)] = True
+    return torch.from_numpy(x), torch.from_numpy(mask)
