@@ -1,0 +1,74 @@
+"""Do scores mean what they say: reliability, calibration error, likelihood, and the one number that mends them.
+
+Source: Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv:1706.04599.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .classification import checked
+
+_LOWEST_SCORE = float(np.finfo(np.float64).eps)  # one score of 0 on a true class must not make the mean infinite
+_TEMPERATURES = (0.05, 20.0)
+
+
+class Reliability(NamedTuple):
+    """Clips binned by the score of the class they are given: each (bins,); an empty bin has means of 0."""
+
+    confidence: NDArray[np.float64]  # mean score in the bin
+    accuracy: NDArray[np.float64]  # fraction of them that are right
+    clips: NDArray[np.int64]
+
+
+def reliability(scores: ArrayLike, labels: ArrayLike, bins: int = 15) -> Reliability:
+    """Bin clips by their highest score into ``bins`` equal ranges (low, high] of [0, 1]."""
+    table, truth = checked(scores, labels)
+    best = table.argmax(axis=1) if len(truth) else truth
+    confidence = table[np.arange(len(truth)), best]
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    clips = np.bincount(place, minlength=bins)
+    some = np.maximum(clips, 1)
+    return Reliability(
+        np.bincount(place, confidence, minlength=bins) / some,
+        np.bincount(place, best == truth, minlength=bins) / some,
+        clips,
+    )
+
+
+def expected_calibration_error(scores: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+    """Mean over clips of |accuracy - confidence| of their reliability bin; NaN without clips."""
+    confidence, right, clips = reliability(scores, labels, bins)
+    return float((clips * np.abs(right - confidence)).sum() / clips.sum()) if clips.sum() else float("nan")
+
+
+def negative_log_likelihood(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Mean of -log(score of the label), in nats; scores below 2.2e-16 count as that; NaN without clips."""
+    table, truth = checked(scores, labels)
+    if not len(truth):
+        return float("nan")
+    return float(-np.log(np.maximum(table[np.arange(len(truth)), truth], _LOWEST_SCORE)).mean())
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The T for which softmax(logits / T) has the smallest negative log-likelihood, within 0.05..20.
+
+    The loss is convex in 1/T; the sign of its derivative is bisected. Logits that do not tell classes apart, and no
+    clips, give 1.
+    """
+    table, truth = checked(logits, labels)
+    if not len(truth) or np.ptp(table, axis=1).max() == 0:
+        return 1.0
+    table = table - table.max(axis=1, keepdims=True)
+    own = table[np.arange(len(truth)), truth].mean()
+    cold, hot = (np.log(bound) for bound in _TEMPERATURES)
+    for _ in range(48):
+        middle = (cold + hot) / 2
+        weights = np.exp(table / np.exp(middle))  # (N, K)
+        expected = ((weights * table).sum(axis=1) / weights.sum(axis=1)).mean()
+        if expected > own:  # the softmax trusts its best classes more than the labels bear out
+            cold = middle
+        else:
+            hot = middle
+    return float(np.exp((cold + hot) / 2))
