@@ -1,0 +1,166 @@
+"""Frame extractors: uint8 frames -> one feature vector or one coarse grid of features a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RecipeError, WeightsError
+from ..files import sha256_of
+from ..recipe import Extractor
+from .mobilenetv2 import ConvNorm, MobileNetV2
+from .tflite import Range, import_mobilenetv2
+from .weights import find_weights, is_torchvision, load_into_, load_state_dict, weights_entry
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of [0, 1] RGB, as torchvision's weights expect them
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class FrameExtractor(nn.Module):
+    """uint8 frames (T, H, W, 3) -> float32 features (T, C, G, G), or (T, D) where ``grid`` is 0.
+
+    A frame's features depend on that frame alone. ``forward`` is ``features(normalize(frames))``; training may
+    augment in between.
+
+    Args:
+        backbone: normalized pictures (T, 3, H, W) -> maps (T, C, h, w); has ``out_channels`` and ``map_size``.
+        input_size: (H, W) of the frames.
+        grid: side of the grid that maps are averaged to, with the bins of torch's adaptive average pooling.
+        zero_point, scale: normalization ``(q - zero_point) * scale`` of a frame's bytes; numbers, or one each channel.
+        ranges: (scale, zero point) of the backbone's activations as uint8, by layer name, where weights bring them.
+        provenance: where the weights come from.
+        freeze_norm: keep batch normalization in eval mode also in training: weights of TFLite files have none left
+            (it is the identity plus a learned offset), and statistics of a few clips would destroy them. Gradients
+            flow through it either way.
+    """
+
+    def __init__(
+        self,
+        backbone: MobileNetV2,
+        input_size: tuple[int, int] = (224, 224),
+        grid: int = 0,
+        zero_point: float | tuple[float, ...] = 128.0,
+        scale: float | tuple[float, ...] = 1 / 128,
+        ranges: dict[str, Range] | None = None,
+        provenance: dict[str, Any] | None = None,
+        freeze_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        height, width = backbone.map_size(*input_size)
+        if grid < 0 or grid > min(height, width):
+            raise RecipeError(f"extractor.grid must be 0 to {min(height, width)} (the map's side), got {grid}")
+        self.backbone, self.input_size, self.grid = backbone, input_size, grid
+        self.ranges, self.provenance, self.freeze_norm = ranges, dict(provenance or {}), freeze_norm
+        self.feature_shape = (backbone.out_channels, grid, grid) if grid else (backbone.out_channels,)
+        self.register_buffer("zero_point", _per_channel(zero_point), persistent=False)
+        self.register_buffer("scale", _per_channel(scale), persistent=False)
+        whole = (height, width) == (grid, grid)  # nothing to average
+        self.register_buffer("bins", None if whole or not grid else pooling(height, width, grid), persistent=False)
+        self.zero_point: Tensor
+        self.scale: Tensor
+        self.bins: Tensor | None
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames uint8 (T, H, W, 3) -> features float32 (T, C, G, G) or (T, D)."""
+        return self.features(self.normalize(frames))
+
+    def normalize(self, frames: Tensor) -> Tensor:
+        """Frames uint8 (T, H, W, 3) -> pictures float32 (T, 3, H, W), about -1 to 1."""
+        return (frames.permute(0, 3, 1, 2).float() - self.zero_point) * self.scale
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """Normalized pictures (T, 3, H, W) -> features float32 (T, C, G, G) or (T, D)."""
+        maps = self.backbone(pictures)
+        if not self.grid:
+            return maps.mean((2, 3))
+        if self.bins is None:
+            return maps
+        return (maps.flatten(2) @ self.bins).unflatten(2, (self.grid, self.grid))  # (T, C, h w) @ (h w, G G)
+
+    def train(self, mode: bool = True) -> FrameExtractor:
+        """Training mode; where ``freeze_norm``, batch normalization keeps its statistics."""
+        super().train(mode)
+        if self.freeze_norm:
+            for layer in self.modules():
+                if isinstance(layer, ConvNorm):
+                    layer.norm.eval()
+        return self
+
+
+def pooling(height: int, width: int, grid: int) -> Tensor:
+    """The matrix (h w, G G) of torch's adaptive average pooling: bin i covers floor(i n / G) to ceil((i + 1) n / G)."""
+    rows, columns = _bins(height, grid), _bins(width, grid)
+    return torch.einsum("yi,xj->yxij", rows, columns).reshape(height * width, grid * grid).contiguous()
+
+
+def build_extractor(config: Extractor) -> FrameExtractor:
+    """Make the extractor that a recipe names, in eval mode.
+
+    ``config.weights``: "none" (from scratch), a name of the table in weights.py, or the path of a .tflite file or of a
+    PyTorch state dict (.pt, .pth).
+
+    Raises:
+        RecipeError: no such extractor, or a size, cut or grid that it cannot have.
+        WeightsError: weights that are missing, damaged or of another network.
+    """
+    builder = EXTRACTORS.get(config.name)
+    if builder is None:
+        raise RecipeError(f"extractor.name must be one of {', '.join(EXTRACTORS)}, got {config.name!r}")
+    if min(config.input_size) < 32:
+        raise RecipeError(f"extractor.input_size must be at least 32 x 32, got {config.input_size}")
+    return builder(config).eval()
+
+
+def _mobilenetv2(config: Extractor) -> FrameExtractor:
+    if config.weights == "none":
+        backbone = MobileNetV2(config.width, config.cut)
+        return FrameExtractor(backbone, config.input_size, config.grid, provenance={"weights": "none"})
+    path, provenance = _weights_file(config.weights)
+    if path.suffix == ".tflite":
+        found = import_mobilenetv2(path, config.width, config.cut)
+        scale, zero_point = found.ranges["input"]
+        return FrameExtractor(
+            found.backbone, config.input_size, config.grid, float(zero_point), scale, found.ranges, provenance, True
+        )
+    state = load_state_dict(path)
+    backbone = MobileNetV2(config.width, config.cut)
+    load_into_(backbone, state, str(path))
+    if not is_torchvision(state):
+        return FrameExtractor(backbone, config.input_size, config.grid, provenance=provenance)
+    zero_point_, scale_ = tuple(255 * m for m in IMAGENET_MEAN), tuple(1 / (255 * s) for s in IMAGENET_STD)
+    return FrameExtractor(backbone, config.input_size, config.grid, zero_point_, scale_, provenance=provenance)
+
+
+EXTRACTORS: dict[str, Callable[[Extractor], FrameExtractor]] = {"mobilenetv2": _mobilenetv2}
+
+
+def _weights_file(weights: str) -> tuple[Path, dict[str, Any]]:
+    """Path and provenance of a table name or a file."""
+    path = Path(weights).expanduser()
+    if path.suffix in (".tflite", ".pt", ".pth"):
+        if not path.is_file():
+            raise WeightsError(f"{weights}: no such file")
+        return path, {"weights": "file", "file": path.name, "sha256": sha256_of(path), "licence": "not stated"}
+    entry = weights_entry(weights)
+    path = find_weights(weights)
+    return path, {
+        "weights": weights, "file": entry.file, "sha256": entry.sha256, "licence": entry.licence, "url": entry.url
+    }  # fmt: skip
+
+
+def _per_channel(value: float | tuple[float, ...]) -> Tensor:
+    """A scalar, or (3, 1, 1)."""
+    return torch.tensor(value) if isinstance(value, float) else torch.tensor(value).reshape(3, 1, 1)
+
+
+def _bins(size: int, grid: int) -> Tensor:
+    """(n, G): the share of each position in each bin."""
+    weights = torch.zeros(size, grid)
+    for i in range(grid):
+        start, end = i * size // grid, -(-(i + 1) * size // grid)
+        weights[start:end, i] = 1 / (end - start)
+    return weights

@@ -1,0 +1,172 @@
+"""MobileNetV2, cut at any block, with PyTorch's or TensorFlow's padding.
+
+Source: Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", arXiv:1801.04381, table 2.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import RecipeError
+
+# (expansion, output channels at width 1, repeats, stride of the first) of the seven stages
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+BLOCKS = sum(repeats for _, _, repeats, _ in STAGES)  # 17; block12 ends the 96-channel stage (14x14 of 224x224)
+CUTS = (*(f"block{i}" for i in range(BLOCKS)), "head")
+PADDINGS = ("symmetric", "same")
+
+
+def round_channels(channels: float, divisor: int = 8) -> int:
+    """Nearest multiple of ``divisor`` that is not more than 10 % below (the rule of the authors' code)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * channels else rounded + divisor
+
+
+def same_pads(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's SAME padding (before, after) of one axis; the odd pixel goes behind: 224, 3, 2 -> (0, 1)."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch normalization, and ReLU6 where ``act``; after fusing, a convolution with bias."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True,
+        padding: str = "symmetric",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+        self.same = padding == "same" and stride > 1  # at stride 1 both paddings are alike
+        pad = 0 if self.same else kernel // 2
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, pad, groups=groups, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs)
+        self.act: nn.Module = nn.ReLU6() if act else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride))."""
+        if self.same:
+            top, bottom = same_pads(x.shape[2], self.kernel, self.stride)
+            left, right = same_pads(x.shape[3], self.kernel, self.stride)
+            x = functional.pad(x, (left, right, top, bottom))
+        return self.act(self.norm(self.conv(x)))
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, 3x3 depthwise convolution, linear 1x1 projection; the input is added where shapes allow."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int, padding: str) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.expand = ConvNorm(inputs, hidden, padding=padding) if expansion != 1 else None
+        self.depthwise = ConvNorm(hidden, hidden, 3, stride, groups=hidden, padding=padding)
+        self.project = ConvNorm(hidden, outputs, act=False, padding=padding)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
+        hidden = x if self.expand is None else self.expand(x)
+        out = self.project(self.depthwise(hidden))
+        return x + out if self.residual else out
+
+
+class MobileNetV2(nn.Module):
+    """Pictures (B, 3, H, W) -> the feature map at ``cut``; parameters behind the cut do not exist.
+
+    Args:
+        width: multiplies all channels (0.35 to 1.4 in the paper); the 1280 of the head grows with it, never shrinks.
+        cut: "block0" to "block16" (the inverted residuals), or "head" (the last 1x1 convolution's 1280 channels;
+            averaging over the map is the caller's).
+        padding: "symmetric", as PyTorch pads, or "same", as TensorFlow does (differs at stride 2).
+        classes: adds a linear classifier on the averaged head, used by :meth:`logits`; needs cut "head".
+    """
+
+    def __init__(
+        self, width: float = 1.0, cut: str = "head", padding: str = "symmetric", classes: int | None = None
+    ) -> None:
+        super().__init__()
+        if cut not in CUTS:
+            raise RecipeError(f"extractor.cut must be one of block0 ... block{BLOCKS - 1} or head, got {cut!r}")
+        if padding not in PADDINGS:
+            raise RecipeError(f"padding must be one of {', '.join(PADDINGS)}, got {padding!r}")
+        if not 0.1 <= width <= 4:
+            raise RecipeError(f"extractor.width must be between 0.1 and 4, got {width}")
+        if classes is not None and cut != "head":
+            raise RecipeError(f"a classifier needs extractor.cut = 'head', got {cut!r}")
+        self.width, self.cut, self.padding = width, cut, padding
+        self.out_channels = round_channels(32 * width)
+        self.stem = ConvNorm(3, self.out_channels, 3, 2, padding=padding)
+        self.parts = ["stem"]  # names of the layers in order
+        for name, outputs, stride, expansion in _plan(width):
+            self._append(name, InvertedResidual(self.out_channels, outputs, stride, expansion, padding), outputs)
+            if name == cut:
+                break
+        if cut == "head":
+            outputs = round_channels(1280 * max(1.0, width))
+            self._append("head", ConvNorm(self.out_channels, outputs, padding=padding), outputs)
+        self.classifier = nn.Linear(self.out_channels, classes) if classes is not None else None
+        self.apply(_initialize)
+
+    def _append(self, name: str, module: nn.Module, outputs: int) -> None:
+        self.add_module(name, module)
+        self.parts.append(name)
+        self.out_channels = outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalized pictures (B, 3, H, W) -> feature map (B, C, H', W')."""
+        for name in self.parts:
+            x = self.get_submodule(name)(x)
+        return x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Normalized pictures (B, 3, H, W) -> class logits (B, K); only with ``classes``."""
+        assert self.classifier is not None, "this MobileNetV2 was built without a classifier"
+        return self.classifier(self.forward(x).mean((2, 3)))
+
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the feature map of pictures of this size; every stride 2 halves, rounding up."""
+        for name in self.parts:
+            layer = self.get_submodule(name)
+            stride = layer.depthwise.stride if isinstance(layer, InvertedResidual) else layer.stride
+            height, width = -(-height // stride), -(-width // stride)  # type: ignore[operator]
+        return height, width
+
+
+def fuse_batch_norm(model: nn.Module) -> nn.Module:
+    """Return a copy in eval mode whose batch normalizations are folded into their convolutions.
+
+    The copy computes the same function as ``model.eval()``: w' = w g / sqrt(v + e), b' = b - m g / sqrt(v + e).
+    """
+    fused = copy.deepcopy(model).eval()
+    for layer in fused.modules():
+        if not isinstance(layer, ConvNorm) or not isinstance(layer.norm, nn.BatchNorm2d):
+            continue
+        norm = layer.norm
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+        bias = norm.bias.detach().double() - norm.running_mean.double() * scale
+        layer.conv.weight.data = (layer.conv.weight.detach().double() * scale[:, None, None, None]).float()
+        layer.conv.bias = nn.Parameter(bias.float())
+        layer.norm = nn.Identity()
+    return fused
+
+
+def _plan(width: float) -> list[tuple[str, int, int, int]]:
+    """Name, output channels, stride and expansion of the 17 blocks."""
+    blocks = []
+    for expansion, channels, repeats, stride in STAGES:
+        for repeat in range(repeats):
+            name = f"block{len(blocks)}"
+            blocks.append((name, round_channels(channels * width), stride if repeat == 0 else 1, expansion))
+    return blocks
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out")
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+        nn.init.zeros_(module.bias)
