@@ -1,1 +1,32 @@
-"""TO WRITE."""
+"""Video in and out: decode, sample, resize, read ahead, write, annotate, watch live."""
+
+from .ahead import read_many
+from .annotate import annotate
+from .clip import SampledClip, iter_frames, probe, read_clip, stream_clip
+from .frames import Frame, VideoInfo
+from .live import LiveSource, is_live
+from .resize import RESIZE, resize
+from .sample import consecutive_window, random_ascending, rate_ticks, uniform_indices
+from .write import VideoWriter, write_video
+
+__all__ = [
+    "RESIZE",
+    "Frame",
+    "LiveSource",
+    "SampledClip",
+    "VideoInfo",
+    "VideoWriter",
+    "annotate",
+    "consecutive_window",
+    "is_live",
+    "iter_frames",
+    "probe",
+    "random_ascending",
+    "rate_ticks",
+    "read_clip",
+    "read_many",
+    "resize",
+    "stream_clip",
+    "uniform_indices",
+    "write_video",
+]

@@ -1,0 +1,62 @@
+"""Draw on a frame what the model thinks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+INK, SHADE, BAR, BOX = (255, 255, 255), (0, 0, 0, 150), (64, 200, 120, 255), (255, 190, 40)
+
+
+def annotate(
+    rgb: NDArray[np.uint8],
+    label: str,
+    score: float | None = None,
+    bars: Sequence[tuple[str, float]] = (),
+    boxes: Iterable[tuple[float, float, float, float, str]] = (),
+) -> NDArray[np.uint8]:
+    """Return a copy of a picture (H, W, 3) with the label in the upper left corner, bars in the lower one, and boxes.
+
+    Args:
+        label: What is said; "" draws none.
+        score: In [0, 1], printed behind the label.
+        bars: (name, score in [0, 1]), best first, one bar a line.
+        boxes: (x1, y1, x2, y2, text), corners relative to the frame in [0, 1].
+    """
+    picture = Image.fromarray(np.ascontiguousarray(rgb))
+    draw = ImageDraw.Draw(picture, "RGBA")
+    height, width = rgb.shape[:2]
+    unit = max(8.0, min(height, width) / 16)  # the height of a line of text
+    for x1, y1, x2, y2, text in boxes:
+        left, right = sorted((x1 * (width - 1), x2 * (width - 1)))
+        top, bottom = sorted((y1 * (height - 1), y2 * (height - 1)))
+        draw.rectangle((left, top, right, bottom), outline=BOX, width=max(1, round(unit / 8)))
+        _text(draw, (left, max(0.0, top - 0.9 * unit)), text, 0.7 * unit, width)
+    if label:
+        _text(draw, (0, 0), label if score is None else f"{label} {score:.0%}", 1.2 * unit, width)
+    line = 0.8 * unit
+    bars = bars[: max(0, int((height - 2 * unit) / line))]
+    for row, (name, value) in enumerate(bars):
+        top = height - (len(bars) - row) * line
+        full = 0.3 * width
+        draw.rectangle((0, top, full, top + line - 1), fill=SHADE)
+        draw.rectangle((0, top, full * min(max(value, 0.0), 1.0), top + line - 1), fill=BAR)
+        _text(draw, (0, top), name, 0.7 * line, width, shade=False)
+    return np.array(picture)
+
+
+def _text(
+    draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: float, width: int, *, shade: bool = True
+) -> None:
+    """Write one line, smaller if it does not fit the picture's width, on a dark ground (or with a dark rim)."""
+    font = ImageFont.load_default(size)
+    long = draw.textlength(text, font)
+    if long > width - place[0] > 0:
+        font = ImageFont.load_default(max(6.0, size * (width - place[0]) / long))
+    if shade:
+        left, top, right, bottom = draw.textbbox(place, text, font)
+        draw.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=SHADE)
+    draw.text(place, text, INK, font, stroke_width=0 if shade else 1, stroke_fill=(0, 0, 0))

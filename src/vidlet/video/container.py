@@ -1,0 +1,387 @@
+"""Video files through PyAV: opened with care, decoded in order of display, never past what cannot be trusted.
+
+Times are the container's, counted from the first frame. A file that is not a video, is encrypted or has no intact
+frame is a DataError that names the file and the reason; damage further on ends the reading (or, with ``resume``, skips
+to the next intact key frame) and is told in words.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from .frames import DEFAULT_FPS, Frame, VideoInfo
+from .sample import EPSILON_S
+
+HOP_FRAMES = 12  # a seek costs about as much as decoding so many frames (measured at 240p and 720p)
+KEY_SPACING_S = 10.0  # assumed where a file has no index: the largest spacing that common encoders choose
+NEVER = float("-inf")
+NOT_VIDEO = frozenset({"tty", "rawvideo", "lavfi", "image2"})  # "demuxers" that take texts, noise and single images
+
+
+class VideoReader:
+    """One pass over a video file.
+
+    Args:
+        path: A regular file.
+        resume: What happens at a packet that the decoder refuses. False: reading ends there, because the pictures
+            that follow are predicted from one that is missing. True: it goes on at the next intact key frame.
+
+    Raises:
+        DataError: not a readable video, or no frame of it can be decoded.
+    """
+
+    def __init__(self, path: Path, resume: bool = False) -> None:
+        self._path, self._resume = path, resume
+        self._container = open_container(path)
+        try:
+            self._start()
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _start(self) -> None:
+        self._stream = video_stream(self._container, self._path)
+        self._stream.thread_count = 1  # clips are read side by side; one thread a clip is the fastest and repeatable
+        self._packets: Iterator[Any] = self._container.demux(self._stream)
+        self._tick_s = float(self._stream.time_base or 1 / 90_000)
+        self._pictures = VideoReformatter()
+        self._decoded: deque[Any] = deque()
+        self._ended = self._sought = self._wait_for_key = False
+        self._count = self._corrupt = self._errors = 0
+        self._reason = ""
+        self._origin, self._time = 0.0, NEVER  # time stamp of the first frame; time of the last frame given out
+        self._not_before = NEVER  # after a seek: frames before the key frame lack their references
+        self._fps = _frame_rate(self._stream)
+        first = self._peek(first=True)
+        if first is None:
+            raise DataError(f"{self._path}: no frame could be decoded ({self._reason or 'it holds none'})")
+        self._origin = 0.0 if first.pts is None else first.pts * self._tick_s
+        self.info = self._describe(first)
+
+    @property
+    def interval_s(self) -> float:
+        return 1.0 / self._fps
+
+    @property
+    def damage(self) -> str:
+        found = []
+        in_order = not self._resume and not self._sought
+        short = "" if self._sought else self._missing()
+        if self._errors and in_order:
+            found.append(f"{short or f'{self._count} frames decoded'}, then: {self._reason}")
+        elif self._errors or short:
+            skipped = f"{self._errors} damaged packets skipped, the first: {self._reason}" if self._errors else ""
+            found += [words for words in (short, skipped) if words]
+        if self._corrupt:
+            found.append(f"{self._corrupt} frames patched up by the decoder")
+        return "; ".join(found)
+
+    def next_frame(self) -> Frame | None:
+        raw = self._next_intact()
+        if raw is None:
+            return None
+        self._time = time_s = self._time_of(raw)
+        return Frame(time_s, partial(upright, self._pictures, raw))
+
+    def worth_seeking(self, time_s: float) -> bool:
+        gap, hop = time_s - self._time, HOP_FRAMES * self.interval_s
+        if gap <= hop or self._time == NEVER:
+            return False
+        key = self._key_before(time_s)
+        return gap > KEY_SPACING_S + hop if key is None else key - self._time > hop
+
+    def seek(self, time_s: float) -> None:
+        """Jump to the last key frame that is shown at or before this time.
+
+        Indices are of decoding times, and some formats have none: what comes out is looked at, and if it is too late
+        the jump is taken again from further back.
+        """
+        back = 0.0
+        while self._jump(max(time_s - back, 0.0)) and back < time_s:
+            first = self._peek()
+            if first is not None and (first.pts is None or self._seconds(first.pts) <= time_s + EPSILON_S):
+                break
+            back = max(4 * back, 1.0)
+
+    def close(self) -> None:
+        self._container.close()
+
+    def count(self, start_s: float, end_s: float) -> int:
+        """Count the packets shown in [start, end), without decoding, in a second pass of its own.
+
+        That is the number of frames in nearly all files; the exceptions (fields, hidden frames) show when decoding.
+        """
+        found = 0
+        with open_container(self._path) as container:
+            stream = video_stream(container, self._path)
+            try:
+                if start_s > 0:
+                    container.seek(self._timestamp(start_s), stream=stream)
+                for packet in container.demux(stream):
+                    if packet.dts is not None and self._seconds(packet.dts) >= end_s:
+                        break
+                    stamp = packet.dts if packet.pts is None else packet.pts
+                    inside = stamp is None or start_s - EPSILON_S <= self._seconds(stamp) < end_s - EPSILON_S
+                    found += bool(packet.size) and not packet.is_discard and inside
+            except av.FFmpegError:  # told by the pass that decodes
+                return found
+        return found
+
+    def key_spacing_s(self) -> float:
+        """Seconds between two key frames in the middle of the file; KEY_SPACING_S if the file does not tell."""
+        middle = self.info.duration_s / 2
+        index = self._stream.index_entries
+        before = self._key_before(middle)
+        if before is None:
+            return KEY_SPACING_S
+        after = index.search_timestamp(self._timestamp(middle) + 1, backward=False)
+        return self._index_time(after) - before if after >= 0 else self.info.duration_s - before
+
+    # The packets and what the decoder makes of them.
+
+    def _next_intact(self, first: bool = False) -> Any:
+        """The next frame that can be shown, or None.
+
+        A damaged first frame, or a damaged packet, spoils everything up to the next intact key frame.
+        """
+        while (frame := self._next_decoded()) is not None:
+            if first and frame.is_corrupt:
+                self._wait_for_key = True
+            first = False
+            if self._wait_for_key and (frame.is_corrupt or not frame.key_frame):
+                self._reason = self._reason or "the first frame is damaged"
+                continue
+            self._wait_for_key = False
+            if frame.pts is not None and self._seconds(frame.pts) < self._not_before - EPSILON_S:
+                continue
+            self._count += 1
+            self._corrupt += bool(frame.is_corrupt)
+            return frame
+        return None
+
+    def _peek(self, first: bool = False) -> Any:
+        """The next frame that can be shown, left where it is."""
+        if (frame := self._next_intact(first)) is not None:
+            self._decoded.appendleft(frame)
+            self._count -= 1
+            self._corrupt -= bool(frame.is_corrupt)
+        return frame
+
+    def _next_decoded(self) -> Any:
+        while not self._decoded:
+            if self._ended:
+                return None
+            try:
+                packet = next(self._packets, None)
+            except av.FFmpegError as error:  # the container itself is broken here: there is no next packet
+                self._failed(error)
+                self._ended = True
+                return None
+            if packet is None:
+                self._ended = True
+                return None
+            if packet.size and packet.has_sidedata("encryption_info"):
+                raise DataError(f"{self._path}: the video is encrypted")
+            try:
+                self._decoded.extend(packet.decode())
+            except av.FFmpegError as error:
+                self._failed(error)
+                self._ended, self._wait_for_key = not self._resume, True
+        return self._decoded.popleft()
+
+    def _failed(self, error: av.FFmpegError) -> None:
+        self._errors += 1
+        self._reason = self._reason or reason_of(error)
+
+    def _missing(self) -> str:
+        """Fewer frames than declared at the end of the file, in words; frames that an edit list hides do not count."""
+        declared = self.info.frames
+        if not self._ended or not declared or self._count >= declared:
+            return ""
+        if self._container.format.name.startswith("mov"):
+            declared = sum(not entry.is_discard for entry in self._stream.index_entries)
+        return f"{self._count} of {declared} declared frames decoded" if self._count < declared else ""
+
+    # Times and places in the file.
+
+    def _time_of(self, raw: Any) -> float:
+        """Seconds since the first frame; strictly ascending, also where the file's time stamps are missing or jump."""
+        follows = max(self._not_before, 0.0) if self._time == NEVER else self._time + self.interval_s
+        if raw.pts is None:
+            return follows
+        time_s = self._seconds(raw.pts)
+        if time_s > self._time:
+            return time_s
+        if self._time - time_s > 1.0:  # the clock was set back (joined recordings): count on from here
+            self._origin -= follows - time_s
+            return follows
+        return self._time + EPSILON_S
+
+    def _seconds(self, stamp: int) -> float:
+        return stamp * self._tick_s - self._origin
+
+    def _timestamp(self, time_s: float) -> int:
+        return round((time_s + self._origin) / self._tick_s)
+
+    def _index_time(self, position: int) -> float:
+        return self._seconds(self._stream.index_entries[position].timestamp)
+
+    def _key_before(self, time_s: float) -> float | None:
+        """Time of the last indexed key frame at or before this time; None if the index does not reach so far."""
+        index = self._stream.index_entries
+        if not len(index) or self._index_time(len(index) - 1) < time_s - KEY_SPACING_S:
+            return None
+        position = index.search_timestamp(self._timestamp(time_s))
+        return self._index_time(position) if position >= 0 else None
+
+    def _jump(self, time_s: float) -> bool:
+        """Seek to a key frame at about this time and note its time in ``_not_before``; False if it cannot be done."""
+        try:
+            self._container.seek(self._timestamp(time_s), stream=self._stream)
+            packets = self._container.demux(self._stream)
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            self._failed(error)
+            return False
+        self._decoded.clear()
+        self._sought, self._ended, self._wait_for_key = True, packet is None, False
+        self._time = self._not_before = NEVER
+        if packet is None:
+            return True
+        self._packets = itertools.chain([packet], packets)
+        self._wait_for_key = not packet.is_keyframe
+        if packet.is_keyframe and packet.pts is not None:
+            self._not_before = self._seconds(packet.pts)
+        return True
+
+    def _describe(self, first: Any) -> VideoInfo:
+        stream, container = self._stream, self._container
+        turn, swapped = rotation_of(first)
+        width, height = (first.height, first.width) if swapped else (first.width, first.height)
+        if stream.duration is not None and stream.duration > 0:
+            duration_s = stream.duration * self._tick_s
+        elif container.duration is not None and container.duration > 0:
+            duration_s = container.duration / av.time_base
+        else:
+            duration_s = stream.frames / self._fps
+        name = stream.codec_context.codec.canonical_name
+        return VideoInfo(self._path, width, height, self._fps, duration_s, stream.frames, turn, name, first.format.name)
+
+
+def open_container(path: Path) -> Any:
+    """Open a regular file for reading with PyAV.
+
+    A file may name others (playlists): only local ones are followed. DataError: absent, not a file, not a video.
+    """
+    check_file(path)
+    try:
+        return av.open(str(path), metadata_errors="replace", options={"protocol_whitelist": "file,crypto,data"})
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f"{path}: no frame could be decoded ({_broken_box(path) or reason_of(error)})") from error
+
+
+def video_stream(container: Any, path: Path) -> Any:
+    """The first video stream that is not a cover picture. DataError if there is none."""
+    if container.format.name in NOT_VIDEO or container.format.name.endswith("_pipe"):
+        raise DataError(f"{path}: not a video, but {container.format.long_name} (a folder of images is a clip)")
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise DataError(f"{path}: no video stream (only {kinds})")
+    if streams[0].codec_context is None:
+        raise DataError(f"{path}: no frame could be decoded (no decoder for this codec)")
+    return streams[0]
+
+
+def check_file(path: Path) -> None:
+    """Raise a DataError unless the path is a readable regular file with something in it (a fifo would wait forever)."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+    except ValueError as error:
+        raise DataError(f"{path!r}: not a path ({error})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: not a regular file")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path}: permission denied")
+    if not status.st_size:
+        raise DataError(f"{path}: no frame could be decoded (the file is empty)")
+
+
+def reason_of(error: BaseException) -> str:
+    """FFmpeg's words for an error, without its number and file name."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def rotation_of(raw: Any) -> tuple[int, bool]:
+    """Clockwise degrees that make a decoded frame upright, and whether its sides swap; from its display matrix."""
+    a, b, c, d = _display_matrix(raw)
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return (90 if b > 0 else 270), True
+    return (180 if d < 0 else 0), False
+
+
+def upright(pictures: VideoReformatter, raw: Any) -> NDArray[np.uint8]:
+    """Convert a decoded frame to RGB (its own color space and range) and turn it upright: uint8 (H, W, 3)."""
+    rgb = pictures.reformat(raw, format="rgb24", threads=1).to_ndarray()
+    a, b, c, d = _display_matrix(raw)
+    if abs(b) + abs(c) > abs(a) + abs(d):  # x' = c y, y' = b x
+        rgb = rgb.swapaxes(0, 1)
+        a, d = c, b
+    if a < 0:
+        rgb = rgb[:, ::-1]
+    if d < 0:
+        rgb = rgb[::-1]
+    return np.ascontiguousarray(rgb)
+
+
+def _display_matrix(raw: Any) -> tuple[int, int, int, int]:
+    """The linear part (a, b, c, d) of x' = a x + c y, y' = b x + d y; the identity if none is given or it is flat."""
+    side = raw.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return 1, 0, 0, 1
+    matrix = np.frombuffer(bytes(side), np.int32)
+    a, b, c, d = int(matrix[0]), int(matrix[1]), int(matrix[3]), int(matrix[4])
+    return (a, b, c, d) if a * d - b * c else (1, 0, 0, 1)
+
+
+def _frame_rate(stream: Any) -> float:
+    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if rate is not None and 0.001 <= rate <= 1000:
+            return float(rate)
+    return DEFAULT_FPS
+
+
+def _broken_box(path: Path) -> str:
+    """Why an MP4 or MOV file cannot be opened, from its outermost boxes; "" where they say nothing."""
+    names: list[bytes] = []
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        offset = 0
+        while offset + 8 <= size and len(names) < 100:
+            file.seek(offset)
+            header = file.read(16)
+            length, name = int.from_bytes(header[:4], "big"), header[4:8]
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            if length < 8 or not name.isalnum():
+                break
+            names.append(name)
+            offset += length
+    if b"ftyp" not in names[:1] or b"moov" in names:
+        return ""
+    return "moov atom not found: the file is cut off or was never finished"

@@ -1,0 +1,146 @@
+"""Live video: a camera, a network stream, or a file played at its own speed. The newest frame wins."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+from av.video.reformatter import VideoReformatter
+
+from ..errors import DataError
+from .clip import iter_frames, open_reader
+from .container import reason_of, upright, video_stream
+from .frames import Frame
+
+CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
+OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 10.0
+
+
+class LiveSource:
+    """Frames as they come, in a thread of their own; whoever is slow gets the newest one and misses the others.
+
+    Args:
+        source: A camera's number (0 or "0"), an address (rtsp, rtmp, udp, tcp, http), or a file, played at its own speed.
+
+    Raises:
+        DataError: it cannot be opened; from ``read``: it broke off.
+    """
+
+    def __init__(self, source: str | int | Path) -> None:
+        self.source = str(source)
+        self.dropped = 0  # frames that nobody read
+        self._newest: Frame | None = None
+        self._error: DataError | None = None
+        self._ended = False
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        frames = self._open()
+        self._thread = threading.Thread(target=self._watch, args=(frames,), name=f"live {source}", daemon=True)
+        self._thread.start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether no further frame will come."""
+        return self._ended and self._newest is None
+
+    def read(self, timeout_s: float | None = None) -> Frame | None:
+        """The newest frame not yet read; waits for one. None: the time is over, or the source has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest is not None or self._ended, timeout_s)
+            frame, self._newest = self._newest, None
+            if frame is None and self._error is not None:
+                raise self._error
+            return frame
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The newest frame again and again, until the source ends."""
+        while (frame := self.read()) is not None:
+            yield frame
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._stop.set()
+        self._thread.join(timeout=READ_TIMEOUT_S)
+
+    def __enter__(self) -> LiveSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> Iterator[Frame]:
+        if is_live(self.source):
+            return self._device_frames(_open_device(self.source))
+        with open_reader(Path(self.source)):  # a file that cannot be read is an error now, not in the thread
+            return self._file_frames()
+
+    def _watch(self, frames: Iterator[Frame]) -> None:
+        try:
+            for frame in frames:
+                with self._changed:
+                    self.dropped += self._newest is not None
+                    self._newest = frame
+                    self._changed.notify_all()
+                if self._stop.is_set():
+                    break
+        except DataError as error:
+            self._error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _file_frames(self) -> Iterator[Frame]:
+        began = time.monotonic()
+        for frame in iter_frames(self.source, resume=True):
+            if self._stop.wait(max(0.0, began + frame.time_s - time.monotonic())):
+                return
+            yield frame
+
+    def _device_frames(self, container: Any) -> Iterator[Frame]:
+        """Frames by the clock of arrival; packets that cannot be decoded are left out."""
+        pictures, began = VideoReformatter(), time.monotonic()
+        with container:
+            packets = container.demux(video_stream(container, Path(self.source)))
+            while not self._stop.is_set():
+                try:
+                    packet = next(packets, None)
+                except av.FFmpegError as error:
+                    raise DataError(f"{self.source}: the stream broke off ({reason_of(error)})") from error
+                if packet is None:
+                    return
+                for raw in _decoded(packet):
+                    yield Frame(time.monotonic() - began, partial(upright, pictures, raw))
+
+
+def is_live(source: str) -> bool:
+    """Whether a source never ends: a camera's number or a stream's address."""
+    return source.isdecimal() or "://" in source
+
+
+def _open_device(source: str) -> Any:
+    if source.isdecimal():
+        kind, pattern = CAMERAS.get(sys.platform, CAMERAS["linux"])
+        name, options = pattern.format(source), {}
+    else:
+        kind, name, options = None, source, {"rtsp_transport": "tcp"} if source.startswith("rtsp") else {}
+    try:
+        return av.open(name, format=kind, options=options, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f"{source}: cannot be opened ({reason_of(error)})") from error
+
+
+def _decoded(packet: Any) -> list[Any]:
+    try:
+        return list(packet.decode())
+    except av.FFmpegError:
+        return []  # a lost packet on the way; the next key frame mends it
