@@ -1,1 +1,40 @@
-"""TO WRITE."""
+"""The artifact and what runs it: load a model file, classify, stream, predict timelines, measure, take apart.
+
+Needs numpy, onnxruntime and the video room, nothing of the training framework.
+"""
+
+from .benchmark import benchmark
+from .inspect import inspect_artifact
+from .metadata import graph_sha256, read_metadata, validate_metadata, write_metadata
+from .model import Model, Moment, Prediction, StateSpec, load
+from .onnx_wire import OnnxFile, parse_onnx
+from .safety import check_safe
+from .sources import is_live
+from .timeline import Segment, Timeline, predict_timeline, segments_from_scores, watch
+from .windows import StaggeredWindows, State, Step
+
+__all__ = [
+    "Model",
+    "Moment",
+    "OnnxFile",
+    "Prediction",
+    "Segment",
+    "StaggeredWindows",
+    "State",
+    "StateSpec",
+    "Step",
+    "Timeline",
+    "benchmark",
+    "check_safe",
+    "graph_sha256",
+    "inspect_artifact",
+    "is_live",
+    "load",
+    "parse_onnx",
+    "predict_timeline",
+    "read_metadata",
+    "segments_from_scores",
+    "validate_metadata",
+    "watch",
+    "write_metadata",
+]

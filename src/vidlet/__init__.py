@@ -1,0 +1,48 @@
+"""Compact video classifiers: train from a folder of clips, compress to a budget, ship one file that runs anywhere.
+
+    model = vidlet.load("model.onnx")
+    model.classify("clip.mp4")                      # -> Prediction(label, score, scores)
+    scores, state = model(frames, state)            # the one idea; state=None starts
+    for moment in model.stream("rtsp://..."): ...   # -> moment.time_s, moment.scores, moment.boxes
+    vidlet.train("clips/", recipe="mobilenetv2-grid-gru", out="runs/a")
+
+Nothing heavy is imported before it is used; the functions below are one a command.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+_JOBS = ("train", "evaluate", "predict", "extract", "export", "fit", "compress", "benchmark", "inspect", "data", "demo")
+_NAMES = {"load": ("vidlet.runtime", "load"), **{name: (f"vidlet.jobs.{name}", name) for name in _JOBS}}
+
+__all__ = ["__version__", "benchmark", "compress", "data", "demo", "evaluate", "export", "extract", "fit", "inspect"]
+__all__ += ["load", "predict", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("vidlet")
+    if name not in _NAMES:
+        raise AttributeError(f"module 'vidlet' has no attribute {name!r}")
+    module, function = _NAMES[name]
+    return getattr(importlib.import_module(module), function)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """``vidlet.export`` is the function, though a package of that name stands beside it (as for fit and compress).
+
+    Importing a package sets it as an attribute of its parent; these properties keep the name for the function.
+    """
+
+    export = property(lambda self: __getattr__("export"), lambda self, module: None)
+    fit = property(lambda self: __getattr__("fit"), lambda self, module: None)
+    compress = property(lambda self: __getattr__("compress"), lambda self, module: None)
+
+
+sys.modules[__name__].__class__ = _Package

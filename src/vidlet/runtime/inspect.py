@@ -1,0 +1,119 @@
+"""What is inside a model file: tensor by tensor, part by part, operator by operator, down to the last byte."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .metadata import KEY, graph_sha256, read_metadata, read_model_bytes
+from .onnx_wire import Graph, SparseTensor, Tensor, Value
+from .safety import check_safe
+
+
+def inspect_artifact(path: str | Path) -> dict[str, Any]:
+    """Take a model file apart. The bytes add up: weights + graph + metadata = total = the file's size.
+
+    Returns:
+        ``bytes`` {"weights", "graph", "metadata", "total"}; ``parameters``; ``tensors``, the largest first, each
+        {"name", "part", "dtype", "shape", "bytes", "share"} (share of the whole file); ``parts`` {"part", "tensors",
+        "parameters", "bytes", "share"}; ``operators`` {name: count}; ``inputs``, ``outputs`` and ``state``
+        {"name", "dtype", "shape"}; ``metadata`` as it stands; ``graph_sha256``.
+
+    Raises:
+        ModelError: not a model file of ours, or not a safe one.
+    """
+    where, data = str(path), read_model_bytes(path)
+    metadata = read_metadata(data, where)
+    file = check_safe(data, where)
+    tensors = [_row(name, tensor, len(data)) for name, tensor in _tensors(file.graph)]
+    tensors.sort(key=lambda row: (-row["bytes"], row["name"]))
+    weights = sum(row["bytes"] for row in tensors)
+    own = sum(entry.span[1] - entry.span[0] for entry in file.metadata if entry.key == KEY)
+    inputs = [_value(value) for value in file.graph.inputs]
+    return {
+        "path": where,
+        "bytes": {"weights": weights, "graph": len(data) - weights - own, "metadata": own, "total": len(data)},
+        "parameters": sum(_elements(row) for row in tensors),
+        "tensors": tensors,
+        "parts": _parts(tensors, len(data)),
+        "operators": dict(Counter(_operators(file.graph)).most_common()),
+        "inputs": [row for row in inputs if not row["name"].startswith("state.")],
+        "state": [row for row in inputs if row["name"].startswith("state.")],
+        "outputs": [_value(value) for value in file.graph.outputs],
+        "opsets": file.opsets,
+        "producer": file.producer,
+        "metadata": metadata,
+        "graph_sha256": graph_sha256(data, where),
+    }
+
+
+def _tensors(graph: Graph) -> Iterator[tuple[str, Tensor]]:
+    """Every stored tensor with its name (that of a constant is what its node gives), subgraphs included."""
+    for tensor in graph.initializers:
+        yield tensor.name, tensor
+    for number, sparse in enumerate(graph.sparse):
+        yield from _sparse(sparse, f"sparse {number}")
+    for node in graph.nodes:
+        made = "".join(node.outputs[:1])
+        for attribute in node.attributes.values():
+            for tensor in attribute.tensors:
+                yield tensor.name or made, tensor
+            for sparse in attribute.sparse:
+                yield from _sparse(sparse, made)
+            for inner in attribute.graphs:
+                yield from _tensors(inner)
+
+
+def _sparse(sparse: SparseTensor, name: str) -> Iterator[tuple[str, Tensor]]:
+    for tensor in (sparse.values, sparse.indices):
+        if tensor is not None:
+            yield tensor.name or name, tensor
+
+
+def _operators(graph: Graph) -> Iterator[str]:
+    for node in graph.nodes:
+        yield f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+        for attribute in node.attributes.values():
+            for inner in attribute.graphs:
+                yield from _operators(inner)
+
+
+def _row(name: str, tensor: Tensor, total: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "part": _part(name),
+        "dtype": tensor.dtype,
+        "shape": list(tensor.dims),
+        "bytes": tensor.stored_bytes,
+        "share": tensor.stored_bytes / total,
+    }
+
+
+def _part(name: str) -> str:
+    """The first word of a dotted name, as in extractor.block3.weight; the rest is what the graph itself needs."""
+    first, dot, _ = name.replace("/", ".").lstrip(".").partition(".")
+    return first if dot and first.isidentifier() else "constants"
+
+
+def _elements(row: dict[str, Any]) -> int:
+    count = 1
+    for dim in row["shape"]:
+        count *= dim
+    return count
+
+
+def _parts(tensors: list[dict[str, Any]], total: int) -> list[dict[str, Any]]:
+    parts: dict[str, dict[str, Any]] = {}
+    for row in tensors:
+        part = parts.setdefault(row["part"], {"part": row["part"], "tensors": 0, "parameters": 0, "bytes": 0})
+        part["tensors"] += 1
+        part["parameters"] += _elements(row)
+        part["bytes"] += row["bytes"]
+    ordered = sorted(parts.values(), key=lambda part: -part["bytes"])
+    return [{**part, "share": part["bytes"] / total} for part in ordered]
+
+
+def _value(value: Value) -> dict[str, Any]:
+    return {"name": value.name, "dtype": value.dtype, "shape": list(value.dims or ())}

@@ -1,0 +1,217 @@
+"""The metadata of an artifact: one JSON object under the key ``vidlet`` of the ONNX file, and what it must hold.
+
+``schema/artifact.json`` describes the same object for other languages.
+
+The hash of the graph is the SHA-256 of the file's bytes without this entry: take the file, leave out every field 14
+(metadata_props) of the outermost protobuf message whose key is ``vidlet`` (its tag, its length and its content), hash
+what remains in its order. So evidence inside the entry can name the graph that was measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..errors import ModelError
+from ..files import write_bytes
+from .onnx_wire import MAX_FILE_BYTES, metadata_entries
+
+KEY = "vidlet"
+FORMAT = "1.0"
+MAX_METADATA_BYTES = 2**24
+INPUTS = (["frames"], ["frames", "flow"], ["rgb"], ["rgb", "audio"])
+
+
+def read_model_bytes(path: str | Path) -> bytes:
+    """Read a model file once, whole.
+
+    Raises:
+        ModelError: absent, not a file, unreadable, empty, or larger than an ONNX file can be.
+    """
+    path = Path(path)
+    try:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode):
+            raise ModelError(f"{path}: not a file")
+        if info.st_size > MAX_FILE_BYTES:
+            raise ModelError(f"{path}: {info.st_size} bytes, more than an ONNX file can have ({MAX_FILE_BYTES})")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def read_metadata(source: str | Path | bytes, where: str = "model") -> dict[str, Any]:
+    """Return the validated metadata of an artifact, given its path or its bytes (then ``where`` names it).
+
+    Raises:
+        ModelError: not an ONNX file, not one of ours, of another major version, or metadata that make no sense.
+    """
+    if isinstance(source, bytes):
+        data = source
+    else:
+        data, where = read_model_bytes(source), str(source)
+    entries = [entry for entry in metadata_entries(data, where) if entry.key == KEY]
+    if not entries:
+        raise ModelError(f"{where}: an ONNX file, but not a vidlet model (no {KEY!r} metadata in it)")
+    if len(entries) > 1:
+        raise ModelError(f"{where}: {len(entries)} {KEY!r} metadata entries, there must be one")
+    start, end = entries[0].value
+    return validate_metadata(_parse_json(data[start:end], where), where)
+
+
+def write_metadata(path: str | Path, metadata: Mapping[str, Any]) -> None:
+    """Put the metadata into an ONNX file in place of what it had; all other bytes stay as they are.
+
+    The file is replaced whole or not at all.
+
+    Raises:
+        ModelError: not an ONNX file, or metadata that ``validate_metadata`` refuses.
+    """
+    data, where = read_model_bytes(path), str(path)
+    validate_metadata(metadata, where)
+    text = json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode()
+    entry = _field(1, KEY.encode()) + _field(2, text)
+    write_bytes(path, _without_entry(data, where) + _field(14, entry))
+
+
+def graph_sha256(data: bytes, where: str = "model") -> str:
+    """SHA-256 of an ONNX file's bytes without the ``vidlet`` metadata entry (see the head of this module)."""
+    return hashlib.sha256(_without_entry(data, where)).hexdigest()
+
+
+def _without_entry(data: bytes, where: str) -> bytes:
+    parts, at = [], 0
+    for entry in metadata_entries(data, where):
+        if entry.key == KEY:
+            parts.append(data[at : entry.span[0]])
+            at = entry.span[1]
+    return b"".join([*parts, data[at:]])
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited protobuf field."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _parse_json(content: bytes, where: str) -> Any:
+    if len(content) > MAX_METADATA_BYTES:
+        raise ModelError(f"{where}: {len(content)} bytes of metadata, more than {MAX_METADATA_BYTES}")
+
+    def refuse(word: str) -> NoReturn:
+        raise ValueError(f"{word} is not JSON")
+
+    try:
+        return json.loads(content.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{where}: its metadata are not JSON ({error})") from error
+
+
+def validate_metadata(metadata: Any, where: str = "metadata") -> dict[str, Any]:
+    """Check a metadata object against the rules of ``schema/artifact.json``; return it as a dict.
+
+    Keys that this version does not know are kept: a later minor version may add some.
+
+    Raises:
+        ModelError: names the key and the rule.
+    """
+    if not isinstance(metadata, Mapping):
+        raise ModelError(f"{where}: metadata must be an object, got {type(metadata).__name__}")
+    _check_format(metadata.get("format"), where)
+    for key, (rule, holds) in _RULES.items():
+        if key not in metadata:
+            if key in _REQUIRED:
+                raise ModelError(f"{where}: metadata key {key} is missing")
+        elif not holds(metadata[key]):
+            raise ModelError(f"{where}: metadata key {key} must be {rule}, got {_short(metadata[key])}")
+    if not metadata["labels"] and not metadata.get("box_labels"):
+        raise ModelError(f"{where}: metadata key labels must not be empty where there are no box_labels")
+    if "frames" in metadata["inputs"] and "resize" not in metadata:
+        raise ModelError(f"{where}: metadata key resize is missing (the model takes frames)")
+    return dict(metadata)
+
+
+def _check_format(version: Any, where: str) -> None:
+    major, dot, minor = version.partition(".") if isinstance(version, str) else ("", "", "")
+    if not (dot and major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
+        raise ModelError(f'{where}: metadata key format must be a version such as "{FORMAT}", got {_short(version)}')
+    if major != FORMAT.partition(".")[0]:
+        raise ModelError(f"{where}: format {_short(version)}, this vidlet reads format 1; a newer vidlet may read it")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e15
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _names(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and all(isinstance(name, str) and name for name in value)
+        and len(set(value)) == len(value)
+    )
+
+
+def _sampling(value: Any) -> bool:
+    if not isinstance(value, dict) or not _positive(value.get("median_s")):
+        return False
+    if value.get("rule") == "rate":
+        return _positive(value.get("hz"))
+    return value.get("rule") == "uniform" and _count(value.get("frames")) and 1 <= value["frames"] <= 100_000
+
+
+def _resize(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("rule"), str) and bool(value["rule"])
+
+
+def _evidence(value: Any) -> bool:
+    texts = ("data", "table_sha256", "command", "graph_sha256")
+    return isinstance(value, list) and all(
+        isinstance(row, dict)
+        and isinstance(row.get("what"), str)
+        and "value" in row
+        and all(isinstance(row.get(key, ""), str) for key in texts)
+        for row in value
+    )
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, dict) and all(_count(size) for size in value.values())
+
+
+_REQUIRED = ("labels", "inputs", "sampling")
+_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "labels": ("a list of different names", _names),
+    "box_labels": ("a list of different names", _names),
+    "inputs": (f"one of {', '.join(str(kind) for kind in INPUTS)}", lambda value: value in INPUTS),
+    "sampling": (
+        '{"rule": "rate", "hz": positive} or {"rule": "uniform", "frames": 1 to 100000}, with a positive median_s',
+        _sampling,
+    ),
+    "resize": ('an object with the name of its "rule"', _resize),
+    "multi_label": ("true or false", lambda value: isinstance(value, bool)),
+    "recipe": ("an object", lambda value: isinstance(value, dict)),
+    "provenance": ("an object", lambda value: isinstance(value, dict)),
+    "temperature": ("a positive number or null", lambda value: value is None or _positive(value)),
+    "evidence": ('a list of objects with "what" and "value", and texts data, table_sha256, command', _evidence),
+    "sizes": ("an object of byte counts", _sizes),
+}

@@ -1,0 +1,319 @@
+"""A trained model: one ONNX file, one function.
+
+    scores, state = model(frames, state)
+
+A whole clip at once, or one frame at a time with the state handed on, gives the same scores. The contract of the
+file is in docs/clients.md and schema/artifact.json. Nothing of the training framework is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import video
+from ..errors import DataError, DependencyError, ModelError
+from ..recipe import Sampling
+from .metadata import read_metadata, read_model_bytes
+from .onnx_wire import OnnxFile, Value
+from .safety import check_safe
+from .sources import Source, check_resize, is_live, sampled_frames
+from .windows import StaggeredWindows, State, Step
+
+CHUNK = 8  # frames a call when a clip is classified: more cost memory (activations of all of them) and save no time
+LIVE_WINDOWS = 4
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+
+# name of an input: element type, rank, fixed size of the last dimension (0: the file's)
+_INPUTS = {"frames": ("uint8", 4, 3), "flow": ("float32", 4, 2), "rgb": ("uint8", 2, 0), "audio": ("uint8", 2, 0)}
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """One array of the state: shape (N, *shape)."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one clip. ``damage`` says what was wrong with the file behind the frames that could be read."""
+
+    label: str
+    score: float
+    scores: dict[str, float]
+    frames: int = 0
+    damage: str = ""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The answer after one sampled frame. ``boxes`` (M, 6): x1 y1 x2 y2 in [0, 1], score, class; None: no detector."""
+
+    time_s: float
+    scores: dict[str, float]
+    label: str
+    score: float
+    boxes: NDArray[np.float32] | None = field(default=None, compare=False)
+
+
+def load(path: str | Path, threads: int | None = None, provider: str = "cpu") -> Model:
+    """Read a model file, check it, and make it ready to run.
+
+    ``threads``: for one operator; None lets the runtime choose. ``provider``: a key of ``PROVIDERS``.
+
+    Raises:
+        ModelError: truncated, foreign, hostile, of another version, or not as the contract says; one line.
+        DependencyError: the installed runtime has no such provider.
+    """
+    return Model(path, threads, provider)
+
+
+class Model:
+    """A loaded model. Made by ``load``."""
+
+    def __init__(self, path: str | Path, threads: int | None = None, provider: str = "cpu") -> None:
+        self.path = Path(path)
+        data = read_model_bytes(self.path)
+        self.bytes = len(data)
+        self.metadata: dict[str, Any] = read_metadata(data, str(path))
+        file = check_safe(data, str(path))
+        self.labels: tuple[str, ...] = tuple(self.metadata["labels"])
+        self.box_labels: tuple[str, ...] = tuple(self.metadata.get("box_labels", ()))
+        self.inputs: dict[str, tuple[int, ...]] = {}  # name: shape without T
+        self.state_spec: dict[str, StateSpec] = {}
+        self._read_interface(file)
+        self.threads, self.provider = threads, provider
+        self._session = _session(data, str(path), threads, provider)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the frames."""
+        if "frames" not in self.inputs:
+            raise ModelError(f"{self.path}: takes {' and '.join(self.inputs)} features, not frames")
+        height, width, _ = self.inputs["frames"]
+        return height, width
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which frames of a clip the model was trained on."""
+        sampling = self.metadata["sampling"]
+        if sampling["rule"] == "rate":
+            return Sampling("rate", hz=float(sampling["hz"]))
+        return Sampling("uniform", frames=sampling["frames"])
+
+    @property
+    def median_s(self) -> float:
+        """Median length of a training clip in seconds."""
+        return float(self.metadata["sampling"]["median_s"])
+
+    @property
+    def rate_hz(self) -> float:
+        """Frames a second at which the training clips were seen."""
+        sampling = self.sampling
+        return sampling.hz if sampling.rule == "rate" else sampling.frames / self.median_s
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether the labels are independent of each other."""
+        return bool(self.metadata.get("multi_label", False))
+
+    def __call__(self, frames: NDArray | Mapping[str, NDArray], state: State | None = None) -> tuple[NDArray, State]:
+        """Return scores (N, K) after the last frame, and the state to hand on. See ``run``."""
+        step = self.run(frames, state)
+        return step.scores, step.state
+
+    def run(self, frames: NDArray | Mapping[str, NDArray], state: State | None = None) -> Step:
+        """Advance the state by T frames.
+
+        Args:
+            frames: uint8 (T, H, W, 3); a model of features takes uint8 (T, D); one of several inputs a dict of them.
+            state: what the last call gave, or ``zero_state(n)``; None starts one window.
+
+        Returns:
+            scores float32 (N, K), (N, 0) if the model only detects; state; boxes float32 (M, 6) of the last frame.
+
+        Raises:
+            DataError: an array of another shape or type; says which and what is expected.
+        """
+        state = self.zero_state() if state is None else state
+        feeds = self._check_inputs(frames) | self._check_state(state)
+        try:
+            outputs = dict(zip(self._outputs, self._session.run(list(self._outputs), feeds), strict=True))
+        except Exception as error:
+            raise ModelError(f"{self.path}: the runtime cannot run it ({_one_line(error)})") from error
+        next_state = {name: outputs[f"next_state.{name}"] for name in self.state_spec}
+        rows = next(iter(state.values())).shape[0] if state else 1
+        scores = outputs.get("scores", np.zeros((rows, 0), np.float32))
+        return Step(scores, next_state, outputs.get("boxes"))
+
+    def zero_state(self, n: int = 1) -> State:
+        """The initial state of n windows."""
+        return {name: np.zeros((n, *spec.shape), spec.dtype) for name, spec in self.state_spec.items()}
+
+    def classify(self, path: str | Path, start_s: float | None = None, end_s: float | None = None) -> Prediction:
+        """Name a clip (a file, a part of one, or a folder of frame images), whatever its length, in constant memory.
+
+        Raises:
+            DataError: the clip cannot be read.
+            ModelError: the model takes no frames, or names no clips.
+        """
+        self.needs_video(labels=True)
+        state: State | None = None
+        scores: NDArray | None = None
+        count, damage = 0, ""
+        for chunk in video.stream_clip(path, self.sampling, self.input_size, chunk=CHUNK, start_s=start_s, end_s=end_s):
+            scores, state = self(chunk.frames, state)
+            count, damage = count + len(chunk.frames), chunk.damage
+        if scores is None:
+            raise DataError(f"{path}: no frame could be read")
+        label, score, named = self.name_scores(scores[0])
+        return Prediction(label, score, named, count, damage)
+
+    def stream(self, source: Source, windows: int | None = None) -> Iterator[Moment]:
+        """Yield the answer after every sampled frame of a file, a folder of frames, a camera or a stream.
+
+        A file has one history from its start (so that its last moment is what ``classify`` says where the model
+        samples at a rate). What never ends has ``windows`` staggered ones, and the oldest under way speaks.
+        """
+        self.needs_video()
+        windows = (LIVE_WINDOWS if is_live(source) else 0) if windows is None else windows
+        staggered = StaggeredWindows(self, round(self.median_s * self.rate_hz), windows) if windows else None
+        state: State | None = None
+        for time_s, frame in sampled_frames(source, self.rate_hz, self.input_size):
+            if staggered:
+                step = staggered.push(frame)
+                row = staggered.row(staggered.oldest)
+            else:
+                step = self.run(frame[None], state)
+                state, row = step.state, step.scores[0]
+            label, score, named = self.name_scores(row)
+            yield Moment(time_s, named, label, score, step.boxes)
+
+    def name_scores(self, row: NDArray[np.float32]) -> tuple[str, float, dict[str, float]]:
+        """Scores (K,) as (best label, its score, all of them by name); ("", 0, {}) if the model only detects."""
+        named = {label: float(score) for label, score in zip(self.labels, row, strict=True)}
+        best = max(named, key=named.__getitem__, default="")
+        return best, named.get(best, 0.0), named
+
+    def needs_video(self, labels: bool = False) -> None:
+        """Raise a ModelError unless the model takes plain frames, resized by our rule (and names clips)."""
+        if labels and not self.labels:
+            raise ModelError(f"{self.path}: a detector, it names no clips; its boxes come from stream()")
+        if list(self.inputs) != ["frames"]:
+            raise ModelError(f"{self.path}: takes {' and '.join(self.inputs)} as arrays, no video; call model(...)")
+        check_resize(self.metadata["resize"], str(self.path))
+
+    def _check_inputs(self, frames: NDArray | Mapping[str, NDArray]) -> dict[str, NDArray]:
+        arrays = frames if isinstance(frames, Mapping) else {next(iter(self.inputs)): frames}
+        if set(arrays) != set(self.inputs):
+            raise DataError(f"{self.path}: takes {' and '.join(self.inputs)}, got {' and '.join(map(str, arrays))}")
+        lengths = set()
+        for name, shape in self.inputs.items():
+            array, dtype = arrays[name], _INPUTS[name][0]
+            wanted = f"{dtype} (T, {', '.join(map(str, shape))})"
+            if not isinstance(array, np.ndarray):
+                raise DataError(f"{name} must be an array {wanted}, got {type(array).__name__}")
+            if array.dtype != dtype or array.shape[1:] != shape or not array.size:
+                raise DataError(f"{name} must be {wanted} with T >= 1, got {array.dtype} {array.shape}")
+            lengths.add(len(array))
+        if len(lengths) > 1:
+            raise DataError(f"{' and '.join(self.inputs)} must have one length, got {sorted(lengths)}")
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+    def _check_state(self, state: State) -> dict[str, NDArray]:
+        if set(state) != set(self.state_spec):
+            raise DataError(f"the state must have {', '.join(self.state_spec) or 'nothing'}, got {', '.join(state)}")
+        rows = set()
+        for name, spec in self.state_spec.items():
+            array = state[name]
+            if not isinstance(array, np.ndarray) or array.dtype != spec.dtype or array.shape[1:] != spec.shape:
+                wanted = f"{spec.dtype} (N, {', '.join(map(str, spec.shape))})"
+                got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+                raise DataError(f"state {name} must be {wanted}, got {got}")
+            rows.add(len(array))
+        if len(rows) > 1 or 0 in rows:
+            raise DataError(f"all states must have the same number of rows, at least 1, got {sorted(rows)}")
+        return {f"state.{name}": np.ascontiguousarray(array) for name, array in state.items()}
+
+    def _read_interface(self, file: OnnxFile) -> None:
+        """Take inputs, outputs and state from the graph, and hold them against the contract."""
+        stored = {tensor.name for tensor in file.graph.initializers}
+        inputs = {value.name: value for value in file.graph.inputs if value.name not in stored}
+        outputs = {value.name: value for value in file.graph.outputs}
+        for name in self.metadata["inputs"]:
+            dtype, rank, last = _INPUTS[name]
+            shape = self._fixed(inputs.pop(name, None), name, (dtype,))
+            if len(shape) != rank - 1 or (last and shape[-1] != last):
+                raise ModelError(f"{self.path}: input {name} has the shape (T, {', '.join(map(str, shape))})")
+            self.inputs[name] = shape
+        for name, value in inputs.items():
+            short = name.removeprefix("state.")
+            if short == name or f"next_state.{short}" not in outputs:
+                raise ModelError(f"{self.path}: input {name!r} is neither in metadata inputs nor a state with a next")
+            shape = self._fixed(value, name, ("float32", "uint8"))
+            if outputs[f"next_state.{short}"].data_type != value.data_type:
+                raise ModelError(f"{self.path}: next_state.{short} has another type than state.{short}")
+            self.state_spec[short] = StateSpec(np.dtype(value.dtype), shape)
+        for name, labels in (("scores", self.labels), ("boxes", self.box_labels)):
+            if bool(labels) != (name in outputs):
+                raise ModelError(f"{self.path}: {name} and their labels must both be there, or neither")
+        dims = (outputs["scores"].dims or ()) if self.labels else ()
+        if len(dims) == 2 and isinstance(dims[1], int) and dims[1] != len(self.labels):
+            raise ModelError(f"{self.path}: {dims[1]} scores, but {len(self.labels)} labels")
+        known = {"scores", "boxes", *(f"next_state.{name}" for name in self.state_spec)}
+        self._outputs = tuple(name for name in outputs if name in known)
+
+    def _fixed(self, value: Value | None, name: str, dtypes: tuple[str, ...]) -> tuple[int, ...]:
+        """The shape of an input behind its free first dimension."""
+        if value is None:
+            raise ModelError(f"{self.path}: metadata name the input {name}, the graph has none")
+        if value.dtype not in dtypes:
+            raise ModelError(f"{self.path}: input {name} is {value.dtype or 'no tensor'}, not {' or '.join(dtypes)}")
+        dims = value.dims or ()
+        if not dims or isinstance(dims[0], int) or not all(isinstance(dim, int) and dim > 0 for dim in dims[1:]):
+            raise ModelError(f"{self.path}: input {name} must have a free first dimension and fixed others, has {dims}")
+        return cast("tuple[int, ...]", dims[1:])
+
+
+def _session(data: bytes, where: str, threads: int | None, provider: str) -> Any:
+    """An ONNX Runtime session on bytes that have been checked."""
+    import onnxruntime
+
+    if provider not in PROVIDERS:
+        raise DependencyError(f"unknown provider {provider!r}; known: {', '.join(PROVIDERS)}")
+    name = PROVIDERS[provider]
+    if name not in onnxruntime.get_available_providers():
+        raise DependencyError(f"the installed onnxruntime has no {name} (provider {provider})")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # never guessed from the content
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=[name])
+    except Exception as error:
+        raise ModelError(f"{where}: the runtime refuses it ({_one_line(error)})") from error
+    if session.get_providers()[0] != name:
+        raise DependencyError(f"{where}: onnxruntime could not start its {name} (provider {provider})")
+    return session
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,81 @@
+"""Staggered windows: a model of clips of a few seconds on a video that never ends.
+
+N windows share the extractor (the N of the artifact's state), each with its own history; each is as long as a
+training clip and starts a stride (length / N) after the one before; zeroing its row of the state starts it anew.
+Memory is constant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+State = dict[str, NDArray]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a model gives: scores (N, K), the next state, and boxes (M, 6) if it detects."""
+
+    scores: NDArray[np.float32]
+    state: State
+    boxes: NDArray[np.float32] | None = None
+
+
+class Steps(Protocol):
+    """The part of a model that windows need."""
+
+    def run(self, frames: NDArray, state: State | None = None) -> Step:
+        """Advance the state by some frames."""
+
+    def zero_state(self, n: int = 1) -> State:
+        """The initial state of n windows."""
+
+
+class StaggeredWindows:
+    """Feeds frames one at a time to N windows.
+
+    Window w sees the frames from w * stride to w * stride + length and stands in row w % N. ``whole`` adds one more
+    row that is never started anew: the score of everything so far.
+    """
+
+    def __init__(self, model: Steps, length: int, windows: int, whole: bool = False) -> None:
+        self.model = model
+        self.windows = max(1, min(windows, length))
+        self.stride = max(1, round(length / self.windows))
+        self.length = self.stride * self.windows
+        self.frames = 0
+        self.state = model.zero_state(self.windows + whole)
+        self.scores: NDArray[np.float32] = np.zeros((self.windows + whole, 0), np.float32)
+
+    def push(self, frame: NDArray[np.uint8]) -> Step:
+        """Show one frame (H, W, 3) to all windows; their scores stay in ``scores`` (N, K)."""
+        if self.frames % self.stride == 0 and self.frames:
+            row = self.frames // self.stride % self.windows
+            for name, array in self.state.items():
+                self.state[name] = array if array.flags.writeable else array.copy()
+                self.state[name][row] = 0
+        step = self.model.run(frame[None], self.state)
+        self.state, self.scores = step.state, step.scores
+        self.frames += 1
+        return step
+
+    def drop_whole(self) -> None:
+        """Forget the row that is never started anew."""
+        self.state = {name: array[: self.windows].copy() for name, array in self.state.items()}
+
+    def age(self, window: int) -> int:
+        """Frames that a window has seen."""
+        return min(max(self.frames - window * self.stride, 0), self.length)
+
+    @property
+    def oldest(self) -> int:
+        """The window under way that has seen most; with two windows or more, at least half its length once it can."""
+        return max((self.frames - 1) // self.stride - self.windows + 1, 0)
+
+    def row(self, window: int) -> NDArray[np.float32]:
+        """Scores (K,) of a window that is under way, or has just ended."""
+        return self.scores[window % self.windows]
