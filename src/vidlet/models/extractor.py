@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from ..files import sha256_of
 from ..recipe import Extractor
 from .mobilenetv2 import ConvNorm, MobileNetV2
 from .tflite import Range, import_mobilenetv2
-from .weights import find_weights, is_torchvision, load_into_, load_state_dict, weights_entry
+from .weights import WEIGHTS, find_weights, is_torchvision, load_into_, load_state_dict, weights_entry
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of [0, 1] RGB, as torchvision's weights expect them
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -32,6 +33,7 @@ class FrameExtractor(nn.Module):
         grid: side of the grid that maps are averaged to, with the bins of torch's adaptive average pooling.
         zero_point, scale: normalization ``(q - zero_point) * scale`` of a frame's bytes; numbers, or one each channel.
         ranges: (scale, zero point) of the backbone's activations as uint8, by layer name, where weights bring them.
+        weight_steps: layer name -> scale(s) of which its weights are whole multiples, where they were stored so.
         provenance: where the weights come from.
         freeze_norm: keep batch normalization in eval mode also in training: weights of TFLite files have none left
             (it is the identity plus a learned offset), and statistics of a few clips would destroy them. Gradients
@@ -43,18 +45,21 @@ class FrameExtractor(nn.Module):
         backbone: MobileNetV2,
         input_size: tuple[int, int] = (224, 224),
         grid: int = 0,
+        *,
         zero_point: float | tuple[float, ...] = 128.0,
         scale: float | tuple[float, ...] = 1 / 128,
         ranges: dict[str, Range] | None = None,
         provenance: dict[str, Any] | None = None,
         freeze_norm: bool = False,
+        weight_steps: dict[str, np.ndarray] | None = None,
     ) -> None:
         super().__init__()
         height, width = backbone.map_size(*input_size)
         if grid < 0 or grid > min(height, width):
             raise RecipeError(f"extractor.grid must be 0 to {min(height, width)} (the map's side), got {grid}")
         self.backbone, self.input_size, self.grid = backbone, input_size, grid
-        self.ranges, self.provenance, self.freeze_norm = ranges, dict(provenance or {}), freeze_norm
+        self.ranges, self.weight_steps, self.freeze_norm = ranges, weight_steps, freeze_norm
+        self.provenance = dict(provenance or {})
         self.feature_shape = (backbone.out_channels, grid, grid) if grid else (backbone.out_channels,)
         self.register_buffer("zero_point", _per_channel(zero_point), persistent=False)
         self.register_buffer("scale", _per_channel(scale), persistent=False)
@@ -115,24 +120,47 @@ def build_extractor(config: Extractor) -> FrameExtractor:
     return builder(config).eval()
 
 
+def extractor_from_tflite(
+    path: Path,
+    width: float = 1.0,
+    cut: str = "head",
+    grid: int = 0,
+    *,
+    input_size: tuple[int, int] | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> FrameExtractor:
+    """An extractor with the weights of a quantized TFLite MobileNetV2, in eval mode; by default of the file's size.
+
+    Raises:
+        WeightsError: not such a file, or of another width.
+    """
+    found = import_mobilenetv2(path, width, cut)
+    scale, zero_point = found.ranges["input"]
+    return FrameExtractor(
+        found.backbone, input_size or found.input_size, grid, zero_point=float(zero_point), scale=scale,
+        ranges=found.ranges, provenance=provenance or _provenance(path), freeze_norm=True,
+        weight_steps=found.weight_steps,
+    ).eval()  # fmt: skip
+
+
 def _mobilenetv2(config: Extractor) -> FrameExtractor:
     if config.weights == "none":
         backbone = MobileNetV2(config.width, config.cut)
         return FrameExtractor(backbone, config.input_size, config.grid, provenance={"weights": "none"})
     path, provenance = _weights_file(config.weights)
     if path.suffix == ".tflite":
-        found = import_mobilenetv2(path, config.width, config.cut)
-        scale, zero_point = found.ranges["input"]
-        return FrameExtractor(
-            found.backbone, config.input_size, config.grid, float(zero_point), scale, found.ranges, provenance, True
+        return extractor_from_tflite(
+            path, config.width, config.cut, config.grid, input_size=config.input_size, provenance=provenance
         )
     state = load_state_dict(path)
     backbone = MobileNetV2(config.width, config.cut)
     load_into_(backbone, state, str(path))
     if not is_torchvision(state):
         return FrameExtractor(backbone, config.input_size, config.grid, provenance=provenance)
-    zero_point_, scale_ = tuple(255 * m for m in IMAGENET_MEAN), tuple(1 / (255 * s) for s in IMAGENET_STD)
-    return FrameExtractor(backbone, config.input_size, config.grid, zero_point_, scale_, provenance=provenance)
+    zero_point, scale = tuple(255 * m for m in IMAGENET_MEAN), tuple(1 / (255 * s) for s in IMAGENET_STD)
+    return FrameExtractor(
+        backbone, config.input_size, config.grid, zero_point=zero_point, scale=scale, provenance=provenance
+    )
 
 
 EXTRACTORS: dict[str, Callable[[Extractor], FrameExtractor]] = {"mobilenetv2": _mobilenetv2}
@@ -144,12 +172,18 @@ def _weights_file(weights: str) -> tuple[Path, dict[str, Any]]:
     if path.suffix in (".tflite", ".pt", ".pth"):
         if not path.is_file():
             raise WeightsError(f"{weights}: no such file")
-        return path, {"weights": "file", "file": path.name, "sha256": sha256_of(path), "licence": "not stated"}
+        return path, _provenance(path)
     entry = weights_entry(weights)
     path = find_weights(weights)
     return path, {
         "weights": weights, "file": entry.file, "sha256": entry.sha256, "licence": entry.licence, "url": entry.url
     }  # fmt: skip
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    digest = sha256_of(path)
+    licence = next((entry.licence for entry in WEIGHTS.values() if entry.sha256 == digest), "not stated")
+    return {"weights": "file", "file": path.name, "sha256": digest, "licence": licence}
 
 
 def _per_channel(value: float | tuple[float, ...]) -> Tensor:

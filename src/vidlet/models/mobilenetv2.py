@@ -35,8 +35,8 @@ class ConvNorm(nn.Module):
     """Convolution without bias, batch normalization, and ReLU6 where ``act``; after fusing, a convolution with bias."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True,
-        padding: str = "symmetric",
+        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1,
+        *, groups: int = 1, act: bool = True, padding: str = "symmetric",
     ) -> None:  # fmt: skip
         super().__init__()
         self.kernel, self.stride = kernel, stride
@@ -130,8 +130,9 @@ class MobileNetV2(nn.Module):
         """Height and width of the feature map of pictures of this size; every stride 2 halves, rounding up."""
         for name in self.parts:
             layer = self.get_submodule(name)
-            stride = layer.depthwise.stride if isinstance(layer, InvertedResidual) else layer.stride
-            height, width = -(-height // stride), -(-width // stride)  # type: ignore[operator]
+            first = layer.depthwise if isinstance(layer, InvertedResidual) else layer
+            assert isinstance(first, ConvNorm)
+            height, width = -(-height // first.stride), -(-width // first.stride)
         return height, width
 
 
@@ -156,7 +157,7 @@ def fuse_batch_norm(model: nn.Module) -> nn.Module:
 
 def _plan(width: float) -> list[tuple[str, int, int, int]]:
     """Name, output channels, stride and expansion of the 17 blocks."""
-    blocks = []
+    blocks: list[tuple[str, int, int, int]] = []
     for expansion, channels, repeats, stride in STAGES:
         for repeat in range(repeats):
             name = f"block{len(blocks)}"
@@ -166,7 +167,8 @@ def _plan(width: float) -> list[tuple[str, int, int, int]]:
 
 def _initialize(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        fan_out = module.weight[0, 0].numel() * module.out_channels / module.groups
+        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)  # He et al. 2015
     elif isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.01)
         nn.init.zeros_(module.bias)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,6 +41,7 @@ class Operator:
     output_shape: tuple[int, ...]
     range: Range | None
     weight: np.ndarray | None = None
+    weight_steps: np.ndarray | None = None  # (1,) or (O,): the weights are whole multiples of these
     bias: np.ndarray | None = None
     stride: int = 1
     same: bool = True
@@ -68,13 +69,15 @@ class ImportedMobileNetV2:
     """A filled network (TensorFlow padding, folded normalization) and what the file knows beside the weights.
 
     ``ranges`` maps layer names ("stem", "block3.expand", "block3.add", "pool", ...; "input") to (scale, zero point)
-    of uint8. ``input_size`` is (H, W).
+    of uint8; ``weight_steps`` the names of convolutions to the scales of their stored weights, (1,) or (O,).
+    ``input_size`` is (H, W).
     """
 
     backbone: MobileNetV2
     ranges: dict[str, Range]
+    weight_steps: dict[str, np.ndarray]
     input_size: tuple[int, int]
-    classes: int | None = field(default=None)
+    classes: int
 
 
 def read_tflite(path: str | os.PathLike[str]) -> TfliteGraph:
@@ -124,7 +127,8 @@ def import_mobilenetv2(
                 _copy_conv(backbone.get_submodule(name), operator)
     ranges = {name: operator.range for name, operator in walk.layers.items() if operator.range is not None}
     size = (graph.input_shape[1], graph.input_shape[2])
-    return ImportedMobileNetV2(backbone.eval(), {"input": graph.input_range, **ranges}, size, walk.classes)
+    steps = {name: operator.weight_steps for name, operator in walk.layers.items() if operator.weight_steps is not None}
+    return ImportedMobileNetV2(backbone.eval(), {"input": graph.input_range, **ranges}, steps, size, walk.classes)
 
 
 def _copy_conv(layer: Any, operator: Operator) -> None:
@@ -212,7 +216,8 @@ class _Reader:
             raise WeightsError(f"{where}: bias of shape {bias.shape} for {len(weight)} outputs")
         relu6 = self._activation(index, options)
         return {
-            "weight": np.ascontiguousarray(weight), "bias": bias, "stride": stride, "same": same, "relu6": relu6
+            "weight": np.ascontiguousarray(weight), "weight_steps": self._steps(inputs[1]),
+            "bias": bias, "stride": stride, "same": same, "relu6": relu6,
         }  # fmt: skip
 
     def _activation(self, index: int, options: Any) -> bool:
@@ -236,7 +241,9 @@ class _Reader:
         tensor = self.subgraph.Tensors(index)
         dtype = _DTYPES.get(tensor.Type())
         if dtype is None:
-            raise WeightsError(f"{self.path}: tensor {index} has type code {tensor.Type()}, expected one of {[*_DTYPES]}")
+            raise WeightsError(
+                f"{self.path}: tensor {index} has type code {tensor.Type()}, expected one of {[*_DTYPES]}"
+            )
         data = self.model.Buffers(tensor.Buffer()).DataAsNumpy()
         if not isinstance(data, np.ndarray):
             raise WeightsError(f"{self.path}: tensor {index} holds no data")
@@ -259,6 +266,11 @@ class _Reader:
         )
         return real.astype(np.float32)
 
+    def _steps(self, index: int) -> np.ndarray | None:
+        parameters = self.subgraph.Tensors(index).Quantization()
+        has = parameters is not None and parameters.ScaleLength()
+        return parameters.ScaleAsNumpy().astype(np.float32) if has else None
+
     def _range(self, index: int) -> Range | None:
         """Range of an activation in terms of uint8; an int8 tensor's zero point is moved by 128."""
         tensor = self.subgraph.Tensors(index)
@@ -278,7 +290,7 @@ class _Walk:
         self.shape = graph.input_shape
         self.pads: tuple[int, ...] = ()
         self.layers: dict[str, Operator] = {}
-        self.classes: int | None = None
+        self.classes = 0
 
     def all(self) -> None:
         with torch.device("meta"):
@@ -359,4 +371,4 @@ def _schema() -> ModuleType:
         import tflite
     except ImportError as error:
         raise DependencyError("reading .tflite files needs the package tflite: pip install 'vidlet[train]'") from error
-    return tflite  # type: ignore[no-any-return]
+    return tflite

@@ -1,8 +1,8 @@
 """Pretrained weights: one table of files, where they come from, and how they reach this machine.
 
 ``find_weights`` looks into the local folder that ``VIDLET_WEIGHTS`` names (with its sub-folders; then nothing is
-ever downloaded), or else into the cache (``$XDG_CACHE_HOME/vidlet`` or ``~/.cache/vidlet``), or else downloads. What
-it returns has the checksum of the table. ``load_state_dict`` reads checkpoint files of PyTorch, without running code.
+ever downloaded), or else into the cache (``files.cache_folder``), or else downloads. What it returns has the checksum
+of the table. ``load_state_dict`` reads checkpoint files of PyTorch, without running code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import WeightsError
-from ..files import atomic_path, sha256_of
+from ..files import atomic_path, cache_folder, sha256_of
 from .mobilenetv2 import MobileNetV2
 
 CORAL = "https://github.com/google-coral/test_data/raw/104342d2d3480b3e66203073dac24f4e2dbb4c41"
@@ -78,16 +78,10 @@ def find_weights(name: str) -> Path:
     entry = weights_entry(name)
     if local := os.environ.get("VIDLET_WEIGHTS"):
         return _find_local(entry, Path(local).expanduser())
-    path = cache_folder() / entry.file
+    path = cache_folder("weights") / entry.file
     if not path.is_file():
         _download(entry, path)
     return _verified(entry, path, "delete it to download it again")
-
-
-def cache_folder() -> Path:
-    """Where downloaded weights are kept."""
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "vidlet"
 
 
 def load_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -1,0 +1,97 @@
+"""A quantized TFLite classifier as an int8 ONNX extractor: frames in, features out, the file's own ranges kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from ..errors import ParityError, WeightsError
+from ..export.onnx_graph import to_onnx_graph
+from ..files import write_bytes
+from ..models.extractor import FrameExtractor, extractor_from_tflite
+from .int8 import quantize_graph, ranges_from_tflite, steps_from_tflite
+
+WIDTHS = (1.0, 0.35, 0.5, 0.75, 1.3, 1.4)
+PARITY = 1e-4  # largest difference between torch and the float graph, relative to the largest feature
+
+
+def export_tflite(
+    path: str | os.PathLike[str], out: str | os.PathLike[str], cut: str = "head", grid: int = 0
+) -> dict[str, Any]:
+    """Write ``out``: frames uint8 (T, H, W, 3) -> features float32 (T, D) or (T, C, G, G), computed in integers.
+
+    Returns what was made: {"width", "input_size", "feature_shape", "float_difference", "int8_cosine"}; the last two
+    compare, on generated pictures, the float graph with torch and the file with the float graph.
+
+    Raises:
+        WeightsError: not a quantized MobileNetV2.
+    """
+    extractor = _load(path, cut, grid)
+    graph = extractor_graph(extractor)
+    frames = _pictures(extractor.input_size)
+    with torch.no_grad():
+        expected = extractor(torch.from_numpy(frames)).numpy()
+    features = _run(graph, frames)
+    difference = float(np.abs(features - expected).max() / np.abs(expected).max())
+    if difference > PARITY:
+        raise ParityError(f"{path}: float features differ by {difference:.2e} of the largest, allowed {PARITY:.0e}")
+    quantized = quantize_imported(graph, extractor)
+    entry = quantized.metadata_props.add()
+    entry.key, entry.value = "provenance", json.dumps(extractor.provenance, sort_keys=True)
+    integer = _run(quantized, frames)
+    write_bytes(out, quantized.SerializeToString(deterministic=True))
+    return {
+        "width": extractor.backbone.width,
+        "input_size": list(extractor.input_size),
+        "feature_shape": list(extractor.feature_shape),
+        "float_difference": difference,
+        "int8_cosine": float((features * integer).sum() / np.linalg.norm(features) / np.linalg.norm(integer)),
+    }
+
+
+def extractor_graph(extractor: FrameExtractor) -> onnx.ModelProto:
+    """A frame extractor as a float32 graph: frames uint8 (T, H, W, 3) -> features, T free."""
+    examples = {"frames": torch.zeros(3, *extractor.input_size, 3, dtype=torch.uint8)}
+    return to_onnx_graph(extractor, examples, ["features"], {"frames": {0: "T"}})
+
+
+def quantize_imported(graph: onnx.ModelProto, extractor: FrameExtractor) -> onnx.ModelProto:
+    """Quantize the graph of an extractor of TFLite weights with the ranges and weight scales that its file had."""
+    assert extractor.ranges is not None, "the extractor has no ranges: calibrate instead"
+    ranges = ranges_from_tflite(graph, extractor.ranges)
+    return quantize_graph(graph, ranges, steps=steps_from_tflite(graph, extractor.weight_steps or {}))
+
+
+def _load(path: str | os.PathLike[str], cut: str, grid: int) -> FrameExtractor:
+    """The extractor, of the first width that fits; if none does, the error of width 1."""
+    first: WeightsError | None = None
+    for width in WIDTHS:
+        try:
+            return extractor_from_tflite(Path(path), width, cut, grid)
+        except WeightsError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def _pictures(size: tuple[int, int]) -> np.ndarray:
+    """Three reproducible pictures (3, H, W, 3) of colored blocks."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (3, -(-size[0] // 16), -(-size[1] // 16), 3), dtype=np.uint8)
+    return np.ascontiguousarray(coarse.repeat(16, 1).repeat(16, 2)[:, : size[0], : size[1]])
+
+
+def _run(model: onnx.ModelProto, frames: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    features: np.ndarray = session.run(["features"], {"frames": frames})[0]
+    return features
