@@ -1,0 +1,22 @@
+"""The smallest client of an artifact, as source to paste: ONNX Runtime and NumPy, nothing of vidlet."""
+
+_CLIENT = """\
+import json
+import numpy as np
+import onnxruntime
+
+model = onnxruntime.InferenceSession({path!r})
+labels = json.loads(model.get_modelmeta().custom_metadata_map["vidlet"])["labels"]
+kinds = {{"tensor(float)": np.float32, "tensor(uint8)": np.uint8}}
+states = [i for i in model.get_inputs() if i.name.startswith("state.")]
+state = {{s.name: np.zeros((1, *s.shape[1:]), kinds[s.type]) for s in states}}
+frames = np.zeros((1, {height}, {width}, 3), np.uint8)  # yours: uint8 (T, H, W, 3), RGB
+scores, *state_out = model.run(["scores", *("next_" + name for name in state)], {{"frames": frames, **state}})
+state = dict(zip(state, state_out))  # hand it on with the next frames, or drop it to start anew
+print(labels[scores[0].argmax()], scores[0].max())
+"""
+
+
+def python_client(path: str, size: tuple[int, int]) -> str:
+    """Source that scores frames of ``size`` (height, width) with the model file ``path``."""
+    return _CLIENT.format(path=path, height=size[0], width=size[1])
