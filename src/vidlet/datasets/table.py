@@ -9,14 +9,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 SPLITS = ("train", "val", "test")
+_SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def split_name(word: str) -> str | None:
+    """The split that a cell or a folder name means: "Validate" -> "val", "" -> "", "holdout" -> None."""
+    word = word.strip().casefold()
+    return _SPLIT_WORDS.get(word) if word else ""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One labelled clip: a video file, a part of one (start_s, end_s) or a folder of frame images.
+    """One labelled clip: a video file, a part of one (start_s, end_s), a folder of frame images or stored features.
 
     ``group`` is the subject or scene that train and test must not share ("" where unknown); ``split`` is "train",
-    "val", "test" or "" where none is given.
+    "val", "test" or "" where none is given. ``row`` is the clip's row in the table's feature file, if it has one.
     """
 
     path: Path
@@ -25,6 +36,7 @@ class Clip:
     split: str = ""
     start_s: float | None = None
     end_s: float | None = None
+    row: int | None = None
 
     @property
     def label(self) -> str:
@@ -34,12 +46,18 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipTable:
-    """Clips in a fixed order, with the names of their classes (the model's output order)."""
+    """Clips in a fixed order, with the names of their classes (the model's output order).
+
+    Where ``features`` is a path, the data are stored features, not videos: clip.row is a row of its array ``rgb``,
+    uint8 (N, T, D), and clip.path is only a name below the root.
+    """
 
     clips: tuple[Clip, ...]
     labels: tuple[str, ...]
     root: Path
     notes: tuple[str, ...] = field(default=())  # what the adapter had to assume or skip, one sentence each
+    skipped: tuple[tuple[str, str], ...] = field(default=())  # (path, why) of what was listed and cannot be used
+    features: Path | None = None
 
     def __len__(self) -> int:
         return len(self.clips)

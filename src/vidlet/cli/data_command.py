@@ -1,0 +1,75 @@
+"""`vidlet data`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..datasets import DataReport
+
+HELP = "what was understood of a folder of clips, and what is wrong with it"
+EXAMPLE = "example: vidlet data clips/"
+SHOWN = 10  # unusable clips that are listed one by one
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `vidlet data`."""
+    parser.add_argument("data", metavar="DATA", help="folder with clips.csv, folder per class, or a .csv file")
+    options.add_strict(parser)
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that open clips (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Inspect the data, print a table of classes, what stands out, and what to do."""
+    from ..jobs.data import inspect_data
+    from ..jobs.progress import bar
+
+    with bar("open") as move:
+        report = inspect_data(args.data, args.strict, max(1, args.workers), move)
+    if not args.json:
+        print(report_text(report))
+    return report.to_dict()
+
+
+def report_text(report: DataReport) -> str:
+    """The report for people: one line of totals, classes by split, properties, warnings last."""
+    from ..reports import text_table
+
+    splits = list(report.splits)
+    names = [split or "no split" for split in splits] + ["all"] * (len(splits) > 1)
+    rows = [[label, *counts.values(), sum(counts.values())] for label, counts in report.classes.items()]
+    rows.append(["clips", *report.splits.values(), report.clips])
+    unusable = [f"skipped: {path}: {why}" for path, why in (*report.skipped, *report.broken)]
+    groups = f"{report.groups} groups" if report.groups else "no groups"
+    parts = [
+        f"{report.root}: {report.clips} clips, {len(report.classes)} classes, {groups} ({report.kind})",
+        text_table([row[: len(names) + 1] for row in rows], ["class", *names], "l" + "r" * len(names)),
+        "\n".join(_properties(report)),
+        *(f"note: {note}" for note in report.notes),
+        *unusable[:SHOWN],
+        f"skipped: and {len(unusable) - SHOWN} more" if len(unusable) > SHOWN else "",
+        *(f"warning: {warning}" for warning in report.warnings),
+        "" if report.warnings else "nothing wrong was found",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _properties(report: DataReport) -> list[str]:
+    found = []
+    if spread := report.durations_s:
+        found.append(f"seconds     {spread.min:.2f} to {spread.max:.2f}, median {spread.median:.2f}")
+    if spread := report.frames:
+        found.append(f"frames      {spread.min:.0f} to {spread.max:.0f}, median {spread.median:.0f}")
+    if report.resolutions:
+        found.append(f"resolution  {_most(report.resolutions)}")
+    if report.fps:
+        found.append(f"frames/s    {_most(report.fps)}")
+    return found
+
+
+def _most(counts: dict[str, int], shown: int = 4) -> str:
+    first = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:shown])
+    return f"{first} and {len(counts) - shown} others" if len(counts) > shown else first

@@ -1,0 +1,198 @@
+"""Clip tables written as text: columns path (or name), label, and where known group, split, start_s, end_s."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import zipfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError
+from ..labels import label_order, split_labels
+from .folders import VIDEO_SUFFIXES, holds_images
+from .table import Clip, ClipTable, split_name
+
+COLUMNS = ("path", "name", "label", "labels", "group", "split", "start_s", "end_s")
+FEATURES_NAME = "features.npz"
+FEATURES_KEY = "rgb"
+
+
+def read_csv(path: Path) -> ClipTable:
+    """Read a table; paths are relative to it. Rows that name no file or have no label are skipped and listed.
+
+    UTF-8 (with or without byte order mark) or UTF-16, separated by commas, semicolons or tabs; columns in any order
+    and case, others ignored. Where features.npz lies beside it and the rows name no files, row i is its row i.
+
+    Raises:
+        DataError: not a text table, a column is missing, or a cell makes no sense; names file, row and value.
+    """
+    rows, decimal = _rows(path)
+    if not any(split_labels(row["label"]) for _, row in rows):
+        raise DataError(f"{path}: no row has a label")
+    features = path.parent / FEATURES_NAME
+    stored = features.is_file() and not any(_find(row, path.parent) for _, row in rows[:20])
+    if stored:
+        _check_feature_rows(features, len(rows), path)
+    clips: list[Clip] = []
+    skipped: list[tuple[str, str]] = []
+    for index, (line, row) in enumerate(rows):
+        where = f"{path} line {line}"
+        clip = _clip(row, path.parent, where, decimal)
+        if not clip.labels:
+            skipped.append((row["path"] or where, f"line {line} has no label"))
+        elif stored:
+            clips.append(replace(clip, path=path.parent / row["path"], row=index))
+        elif found := _find(row, path.parent):
+            clips.append(replace(clip, path=found))
+        else:
+            skipped.append((row["path"] or where, _why_absent(row, path.parent, line)))
+    kept, notes = (clips, ()) if stored else _without_repetitions(clips)
+    labels = label_order((name for clip in kept for name in clip.labels), str(path))
+    return ClipTable(tuple(kept), labels, path.parent, notes, tuple(skipped), features if stored else None)
+
+
+def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], str]:
+    """Non-empty rows as (line number, cells of the known columns), and the decimal mark of its numbers."""
+    text = _text(path)
+    header = text.partition("\n")[0]
+    separator = max(",;\t", key=lambda mark: sum(_key(cell) in COLUMNS for cell in header.split(mark)))
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    except csv.Error as error:
+        raise DataError(f"{path}: not a table of cells ({error})") from None
+    if not lines:
+        raise DataError(f"{path}: empty")
+    names = [_key(cell) for cell in lines[0][1]]
+    _check_columns(names, path)
+    rows = []
+    for number, cells in lines[1:]:
+        if len(cells) > len(names):
+            raise DataError(
+                f"{path} line {number}: {len(cells)} cells under {len(names)} column names"
+                f" (a cell with {separator!r} in it needs quotation marks)"
+            )
+        row = {name: cell.strip() for name, cell in zip(names, cells, strict=False) if name in COLUMNS}
+        row["path"] = row.get("path") or row.get("name", "")
+        row["label"] = row.get("label") or row.get("labels", "")
+        rows.append((number, row))
+    if not rows:
+        raise DataError(f"{path}: a header and no row")
+    return rows, "." if separator == "," else ","
+
+
+def _key(cell: str) -> str:
+    return cell.strip().strip('"').strip().casefold()
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save the table as UTF-8") from None
+    if "\0" in text:
+        raise DataError(f"{path}: not a text table (zero bytes in it)")
+    return text
+
+
+def _check_columns(names: list[str], path: Path) -> None:
+    missing = [
+        what
+        for what, accepted in (("path", ("path", "name")), ("label", ("label", "labels")))
+        if not set(accepted) & set(names)
+    ]
+    if missing:
+        found = ", ".join(names[:12])
+        wanted = " and ".join(repr(name) for name in missing)
+        raise DataError(f"{path}: needs a column {wanted} (columns found: {found})")
+    if twice := [name for name, count in Counter(names).items() if count > 1 and name in COLUMNS]:
+        raise DataError(f"{path}: column {twice[0]!r} stands twice")
+
+
+def _clip(row: dict[str, str], root: Path, where: str, decimal: str) -> Clip:
+    split = split_name(row.get("split", ""))
+    if split is None:
+        raise DataError(f"{where}: split {row['split']!r} is none of train, val and test")
+    start_s, end_s = (_seconds(row.get(key, ""), key, where, decimal) for key in ("start_s", "end_s"))
+    if end_s is not None and end_s <= (start_s or 0.0):
+        raise DataError(f"{where}: end_s {end_s:g} is not after start_s {start_s or 0.0:g}")
+    return Clip(root / row["path"], split_labels(row["label"]), row.get("group", ""), split, start_s, end_s)
+
+
+def _seconds(cell: str, column: str, where: str, decimal: str) -> float | None:
+    if not cell:
+        return None
+    try:
+        value = float(cell.replace(decimal, "."))
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value < math.inf:
+        raise DataError(f"{where}: {column} {cell!r} is not a number of seconds")
+    return value
+
+
+def _find(row: dict[str, str], root: Path) -> Path | None:
+    """The file or frame folder that a row names; Windows separators and a missing suffix are forgiven."""
+    name = row["path"]
+    if not name:
+        return None
+    for candidate in dict.fromkeys((name, name.replace("\\", "/"))):
+        path = root / candidate
+        if path.is_file() or (path.is_dir() and holds_images(path)):
+            return path
+    return next((path for suffix in VIDEO_SUFFIXES if (path := root / (name + suffix)).is_file()), None)
+
+
+def _why_absent(row: dict[str, str], root: Path, line: int) -> str:
+    if not row["path"]:
+        return f"line {line} names no file"
+    return "a folder without frame images" if (root / row["path"]).is_dir() else "no such file"
+
+
+def _without_repetitions(clips: list[Clip]) -> tuple[list[Clip], tuple[str, ...]]:
+    """Drop rows that repeat an earlier one; note them, and clips that stand with different labels."""
+    kept = list(dict.fromkeys(clips))
+    notes = []
+    if len(kept) < len(clips):
+        first = next(clip for clip, count in Counter(clips).items() if count > 1)
+        notes.append(
+            f"{len(clips) - len(kept)} rows repeat an earlier one and were dropped (first: {first.path.name})."
+        )
+    parts = Counter((clip.path, clip.start_s, clip.end_s) for clip in kept)
+    if twice := [part[0].name for part, count in parts.items() if count > 1]:
+        notes.append(
+            f"{len(twice)} clips stand in several rows that differ in label, group or split (first: {twice[0]});"
+            " several labels of one clip are written a|b."
+        )
+    return kept, tuple(notes)
+
+
+def _check_feature_rows(features: Path, rows: int, table: Path) -> None:
+    """Compare the number of rows with the array's header; the array itself is not read."""
+    shape = feature_shape(features)
+    if len(shape) != 3 or shape[0] != rows:
+        raise DataError(f"{features}: {FEATURES_KEY!r} has shape {shape}; {table.name} needs ({rows}, frames, size)")
+
+
+def feature_shape(features: Path) -> tuple[int, ...]:
+    """Shape of the array of stored features, from its header alone.
+
+    Raises:
+        DataError: not an .npz file, or without that array.
+    """
+    try:
+        with zipfile.ZipFile(features) as archive, archive.open(f"{FEATURES_KEY}.npy") as handle:
+            version = np.lib.format.read_magic(handle)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            return tuple(read(handle)[0])
+    except KeyError:
+        raise DataError(f"{features}: holds no array {FEATURES_KEY!r}") from None
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        raise DataError(f"{features}: not a readable .npz file ({error})") from None

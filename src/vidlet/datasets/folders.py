@@ -1,0 +1,154 @@
+"""A folder per class: its video files, and folders of frame images, perhaps below train/val/test or in group folders.
+
+root/[train|val|test/]class/clip.mp4
+root/[train|val|test/]class/clip/0001.jpg
+root/[train|val|test/]class/group/clip.mp4     (the group is named by its folder, in every class the same)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import DataError
+from ..labels import label_order
+from .table import SPLITS, Clip, ClipTable, split_name
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".m4v", ".3gp", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv"),
+    *(".ts", ".mts", ".m2ts", ".vob", ".mjpeg", ".mjpg", ".asf", ".divx", ".3g2", ".f4v"),
+)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file's name says that it is a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file's name says that it is an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether frame images lie directly in a folder."""
+    return any(is_image(entry) for entry in visible(folder))
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, by name; without hidden files and the shadow folder of macOS archives.
+
+    Raises:
+        DataError: the folder may not be read.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
+    return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+
+
+@dataclass
+class _Found:
+    """What a walk over the folders has gathered so far."""
+
+    clips: list[Clip] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    foreign: list[Path] = field(default_factory=list)  # files that are neither a clip nor a frame
+
+
+def read_folders(root: Path) -> ClipTable:
+    """Read a folder of class folders. Class folders without a clip are skipped and listed.
+
+    Raises:
+        DataError: the folder is empty, or its clips are not sorted into class folders.
+    """
+    entries = visible(root)
+    if not entries:
+        raise DataError(f"{root}: empty folder")
+    folders = [entry for entry in entries if entry.is_dir()]
+    splits = _split_folders(folders)
+    found = _Found()
+    notes = []
+    for split, folder in splits.items() if splits else [("", root)]:
+        for class_folder in visible(folder):
+            if class_folder.is_dir():
+                _read_class(class_folder, split, found, root)
+            else:
+                found.foreign.append(class_folder)
+    if not found.clips:
+        raise DataError(f"{root}: {_why_nothing(entries, found)}")
+    if splits and (beside := [entry.name for entry in folders if entry not in splits.values()]):
+        notes.append(f"Folders beside train, val and test were not read: {', '.join(beside[:5])}.")
+    if loose := [path for path in found.foreign if is_video(path)]:
+        notes.append(f"{len(loose)} videos lie outside of any class folder and were not read (first: {loose[0].name}).")
+    if rest := [path for path in found.foreign if not is_video(path)]:
+        notes.append(f"{len(rest)} files are neither videos nor frames and were not read (first: {rest[0].name}).")
+    labels = label_order((clip.label for clip in found.clips), str(root))
+    return ClipTable(tuple(found.clips), labels, root, tuple(notes), tuple(found.skipped))
+
+
+def _split_folders(folders: list[Path]) -> dict[str, Path]:
+    """Folders that are splits, not classes: train beside val or test, with nothing but folders in them.
+
+    Raises:
+        DataError: two folders mean the same split ("val" and "validation").
+    """
+    named: dict[str, Path] = {}
+    for folder in folders:
+        split = split_name(folder.name)
+        if not split or not any(entry.is_dir() for entry in visible(folder)):
+            continue
+        if any(is_video(entry) or is_image(entry) for entry in visible(folder)):
+            continue
+        if split in named:
+            raise DataError(f"{folder.parent}: folders {named[split].name!r} and {folder.name!r} are the same split")
+        named[split] = folder
+    if "train" not in named or (len(named) == 1 and len(folders) > 1):
+        return {}
+    return {split: named[split] for split in SPLITS if split in named}
+
+
+def _read_class(folder: Path, split: str, found: _Found, root: Path) -> None:
+    before = len(found.clips)
+    loose_images = 0
+    for path, group in _members(folder):
+        if path.is_dir():
+            if holds_images(path):
+                found.clips.append(Clip(path, (folder.name,), group, split))
+            else:
+                found.skipped.append((path.relative_to(root).as_posix(), "a folder without videos or frame images"))
+        elif is_video(path):
+            found.clips.append(Clip(path, (folder.name,), group, split))
+        elif is_image(path) and not group:
+            loose_images += 1
+        else:
+            found.foreign.append(path)
+    if loose_images:
+        why = f"{loose_images} images that are in no folder of their own (a clip of frames is one folder)"
+        found.skipped.append((folder.relative_to(root).as_posix(), why))
+    elif len(found.clips) == before and not visible(folder):
+        found.skipped.append((folder.relative_to(root).as_posix(), "a class folder without clips"))
+
+
+def _members(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Everything in a class folder as (path, group): a folder of clips is a group, a folder of images is a clip."""
+    for entry in visible(folder):
+        inside = visible(entry) if entry.is_dir() else []
+        if any(is_video(path) or (path.is_dir() and holds_images(path)) for path in inside):
+            yield from ((path, entry.name) for path in inside)
+        else:
+            yield entry, ""
+
+
+def _why_nothing(entries: list[Path], found: _Found) -> str:
+    videos = sum(map(is_video, entries))
+    if table := next((entry for entry in entries if entry.suffix.lower() in (".csv", ".tsv")), None):
+        return f"no class folders in it; to read the table give its name: {table}"
+    if videos:
+        return f"{videos} videos without a label: put each into a folder named for its class, or write a clips.csv"
+    if any(is_image(entry) for entry in entries) or any("images" in why for _, why in found.skipped):
+        return "frames without a label: the layout is class/clip/frame.jpg, or write a clips.csv that names the folders"
+    return "no video and no frame folder in it (a folder per class, or a clips.csv with columns path and label)"
