@@ -44,6 +44,12 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(handle)
 
 
+def cache_folder(*parts: str) -> Path:
+    """A folder for what can be made again: below $VIDLET_CACHE, else $XDG_CACHE_HOME/vidlet, else ~/.cache/vidlet."""
+    root = os.environ.get("VIDLET_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vidlet"
+    return Path(root).joinpath(*parts)
+
+
 def _digest(handle) -> str:  # type: ignore[no-untyped-def]  # Python 3.10 has no hashlib.file_digest
     digest = hashlib.sha256()
     while block := handle.read(1 << 20):

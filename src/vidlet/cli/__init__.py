@@ -1,1 +1,109 @@
-"""TO WRITE."""
+"""The command line: one file a command, each parses, calls one job and prints.
+
+Importing this costs nothing; a command's module, and what is heavy in it, is imported when the command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import VidletError
+
+COMMANDS = {
+    "demo": ("demo_command", "the whole story on the built-in data, no download"),
+    "data": ("data_command", "what was understood of a folder of clips, and what is wrong with it"),
+    "train": ("train_command", "train a compact classifier: one file, int8 beside it, a report"),
+    "evaluate": ("evaluate_command", "accuracy of a model file on labelled clips"),
+    "predict": ("predict_command", "label a video, a folder or a camera: a timeline of segments"),
+    "export": ("export_command", "a run as ONNX again, or a .tflite extractor as ONNX"),
+    "benchmark": ("benchmark_command", "latency, frames/s, peak memory and bytes of a model file"),
+    "inspect": ("inspect_command", "what is inside a model file, tensor by tensor, byte by byte"),
+    "extract": ("extract_command", "features of all clips, once, restartable"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 2 the input is wrong, 1 our mistake, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser(words)
+    args = parser.parse_args(words)
+    if not args.command:
+        parser.print_help()
+        return 0
+    try:
+        result = args.run(args)
+        if args.json and result is not None:
+            print(json.dumps(_plain(result)))
+        sys.stdout.flush()
+        return 0
+    except VidletError as error:
+        return _say(f"{type(error).__name__}: {error}", 2, args.json)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno in _USERS_DISK:
+            return _say(f"DataError: {error.filename or args.command}: {os.strerror(error.errno or 0)}", 2, args.json)
+        raise
+    except KeyboardInterrupt:
+        return _say(f"interrupted; what was finished is kept{_how_to_go_on(args)}", 130, args.json)
+
+
+_USERS_DISK = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
+
+
+def _parser(words: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vidlet",
+        description="Compact video classifiers: train from a folder of clips, compress, ship one file.",
+        epilog="example: vidlet train clips/ --out runs/a && vidlet predict runs/a/model.int8.onnx clip.mp4",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    wanted = next((w for w in words if not w.startswith("-")), None)
+    for name, (module, summary) in COMMANDS.items():
+        sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name != wanted:
+            continue
+        command = importlib.import_module(f"{__name__}.{module}")
+        command.add_arguments(sub)
+        sub.formatter_class = argparse.RawDescriptionHelpFormatter
+        sub.epilog = sub.epilog or command.EXAMPLE
+        sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
+        sub.set_defaults(run=command.run)
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"vidlet {version('vidlet')}"
+
+
+def _say(line: str, status: int, as_json: bool) -> int:
+    print(" ".join(line.split()), file=sys.stderr)
+    return status
+
+
+def _how_to_go_on(args: argparse.Namespace) -> str:
+    return "; go on with --resume" if hasattr(args, "resume") else ""
+
+
+def _plain(value: Any) -> Any:
+    """NumPy numbers and paths as JSON has them."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and value != value:
+        return None
+    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)

@@ -1,1 +1,19 @@
-"""TO WRITE."""
+"""Export: torch networks as the one-file artifact, with a mandatory parity check."""
+
+from .artifact import (
+    ArtifactNetwork,
+    artifact_graph,
+    artifact_metadata,
+    check_parity,
+    torch_reference,
+    write_artifact,
+)
+
+__all__ = [
+    "ArtifactNetwork",
+    "artifact_graph",
+    "artifact_metadata",
+    "check_parity",
+    "torch_reference",
+    "write_artifact",
+]

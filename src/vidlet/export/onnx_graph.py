@@ -8,6 +8,7 @@ node; and it proves that what should be dynamic is.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,12 +47,14 @@ def to_onnx_graph(
     for name, axes in dynamic.items():
         for axis, dimension in axes.items():
             assert examples[name].shape[axis] >= 2, f"{name}: axis {axis} ({dimension}) needs an example of 2 or more"
-    shapes = tuple(dict.fromkeys(dynamic.get(name, {}), torch.export.Dim.AUTO) or None for name in examples)
+    axes_of = [{axis: torch.export.Dim.AUTO for axis in dynamic.get(name, {})} or None for name in examples]
+    shapes = _as_signature(module, axes_of)
     with _silent(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 fuse_batch_norm(module), tuple(examples.values()), dynamo=True, external_data=False,
-                opset_version=OPSET, input_names=list(examples), output_names=list(outputs), dynamic_shapes=shapes, verbose=False,
+                opset_version=OPSET, input_names=list(examples), output_names=list(outputs),
+                dynamic_shapes=shapes, verbose=False,
             )  # fmt: skip
         except torch.onnx.errors.OnnxExporterError as error:
             raise ExportError(f"{type(module).__name__}: cannot be exported ({_last_line(error)})") from error
@@ -63,6 +66,15 @@ def to_onnx_graph(
     clean(model)
     onnx.checker.check_model(model)
     return model
+
+
+def _as_signature(module: nn.Module, shapes: list[dict[int, object] | None]) -> tuple[object, ...]:
+    """Shapes as torch.export wants them: those of a ``*rest`` argument as one tuple."""
+    kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(shapes)
+    single = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*shapes[:single], tuple(shapes[single:]))
 
 
 def hide_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:

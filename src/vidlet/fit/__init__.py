@@ -1,1 +1,1 @@
-"""TO WRITE."""
+"""The budget search over jobs."""

@@ -1,1 +1,1 @@
-"""TO WRITE."""
+"""Jobs: one function a command; the command line and Python callers use the same ones."""

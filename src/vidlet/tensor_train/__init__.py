@@ -1,1 +1,1 @@
-"""TO WRITE."""
+"""Tensor-train cores, layers, decomposition and rank choice."""

@@ -88,24 +88,17 @@ class FeatureClips:
 
 
 class FrameClips:
-    """Clips as frames, decoded when they are needed, or kept in memory where they fit.
+    """Clips as frames, read by two threads while the network works.
 
     Args:
-        read: index -> frames uint8 (T, H, W, 3); raises VidletError for a clip that cannot be read.
-        keep_bytes: frames of so many bytes in all are kept in memory after the first reading.
+        read: index -> frames uint8 (T, H, W, 3), from memory or decoded anew.
+        targets, names, max_frames: as in FeatureClips.
     """
 
     def __init__(
-        self,
-        read: Callable[[int], np.ndarray],
-        targets: np.ndarray,
-        names: Sequence[str],
-        max_frames: int = 32,
-        keep_bytes: int = 6_000_000_000,
+        self, read: Callable[[int], np.ndarray], targets: np.ndarray, names: Sequence[str], max_frames: int = 32
     ) -> None:
         self.read, self.targets, self.names, self.max_frames = read, targets, names, max_frames
-        self._kept: dict[int, np.ndarray] = {}
-        self._room = keep_bytes
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -116,7 +109,7 @@ class FrameClips:
         """See Clips.batches. x is float (B, T, 3, H, W), 0..255."""
         clips: list[Tensor] = []
         chosen: list[int] = []
-        for index, frames in read_many(list(order), self._frames):
+        for index, frames in read_many(list(order), self.read):
             if isinstance(frames, VidletError):
                 raise TrainingError(f"a clip became unreadable during training: {frames}")
             clips.append(self._clip(frames, amounts, np.random.default_rng([*seed, index])))
@@ -135,15 +128,6 @@ class FrameClips:
             x[row, : len(clip)] = clip
             mask[row, : len(clip)] = True
         return Batch(x, mask, torch.from_numpy(self.targets[chosen]), tuple(self.names[i] for i in chosen))
-
-    def _frames(self, index: int) -> np.ndarray:
-        if index in self._kept:
-            return self._kept[index]
-        frames = self.read(index)
-        if self._room >= frames.nbytes:
-            self._room -= frames.nbytes
-            self._kept[index] = frames
-        return frames
 
     def _clip(self, frames: np.ndarray, amounts: Mapping[str, float] | None, rng: np.random.Generator) -> Tensor:
         if amounts is not None:

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from ..errors import TrainingError
 from ..files import atomic_path, write_text
+from ..models.extractor import FrameExtractor
 from ..models.heads import Head
 from ..recipe import Training
 from .augment import check_amounts
@@ -33,14 +34,14 @@ Row = dict[str, float]
 class ClipNetwork(nn.Module):
     """A head, on features as they come or behind an extractor that is trained with it."""
 
-    def __init__(self, head: Head, extractor: nn.Module | None = None) -> None:
+    def __init__(self, head: Head, extractor: FrameExtractor | None = None) -> None:
         super().__init__()
         self.head, self.extractor = head, extractor
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, K) of padded clips: x (B, T, *feature_shape), or frames float (B, T, 3, H, W) 0..255."""
         if self.extractor is not None:
-            real = self.extractor.features(self.extractor.normalize(x[mask]))  # type: ignore[operator]
+            real = self.extractor.features((x[mask] - self.extractor.zero_point) * self.extractor.scale)
             features = real.new_zeros(*mask.shape, *real.shape[1:])
             features[mask] = real
             x = features

@@ -1,0 +1,40 @@
+"""`vidlet benchmark`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from . import options
+
+EXAMPLE = "example: vidlet benchmark runs/a/model.int8.onnx --threads 1"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `vidlet benchmark`."""
+    parser.add_argument("model", metavar="MODEL", help="a model file (.onnx)")
+    parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="how long to measure (%(default)s)")
+    parser.add_argument("--save", "--out", dest="save", metavar="FILE", help="write the figures as JSON")
+    options.add_threads(parser)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure and print."""
+    from ..jobs.benchmark import benchmark
+
+    found = benchmark(args.model, seconds=args.seconds, threads=args.threads)
+    if args.save:
+        import json
+
+        from ..files import write_text
+
+        write_text(args.save, json.dumps(found, indent=1))
+    if not args.json:
+        print(
+            f"frame {found['frame_ms']['p50']:.2f} ms p50, {found['frame_ms']['p95']:.2f} ms p95   "
+            f"clip {found['clip_ms']['p50']:.1f} ms p50, {found['clip_ms']['p95']:.1f} ms p95   "
+            f"{found['fps']:.0f} frames/s\n"
+            f"{found['bytes']:,} bytes   peak memory {found['peak_rss_bytes'] / 1e6:.0f} MB   "
+            f"{found['threads']} thread(s), {found['provider']}"
+        )
+    return found

@@ -1,0 +1,33 @@
+"""`vidlet extract`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from . import options
+
+EXAMPLE = "example: vidlet extract clips/ --recipe mobilenetv2-grid-gru"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `vidlet extract`."""
+    parser.add_argument("data", metavar="DATA", help="folder with clips.csv, folder per class, or a .csv file")
+    options.add_strict(parser)
+    options.add_recipe(parser)
+    parser.add_argument("--storage", default="float16", choices=["float16", "float32", "uint8"], help="(%(default)s)")
+    parser.add_argument("--out", metavar="FOLDER", help="where feature stores lie (the cache that train reads)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Extract, and say where the features are."""
+    from ..jobs.extract import extract
+    from ..jobs.progress import megabytes, say
+
+    found = extract(args.data, args.recipe, args.out, options.overrides(args), args.storage, args.strict)
+    done, skipped = found["metrics"], found["skipped"]
+    say(
+        f"{found['out']}: {done['clips'] - len(skipped)} clips ({done['computed']} new, {len(skipped)} skipped), "
+        f"features {tuple(done['shape'])} a frame, {megabytes(sum(found['files'].values()))}"
+    )
+    return found

@@ -1,0 +1,30 @@
+"""`vidlet inspect`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+EXAMPLE = "example: vidlet inspect runs/a/model.int8.onnx"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `vidlet inspect`."""
+    parser.add_argument("model", metavar="MODEL", help="a model file (.onnx)")
+    parser.add_argument("--out", metavar="FILE", help="write the JSON object to this file too")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Look inside, print tables."""
+    from ..jobs.inspect import inspect, inspect_text
+
+    found = inspect(args.model)
+    if args.out:
+        import json
+
+        from ..files import write_text
+
+        write_text(args.out, json.dumps(found, indent=1))
+    if not args.json:
+        print(inspect_text(found))
+    return found

@@ -1,0 +1,81 @@
+"""`vidlet predict`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from . import options
+
+EXAMPLE = "example: vidlet predict runs/a/model.int8.onnx clip.mp4 --save annotated.mp4"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `vidlet predict`."""
+    parser.add_argument("model", metavar="MODEL", help="a model file (.onnx)")
+    parser.add_argument("source", metavar="SOURCE", help="video file, folder of videos or frames, camera (0), rtsp://")
+    parser.add_argument("--threshold", type=float, default=0.5, metavar="P", help="a segment needs this score")
+    parser.add_argument("--min-s", type=float, metavar="S", help="a segment needs this duration (1/4 training clip)")
+    parser.add_argument("--save", "--out", dest="save", metavar="FILE", help="write the video with labels drawn on it")
+    parser.add_argument("--csv", metavar="FILE", help="write the segments as CSV")
+    options.add_strict(parser)
+    options.add_threads(parser)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Print one result a source: a line of JSON each, or label and segments for people."""
+    from ..video import is_live
+
+    if is_live(args.source):
+        return _live(args)
+    from ..jobs.predict import predict
+
+    rows = []
+    failed = 0
+    for found in predict(
+        args.model, args.source, args.threshold, args.min_s, args.save, threads=args.threads, strict=args.strict
+    ):
+        if args.json:
+            print(json.dumps(found), flush=True)
+        elif "error" in found:
+            print(f"{found['source']}: {found['error']}")
+        else:
+            print(f"{found['source']}: {found['label']} {found['score']:.3f}")
+            for s in found["segments"]:
+                print(f"  {s['start_s']:8.2f} - {s['end_s']:8.2f} s  {s['label']}  {s['score']:.3f}")
+        failed += "error" in found
+        rows += [{"source": found["source"], **segment} for segment in found.get("segments", [])]
+    if args.csv:
+        _write_csv(args.csv, rows)
+    if failed:
+        from ..jobs.progress import say
+
+        say(f"{failed} sources could not be read")
+    return None
+
+
+def _live(args: argparse.Namespace) -> None:
+    from ..runtime import load, watch
+
+    for moment in watch(load(args.model, threads=args.threads), args.source, args.threshold):
+        line = {"time_s": moment.time_s, "label": moment.label, "score": moment.score}
+        if moment.boxes is not None:
+            line["boxes"] = moment.boxes.tolist()
+        if args.json:
+            print(json.dumps(line), flush=True)
+        else:
+            print(f"{moment.time_s:9.2f} s  {moment.label or '-'}  {moment.score:.3f}", flush=True)
+
+
+def _write_csv(path: str, rows: list[dict[str, Any]]) -> None:
+    import csv
+    import io
+
+    from ..files import write_text
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["source", "start_s", "end_s", "label", "score"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

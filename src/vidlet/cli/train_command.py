@@ -1,0 +1,55 @@
+"""`vidlet train`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from typing import Any
+
+from . import options
+
+EXAMPLE = "example: vidlet train clips/ --recipe mobilenetv2-grid-gru --out runs/a"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `vidlet train`."""
+    options.add_data(parser)
+    options.add_recipe(parser)
+    parser.add_argument("--out", metavar="FOLDER", help="the run folder (runs/RECIPE)")
+    parser.add_argument("--seed", type=int, metavar="N", help="short for --set training.seed=N")
+    parser.add_argument("--epochs", type=int, metavar="N", help="short for --set training.epochs=N")
+    parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to train (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Train, and say what was made."""
+    need_train_extra()
+    from ..jobs.train import train
+
+    changed = options.overrides(args)
+    for key in ("seed", "epochs"):
+        if getattr(args, key) is not None:
+            changed[f"training.{key}"] = getattr(args, key)
+    return train(
+        args.data,
+        args.recipe,
+        args.out,
+        changed,
+        fold=args.fold,
+        resume=args.resume,
+        strict=args.strict,
+        device=args.device,
+        command="vidlet " + shlex.join(sys.argv[1:]),
+    )
+
+
+def need_train_extra() -> None:
+    """Refuse, with the command that helps, where the training extra is not installed."""
+    from importlib.util import find_spec
+
+    from ..errors import DependencyError
+
+    if missing := [name for name in ("torch", "onnx", "onnxscript", "pyarrow") if find_spec(name) is None]:
+        raise DependencyError(f"vidlet train needs {', '.join(missing)}: pip install 'vidlet[train]'")

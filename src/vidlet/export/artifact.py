@@ -1,0 +1,178 @@
+"""The artifact: extractor and head as one ONNX graph by the contract of docs/architecture.md, checked before it is written.
+
+``frames`` and each ``state.s`` go in; ``scores`` and each ``next_state.s`` come out. N windows (rows of the state)
+share the frames: the extractor runs once, the head N times. A file that does not give the scores of the network it
+was made from, or not the same scores frame by frame as at once, is never written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ..errors import ParityError
+from ..files import atomic_path
+from ..models.heads import Head
+from ..recipe import Recipe, Sampling, recipe_to_dict
+from ..runtime import write_metadata
+from ..video import RESIZE
+from .onnx_graph import hide_outputs, to_onnx_graph
+
+FORMAT = "1.0"
+PARITY = 1e-4  # largest difference of a score between torch and the file, same frames
+STREAMING = 1e-5  # largest difference between frame by frame and at once, same file
+
+
+class ArtifactNetwork(nn.Module):
+    """The one function: (frames, *state) -> (scores, *next_state, features).
+
+    Args:
+        extractor: uint8 (T, H, W, 3) -> features (T, ...).
+        temperature: logits are divided by it.
+        multi_label: sigmoid instead of softmax.
+    """
+
+    def __init__(self, extractor: nn.Module, head: Head, temperature: float = 1.0, multi_label: bool = False) -> None:
+        super().__init__()
+        self.extractor, self.head = extractor, head
+        self.temperature, self.multi_label = temperature, multi_label
+
+    def forward(self, frames: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Scores (N, K) of frames (T, H, W, 3) for N windows, their next state, and the features (T, ...)."""
+        features = self.extractor(frames)
+        windows = state[0].shape[0]
+        shared = features.unsqueeze(0).expand(windows, *features.shape)  # (N, T, ...)
+        logits, after = self.head(shared, dict(zip(self.head.state_shapes, state, strict=True)))
+        logits = logits / self.temperature
+        scores = logits.sigmoid() if self.multi_label else logits.softmax(1)
+        return (scores, *(after[name] for name in self.head.state_shapes), features)
+
+
+def artifact_graph(network: ArtifactNetwork, input_size: tuple[int, int]) -> onnx.ModelProto:
+    """The network as an ONNX graph with the contract's names, T and N free, and the inner tensor ``features`` named."""
+    names = list(network.head.state_shapes)
+    examples: dict[str, Tensor] = {"frames": torch.zeros(3, *input_size, 3, dtype=torch.uint8)}
+    dynamic: dict[str, dict[int, str]] = {"frames": {0: "T"}}
+    for name, shape in network.head.state_shapes.items():
+        examples[f"state.{name}"] = torch.zeros(2, *shape)
+        dynamic[f"state.{name}"] = {0: "N"}
+    outputs = ["scores", *(f"next_state.{name}" for name in names), "features"]
+    graph = to_onnx_graph(network.eval(), examples, outputs, dynamic)
+    hide_outputs(graph, ["features"])
+    return graph
+
+
+def artifact_metadata(
+    recipe: Recipe,
+    labels: tuple[str, ...],
+    median_s: float,
+    provenance: Mapping[str, Any],
+    temperature: float | None = None,
+    multi_label: bool = False,
+) -> dict[str, Any]:
+    """The ``vidlet`` metadata object of a classifier on frames (schema/artifact.json)."""
+    return {
+        "format": FORMAT,
+        "labels": list(labels),
+        "inputs": ["frames"],
+        "sampling": _sampling(recipe.sampling) | {"median_s": round(median_s, 3)},
+        "resize": RESIZE,
+        "recipe": recipe_to_dict(recipe),
+        "provenance": dict(provenance),
+        "temperature": temperature,
+        "multi_label": multi_label,
+        "evidence": [],
+    }
+
+
+def write_artifact(
+    graph: onnx.ModelProto,
+    path: str | Path,
+    metadata: Mapping[str, Any],
+    frames: np.ndarray,
+    reference: Callable[[np.ndarray, int], np.ndarray] | None = None,
+) -> int:
+    """Check the graph on real frames and write it with its metadata; return its bytes.
+
+    Args:
+        frames: uint8 (T, H, W, 3), T >= 4, real ones.
+        reference: (frames, N) -> scores (N, K) of the network that the file must equal; None for a file that is
+            meant to differ (8 bits), of which only the contract is checked.
+
+    Raises:
+        ParityError: the file differs from the reference or from itself frame by frame; nothing is written.
+    """
+    data = graph.SerializeToString(deterministic=True)
+    check_parity(data, frames, reference)
+    with atomic_path(path) as draft:
+        draft.write_bytes(data)
+        write_metadata(draft, metadata)
+    return Path(path).stat().st_size
+
+
+def check_parity(
+    data: bytes, frames: np.ndarray, reference: Callable[[np.ndarray, int], np.ndarray] | None = None
+) -> None:
+    """Hold a graph to the contract: any T and N, frame by frame = at once, scores in [0, 1], equal to the reference.
+
+    Raises:
+        ParityError: with the largest difference and where it was.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    states = {i.name: list(i.shape[1:]) for i in session.get_inputs() if i.name.startswith("state.")}
+    outputs = [o.name for o in session.get_outputs()]
+
+    def run(part: np.ndarray, state: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        values = dict(zip(outputs, session.run(outputs, {"frames": part, **state}), strict=True))
+        return values["scores"], {name: values[f"next_{name}"] for name in states}
+
+    def zeros(windows: int) -> dict[str, np.ndarray]:
+        return {name: np.zeros((windows, *shape), np.float32) for name, shape in states.items()}
+
+    for length, windows in ((len(frames), 1), (1, 1), (len(frames) - 1, 3)):
+        part = frames[:length]
+        whole, _ = run(part, zeros(windows))
+        if not (np.isfinite(whole).all() and whole.min() >= 0 and whole.max() <= 1 + 1e-6):
+            raise ParityError(f"scores of {length} frames leave [0, 1]: {whole.min()} .. {whole.max()}")
+        state = zeros(windows)
+        for frame in part:
+            scores, state = run(frame[None], state)
+        _compare(scores, whole, STREAMING, f"{length} frames one by one and at once, {windows} windows")
+        if reference is not None:
+            _compare(whole, reference(part, windows), PARITY, f"file and network, {length} frames, {windows} windows")
+
+
+def torch_reference(network: ArtifactNetwork) -> Callable[[np.ndarray, int], np.ndarray]:
+    """The network's own scores as ``check_parity`` wants them."""
+
+    @torch.no_grad()
+    def scores(frames: np.ndarray, windows: int) -> np.ndarray:
+        network.eval()
+        state = network.head.zero_state(windows, torch.zeros(1))
+        result: np.ndarray = network(torch.from_numpy(frames), *state.values())[0].numpy()
+        return result
+
+    return scores
+
+
+def _compare(a: np.ndarray, b: np.ndarray, tolerance: float, what: str) -> None:
+    if a.shape != b.shape:
+        raise ParityError(f"{what}: shapes {a.shape} and {b.shape}")
+    if (worst := float(np.abs(a - b).max())) > tolerance:
+        raise ParityError(f"{what}: scores differ by {worst:.2e}, allowed {tolerance:.0e}")
+
+
+def _sampling(sampling: Sampling) -> dict[str, Any]:
+    if sampling.rule == "rate":
+        return {"rule": "rate", "hz": sampling.hz}
+    return {"rule": "uniform", "frames": sampling.frames}

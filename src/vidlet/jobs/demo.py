@@ -1,0 +1,100 @@
+"""The whole story on the built-in data: render, train, export, quantize, score the files, report, annotate a video."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..datasets import MOTION_PAIRS, ClipTable, read_table, render_motion
+from ..files import write_text
+from ..recipe import Head, Recipe, Training, load_recipe
+from ..runtime import load, predict_timeline
+from ..video import iter_frames, probe, write_video
+from .predict import save_annotated
+from .progress import bar, say
+from .train import train
+
+BASELINES = {
+    "single frame": Head("single", {"units": 128}),
+    "mean over time": Head("mean", {"units": 128}),
+}
+
+
+def demo(out: str | Path, clips: int = 480, epochs: int | None = None, seed: int = 0) -> dict[str, Any]:
+    """Leave in ``out`` a folder of clips, a run with its report, two baselines and an annotated video.
+
+    Returns:
+        {"out", "files", "metrics"}; metrics["table"] has a row a model: accuracy, accuracy within pairs, bytes, ms.
+    """
+    started = time.monotonic()
+    folder = Path(out)
+    data = folder / "clips"
+    if not (data / "clips.csv").exists():
+        say(f"render {clips} clips of the motion set into {data}")
+        with bar("render") as move:
+            render_motion(data, clips=clips, seed=seed, progress=move)
+    table = read_table(data)
+    recipe = load_recipe("tiny-grid-gru", {"training.seed": seed, **({"training.epochs": epochs} if epochs else {})})
+    runs = {"grid GRU": train(data, recipe, folder, resume=True, command=f"vidlet demo --clips {clips} --seed {seed}")}
+    frozen = Training(mode="frozen", epochs=40, batch=32, lr=2e-3, seed=seed, average=0.98)
+    for name, head in BASELINES.items():
+        plan = replace(
+            recipe,
+            name=f"demo-{head.name}",
+            head=head,
+            training=frozen,
+            compress=(),
+            extractor=replace(recipe.extractor, weights=str(folder / "extractor.pt")),
+        )
+        runs[name] = train(data, plan, folder / "baselines" / head.name, resume=True, command="vidlet demo")
+    rows = [_row(name, run, "model.onnx") for name, run in runs.items()]
+    rows.insert(1, _row("grid GRU, int8", runs["grid GRU"], "model.int8.onnx"))
+    _annotate(folder, table)
+    metrics = {"table": rows, "seconds": round(time.monotonic() - started, 1), **_only_main(runs["grid GRU"])}
+    write_text(folder / "demo.json", json.dumps(metrics, indent=1))
+    say(f"{folder}: everything made and measured in {metrics['seconds']:.0f} s")
+    files = {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file() and p.name != "checkpoint.pt"}
+    return {"out": str(folder), "files": files, "metrics": metrics}
+
+
+def _row(name: str, run: Mapping[str, Any], file: str) -> dict[str, Any]:
+    figures = run["metrics"]["files"][file]
+    names = list(figures["per_class"])
+    return {
+        "model": name,
+        "accuracy": figures["accuracy"],
+        "accuracy_interval": figures["accuracy_interval"],
+        "within_pairs": within_pairs(np.array(figures["confusion"]), names),
+        "bytes": run["metrics"]["bytes"][file],
+        "clip_ms": figures["clip_ms"],
+    }
+
+
+def within_pairs(confusion: np.ndarray, names: list[str]) -> float:
+    """Of the clips that were put into the right pair, the fraction with the right direction of time."""
+    right = wrong = 0
+    for a, b in MOTION_PAIRS:
+        i, j = names.index(a), names.index(b)
+        right += confusion[i, i] + confusion[j, j]
+        wrong += confusion[i, j] + confusion[j, i]
+    return float(right / max(1, right + wrong))
+
+
+def _only_main(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: run["metrics"][key] for key in ("accuracy", "accuracy_interval", "split")}
+
+
+def _annotate(folder: Path, table: ClipTable) -> None:
+    """One test clip of each class, one after the other, as a video; then the same with the timeline drawn on it."""
+    of_class = {clip.label: clip for clip in table.of_split("test")}
+    source = folder / "sequence.mp4"
+    frames = (frame.rgb() for clip in of_class.values() for frame in iter_frames(clip.path))
+    write_video(source, frames, probe(next(iter(of_class.values())).path).fps)
+    timeline = predict_timeline(load(folder / "model.int8.onnx"), source, threshold=0.4)
+    save_annotated(source, timeline, folder / "annotated.mp4")

@@ -1,0 +1,108 @@
+"""Score a model file on labelled clips: the artifact, through the runtime, never the training object."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..datasets import Clip, ClipTable
+from ..errors import DataError, VidletError
+from ..metrics import classification_summary, percentiles_ms
+from ..runtime import Model, load
+from ..video import read_many
+from .clips import labelled_clips, scored_split
+from .progress import bar
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores (N, K) of the clips that could be read, their labels (N,) as indices, and what was skipped."""
+
+    clips: tuple[Clip, ...]
+    scores: np.ndarray
+    labels: np.ndarray
+    clip_ms: np.ndarray
+    skipped: tuple[tuple[str, str], ...]
+    damaged: tuple[tuple[str, str], ...]
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(N,) booleans."""
+        result: np.ndarray = self.scores.argmax(1) == self.labels
+        return result
+
+    @property
+    def groups(self) -> list[str]:
+        """Group of each clip."""
+        return [clip.group for clip in self.clips]
+
+
+def score_clips(model: Model, table: ClipTable, strict: bool = False, workers: int = 2) -> Scored:
+    """Classify every clip of a table with a loaded model.
+
+    Raises:
+        DataError: a clip has a label that the model does not know; with ``strict``, a clip cannot be read.
+    """
+    index = {name: i for i, name in enumerate(model.labels)}
+    for clip in table:
+        if unknown := [name for name in clip.labels if name not in index]:
+            raise DataError(
+                f"{clip.path}: label {unknown[0]!r} is not one of the model's ({', '.join(list(index)[:8])} ...)"
+            )
+
+    def classify(clip: Clip) -> tuple[np.ndarray, float, str]:
+        started = time.perf_counter()
+        found = model.classify(clip.path, start_s=clip.start_s, end_s=clip.end_s)
+        took = 1e3 * (time.perf_counter() - started)
+        return np.array([found.scores[name] for name in model.labels], np.float32), took, found.damage
+
+    kept, scores, labels, times, skipped, damaged = [], [], [], [], list(table.skipped), []
+    with bar("evaluate") as move:
+        for done, (clip, result) in enumerate(read_many(list(table), classify, workers=workers), 1):
+            move(done, len(table))
+            if isinstance(result, VidletError):
+                if strict:
+                    raise result
+                skipped.append((str(clip.path), str(result)))
+                continue
+            row, took, damage = result
+            kept.append(clip)
+            scores.append(row)
+            labels.append(index[clip.label])
+            times.append(took)
+            if damage:
+                damaged.append((str(clip.path), damage))
+    if not kept:
+        raise DataError(f"{table.root}: none of {len(table)} clips could be read; first: {skipped[0][1]}")
+    return Scored(
+        tuple(kept), np.stack(scores), np.array(labels), np.array(times), tuple(skipped), tuple(damaged)
+    )
+
+
+def summarize(scored: Scored, model: Model) -> dict[str, Any]:
+    """The figures of a scored file, with design.md's JSON keys."""
+    return {
+        **classification_summary(scored.scores, scored.labels, scored.groups, model.labels),
+        "clip_ms": percentiles_ms(scored.clip_ms),
+        "bytes": model.bytes,
+        "skipped": [{"path": path, "error": error} for path, error in scored.skipped],
+        "damaged": [{"path": path, "error": error} for path, error in scored.damaged],
+    }
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Path,
+    split: str | None = None,
+    fold: str | None = None,
+    strict: bool = False,
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Accuracy and all that goes with it of a model file on the clips of a split (test, else val)."""
+    loaded = load(model, threads=threads)
+    name, clips = scored_split(labelled_clips(data, fold, strict), split)
+    return {"split": name, **summarize(score_clips(loaded, clips, strict), loaded)}

@@ -1,0 +1,61 @@
+"""Extract the features of all clips of a table once, through the runtime; running it again does what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import DataError
+from ..export.onnx_graph import to_onnx_graph
+from ..features import extract as extract_features
+from ..files import cache_folder
+from ..models import build_extractor
+from ..recipe import load_recipe
+from .clips import labelled_clips
+from .progress import bar
+
+
+def extract(
+    data: str | Path,
+    recipe: str | Path = "mobilenetv2-grid-gru",
+    out: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    storage: str = "float16",
+    strict: bool = False,
+) -> dict[str, Any]:
+    """Store the features that a recipe's extractor gives, in ``out`` or the cache that ``train`` reads."""
+    plan = load_recipe(recipe, overrides)
+    table = labelled_clips(data, strict=strict)
+    extractor = build_extractor(plan.extractor)
+    examples = {"frames": torch.zeros(3, *extractor.input_size, 3, dtype=torch.uint8)}
+    graph = to_onnx_graph(extractor, examples, ["features"], {"frames": {0: "T"}})
+    data_ = graph.SerializeToString(deterministic=True)
+    with bar("features") as move:
+        found = extract_features(
+            table,
+            data_,
+            plan.sampling,
+            extractor.input_size,
+            Path(out) if out else cache_folder("features"),
+            storage=storage,
+            progress=move,
+        )
+    if strict and found.failures:
+        raise DataError(found.failures[0][1])
+    folder = found.store.folder
+    return {
+        "out": str(folder),
+        "files": {p.name: p.stat().st_size for p in sorted(folder.iterdir())},
+        "metrics": {
+            "clips": len(table),
+            "computed": found.computed,
+            "shape": list(found.store.shape),
+            "extractor_sha256": hashlib.sha256(data_).hexdigest(),
+        },
+        "skipped": [{"path": path, "error": error} for path, error in (*table.skipped, *found.failures)],
+        "damaged": [{"path": path, "error": error} for path, error in found.damaged],
+    }

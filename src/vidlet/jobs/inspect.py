@@ -1,0 +1,57 @@
+"""What is inside a model file, tensor by tensor, byte by byte."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..reports import text_table
+from ..runtime import inspect_artifact
+
+
+def inspect(model: str | Path) -> dict[str, Any]:
+    """Take a model file apart: see ``vidlet.runtime.inspect_artifact``."""
+    return inspect_artifact(model)
+
+
+def inspect_text(found: Mapping[str, Any], most: int = 15) -> str:
+    """The figures of ``inspect`` for people: what it is, its parts, its largest tensors, its operators."""
+    size, metadata = found["bytes"], found["metadata"]
+    sampling = ", ".join(f"{key} {value}" for key, value in metadata["sampling"].items())
+    names = metadata["labels"] or metadata.get("box_labels", [])
+    head = [
+        f"{found['path']}: {size['total']:,} bytes = weights {size['weights']:,} + graph {size['graph']:,} "
+        f"+ metadata {size['metadata']:,}; {found['parameters']:,} parameters",
+        f"recipe {metadata['recipe'].get('name', '?')}; {len(names)} classes: {', '.join(names[:10])}"
+        + (" ..." if len(names) > 10 else ""),
+        f"sampling: {sampling}",
+        "inputs: " + "; ".join(_signature(v) for v in (*found["inputs"], *found["state"])),
+        "outputs: " + "; ".join(_signature(v) for v in found["outputs"]),
+    ]
+    for item in metadata.get("evidence", [])[:4]:
+        head.append(f"measured: {item['what']} of {item.get('data', '?')} = {item['value']}")
+    parts = [
+        [p["part"], f"{p['tensors']}", f"{p['parameters']:,}", f"{p['bytes']:,}", f"{p['share']:.1%}"]
+        for p in found["parts"]
+    ]
+    tensors = [
+        [t["name"], t["dtype"], " x ".join(map(str, t["shape"])) or "-", f"{t['bytes']:,}", f"{t['share']:.1%}"]
+        for t in found["tensors"][:most]
+    ]
+    operators = ", ".join(f"{name} {count}" for name, count in found["operators"].items())
+    return "\n".join(
+        [
+            *head,
+            "",
+            text_table(parts, ["part", "tensors", "parameters", "bytes", "share"], "lrrrr"),
+            "",
+            text_table(tensors, [f"largest {len(tensors)} tensors", "type", "shape", "bytes", "share"], "lllrr"),
+            "",
+            f"operators: {operators}",
+        ]
+    )
+
+
+def _signature(value: Mapping[str, Any]) -> str:
+    return f"{value['name']} {value['dtype']} ({', '.join(map(str, value['shape']))})"

@@ -1,0 +1,93 @@
+"""Name what happens in a video, a folder of videos or before a camera: a label, scores and a timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..datasets import VIDEO_SUFFIXES
+from ..errors import DataError, VidletError
+from ..runtime import Model, Timeline, load, predict_timeline
+from ..video import annotate, iter_frames, probe, write_video
+
+
+def predict(
+    model: str | Path | Model,
+    source: str | Path,
+    threshold: float = 0.5,
+    min_s: float | None = None,
+    save: str | Path | None = None,
+    threads: int = 1,
+    strict: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Yield one result a source: {"source", "label", "score", "scores", "segments"}, or {"source", "error"}.
+
+    Args:
+        source: a video file, a folder of frames, or a folder of videos (searched with its sub-folders).
+        threshold: a segment needs this score; below it nothing is named.
+        min_s: a segment needs this duration; None: a quarter of a training clip.
+        save: annotated video (a folder for several sources).
+
+    Raises:
+        VidletError: the source cannot be read (one of several: its result holds the error; ``strict`` raises).
+    """
+    loaded = model if isinstance(model, Model) else load(model, threads=threads)
+    sources = find_sources(source)
+    for path in sources:
+        try:
+            timeline = predict_timeline(loaded, path, threshold=threshold, min_s=min_s)
+        except VidletError as error:
+            if strict or len(sources) == 1:
+                raise
+            yield {"source": str(path), "error": str(error)}
+            continue
+        if save is not None:
+            target = Path(save) if len(sources) == 1 else Path(save) / f"{path.stem}.mp4"
+            save_annotated(path, timeline, target)
+        yield as_result(path, timeline)
+
+
+def as_result(path: str | Path, timeline: Timeline) -> dict[str, Any]:
+    """The contract's JSON object of a timeline."""
+    return {
+        "source": str(path),
+        "label": timeline.label,
+        "score": timeline.score,
+        "scores": dict(timeline.scores),
+        "segments": [
+            {"start_s": s.start_s, "end_s": s.end_s, "label": s.label, "score": s.score} for s in timeline.segments
+        ],
+    }
+
+
+def find_sources(source: str | Path) -> list[Path]:
+    """The video files below a folder, or the source itself (a file, or a folder of frames).
+
+    Raises:
+        DataError: there is no such file, or no video in the folder.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise DataError(f"{source}: no such file or folder")
+    if not path.is_dir():
+        return [path]
+    videos = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+    if videos:
+        return videos
+    if any(p.suffix.lower() in (".jpg", ".jpeg", ".png") for p in path.iterdir()):
+        return [path]
+    raise DataError(f"{source}: no video files and no frames (jpg, png) in this folder")
+
+
+def save_annotated(path: Path, timeline: Timeline, target: Path) -> None:
+    """Write the video again with the timeline's label, its score and bars of the best classes drawn on each frame."""
+    best = sorted(timeline.scores.items(), key=lambda item: -item[1])[:4]
+
+    def drawn() -> Iterator[Any]:
+        for frame in iter_frames(path):
+            here = [s for s in timeline.segments if s.start_s <= frame.time_s < s.end_s]
+            label, score = (here[-1].label, here[-1].score) if here else ("", 0.0)
+            yield annotate(frame.rgb(), label, score, best)
+
+    write_video(target, drawn(), probe(path).fps or 25.0)

@@ -1,0 +1,163 @@
+"""The report of a run, put together from its figures, its log, its files and the clips it got wrong."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..datasets import ClipTable
+from ..errors import VidletError
+from ..metrics import Difference, reliability
+from ..reports import Command, DataSummary, FileRow, Mistake, PartRow, Report, python_client, write_report
+from ..runtime import benchmark, inspect_artifact, load
+from ..video import read_clip
+from .evaluate import Scored
+
+MISTAKES = 12
+PICTURE_HEIGHT = 120  # pixels
+
+
+def report_run(
+    folder: Path,
+    metrics: Mapping[str, Any],
+    log: Sequence[Mapping[str, Any]],
+    scored: Mapping[str, Scored],
+    table: ClipTable,
+    baselines: Sequence[FileRow] = (),
+) -> None:
+    """Write ``report.html`` into a run folder.
+
+    Args:
+        metrics: what metrics.json holds.
+        scored: file name -> its scores on the evaluated clips; the first is the product.
+        baselines: further rows of the table of files.
+    """
+    names = list(scored)
+    product = names[0]
+    timed = {name: benchmark(folder / name, seconds=1.5, threads=1) for name in names}
+    model = load(folder / product)
+    first = scored[product]
+    write_report(
+        folder / "report.html",
+        Report(
+            title=f"{table.root.name}: {model.metadata['recipe'].get('name', folder.name)}",
+            summary=f"Names {len(table.labels)} classes of clips: {', '.join(table.labels[:12])}"
+            + (" ..." if len(table.labels) > 12 else "."),
+            product=product,
+            split=str(metrics["split"]),
+            groups=len(set(first.groups)) if any(first.groups) else None,
+            metrics=metrics["files"][product],
+            bytes=metrics["files"][product]["bytes"],
+            frame_ms=timed[product]["frame_ms"],
+            machine=f"{platform.machine()}, 1 thread",
+            files=[*(_file_row(name, metrics["files"][name], timed[name]) for name in names), *baselines],
+            log=log,
+            reliability=reliability(first.scores, first.labels),
+            temperature=model.metadata.get("temperature"),
+            mistakes=_mistakes(first, table),
+            parts=[_part_row(part, inspect_artifact(folder / product)) for part in _parts(folder / product)],
+            commands=_commands(folder, names),
+            client=python_client(product, model.input_size),
+            data=DataSummary(
+                {
+                    split: dict(Counter(clip.label for clip in table.of_split(split)))
+                    for split in ("train", "val", "test")
+                },
+                warnings=table.notes,
+                skipped=metrics["skipped"],
+            ),
+            provenance=_provenance(model.metadata, table),
+            recipe_toml=(folder / "recipe.toml").read_text("utf-8"),
+        ),
+    )
+
+
+def _file_row(name: str, figures: Mapping[str, Any], timed: Mapping[str, Any]) -> FileRow:
+    difference = figures.get("difference")
+    return FileRow(
+        name,
+        kind=name.split(".")[1] if name.count(".") == 2 else "float32",
+        accuracy=figures["accuracy"],
+        interval=figures["accuracy_interval"],
+        difference=Difference(*(difference[key] for key in ("mean", "low", "high"))) if difference else None,
+        bytes=figures["bytes"],
+        frame_ms=timed["frame_ms"],
+    )
+
+
+def _mistakes(scored: Scored, table: ClipTable) -> list[Mistake]:
+    """The clips that were named wrongly with the highest scores, as small moving pictures."""
+    wrong = [i for i in scored.scores.max(1).argsort()[::-1] if not scored.correct[i]][:MISTAKES]
+    found = []
+    for i in wrong:
+        clip, guess = scored.clips[i], int(scored.scores[i].argmax())
+        try:
+            frames, fps = _small(clip.path, clip.start_s, clip.end_s)
+        except VidletError:
+            continue  # it was readable a moment ago; a report without this picture is still a report
+        found.append(
+            Mistake(
+                frames,
+                clip.label,
+                table.labels[guess],
+                float(scored.scores[i, guess]),
+                clip.path.name,
+                float(scored.scores[i, scored.labels[i]]),
+                fps,
+            )
+        )
+    return found
+
+
+def _small(path: Path, start_s: float | None, end_s: float | None) -> tuple[Any, float]:
+    """At most 24 frames, 120 pixels high, and their rate."""
+    from ..recipe import Sampling
+    from ..video import probe
+
+    info = probe(path)
+    size = (PICTURE_HEIGHT, max(16, round(PICTURE_HEIGHT * info.width / info.height)))
+    clip = read_clip(path, Sampling("uniform", frames=24), size, start_s=start_s, end_s=end_s)
+    seconds = max(float(clip.times_s[-1] - clip.times_s[0]), 0.1)
+    return clip.frames, min(25.0, max(2.0, (len(clip.frames) - 1) / seconds))
+
+
+def _parts(path: Path) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = inspect_artifact(path)["parts"]
+    return parts
+
+
+def _part_row(part: Mapping[str, Any], found: Mapping[str, Any]) -> PartRow:
+    kinds = Counter()  # type: Counter[str]
+    for tensor in found["tensors"]:
+        if tensor["part"] == part["part"]:
+            kinds[tensor["dtype"]] += tensor["bytes"]
+    storage = ", ".join(kind for kind, _ in kinds.most_common(2))
+    return PartRow(part["part"], part["bytes"], part["tensors"], part["parameters"], storage)
+
+
+def _commands(folder: Path, names: Sequence[str]) -> list[Command]:
+    smallest = names[-1]
+    return [
+        Command("Label a video", f"vidlet predict {folder / smallest} clip.mp4 --save annotated.mp4"),
+        Command("Score it on your clips", f"vidlet evaluate {folder / smallest} clips/"),
+        Command("Time it on this machine", f"vidlet benchmark {folder / smallest} --threads 1"),
+        Command("Look inside", f"vidlet inspect {folder / smallest}"),
+    ]
+
+
+def _provenance(metadata: Mapping[str, Any], table: ClipTable) -> dict[str, str]:
+    import onnxruntime
+
+    evidence = metadata.get("evidence") or [{}]
+    return {
+        "command": str(evidence[0].get("command", "")),
+        "clip table": f"sha256 {table.sha256()}",
+        "graph": f"sha256 {evidence[0].get('graph_sha256', '')}",
+        **{f"weights: {key}": str(value) for key, value in metadata.get("provenance", {}).items()},
+        "Python": sys.version.split()[0],
+        "ONNX Runtime": onnxruntime.__version__,
+    }

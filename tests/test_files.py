@@ -1,0 +1,33 @@
+"""A file under a final name is whole or absent."""
+
+import hashlib
+
+import pytest
+
+from vidlet.files import atomic_path, cache_folder, sha256_of, write_bytes, write_text
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_no_draft(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "a.txt") as draft:
+        draft.write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_draft_keeps_the_suffix_and_parents_are_made(tmp_path):
+    with atomic_path(tmp_path / "new" / "clip.mp4") as draft:
+        assert draft.suffix == ".mp4"
+        draft.write_bytes(b"x")
+    assert (tmp_path / "new" / "clip.mp4").read_bytes() == b"x"
+
+
+def test_the_hash_is_sha256_of_the_content(tmp_path):
+    write_bytes(tmp_path / "b", b"abc" * 1_000_000)
+    assert sha256_of(tmp_path / "b") == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
+
+
+def test_the_cache_follows_its_variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIDLET_CACHE", str(tmp_path))
+    assert cache_folder("features") == tmp_path / "features"
