@@ -27,7 +27,7 @@ class LiveSource:
     """Frames as they come, in a thread of their own; whoever is slow gets the newest one and misses the others.
 
     Args:
-        source: A camera's number (0 or "0"), an address (rtsp, rtmp, udp, tcp, http), or a file, played at its own speed.
+        source: A camera's number (0 or "0"), an address (rtsp, udp, http ...), or a file, played at its own speed.
 
     Raises:
         DataError: it cannot be opened; from ``read``: it broke off.
