@@ -193,7 +193,11 @@ class Model:
         """
         self.needs_video()
         windows = (LIVE_WINDOWS if is_live(source) else 0) if windows is None else windows
-        staggered = StaggeredWindows(self, round(self.median_s * self.rate_hz), windows) if windows else None
+        staggered = (
+            StaggeredWindows(self, round(self.median_s * self.rate_hz), windows)
+            if windows and self.state_spec
+            else None
+        )
         state: State | None = None
         for time_s, frame in sampled_frames(source, self.rate_hz, self.input_size):
             if staggered:

@@ -21,9 +21,7 @@ READ_AHEAD = 32  # frames decoded at once from a file
 
 def is_live(source: Source) -> bool:
     """Whether a source never ends: a camera's number, a stream's address, or an open ``LiveSource``."""
-    return isinstance(source, (int, video.LiveSource)) or (
-        isinstance(source, str) and (source.isdecimal() or "://" in source)
-    )
+    return isinstance(source, (int, video.LiveSource)) or (isinstance(source, str) and video.is_live(source))
 
 
 def sampled_frames(source: Source, hz: float, size: tuple[int, int]) -> Iterator[tuple[float, NDArray[np.uint8]]]:

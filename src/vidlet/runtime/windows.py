@@ -78,4 +78,4 @@ class StaggeredWindows:
 
     def row(self, window: int) -> NDArray[np.float32]:
         """Scores (K,) of a window that is under way, or has just ended."""
-        return self.scores[window % self.windows]
+        return self.scores[min(window % self.windows, len(self.scores) - 1)]  # without a state there is one row
