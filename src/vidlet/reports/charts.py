@@ -81,17 +81,10 @@ def line_chart(
         for run in runs:
             path = " ".join(f"{x(px)},{y(py)}" for px, py in run)
             shapes.append(element("polyline", points=path, class_=f"line c{number}"))
-        if len(points) <= _MOST_MARKERS:
-            shapes += [
-                _dot(
-                    x(px),
-                    y(py),
-                    f"{line.name}, {x_label} {px:g}: {_told(py, y_text)}",
-                    f"{'dot' if len(run) == 1 else 'point'} c{number}",
-                )
-                for run in runs
-                for px, py in run
-            ]
+            if len(points) <= _MOST_MARKERS:
+                kind = f"{'point' if len(run) > 1 else 'dot'} c{number}"  # a point shows itself under the pointer
+                told = (f"{line.name}, {x_label} {px:g}: {_told(py, y_text)}" for px, py in run)
+                shapes += [_dot(x(px), y(py), text, kind) for (px, py), text in zip(run, told, strict=True)]
     names = ", ".join(s.name for s in drawn)
     picture = svg(join(shapes), f"{title} over {x_label}: {names}")
     return figure(picture, join([element("strong", title), legend([s.name for s in drawn])]))
@@ -197,7 +190,7 @@ def _told(value: float, y_text: Callable[[float], str]) -> str:
 
 
 def _dot(x: float, y: float, told: str, kind: str) -> Html:
-    return element("circle", element("title", told), cx=x, cy=y, r=2.5, class_=kind)
+    return element("circle", element("title", told), cx=x, cy=y, r=3, class_=kind)
 
 
 def _block(left: float, top: float, size: tuple[float, float], told: str, **looks: object) -> Html:

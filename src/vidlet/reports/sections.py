@@ -58,21 +58,13 @@ def files(report: Report) -> Section | None:
         return None
     first = report.files[0].name
     chance = 1 / len(report.metrics["per_class"]) if report.metrics and report.metrics["per_class"] else None
-    columns = [
-        Column("File"),
-        Column("Accuracy", "number"),
-        Column("95 % interval"),
-        Column(f"Against {first}, points"),
-    ]
-    columns += [Column("Size", "number"), Column("A frame, p50", "number"), Column("p95", "number")]
+    columns = [Column("File"), Column("Accuracy", "number"), Column("95 % interval")]
+    columns += [Column(f"Against {first}, points")]
+    columns += [Column(name, "number") for name in ("Size", "A frame, p50", "p95")]
+    rows = [_file_cells(row, chance, report.product) for row in report.files]
     return Section(
         "Files compared",
-        table(
-            columns,
-            [_file_cells(row, chance, report.product) for row in report.files],
-            "Files and baselines of this run",
-            True,
-        ),
+        table(columns, rows, "Files and baselines of this run", sortable=True),
         "Measured on the files as they ship, on the same clips. The dashed tick marks guessing; a difference whose "
         "interval holds 0 is none that these clips could show.",
     )
