@@ -16,6 +16,7 @@ from ..errors import DataError
 from .table import SPLITS, ClipTable
 
 GroupKey = tuple[str, str]
+MOVES = 500  # so many groups, the smallest, are tried in other parts
 
 
 def with_splits(table: ClipTable, seed: int = 0, val: float = 0.15, test: float = 0.2) -> ClipTable:
@@ -48,9 +49,10 @@ def group_folds(table: ClipTable, folds: int = 5, seed: int = 0, val: float = 0.
         DataError: fewer groups than folds, or too few for a val beside them.
     """
     keys, counts = _group_counts(table)
-    if not 2 <= folds <= len(keys) or len(keys) < 3:
+    least = 2 if folds == 2 else 1  # what is not in a fold must be two groups, for train and val
+    if folds < 2 or folds * least > len(keys) or len(keys) < 3:
         raise DataError(f"{table.root}: {len(keys)} groups cannot make {folds} folds with a val beside each")
-    part = _deal(counts, np.full(folds, 1 / folds), seed)
+    part = _fill_poor_parts(_deal(counts, np.full(folds, 1 / folds), seed), counts, folds, least)
     fold_of = dict(zip(keys, part, strict=True))
     return [_hold_out(table, {key for key in keys if fold_of[key] == fold}, seed, val) for fold in range(folds)]
 
@@ -139,12 +141,12 @@ def _deal(counts: np.ndarray, shares: np.ndarray, seed: int, train_first: bool =
     No part stays empty. With ``train_first`` no class is absent from part 0 that can be there.
     """
     rng = np.random.default_rng(seed)
-    attempts = int(np.clip(4000 // len(counts), 1, 16))
+    attempts = int(np.clip(800 // len(counts), 1, 8))
     best = min(
         (_deal_once(counts, shares, rng, train_first) for _ in range(attempts)),
-        key=lambda part: _badness(_filled(counts, part, len(shares)), counts, shares, train_first),
+        key=lambda part: _badness(_filled(counts, part, len(shares)), counts.sum(axis=0), shares, train_first),
     )
-    return _fill_empty_parts(best, counts, len(shares))
+    return _fill_poor_parts(best, counts, len(shares))
 
 
 def _deal_once(counts: np.ndarray, shares: np.ndarray, rng: np.random.Generator, train_first: bool) -> np.ndarray:
@@ -158,13 +160,14 @@ def _deal_once(counts: np.ndarray, shares: np.ndarray, rng: np.random.Generator,
         near = np.flatnonzero(cost <= cost.min() * (1 + 1e-9))
         part[group] = near[np.argmin(filled[near].sum(axis=1) / shares[near])]
         filled[part[group]] += counts[group]
-    badness = _badness(filled, counts, shares, train_first)
-    for group in np.tile(order[::-1], 2 if len(counts) <= 4000 else 1):
+    total = counts.sum(axis=0)
+    badness = _badness(filled, total, shares, train_first)
+    for group in order[::-1][:MOVES]:
         for target in range(len(shares)):
             moved = filled.copy()
             moved[part[group]] -= counts[group]
             moved[target] += counts[group]
-            if (better := _badness(moved, counts, shares, train_first)) < badness:
+            if (better := _badness(moved, total, shares, train_first)) < badness:
                 part[group], filled, badness = target, moved, better
     return part
 
@@ -174,20 +177,19 @@ def _filled(counts: np.ndarray, part: np.ndarray, parts: int) -> np.ndarray:
 
 
 def _badness(
-    filled: np.ndarray, counts: np.ndarray, shares: np.ndarray, train_first: bool
+    filled: np.ndarray, total: np.ndarray, shares: np.ndarray, train_first: bool
 ) -> tuple[int, int, int, float]:
     """What is worse, in this order: empty parts, classes absent from train, from others; uneven shares of a class."""
-    total = np.maximum(counts.sum(axis=0), 1)
-    absent = ((filled == 0) & (counts.sum(axis=0) > 0)).sum(axis=1)
-    uneven = (((filled / total - shares[:, None]) ** 2).sum(axis=1) / shares).sum()
+    absent = ((filled == 0) & (total > 0)).sum(axis=1)
+    uneven = (((filled / np.maximum(total, 1) - shares[:, None]) ** 2).sum(axis=1) / shares).sum()
     empty = int((filled.sum(axis=1) == 0).sum())
     return empty, int(absent[0]) if train_first else 0, int(absent.sum()), round(float(uneven), 9)
 
 
-def _fill_empty_parts(part: np.ndarray, counts: np.ndarray, parts: int) -> np.ndarray:
-    """Move the smallest group of the part with most groups into each part that has none."""
+def _fill_poor_parts(part: np.ndarray, counts: np.ndarray, parts: int, least: int = 1) -> np.ndarray:
+    """Move the smallest group of the part that has most into each part that has fewer than ``least``."""
     part = part.copy()
-    for empty in (p for p in range(parts) if not (part == p).any()):
-        donor = np.flatnonzero(part == np.bincount(part, minlength=parts).argmax())
-        part[donor[counts[donor].sum(axis=1).argmin()]] = empty
+    while (have := np.bincount(part, minlength=parts)).min() < least:
+        donor = np.flatnonzero(part == have.argmax())
+        part[donor[counts[donor].sum(axis=1).argmin()]] = have.argmin()
     return part

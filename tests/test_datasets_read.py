@@ -1,0 +1,264 @@
+"""Clip tables: every layout that people have gives the same table, and bad ones one clear line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shared_data import shared
+from vidlet.datasets import ClipTable, read_table
+from vidlet.errors import DataError
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def frame_folder(path: Path, frames: int = 2) -> None:
+    path.mkdir(parents=True)
+    for index in range(frames):
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(path / f"{index:03d}.png")
+
+
+def write_table(root: Path, text: str | bytes, name: str = "clips.csv") -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def rows(table: ClipTable) -> list[tuple[str, str, str, str]]:
+    return [(c.path.relative_to(table.root).as_posix(), "|".join(c.labels), c.group, c.split) for c in table]
+
+
+def refusal(path: Path, strict: bool = False) -> str:
+    with pytest.raises(DataError) as caught:
+        read_table(path, strict=strict)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_table_says_label_group_split_and_part(tmp_path):
+    touch(tmp_path, "v/a.mp4", "v/b.mp4")
+    write_table(
+        tmp_path,
+        "path,label,group,split,start_s,end_s,comment\n"
+        "v/a.mp4,run|jump,anna,train,0.5,2,x\n"
+        "v/b.mp4,jump,ben,validate,,,\n",
+    )
+    table = read_table(tmp_path)
+    assert rows(table) == [("v/a.mp4", "run|jump", "anna", "train"), ("v/b.mp4", "jump", "ben", "val")]
+    assert (table.clips[0].start_s, table.clips[0].end_s, table.clips[1].start_s) == (0.5, 2.0, None)
+    assert table.labels == ("jump", "run")
+    assert table.multi_label
+    assert (table.skipped, table.notes, table.features) == ((), (), None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbfpath,label,split\r\nv/a.mp4,run,valid\r\nv/b.mp4,jump,TEST\r\n",
+        b"Label;Path;Split\nrun;v/a.mp4;validation\n\n;;\njump;v/b.mp4;test",
+        b'"path"\t"label"\t"split"\n"v/a.mp4"\t"run"\t"val"\n"v\\b.mp4"\t jump \ttesting\n',
+        "path,label,split\nv/a.mp4,run,val\nv/b.mp4,jump,test\n".encode("utf-16"),
+        b"name,labels,split\nv/a,run,val\nv/b,jump,test\n",
+    ],
+    ids=["excel", "semicolons", "tabs", "utf-16", "names"],
+)
+def test_however_the_table_was_saved_it_says_the_same(tmp_path, text):
+    touch(tmp_path, "v/a.mp4", "v/b.mp4")
+    write_table(tmp_path, text)
+    assert rows(read_table(tmp_path)) == [("v/a.mp4", "run", "", "val"), ("v/b.mp4", "jump", "", "test")]
+
+
+def test_a_table_of_any_name_is_read_by_its_path_and_its_decimal_commas_with_it(tmp_path):
+    touch(tmp_path, "a.mp4")
+    path = write_table(tmp_path, "path;label;start_s;end_s\na.mp4;run;0,5;1,25\n", "mine.csv")
+    clip = read_table(path).clips[0]
+    assert (clip.start_s, clip.end_s) == (0.5, 1.25)
+
+
+def test_rows_that_name_no_file_are_skipped_and_listed_and_an_error_when_strict(tmp_path):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "empty").mkdir()
+    lines = ["a.mp4,run", "b.mp4,run", "c.mp4,run", "empty,run", ",run", "a.mp4,"]
+    write_table(tmp_path, "path,label\n" + "\n".join(lines))
+    table = read_table(tmp_path)
+    assert len(table) == 1
+    assert table.skipped == (
+        ("b.mp4", "no such file"),
+        ("c.mp4", "no such file"),
+        ("empty", "a folder without frame images"),
+        (f"{tmp_path / 'clips.csv'} line 6", "line 6 names no file"),
+        ("a.mp4", "line 7 has no label"),
+    )
+    message = refusal(tmp_path, strict=True)
+    assert "5 of 6 clips cannot be used (b.mp4: no such file; c.mp4" in message
+    assert message.endswith("and 2 more)")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "empty"),
+        ("path,label\n", "a header and no row"),
+        ("path,class\na.mp4,run\n", "needs a column 'label' (columns found: path, class)"),
+        ("file,class\na.mp4,run\n", "needs a column 'path' and 'label' (columns found: file, class)"),
+        ("path,label,path\na.mp4,run,b.mp4\n", "column 'path' stands twice"),
+        ("path,label,split\na.mp4,run,holdout\n", "line 2: split 'holdout' is none of train, val and test"),
+        ("path,label,start_s\na.mp4,run,soon\n", "line 2: start_s 'soon' is not a number of seconds"),
+        ("path,label,start_s\na.mp4,run,-1\n", "line 2: start_s '-1' is not a number of seconds"),
+        ("path,label,end_s\na.mp4,run,inf\n", "line 2: end_s 'inf' is not a number of seconds"),
+        ("path,label,start_s,end_s\na.mp4,run,2,2\n", "line 2: end_s 2 is not after start_s 2"),
+        ("path,label\na.mp4,run\na,b.mp4,run\n", "line 3: 3 cells under 2 column names"),
+        ("path,label\na.mp4,\n", "no row has a label"),
+        ("path,label\na.mp4,Run\na.mp4,run\n", "classes 'Run' and 'run' differ only in upper and lower case"),
+        ("path,label\nb.mp4,run\n", "1 of 1 clips cannot be used (b.mp4: no such file)"),
+        (b"path,label\na.mp4,gr\xfc\xdfen\n", "not UTF-8 text (byte 19)"),
+        (b"path,label\na.mp4,\0\n", "zero bytes"),
+        ('path,label\n"a.mp4,run\n', "not a table of cells"),
+    ],
+)
+def test_a_bad_table_is_one_line_that_names_file_and_reason(tmp_path, text, reason):
+    touch(tmp_path, "a.mp4")
+    write_table(tmp_path, text)
+    message = refusal(tmp_path)
+    assert reason in message
+    assert str(tmp_path) in message
+
+
+def test_repeated_rows_are_dropped_and_noted_and_contradictions_noted(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    write_table(tmp_path, "path,label\na.mp4,run\na.mp4,run\nb.mp4,run\nb.mp4,jump\n")
+    table = read_table(tmp_path)
+    assert [clip.label for clip in table] == ["run", "run", "jump"]
+    assert table.notes[0].startswith("1 rows repeat an earlier one")
+    assert table.notes[1].startswith("1 clips stand in several rows that differ")
+
+
+def test_a_folder_per_class_holds_videos_frame_folders_and_groups(tmp_path):
+    touch(tmp_path, "run/b.MP4", "run/a.avi", "run/.hidden.mp4", "run/notes.txt", "jump/anna/c.webm", "README.md")
+    touch(tmp_path, "__MACOSX/run/a.avi", "loose.mp4")
+    frame_folder(tmp_path / "jump" / "d")
+    frame_folder(tmp_path / "jump" / "ben" / "e")
+    table = read_table(tmp_path)
+    assert rows(table) == [
+        ("jump/anna/c.webm", "jump", "anna", ""),
+        ("jump/ben/e", "jump", "ben", ""),
+        ("jump/d", "jump", "", ""),
+        ("run/a.avi", "run", "", ""),
+        ("run/b.MP4", "run", "", ""),
+    ]
+    assert table.labels == ("jump", "run")
+    assert table.notes == (
+        "1 videos lie outside of any class folder and were not read (first: loose.mp4).",
+        "2 files are neither videos nor frames and were not read (first: README.md).",
+    )
+
+
+def test_folders_train_val_test_above_the_classes_are_splits(tmp_path):
+    touch(tmp_path, "train/run/a.mp4", "train/jump/b.mp4", "Validation/run/c.mp4", "test/jump/d.mp4", "extra/x.txt")
+    table = read_table(tmp_path)
+    assert [(clip.path.name, clip.label, clip.split) for clip in table] == [
+        ("b.mp4", "jump", "train"),
+        ("a.mp4", "run", "train"),
+        ("c.mp4", "run", "val"),
+        ("d.mp4", "jump", "test"),
+    ]
+    assert table.notes == ("Folders beside train, val and test were not read: extra.",)
+
+
+def test_classes_that_are_called_train_and_test_are_classes(tmp_path):
+    touch(tmp_path, "train/a.mp4", "test/b.mp4", "plane/c.mp4")
+    assert read_table(tmp_path).labels == ("plane", "test", "train")
+
+
+def test_the_table_and_the_folders_give_the_same_clips(tmp_path):
+    touch(tmp_path, "run/a.mp4", "jump/b.mp4")
+    by_folder = read_table(tmp_path)
+    write_table(tmp_path, "path,label\njump/b.mp4,jump\nrun/a.mp4,run\n")
+    assert read_table(tmp_path) == by_folder
+    assert read_table(tmp_path).sha256() == by_folder.sha256()
+
+
+def test_class_folders_without_clips_and_empty_clip_folders_are_skipped_and_listed(tmp_path):
+    touch(tmp_path, "run/a.mp4", "walk/1.jpg", "walk/2.jpg")
+    (tmp_path / "sit").mkdir()
+    (tmp_path / "run" / "b").mkdir()
+    table = read_table(tmp_path)
+    assert table.labels == ("run",)
+    assert dict(table.skipped) == {
+        "run/b": "a folder without videos or frame images",
+        "sit": "a class folder without clips",
+        "walk": "2 images that are in no folder of their own (a clip of frames is one folder)",
+    }
+    assert "3 of 4 clips cannot be used" in refusal(tmp_path, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ([], "empty folder"),
+        (["a.mp4", "b.mp4"], "2 videos without a label"),
+        (["0001.jpg"], "frames without a label"),
+        (["clip1/0001.jpg", "clip2/0001.jpg"], "frames without a label"),
+        (["mine.csv", "a.mp4"], "to read the table give its name"),
+        (["notes/a.txt"], "no video and no frame folder"),
+        (["train/run/a.mp4", "val/run/b.mp4", "valid/run/b.mp4"], "'val' and 'valid' are the same split"),
+    ],
+)
+def test_a_folder_without_labels_is_one_line_that_says_what_to_do(tmp_path, names, reason):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    touch(folder, *names)
+    assert reason in refusal(folder)
+
+
+def test_what_is_not_there_or_not_data_is_named(tmp_path):
+    assert refusal(tmp_path / "nowhere").endswith("nowhere: no such folder or table")
+    touch(tmp_path, "a.mp4")
+    assert "not a .mp4 file" in refusal(tmp_path / "a.mp4")
+
+
+def feature_set(root: Path, array: np.ndarray, text: str) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(root / "features.npz", rgb=array)
+    write_table(root, text)
+
+
+def test_a_table_beside_stored_features_is_data_row_by_row(tmp_path):
+    feature_set(tmp_path, np.zeros((3, 4, 8), np.uint8), "name,label,split\nx,run,train\ny,,train\nz,jump,validate\n")
+    table = read_table(tmp_path)
+    assert table.features == tmp_path / "features.npz"
+    assert [(clip.path.name, clip.row, clip.split) for clip in table] == [("x", 0, "train"), ("z", 2, "val")]
+    assert table.skipped == (("y", "line 3 has no label"),)
+
+
+def test_features_that_do_not_fit_their_table_are_refused(tmp_path):
+    text = "name,label\nx,run\ny,jump\n"
+    feature_set(tmp_path, np.zeros((3, 4, 8), np.uint8), text)
+    assert "'rgb' has shape (3, 4, 8); clips.csv needs (2, frames, size)" in refusal(tmp_path)
+    np.savez(tmp_path / "features.npz", audio=np.zeros(2))
+    assert "holds no array 'rgb'" in refusal(tmp_path)
+    (tmp_path / "features.npz").write_bytes(b"PK, but not really")
+    assert "not a readable .npz file" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "clips", "classes", "splits"),
+    [
+        ("egogestar", 237, 11, {"train": 176, "test": 61}),
+        ("shrec_depth_gestures", 2140, 14, {"train": 1630, "val": 510}),
+        ("weizmann_actions", 90, 10, {"train": 60, "test": 30}),
+        ("thetis_tennis_features", 1440, 12, {"train": 1080, "val": 360}),
+    ],
+)
+def test_the_real_sets_are_read_whole(name, clips, classes, splits):
+    table = read_table(shared("data", name), strict=True)
+    assert (len(table), len(table.labels)) == (clips, classes)
+    assert {split: len(table.of_split(split)) for split in splits} == splits
