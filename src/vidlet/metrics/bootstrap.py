@@ -58,19 +58,23 @@ def paired_bootstrap(
 
 
 def _resampled_means(values: NDArray[np.float64], groups: Groups, seed: int, repeats: int) -> NDArray[np.float64]:
-    """Mean of the clips of G groups drawn with replacement, ``repeats`` times: (repeats,), or (0,) without clips."""
+    """Mean of the clips of G groups drawn with replacement, ``repeats`` times: (repeats,), or (0,) without clips.
+
+    Groups with the same number of clips and the same sum are interchangeable, so that what is drawn is how often each
+    of the U kinds occurs; the order of clips cannot matter, and many single clips cost no more than two groups.
+    """
     if not values.size:
         return np.empty(0)
     member = _group_indices(groups, len(values))
-    sums, counts = np.bincount(member, values), np.bincount(member)
-    order = np.lexsort((sums, counts))  # groups that look alike are alike: the order of clips cannot matter
-    sums, counts = sums[order], counts[order]
+    clips, sums = np.bincount(member).astype(np.float64), np.bincount(member, values)
+    kinds, count = np.unique(np.stack([clips, sums], axis=1), axis=0, return_counts=True)  # (U, 2), (U,)
     rng = np.random.default_rng(seed)
-    block = max(1, _BLOCK // len(sums))
+    block = max(1, _BLOCK // len(kinds))
     means = []
     for start in range(0, repeats, block):
-        draws = rng.integers(len(sums), size=(min(block, repeats - start), len(sums)))
-        means.append(sums[draws].sum(axis=1) / counts[draws].sum(axis=1))
+        draws = rng.multinomial(len(clips), count / len(clips), size=min(block, repeats - start))  # (block, U)
+        drawn_clips, drawn_sum = (draws @ kinds).T
+        means.append(drawn_sum / drawn_clips)
     return np.concatenate(means)
 
 
