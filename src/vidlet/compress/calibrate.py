@@ -46,7 +46,7 @@ class Histogram:
             bins = ((values.reshape(-1) + self.limit) * (BINS / (2 * self.limit))).astype(np.int32)
             self.counts += np.bincount(np.minimum(bins, BINS - 1, out=bins), minlength=BINS)
 
-    def range(self, method: str = "mse", percentile: float = 99.99) -> Range:
+    def range(self, method: str = "percentile", percentile: float = 99.999) -> Range:
         """The uint8 range by a method of :func:`calibrate`."""
         if not self.limit or method == "minmax":
             return range_of(self.low, self.high)
@@ -79,8 +79,8 @@ def calibrate(
     model: onnx.ModelProto,
     feeds: Iterable[Mapping[str, np.ndarray]],
     tensors: Sequence[str],
-    method: str = "mse",
-    percentile: float = 99.99,
+    method: str = "percentile",
+    percentile: float = 99.999,
 ) -> dict[str, Range]:
     """Run the float graph and choose each tensor's uint8 range (scale, zero point).
 
@@ -88,7 +88,8 @@ def calibrate(
         feeds: one dict of inputs a run; memory is that of the largest run's activations (27 MB a frame of a
             MobileNetV2 at 224 x 224) and does not grow with their number.
         method: "minmax"; "percentile": cuts (100 - percentile) / 2 % of the values at either end; "mse": least squared
-            error of rounding and cutting together.
+            error of rounding and cutting together. Relative error of MobileNetV2's embedding on 12 frames of videos
+            of hands, calibrated on 20 others: minmax .083, 99.999 % .080, 99.99 % .085, 99.9 % .157, mse .081.
 
     Raises:
         ExportError: no feeds, an unknown method or tensor, or a value that is not finite.

@@ -47,7 +47,7 @@ def to_onnx_graph(
     for name, axes in dynamic.items():
         for axis, dimension in axes.items():
             assert examples[name].shape[axis] >= 2, f"{name}: axis {axis} ({dimension}) needs an example of 2 or more"
-    axes_of = [{axis: torch.export.Dim.AUTO for axis in dynamic.get(name, {})} or None for name in examples]
+    axes_of = [dict.fromkeys(dynamic.get(name, {}), torch.export.Dim.AUTO) or None for name in examples]
     shapes = _as_signature(module, axes_of)
     with _silent(), torch.no_grad():
         try:
