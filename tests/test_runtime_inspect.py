@@ -34,14 +34,19 @@ def test_tensors_come_with_their_part_the_largest_first(model_path):
     assert (first["part"], first["dtype"], first["shape"], first["bytes"]) == ("head", "float32", [4, 4], 64)
     assert first["share"] == 64 / model_path.stat().st_size
     assert {part["part"]: part["bytes"] for part in found["parts"]} == {
-        "head": 64,
-        "extractor": 4,
-        "axes": 24,
-        "zero": 4,
-        "constants": 40,
+        "head": 64 + 8 + 5 * 8 + 4,
+        "extractor": 4 + 16,
     }
     assert sum(part["bytes"] for part in found["parts"]) == found["bytes"]["weights"]
     assert found["parameters"] == sum(int(np.prod(row["shape"])) for row in found["tensors"])
+
+
+def test_parts_are_named_by_the_tensors_where_there_is_no_inner_features(tmp_path):
+    path = artifacts.save(artifacts.detector(), tmp_path / "d.onnx", labels=[], box_labels=["all", "left"])
+    assert {part["part"]: part["tensors"] for part in inspect_artifact(path)["parts"]} == {
+        "detector": 2,
+        "constants": 4,
+    }
 
 
 def test_operators_inputs_and_state_are_listed(model_path):

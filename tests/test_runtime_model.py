@@ -9,6 +9,7 @@ import artifacts
 from artifacts import LABELS, SIZE, expected_scores, frames_of
 from vidlet.errors import DataError, DependencyError, ModelError
 from vidlet.runtime import load
+from vidlet.runtime.sources import ahead
 from vidlet.video import RESIZE, write_video
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -195,6 +196,35 @@ def test_a_model_with_another_resize_rule_is_used_on_arrays_only(tmp_path, clip)
         assert model(clip)[0].shape == (1, 4)
         with pytest.raises(ModelError, match="trained with another resize rule"):
             model.classify(tmp_path)
+
+
+def test_an_error_while_reading_ahead_comes_after_what_was_read_before_it():
+    def items():
+        yield from (1, 2, 3)
+        raise DataError("the fourth")
+
+    reader = ahead(items())
+    assert [next(reader) for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(DataError, match="the fourth"):
+        next(reader)
+
+
+def test_reading_ahead_stops_where_nobody_reads_on():
+    made, closed = [], []
+
+    def items():
+        try:
+            for item in range(1000):
+                made.append(item)
+                yield item
+        finally:
+            closed.append(True)
+
+    reader = ahead(items(), depth=2)
+    assert [next(reader), next(reader)] == [0, 1]
+    reader.close()
+    assert len(made) <= 5
+    assert closed == [True]
 
 
 # Other kinds of models.

@@ -18,7 +18,8 @@ def inspect_artifact(path: str | Path) -> dict[str, Any]:
     Returns:
         ``bytes`` {"weights", "graph", "metadata", "total"}; ``parameters``; ``tensors``, the largest first, each
         {"name", "part", "dtype", "shape", "bytes", "share"} (share of the whole file); ``parts`` {"part", "tensors",
-        "parameters", "bytes", "share"}; ``operators`` {name: count}; ``inputs``, ``outputs`` and ``state``
+        "parameters", "bytes", "share"} (extractor: what the inner tensor ``features`` is made of; head: the rest; in
+        a graph without one, by the tensors' names); ``operators`` {name: count}; ``inputs``, ``outputs`` and ``state``
         {"name", "dtype", "shape"}; ``metadata`` as it stands; ``graph_sha256``.
 
     Raises:
@@ -27,7 +28,8 @@ def inspect_artifact(path: str | Path) -> dict[str, Any]:
     where, data = str(path), read_model_bytes(path)
     metadata = read_metadata(data, where)
     file = check_safe(data, where)
-    tensors = [_row(name, tensor, len(data)) for name, tensor in _tensors(file.graph)]
+    extractor = _names_of_extractor(file.graph)
+    tensors = [_row(name, tensor, extractor, len(data)) for name, tensor in _tensors(file.graph)]
     tensors.sort(key=lambda row: (-row["bytes"], row["name"]))
     weights = sum(row["bytes"] for row in tensors)
     own = sum(entry.span[1] - entry.span[0] for entry in file.metadata if entry.key == KEY)
@@ -80,10 +82,26 @@ def _operators(graph: Graph) -> Iterator[str]:
                 yield from _operators(inner)
 
 
-def _row(name: str, tensor: Tensor, total: int) -> dict[str, Any]:
+def _names_of_extractor(graph: Graph) -> set[str] | None:
+    """Everything that the inner tensor ``features`` is made of; None if no node makes one."""
+    makers = {name: node for node in graph.nodes for name in node.outputs}
+    if "features" not in makers:
+        return None
+    found: set[str] = set()
+    todo = ["features"]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += makers[name].inputs if name in makers else ()
+    return found
+
+
+def _row(name: str, tensor: Tensor, extractor: set[str] | None, total: int) -> dict[str, Any]:
+    part = _part(name) if extractor is None else "extractor" if name in extractor else "head"
     return {
         "name": name,
-        "part": _part(name),
+        "part": part,
         "dtype": tensor.dtype,
         "shape": list(tensor.dims),
         "bytes": tensor.stored_bytes,
@@ -92,7 +110,7 @@ def _row(name: str, tensor: Tensor, total: int) -> dict[str, Any]:
 
 
 def _part(name: str) -> str:
-    """The first word of a dotted name, as in extractor.block3.weight; the rest is what the graph itself needs."""
+    """The first word of a dotted name, as in detector.block3.weight; the rest is what the graph itself needs."""
     first, dot, _ = name.replace("/", ".").lstrip(".").partition(".")
     return first if dot and first.isidentifier() else "constants"
 

@@ -22,10 +22,10 @@ from ..recipe import Sampling
 from .metadata import read_metadata, read_model_bytes
 from .onnx_wire import OnnxFile, Value
 from .safety import check_safe
-from .sources import Source, check_resize, is_live, sampled_frames
+from .sources import Source, ahead, check_resize, is_live, sampled_frames
 from .windows import StaggeredWindows, State, Step
 
-CHUNK = 8  # frames a call when a clip is classified: more cost memory (activations of all of them) and save no time
+CHUNK = 4  # frames a call when a clip is classified: more of them do not fit the caches, and cost memory
 LIVE_WINDOWS = 4
 
 PROVIDERS = {
@@ -177,7 +177,8 @@ class Model:
         state: State | None = None
         scores: NDArray | None = None
         count, damage = 0, ""
-        for chunk in video.stream_clip(path, self.sampling, self.input_size, chunk=CHUNK, start_s=start_s, end_s=end_s):
+        clip = video.stream_clip(path, self.sampling, self.input_size, chunk=CHUNK, start_s=start_s, end_s=end_s)
+        for chunk in ahead(clip):
             scores, state = self(chunk.frames, state)
             count, damage = count + len(chunk.frames), chunk.damage
         if scores is None:
@@ -309,7 +310,6 @@ def _session(data: bytes, where: str, threads: int | None, provider: str) -> Any
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.load_model_format", "ONNX")  # never guessed from the content
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(data, options, providers=[name])
     except Exception as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import queue
+import threading
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +16,10 @@ from .. import video
 from ..errors import ModelError
 from ..recipe import Sampling
 
+T = TypeVar("T")
 Source = str | int | Path | video.LiveSource
 
-READ_AHEAD = 32  # frames decoded at once from a file
+CHUNK = 8  # frames decoded at once from a file
 
 
 def is_live(source: Source) -> bool:
@@ -30,7 +33,7 @@ def sampled_frames(source: Source, hz: float, size: tuple[int, int]) -> Iterator
     A live source gives its newest frame whenever a tick has passed; what came between is dropped.
     """
     if not is_live(source):
-        for chunk in video.stream_clip(Path(str(source)), Sampling("rate", hz=hz), size, chunk=READ_AHEAD):
+        for chunk in ahead(video.stream_clip(str(source), Sampling("rate", hz=hz), size, chunk=CHUNK)):
             yield from zip(chunk.times_s.tolist(), chunk.frames, strict=True)
         return
     opened = source if isinstance(source, video.LiveSource) else video.LiveSource(str(source))
@@ -46,6 +49,43 @@ def sampled_frames(source: Source, hz: float, size: tuple[int, int]) -> Iterator
     finally:
         if opened is not source:
             opened.close()
+
+
+def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+    """Yield the items of a generator that runs in a thread, at most ``depth`` items ahead: decoding while inferring.
+
+    An error of the generator is raised where its item would have come. The thread has ended when this one is closed.
+    """
+    ready: queue.SimpleQueue[tuple[list[T], BaseException | None]] = queue.SimpleQueue()
+    slots, stopped = threading.Semaphore(depth), threading.Event()
+
+    def work() -> None:
+        try:
+            for item in items:
+                ready.put(([item], None))
+                slots.acquire()
+                if stopped.is_set():
+                    break
+            cast("Generator[T, None, None]", items).close()
+            ready.put(([], None))
+        except BaseException as error:  # told to whoever reads
+            ready.put(([], error))
+
+    thread = threading.Thread(target=work, name="read ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if not item:
+                return
+            yield item[0]
+            slots.release()
+    finally:
+        stopped.set()
+        slots.release()
+        thread.join()
 
 
 def check_resize(stored: Mapping[str, Any], where: str) -> None:
