@@ -2,6 +2,7 @@
 
 import os
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -290,10 +291,35 @@ def test_a_file_that_may_not_be_read_is_a_named_error(videos, tmp_path):
 
 
 def test_a_file_cut_off_before_its_index_says_so(videos, tmp_path):
-    path = tmp_path / "cut.mp4"
-    path.write_bytes(videos["often"].read_bytes()[:20_000])
-    with pytest.raises(DataError, match=r"cut\.mp4: no frame could be decoded \(moov atom not found"):
-        probe(path)
+    path, whole = tmp_path / "cut.mp4", videos["often"].read_bytes()
+    for length, reason in ((20_000, "moov atom not found"), (len(whole) - 2_000, "cut off in its moov atom")):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=rf"cut\.mp4: no frame could be decoded \(.*{reason}"):
+            probe(path)
+
+
+def test_a_download_that_broke_off_is_never_silently_short(videos, tmp_path):
+    source, path = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    with av.open(str(videos["often"])) as old, av.open(str(source), "w", options={"movflags": "+faststart"}) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    counted, timed = "of 600 declared frames decoded", "of 24.00 declared seconds"
+    for whole, reason in ((source, counted), (videos["matroska"], timed)):
+        cut = path.with_suffix(whole.suffix)
+        cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+        clip = read_clip(cut, Sampling("rate", hz=5.0), SIZE)
+        assert 40 < len(clip.frames) < 80
+        assert numbers(clip) == [5 * k for k in range(len(clip.frames))]
+        assert reason in clip.damage
+        uniform = read_clip(cut, Sampling("uniform", frames=40), SIZE)
+        assert numbers(uniform) == sorted(numbers(uniform))
+        assert reason in uniform.damage
+        sought = read_clip(cut, Sampling("uniform", frames=3), SIZE)
+        assert timed in sought.damage or counted in sought.damage
+    assert read_clip(videos["matroska"], FOUR, SIZE).damage == ""
 
 
 def test_a_damaged_spot_ends_a_clip_and_is_skipped_by_a_stream(videos, tmp_path):

@@ -53,7 +53,7 @@ def render(
             stream.codec_context.color_range = color_range
         for number in range(count):
             frame = av.VideoFrame.from_ndarray(draw(number), "rgb24").reformat(
-                format=pixels, dst_colorspace=colorspace, dst_color_range=color_range
+                format=pixels, dst_colorspace=colorspace, dst_color_range=color_range, threads=1
             )
             frame.pts = stamps[number] if stamps else number
             frame.time_base = stream.codec_context.time_base

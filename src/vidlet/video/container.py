@@ -60,6 +60,7 @@ class VideoReader:
         self._pictures = VideoReformatter()
         self._decoded: deque[Any] = deque()
         self._ended = self._sought = self._wait_for_key = False
+        self._seekable = True
         self._count = self._corrupt = self._errors = 0
         self._reason = ""
         self._origin, self._time = 0.0, NEVER  # time stamp of the first frame; time of the last frame given out
@@ -77,14 +78,12 @@ class VideoReader:
 
     @property
     def damage(self) -> str:
-        found = []
-        in_order = not self._resume and not self._sought
-        short = "" if self._sought else self._missing()
-        if self._errors and in_order:
-            found.append(f"{short or f'{self._count} frames decoded'}, then: {self._reason}")
-        elif self._errors or short:
-            skipped = f"{self._errors} damaged packets skipped, the first: {self._reason}" if self._errors else ""
-            found += [words for words in (short, skipped) if words]
+        short = self._missing()
+        found = [short] if short else []
+        if self._errors and not (self._resume or self._sought):
+            found = [f"{short or f'{self._count} frames decoded'}, then: {self._reason}"]
+        elif self._errors:
+            found.append(f"{self._errors} damaged packets skipped, the first: {self._reason}")
         if self._corrupt:
             found.append(f"{self._corrupt} frames patched up by the decoder")
         return "; ".join(found)
@@ -98,7 +97,7 @@ class VideoReader:
 
     def worth_seeking(self, time_s: float) -> bool:
         gap, hop = time_s - self._time, HOP_FRAMES * self.interval_s
-        if gap <= hop or self._time == NEVER:
+        if gap <= hop or self._time == NEVER or not self._seekable:
             return False
         key = self._key_before(time_s)
         return gap > KEY_SPACING_S + hop if key is None else key - self._time > hop
@@ -111,7 +110,8 @@ class VideoReader:
         """
         back = 0.0
         while self._jump(max(time_s - back, 0.0)) and back < time_s:
-            first = self._peek()
+            late = self._not_before > time_s + EPSILON_S
+            first = None if late else self._peek()
             if first is not None and (first.pts is None or self._seconds(first.pts) <= time_s + EPSILON_S):
                 break
             back = max(4 * back, 1.0)
@@ -207,10 +207,13 @@ class VideoReader:
         self._reason = self._reason or reason_of(error)
 
     def _missing(self) -> str:
-        """Fewer frames than declared at the end of the file, in words; frames that an edit list hides do not count."""
-        declared = self.info.frames
-        if not self._ended or not declared or self._count >= declared:
+        """In words, that the file ended before it should; frames that an edit list hides do not count."""
+        declared, end_s = self.info.frames, self._time + self.interval_s
+        if not self._ended or self._time == NEVER or 0 < declared <= self._count:
             return ""
+        if not declared or self._sought:  # the file tells only how long it is, or not all frames were counted
+            early = self.info.duration_s - end_s > max(1.0, 0.05 * self.info.duration_s)
+            return f"the video ends at {end_s:.2f} of {self.info.duration_s:.2f} declared seconds" if early else ""
         if self._container.format.name.startswith("mov"):
             declared = sum(not entry.is_discard for entry in self._stream.index_entries)
         return f"{self._count} of {declared} declared frames decoded" if self._count < declared else ""
@@ -242,7 +245,8 @@ class VideoReader:
     def _key_before(self, time_s: float) -> float | None:
         """Time of the last indexed key frame at or before this time; None if the index does not reach so far."""
         index = self._stream.index_entries
-        if not len(index) or self._index_time(len(index) - 1) < time_s - KEY_SPACING_S:
+        sparse = self._container.format.flags & av.format.Flags.ts_discont.value  # transport streams: what was seen
+        if sparse or not len(index) or self._index_time(len(index) - 1) < time_s - KEY_SPACING_S:
             return None
         position = index.search_timestamp(self._timestamp(time_s))
         return self._index_time(position) if position >= 0 else None
@@ -252,9 +256,9 @@ class VideoReader:
         try:
             self._container.seek(self._timestamp(time_s), stream=self._stream)
             packets = self._container.demux(self._stream)
-            packet = next(packets, None)
-        except av.FFmpegError as error:
-            self._failed(error)
+            packet = next((packet for packet in packets if packet.is_keyframe or not packet.size), None)
+        except av.FFmpegError:  # not a seekable file: it is read on from where it is
+            self._seekable = False
             return False
         self._decoded.clear()
         self._sought, self._ended, self._wait_for_key = True, packet is None, False
@@ -262,7 +266,6 @@ class VideoReader:
         if packet is None:
             return True
         self._packets = itertools.chain([packet], packets)
-        self._wait_for_key = not packet.is_keyframe
         if packet.is_keyframe and packet.pts is not None:
             self._not_before = self._seconds(packet.pts)
         return True
@@ -337,6 +340,7 @@ def rotation_of(raw: Any) -> tuple[int, bool]:
 
 def upright(pictures: VideoReformatter, raw: Any) -> NDArray[np.uint8]:
     """Convert a decoded frame to RGB (its own color space and range) and turn it upright: uint8 (H, W, 3)."""
+    # With several threads swscale spoils a row of odd sizes now and then (FFmpeg 8.0).
     rgb = pictures.reformat(raw, format="rgb24", threads=1).to_ndarray()
     a, b, c, d = _display_matrix(raw)
     if abs(b) + abs(c) > abs(a) + abs(d):  # x' = c y, y' = b x
@@ -382,6 +386,8 @@ def _broken_box(path: Path) -> str:
                 break
             names.append(name)
             offset += length
-    if b"ftyp" not in names[:1] or b"moov" in names:
+    if b"ftyp" not in names[:1]:
         return ""
-    return "moov atom not found: the file is cut off or was never finished"
+    if b"moov" not in names:
+        return "moov atom not found: the file is cut off or was never finished"
+    return f"the file is cut off in its {names[-1].decode()} atom" if offset > size else ""

@@ -65,7 +65,7 @@ class VideoWriter:
             if self._stream is None:
                 self._stream = self._open_stream(rgb.shape[0], rgb.shape[1])
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
-                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, threads=1
             )
             frame.pts, frame.time_base = self._count, 1 / self._rate
             self._container.mux(self._stream.encode(frame))
