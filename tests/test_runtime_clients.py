@@ -94,6 +94,18 @@ def test_importing_vidlet_imports_nothing_heavy():
     assert run_blocked(code, ".").strip() == "[]"
 
 
+def test_the_export_function_is_not_hidden_by_the_package_of_its_name():
+    code = """
+import types
+job = sys.modules["vidlet.jobs.export"] = types.ModuleType("vidlet.jobs.export")
+job.export = lambda: "called"
+import vidlet
+vidlet.export = types.ModuleType("vidlet.export")  # what the import of the package does
+print(vidlet.export())
+"""
+    assert run_blocked(code, ".").strip() == "called"
+
+
 def test_the_names_of_the_package_are_there_without_importing_them():
     code = """
 import vidlet

@@ -275,6 +275,10 @@ def test_watching_tells_only_changes(model, folder_of):
     assert 10 < times[2] < 12
 
 
+def test_a_source_shorter_than_the_minimum_is_told_at_its_end(model, folder_of):
+    assert [m.label for m in watch(model, str(folder_of((RED, 0.4))), threshold=0.6)] == ["red"]
+
+
 def test_a_short_flicker_is_not_told(model, folder_of):
     path = str(folder_of((RED, 5), (BLUE, 0.8), (RED, 5)))
     assert [m.label for m in watch(model, path, threshold=0.4, min_s=2.0)] == ["red"]

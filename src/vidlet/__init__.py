@@ -14,11 +14,11 @@ import sys
 from types import ModuleType
 from typing import Any
 
-_JOBS = ("train", "evaluate", "predict", "extract", "export", "fit", "compress", "benchmark", "inspect", "data", "demo")
+_JOBS = ("train", "evaluate", "predict", "extract", "export", "benchmark", "inspect", "data", "demo")
 _NAMES = {"load": ("vidlet.runtime", "load"), **{name: (f"vidlet.jobs.{name}", name) for name in _JOBS}}
 
-__all__ = ["__version__", "benchmark", "compress", "data", "demo", "evaluate", "export", "extract", "fit", "inspect"]
-__all__ += ["load", "predict", "train"]
+__all__ = ["__version__", "benchmark", "data", "demo", "evaluate", "export", "extract", "inspect", "load", "predict"]
+__all__ += ["train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -35,14 +35,12 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """``vidlet.export`` is the function, though a package of that name stands beside it (as for fit and compress).
+    """``vidlet.export`` is the function, though a package of that name stands beside it.
 
-    Importing a package sets it as an attribute of its parent; these properties keep the name for the function.
+    Importing the package sets it as an attribute of its parent; the property keeps the name for the function.
     """
 
     export = property(lambda self: __getattr__("export"), lambda self, module: None)
-    fit = property(lambda self: __getattr__("fit"), lambda self, module: None)
-    compress = property(lambda self: __getattr__("compress"), lambda self, module: None)
 
 
 sys.modules[__name__].__class__ = _Package

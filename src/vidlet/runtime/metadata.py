@@ -23,6 +23,7 @@ from .onnx_wire import MAX_FILE_BYTES, metadata_entries
 KEY = "vidlet"
 FORMAT = "1.0"
 MAX_METADATA_BYTES = 2**24
+HZ, MEDIAN_S, MAX_FRAMES = (0.001, 1000.0), (0.001, 86400.0), 4096  # what a reader is willing to sample by
 INPUTS = (["frames"], ["frames", "flow"], ["rgb"], ["rgb", "audio"])
 
 
@@ -155,8 +156,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e15
+def _between(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
 def _count(value: Any) -> bool:
@@ -172,11 +173,11 @@ def _names(value: Any) -> bool:
 
 
 def _sampling(value: Any) -> bool:
-    if not isinstance(value, dict) or not _positive(value.get("median_s")):
+    if not isinstance(value, dict) or not _between(value.get("median_s"), *MEDIAN_S):
         return False
     if value.get("rule") == "rate":
-        return _positive(value.get("hz"))
-    return value.get("rule") == "uniform" and _count(value.get("frames")) and 1 <= value["frames"] <= 100_000
+        return _between(value.get("hz"), *HZ)
+    return value.get("rule") == "uniform" and _count(value.get("frames")) and 1 <= value["frames"] <= MAX_FRAMES
 
 
 def _resize(value: Any) -> bool:
@@ -204,14 +205,15 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "box_labels": ("a list of different names", _names),
     "inputs": (f"one of {', '.join(str(kind) for kind in INPUTS)}", lambda value: value in INPUTS),
     "sampling": (
-        '{"rule": "rate", "hz": positive} or {"rule": "uniform", "frames": 1 to 100000}, with a positive median_s',
+        f'{{"rule": "rate", "hz": {HZ[0]} to {HZ[1]:g}}} or {{"rule": "uniform", "frames": 1 to {MAX_FRAMES}}}, with '
+        f"median_s {MEDIAN_S[0]} to {MEDIAN_S[1]:g}",
         _sampling,
     ),
     "resize": ('an object with the name of its "rule"', _resize),
     "multi_label": ("true or false", lambda value: isinstance(value, bool)),
     "recipe": ("an object", lambda value: isinstance(value, dict)),
     "provenance": ("an object", lambda value: isinstance(value, dict)),
-    "temperature": ("a positive number or null", lambda value: value is None or _positive(value)),
+    "temperature": ("a positive number or null", lambda value: value is None or _between(value, 1e-6, 1e6)),
     "evidence": ('a list of objects with "what" and "value", and texts data, table_sha256, command', _evidence),
     "sizes": ("an object of byte counts", _sizes),
 }

@@ -8,6 +8,7 @@ file is in docs/clients.md and schema/artifact.json. Nothing of the training fra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from .windows import StaggeredWindows, State, Step
 
 CHUNK = 4  # frames a call when a clip is classified: more of them do not fit the caches, and cost memory
 LIVE_WINDOWS = 4
+MAX_ROW = 2**26  # elements of one frame, or of one window's state
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -293,6 +295,8 @@ class Model:
         dims = value.dims or ()
         if not dims or isinstance(dims[0], int) or not all(isinstance(dim, int) and dim > 0 for dim in dims[1:]):
             raise ModelError(f"{self.path}: input {name} must have a free first dimension and fixed others, has {dims}")
+        if math.prod(cast("tuple[int, ...]", dims[1:])) > MAX_ROW:
+            raise ModelError(f"{self.path}: input {name} has the absurd shape {dims}")
         return cast("tuple[int, ...]", dims[1:])
 
 

@@ -268,9 +268,11 @@ def watch(
             continue
         if candidate is None or candidate[0] != answer:
             candidate = (answer, moment)
-        if moment.time_s - candidate[1].time_s >= min_s or told is None:
+        if moment.time_s - candidate[1].time_s >= min_s:
             yield candidate[1]
             told, candidate = answer, None
+    if told is None and candidate is not None:  # the source has ended before anything could hold
+        yield candidate[1]
 
 
 def _above(moment: Moment, threshold: float) -> Moment:
