@@ -149,7 +149,7 @@ def _scene(seed: int, scene: int) -> _Look:
     rng = np.random.default_rng((seed, 0, scene))
     dark, light = np.sort(rng.uniform(0.1, 0.9, (2, 3)), axis=0)
     base = rng.uniform(0.15, 0.85, 3)
-    other = np.clip(base + rng.uniform(-0.25, 0.25, 3), 0, 1)
+    other = np.clip(base + rng.uniform(-0.2, 0.2, 3), 0, 1)
     mix = _texture(rng)[..., None]
     background = (base * mix + other * (1 - mix)).astype(np.float32)
     palette = rng.uniform(0, 1, (200, 3))
@@ -159,9 +159,9 @@ def _scene(seed: int, scene: int) -> _Look:
     return _Look(
         background,
         colors.astype(np.float32),
-        noise=rng.uniform(1.0, 8.0),
+        noise=rng.uniform(1.0, 7.0),
         shake=float(rng.choice([0.0, 0.0, 0.006])),
-        flicker=float(rng.choice([0.0, 0.03])),
+        flicker=float(rng.choice([0.0, 0.02])),
         distractors=int(rng.integers(0, 4)),
     )
 
@@ -324,12 +324,12 @@ def _paint_moving(canvas: _Canvas, x: np.ndarray, y: np.ndarray, rng: np.random.
 
 def _rotate_clockwise(canvas: _Canvas, progress: np.ndarray, rng: np.random.Generator) -> None:
     """A hand with a knob, a drop or a half disk, none like itself when turned."""
-    angle = rng.uniform(0, 2 * np.pi) + np.radians(rng.uniform(140, 290)) * progress
-    radius = rng.uniform(0.26, 0.38)
-    x, y = canvas.local(_point(0.42, 0.58, rng), angle)
+    angle = rng.uniform(0, 2 * np.pi) + np.radians(rng.uniform(170, 300)) * progress
+    radius = rng.uniform(0.3, 0.42)
+    x, y = canvas.local(_point(0.44, 0.56, rng), angle)
     kind, color = rng.integers(3), _object_color(canvas, rng)
     if kind == 0:
-        hand = _box(x - radius * 0.4, y, radius * 0.55, radius * rng.uniform(0.14, 0.22))
+        hand = _box(x - radius * 0.4, y, radius * 0.55, radius * rng.uniform(0.18, 0.26))
         canvas.paint(np.minimum(hand, _disk(x - radius * 0.85, y, radius * 0.34)), color)
     elif kind == 1:
         canvas.paint(np.maximum(_disk(x, y, radius * 0.95), -x), color)
@@ -347,15 +347,15 @@ def _grow(canvas: _Canvas, progress: np.ndarray, rng: np.random.Generator) -> No
 
 def _open(canvas: _Canvas, progress: np.ndarray, rng: np.random.Generator) -> None:
     """A mouth that opens, or a gate of two halves that part."""
-    radius, color = rng.uniform(0.26, 0.38), _object_color(canvas, rng)
-    x, y = canvas.local(_point(0.42, 0.58, rng), rng.uniform(0, 6.3))
+    radius, color = rng.uniform(0.3, 0.42), _object_color(canvas, rng)
+    x, y = canvas.local(_point(0.44, 0.56, rng), rng.uniform(0, 6.3))
     if rng.random() < 0.5:
         half = np.radians(rng.uniform(2, 15) + rng.uniform(55, 85) * progress)  # half of the mouth's angle
         away = np.abs(y) * np.cos(_column(half)) - x * np.sin(_column(half))  # distance from the lips, outside > 0
         canvas.paint(np.maximum(_disk(x, y, radius), -away), color)
     else:
-        gap = rng.uniform(0.0, 0.02) + rng.uniform(0.14, 0.2) * progress
-        leaf = radius * rng.uniform(0.22, 0.34)
+        gap = rng.uniform(0.0, 0.02) + rng.uniform(0.15, 0.22) * progress
+        leaf = radius * rng.uniform(0.24, 0.36)
         canvas.paint(_box(np.abs(x) - _column(gap + leaf), y, leaf, radius * rng.uniform(0.7, 1.0)), color)
 
 
