@@ -37,8 +37,8 @@ def benchmark(
         clip_frames: length of a clip; None: that of a training clip.
 
     Returns:
-        ``frame_ms`` and ``clip_ms`` {"p50", "p95"}: one frame with the state handed on; a clip in one call. ``fps``:
-        frames a second one by one; ``clip_frames``, ``load_ms``, ``peak_rss_bytes``, ``bytes``, ``threads``,
+        ``frame_ms`` and ``clip_ms`` {"p50", "p95"}: one frame with the state handed on; a clip from zeros, in the
+        small pieces in which ``classify`` gives it. ``fps``: frames a second one by one; ``clip_frames``, ``load_ms``, ``peak_rss_bytes``, ``bytes``, ``threads``,
         ``provider``.
 
     Raises:
@@ -71,7 +71,7 @@ def _main() -> None:
 
 
 def _measure(path: str, seconds: float, threads: int, provider: str, clip_frames: int | None) -> dict[str, Any]:
-    from .model import load
+    from .model import CHUNK, load
 
     started = time.perf_counter()
     model = load(path, threads, provider)
@@ -80,15 +80,23 @@ def _measure(path: str, seconds: float, threads: int, provider: str, clip_frames
         clip_frames = max(1, min(MAX_CLIP_FRAMES, round(model.rate_hz * model.median_s)))
     rng = np.random.default_rng(0)
     clip = {name: _random(rng, name, (clip_frames, *shape)) for name, shape in model.inputs.items()}
-    frames = [{name: array[t : t + 1] for name, array in clip.items()} for t in range(clip_frames)]
+    frames, pieces = (
+        [{name: array[t : t + step] for name, array in clip.items()} for t in range(0, clip_frames, step)]
+        for step in (1, CHUNK)
+    )
     state = model.zero_state()
 
     def one_frame(turn: int) -> None:
         nonlocal state
         state = model.run(frames[turn % clip_frames], state).state
 
+    def one_clip(turn: int) -> None:
+        history = None
+        for piece in pieces:
+            history = model.run(piece, history).state
+
     frame_ms = _times_ms(one_frame, seconds / 2)
-    clip_ms = _times_ms(lambda turn: model.run(clip), seconds / 2)
+    clip_ms = _times_ms(one_clip, seconds / 2)
     return {
         "frame_ms": frame_ms,
         "clip_ms": clip_ms,
@@ -106,7 +114,7 @@ def _random(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.n
     return rng.normal(size=shape).astype(np.float32) if name == "flow" else rng.integers(0, 256, shape, np.uint8)
 
 
-def _times_ms(call: Callable[[int], object], seconds: float) -> dict[str, float]:
+def _times_ms(call: Callable[[int], None], seconds: float) -> dict[str, float]:
     """Median and 95th percentile of a call's time, over so many seconds (3 calls to warm up, at least 5 counted)."""
     for turn in range(WARM_UP):
         call(turn)
