@@ -7,7 +7,8 @@ from .benchmark import benchmark
 from .inspect import inspect_artifact
 from .metadata import graph_sha256, read_metadata, validate_metadata, write_metadata
 from .model import Model, Moment, Prediction, StateSpec, load
-from .onnx_wire import OnnxFile, parse_onnx
+from .onnx_parts import OnnxFile
+from .onnx_wire import parse_onnx
 from .safety import check_safe
 from .sources import is_live
 from .timeline import Segment, Timeline, predict_timeline, segments_from_scores, watch

@@ -38,8 +38,8 @@ def benchmark(
 
     Returns:
         ``frame_ms`` and ``clip_ms`` {"p50", "p95"}: one frame with the state handed on; a clip from zeros, in the
-        small pieces in which ``classify`` gives it. ``fps``: frames a second one by one; ``clip_frames``, ``load_ms``, ``peak_rss_bytes``, ``bytes``, ``threads``,
-        ``provider``.
+        small pieces in which ``classify`` gives it. ``fps``: frames a second one by one; ``clip_frames``,
+        ``load_ms``, ``peak_rss_bytes``, ``bytes``, ``threads``, ``provider``.
 
     Raises:
         ModelError: the file is not a model, or cannot be run.

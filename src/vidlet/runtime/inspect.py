@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .metadata import KEY, graph_sha256, read_metadata, read_model_bytes
-from .onnx_wire import Graph, SparseTensor, Tensor, Value
+from .onnx_parts import Graph, SparseTensor, Tensor, Value
 from .safety import check_safe
 
 

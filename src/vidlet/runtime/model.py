@@ -21,7 +21,7 @@ from .. import video
 from ..errors import DataError, DependencyError, ModelError
 from ..recipe import Sampling
 from .metadata import read_metadata, read_model_bytes
-from .onnx_wire import OnnxFile, Value
+from .onnx_parts import OnnxFile, Value
 from .safety import check_safe
 from .sources import Source, ahead, check_resize, is_live, sampled_frames
 from .windows import StaggeredWindows, State, Step

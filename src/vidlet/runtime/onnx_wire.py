@@ -10,169 +10,18 @@ different models: a message that may stand once stands once, and a known field h
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import reduce
-from operator import mul
 from typing import NoReturn
 
 import numpy as np
 
 from ..errors import ModelError
+from .onnx_parts import Attribute, Graph, MetadataEntry, Node, OnnxFile, Span, SparseTensor, Tensor, Value, signed
 
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_FIELDS = 1_000_000  # a network of thousands of nodes has some 100,000
 MAX_DEPTH = 8  # graphs inside nodes of graphs
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-
-# onnx.TensorProto.DataType: name and bits of one element
-DATA_TYPES: dict[int, tuple[str, int]] = {
-    1: ("float32", 32),
-    2: ("uint8", 8),
-    3: ("int8", 8),
-    4: ("uint16", 16),
-    5: ("int16", 16),
-    6: ("int32", 32),
-    7: ("int64", 64),
-    8: ("string", 0),
-    9: ("bool", 8),
-    10: ("float16", 16),
-    11: ("float64", 64),
-    12: ("uint32", 32),
-    13: ("uint64", 64),
-    14: ("complex64", 64),
-    15: ("complex128", 128),
-    16: ("bfloat16", 16),
-    17: ("float8e4m3fn", 8),
-    18: ("float8e4m3fnuz", 8),
-    19: ("float8e5m2", 8),
-    20: ("float8e5m2fnuz", 8),
-    21: ("uint4", 4),
-    22: ("int4", 4),
-    23: ("float4e2m1", 4),
-    24: ("float8e8m0", 8),
-    25: ("uint2", 2),
-    26: ("int2", 2),
-}
-
-Span = tuple[int, int]  # first byte, byte after the last
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A stored tensor. ``spans`` are the places of its data, ``entries`` how many values a typed field holds."""
-
-    name: str
-    data_type: int
-    dims: tuple[int, ...]
-    storage: str  # "raw", "float", "int32", "string", "int64", "double", "uint64", "mixed" or "" (nothing stored)
-    spans: tuple[Span, ...]
-    entries: int
-    external: bool
-
-    @property
-    def dtype(self) -> str:
-        """Name of the element type, as NumPy would say it."""
-        return DATA_TYPES.get(self.data_type, (f"type {self.data_type}", 0))[0]
-
-    @property
-    def elements(self) -> int:
-        """Number of elements that the shape says."""
-        return reduce(mul, self.dims, 1)
-
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes of the file that hold the values."""
-        return sum(end - start for start, end in self.spans)
-
-
-@dataclass(frozen=True)
-class SparseTensor:
-    """Values and their places in a dense shape."""
-
-    values: Tensor | None
-    indices: Tensor | None
-    dims: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Value:
-    """A named graph input or output. A dim is a number, a name, or None where the file says nothing."""
-
-    name: str
-    data_type: int
-    dims: tuple[int | str | None, ...] | None
-
-    @property
-    def dtype(self) -> str:
-        """Name of the element type, as NumPy would say it; "" for what is no tensor."""
-        return DATA_TYPES.get(self.data_type, ("", 0))[0]
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """A node's attribute; what it does not have is empty."""
-
-    name: str
-    i: int | None = None
-    f: float | None = None
-    ints: tuple[int, ...] = ()
-    floats: tuple[float, ...] = ()
-    tensors: tuple[Tensor, ...] = ()
-    sparse: tuple[SparseTensor, ...] = ()
-    graphs: tuple[Graph, ...] = ()
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operation."""
-
-    op_type: str
-    domain: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: dict[str, Attribute]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Operations in their order, with what they read and give."""
-
-    nodes: tuple[Node, ...]
-    initializers: tuple[Tensor, ...]
-    sparse: tuple[SparseTensor, ...]
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
-    values: tuple[Value, ...]
-
-
-@dataclass(frozen=True)
-class MetadataEntry:
-    """One key and value of the file's metadata_props; ``span`` is the whole field, its tag included."""
-
-    key: str
-    value: Span
-    span: Span
-
-
-@dataclass(frozen=True)
-class OnnxFile:
-    """What an ONNX file says. ``data`` is the whole file; tensors and metadata point into it."""
-
-    data: memoryview
-    where: str
-    graph: Graph
-    metadata: tuple[MetadataEntry, ...]
-    ir_version: int = 0
-    opsets: dict[str, int] = field(default_factory=dict)
-    producer: str = ""
-    functions: int = 0
-    training: int = 0
-
-    def values_of(self, tensor: Tensor, limit: int = 4096) -> np.ndarray | None:
-        """The stored numbers as a flat array, or None: not numbers of 8 to 64 bits, not stored here, or too many."""
-        return _numbers(self.data, tensor, limit)
 
 
 def parse_onnx(data: bytes | memoryview, where: str) -> OnnxFile:
@@ -385,11 +234,11 @@ class _Parser:
             elif number == 2 and wire == FIXED32:
                 f = float(np.frombuffer(self.data[first:last], "<f4")[0])
             elif number == 3 and wire == VARINT:
-                i = _signed(value)
+                i = signed(value)
             elif number == 7:
                 floats += np.frombuffer(self.data[first : last - (last - first) % 4], "<f4").tolist()
             elif number == 8:
-                ints += [_signed(value)] if wire == VARINT else self.packed(first, last)
+                ints += [signed(value)] if wire == VARINT else self.packed(first, last)
             elif number in (5, 10):
                 tensors.append(self.tensor(first, last))
             elif number in (22, 23):
@@ -406,7 +255,7 @@ class _Parser:
             if self.budget < 0:
                 self.fail(f"more than {MAX_FIELDS} fields")
             value, at = self.varint(at, end)
-            numbers.append(_signed(value))
+            numbers.append(signed(value))
         return numbers
 
     def tensor(self, start: int, end: int) -> Tensor:
@@ -418,7 +267,7 @@ class _Parser:
             if (number in (8, 9, 13, 6) and wire != BYTES) or (number in (2, 14) and wire != VARINT):
                 self.fail(f"field {number} has wire type {wire} at byte {tag}")
             if number == 1:
-                dims += [_signed(value)] if wire == VARINT else self.packed(first, last)
+                dims += [signed(value)] if wire == VARINT else self.packed(first, last)
             elif number == 2:
                 data_type = value
             elif number == 3:
@@ -460,7 +309,7 @@ class _Parser:
                     self.fail(f"field {number} of a sparse tensor at byte {tag}")
                 parts[number] = self.tensor(first, last)
             elif number == 3:
-                dims += [_signed(value)] if wire == VARINT else self.packed(first, last)
+                dims += [signed(value)] if wire == VARINT else self.packed(first, last)
         return SparseTensor(parts.get(1), parts.get(2), tuple(dims))
 
     def value(self, start: int, end: int) -> Value:
@@ -480,36 +329,5 @@ class _Parser:
     def dim(self, start: int, end: int) -> int | str | None:
         dim: int | str | None = None
         for number, value, first, last, _ in self.message(start, end, {1: VARINT, 2: BYTES}):
-            dim = _signed(value) if number == 1 else self.text(first, last)
+            dim = signed(value) if number == 1 else self.text(first, last)
         return dim
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
-
-
-_RAW = {"uint8": "u1", "int8": "i1", "uint16": "<u2", "int16": "<i2", "int32": "<i4", "int64": "<i8", "float32": "<f4"}
-_RAW |= {"float64": "<f8", "uint32": "<u4", "uint64": "<u8", "bool": "u1", "float16": "<f2"}
-
-
-def _numbers(data: memoryview, tensor: Tensor, limit: int) -> np.ndarray | None:
-    if tensor.external or tensor.dtype not in _RAW or tensor.storage in ("", "mixed", "string"):
-        return None
-    if tensor.elements > limit or tensor.stored_bytes > 10 * limit:
-        return None
-    content = b"".join(data[start:end] for start, end in tensor.spans)
-    if tensor.storage == "raw":
-        kind = np.dtype(_RAW[tensor.dtype])
-        return np.frombuffer(content, kind) if len(content) % kind.itemsize == 0 else None
-    if tensor.storage in ("float", "double"):
-        return np.frombuffer(content, "<f4" if tensor.storage == "float" else "<f8")
-    numbers, value, shift = [], 0, 0
-    for byte in content:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            numbers.append(_signed(value & 0xFFFF_FFFF_FFFF_FFFF))
-            value = shift = 0
-    if tensor.dtype == "float16":  # float16 stands in int32_data as its bit pattern
-        return np.array(numbers, np.int64).astype(np.uint16).view(np.float16)
-    return np.array(numbers, np.int64)

@@ -13,7 +13,8 @@ from typing import NoReturn
 import numpy as np
 
 from ..errors import ModelError
-from .onnx_wire import DATA_TYPES, Graph, Node, OnnxFile, SparseTensor, Tensor, Value, parse_onnx
+from .onnx_parts import DATA_TYPES, Graph, Node, OnnxFile, SparseTensor, Tensor, Value
+from .onnx_wire import parse_onnx
 
 MAX_ELEMENTS = 2**28  # of one tensor, stored or made from constants
 MAX_DIMS = 64
