@@ -12,7 +12,7 @@ from torch import nn
 
 from vidlet.compress.calibrate import METHODS, Histogram, calibrate
 from vidlet.compress.int8 import quantize_graph, quantized_tensors, range_of
-from vidlet.compress.storage import quantize_weight, store_weights_half, store_weights_int8
+from vidlet.compress.storage import lattice_step, quantize_weight, store_weights_half, store_weights_int8
 from vidlet.errors import ExportError
 from vidlet.export.onnx_graph import fold_pad_into_conv, hide_outputs, to_onnx_graph
 from vidlet.models import FrameExtractor, MobileNetV2
@@ -105,7 +105,7 @@ class Fixed(nn.Module):
 
 
 def test_a_module_that_fixes_a_dimension_is_refused():
-    with pytest.raises(ExportError, match="Fixed: input frames has axis 0 fixed at 3, expected it to be free"):
+    with pytest.raises(ExportError, match=r"Fixed: the graph fixes a free dimension: it fails at \{'T': 1\}"):
         to_onnx_graph(Fixed(), {"frames": torch.zeros(3, 4, 4, 3)}, ["features"], {"frames": {0: "T"}})
 
 
@@ -268,7 +268,10 @@ def test_rounding_a_weight_errs_by_half_a_step_at_most():
 
 def test_weights_on_a_lattice_stay_on_it():
     codes = np.array([[-100, 3, 60], [200, -7, 1]], np.float32)
-    found, scales = quantize_weight(codes * 0.25, steps=np.array([0.25]))
+    assert lattice_step(codes * 0.25) == 0.25
+    assert lattice_step(np.random.default_rng(0).normal(size=(50, 9))) == 0.0
+    assert lattice_step(np.zeros(5)) == 0.0
+    found, scales = quantize_weight(codes * 0.25)
     np.testing.assert_array_equal(found[0], codes[0])
     assert scales[0, 0] == 0.25
     assert scales[1, 0] == pytest.approx(50 / 127)  # too large for 127 steps of 0.25

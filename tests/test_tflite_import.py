@@ -152,15 +152,21 @@ def test_the_int8_file_of_the_kept_ranges_agrees_with_float_and_with_the_interpr
             assert cosine(features, interpreter.value(pool)) >= 0.99
 
 
-def test_weights_quantized_before_keep_their_codes():
+@pytest.mark.parametrize("file", FILES)
+def test_weights_quantized_before_are_not_rounded_again(file):
     from onnx import numpy_helper
 
-    quantized = int8_session(FILES[0], "block12", 4)[1]
+    quantized = int8_session(file, "block12", 4)[1]
     stored = {t.name: numpy_helper.to_array(t) for t in quantized.graph.initializer}
-    operators = [o for o in read_tflite(whole(FILES[0])[0]).operators if o.weight is not None]
-    for name, operator in (("stem", operators[0]), ("block0.depthwise", operators[1])):
-        steps = operator.weight_steps.reshape(-1, 1, 1, 1)
-        np.testing.assert_array_equal(stored[f"backbone.{name}.conv.weight.q"], np.rint(operator.weight / steps))
+    extractor = int8_session(file, "block12", 4)[0]
+    kept = []
+    for name, layer in extractor.backbone.named_modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            weight, scales = layer.weight.detach().numpy(), stored[f"backbone.{name}.weight.scale"].reshape(-1, 1, 1, 1)
+            error = np.abs(stored[f"backbone.{name}.weight.q"] * scales - weight).max((1, 2, 3)) / scales.ravel()
+            kept.append((error < 1e-3).mean())
+    assert min(kept) > 0.88  # but for channels whose codes pass 127 (paper's file: 256 levels a tensor, any offset)
+    assert np.mean(kept) > 0.98
 
 
 def test_imported_weights_work_at_other_sizes():
@@ -180,7 +186,7 @@ def test_names_of_the_table_find_the_shared_files(monkeypatch):
     assert extractor.provenance["file"] == FILES[0]
     assert float(extractor.zero_point) == 127
     assert float(build_extractor(Extractor(weights="imagenet-paper", cut="block3", grid=0)).scale) == 1 / 128
-    with pytest.raises(WeightsError, match="not a MobileNetV2 of width 0.5"):
+    with pytest.raises(WeightsError, match=r"not a MobileNetV2 of width 0\.5"):
         build_extractor(Extractor(weights="imagenet", width=0.5))
 
 

@@ -20,7 +20,7 @@ from .storage import quantize_weight, store_weights_half, store_weights_int8
 
 __all__ = [
     "Range", "quantize_graph", "quantize_weight", "quantized_tensors", "range_of", "ranges_from_tflite",
-    "steps_from_tflite", "store_weights_half", "store_weights_int8",
+    "store_weights_half", "store_weights_int8",
 ]  # fmt: skip
 
 Range = tuple[float, int]  # (scale, zero point): value = scale * (q - zero point), q in 0 ... 255
@@ -63,17 +63,10 @@ def ranges_from_tflite(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> d
     return found
 
 
-def steps_from_tflite(model: onnx.ModelProto, weight_steps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Give weight steps by layer name the names of the graph's initializers."""
-    layers = {node.input[1]: _layer(node, weight_steps) for node in model.graph.node if node.op_type == "Conv"}
-    return {weight: weight_steps[layer] for weight, layer in layers.items() if layer is not None}
-
-
 def quantize_graph(
     model: onnx.ModelProto,
     ranges: Mapping[str, Range],
     until: str = "features",
-    steps: Mapping[str, np.ndarray] | None = None,
 ) -> onnx.ModelProto:
     """Return a copy in which the ancestors of tensor ``until`` compute in integers; the rest is untouched.
 
@@ -83,14 +76,13 @@ def quantize_graph(
 
     Args:
         ranges: tensor -> (scale, zero point) for at least :func:`quantized_tensors`'s tensors.
-        steps: weights' names -> the steps on which they lie already (:func:`quantize_weight`).
 
     Raises:
         ExportError: a tensor has no range, or the graph has no tensor ``until``.
     """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
-    _Writer(_Graph(quantized, until), ranges, steps or {}).write()
+    _Writer(_Graph(quantized, until), ranges).write()
     onnx.checker.check_model(quantized)
     return quantized
 
@@ -193,8 +185,8 @@ class _Graph:
 class _Writer:
     """Writes the nodes: tensor ``t`` becomes ``t.raw`` -> QuantizeLinear -> ``t.q`` -> DequantizeLinear -> ``t``."""
 
-    def __init__(self, graph: _Graph, ranges: Mapping[str, Range], steps: Mapping[str, np.ndarray]) -> None:
-        self.graph, self.ranges, self.steps = graph, ranges, steps
+    def __init__(self, graph: _Graph, ranges: Mapping[str, Range]) -> None:
+        self.graph, self.ranges = graph, ranges
         self.nodes: list[onnx.NodeProto] = []
         self.added: dict[str, onnx.TensorProto] = {}
         self.done: dict[str, Range] = {}  # quantized tensors
@@ -247,7 +239,7 @@ class _Writer:
         chosen = self.ranges[output]
         if output != conv.output[0]:
             chosen = self._within(chosen, self.graph.makers[output])
-        codes, scales = quantize_weight(self.graph.value(conv.input[1]), steps=self.steps.get(conv.input[1]))
+        codes, scales = quantize_weight(self.graph.value(conv.input[1]))
         scales, source_scale = scales.reshape(-1), self.done[conv.input[0]][0]
         bias_name = conv.input[2] if len(conv.input) > 2 else ""
         if bias_name:

@@ -17,26 +17,34 @@ from ..export.onnx_graph import names_read
 MIN_ELEMENTS = 1024
 
 
-def quantize_weight(
-    weight: np.ndarray, axis: int = 0, steps: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def quantize_weight(weight: np.ndarray, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Round to int8, symmetrically, one scale an index of ``axis``.
 
     Returns codes (the shape of ``weight``, -127 to 127) and float32 scales (n along ``axis``, 1 elsewhere) with
-    ``|weight - codes * scales| <= scales / 2`` (to float32's rounding).
-
-    Args:
-        steps: numbers, (1,) or (n,), of which the weights are whole multiples: they are the scales where the codes
-            fit, so that weights which were quantized before stay as they are.
+    ``|weight - codes * scales| <= scales / 2`` (to float32's rounding). Weights that were quantized before, with one
+    step for all, keep that step wherever their codes fit, and so stay as they are.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
     largest = np.abs(weight).max(axis=others, keepdims=True)
     scales = np.maximum(largest / 127, np.finfo(np.float32).tiny)
-    if steps is not None:
-        wanted = np.broadcast_to(np.expand_dims(np.asarray(steps), others) if len(steps) > 1 else steps, scales.shape)
-        scales = np.where(largest <= 127.25 * wanted, wanted, scales)
+    if step := lattice_step(weight):
+        scales = np.where(largest <= 127.25 * step, np.float32(step), scales)
     codes = np.clip(np.rint(weight.astype(np.float64) / scales), -127, 127).astype(np.int8)
     return codes, scales.astype(np.float32)
+
+
+def lattice_step(weight: np.ndarray) -> float:
+    """The step of which all weights are whole multiples (at most 255), or 0.0 where there is none."""
+    values = np.unique(np.append(weight, 0.0))  # a multiple too
+    gaps = np.diff(values)
+    gaps = gaps[gaps > 1e-5 * np.abs(values).max(initial=0.0)]  # equal up to rounding
+    if not len(gaps):
+        return 0.0
+    multiples = values / gaps.min()
+    step = float(gaps.min() * (np.abs(multiples).max() / np.rint(np.abs(multiples).max())))  # less rounding in the gap
+    multiples = values / step
+    whole = np.abs(multiples).max() <= 255 and np.abs(multiples - np.rint(multiples)).max() < 1e-2
+    return step if whole else 0.0
 
 
 def store_weights_int8(
@@ -51,11 +59,7 @@ def store_weights_int8(
         skip: prefixes of the names of initializers to leave alone.
         min_elements: smaller initializers are left alone, and all vectors.
     """
-
-    def store(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-        return quantize_weight(array, axis)
-
-    return _stored(model, skip, min_elements, 2, store)
+    return _stored(model, skip, min_elements, 2, quantize_weight)
 
 
 def store_weights_half(

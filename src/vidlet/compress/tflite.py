@@ -15,7 +15,7 @@ from ..errors import ParityError, WeightsError
 from ..export.onnx_graph import to_onnx_graph
 from ..files import write_bytes
 from ..models.extractor import FrameExtractor, extractor_from_tflite
-from .int8 import quantize_graph, ranges_from_tflite, steps_from_tflite
+from .int8 import quantize_graph, ranges_from_tflite
 
 WIDTHS = (1.0, 0.35, 0.5, 0.75, 1.3, 1.4)
 PARITY = 1e-4  # largest difference between torch and the float graph, relative to the largest feature
@@ -62,10 +62,9 @@ def extractor_graph(extractor: FrameExtractor) -> onnx.ModelProto:
 
 
 def quantize_imported(graph: onnx.ModelProto, extractor: FrameExtractor) -> onnx.ModelProto:
-    """Quantize the graph of an extractor of TFLite weights with the ranges and weight scales that its file had."""
+    """Quantize the graph of an extractor of TFLite weights with the ranges that its file had."""
     assert extractor.ranges is not None, "the extractor has no ranges: calibrate instead"
-    ranges = ranges_from_tflite(graph, extractor.ranges)
-    return quantize_graph(graph, ranges, steps=steps_from_tflite(graph, extractor.weight_steps or {}))
+    return quantize_graph(graph, ranges_from_tflite(graph, extractor.ranges))
 
 
 def _load(path: str | os.PathLike[str], cut: str, grid: int) -> FrameExtractor:

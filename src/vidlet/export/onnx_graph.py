@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
@@ -57,7 +58,7 @@ def to_onnx_graph(
                 dynamic_shapes=shapes, verbose=False,
             )  # fmt: skip
         except torch.onnx.errors.OnnxExporterError as error:
-            raise ExportError(f"{type(module).__name__}: cannot be exported ({_last_line(error)})") from error
+            raise ExportError(f"{type(module).__name__}: cannot be exported ({_line(error)})") from error
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     model.ir_version = min(model.ir_version, IR_VERSION)
@@ -65,6 +66,7 @@ def to_onnx_graph(
     fold_pad_into_conv(model)
     clean(model)
     onnx.checker.check_model(model)
+    _run_at_other_sizes(model, examples, dynamic, type(module).__name__)
     return model
 
 
@@ -161,6 +163,36 @@ def _name_dimensions(model: onnx.ModelProto, dynamic: Mapping[str, Mapping[int, 
                 size.dim_param = names.get(size.dim_param, size.dim_param)
 
 
+def _run_at_other_sizes(
+    model: onnx.ModelProto, examples: Mapping[str, Tensor], dynamic: Mapping[str, Mapping[int, str]], what: str
+) -> None:
+    """Run the graph with other sizes, 1 and one more than the example: a reshape may have fixed them inside."""
+    import onnxruntime
+
+    if not any(dynamic.values()):
+        return
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    wanted = {value.name for value in session.get_inputs()}
+    for single in (True, False):
+        feeds: dict[str, np.ndarray] = {}
+        sizes: dict[str, int] = {}
+        for name, example in examples.items():
+            shape = list(example.shape)
+            for axis, dimension in dynamic.get(name, {}).items():
+                sizes[dimension] = shape[axis] = 1 if single else shape[axis] + 1
+            if name in wanted:
+                feeds[name] = np.zeros(shape, example.numpy().dtype)
+        try:
+            session.run(None, feeds)
+        except Exception as error:  # what ONNX Runtime raises has no common class
+            raise ExportError(
+                f"{what}: the graph fixes a free dimension: it fails at {sizes} ({_line(error)})"
+            ) from error
+
+
 def _spatial_pads(pad: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> list[int] | None:
     """[top, left, bottom, right] of a constant zero padding of (B, C, H, W), else None."""
     mode = next((a.s for a in pad.attribute if a.name == "mode"), b"constant")
@@ -186,7 +218,7 @@ def _add_pads(conv: onnx.NodeProto, pads: list[int]) -> None:
     conv.attribute.append(onnx.helper.make_attribute("pads", pads))
 
 
-def _last_line(error: Exception) -> str:
+def _line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +32,6 @@ class FrameExtractor(nn.Module):
         grid: side of the grid that maps are averaged to, with the bins of torch's adaptive average pooling.
         zero_point, scale: normalization ``(q - zero_point) * scale`` of a frame's bytes; numbers, or one each channel.
         ranges: (scale, zero point) of the backbone's activations as uint8, by layer name, where weights bring them.
-        weight_steps: layer name -> scale(s) of which its weights are whole multiples, where they were stored so.
         provenance: where the weights come from.
         freeze_norm: keep batch normalization in eval mode also in training: weights of TFLite files have none left
             (it is the identity plus a learned offset), and statistics of a few clips would destroy them. Gradients
@@ -51,14 +49,13 @@ class FrameExtractor(nn.Module):
         ranges: dict[str, Range] | None = None,
         provenance: dict[str, Any] | None = None,
         freeze_norm: bool = False,
-        weight_steps: dict[str, np.ndarray] | None = None,
     ) -> None:
         super().__init__()
         height, width = backbone.map_size(*input_size)
         if grid < 0 or grid > min(height, width):
             raise RecipeError(f"extractor.grid must be 0 to {min(height, width)} (the map's side), got {grid}")
         self.backbone, self.input_size, self.grid = backbone, input_size, grid
-        self.ranges, self.weight_steps, self.freeze_norm = ranges, weight_steps, freeze_norm
+        self.ranges, self.freeze_norm = ranges, freeze_norm
         self.provenance = dict(provenance or {})
         self.feature_shape = (backbone.out_channels, grid, grid) if grid else (backbone.out_channels,)
         self.register_buffer("zero_point", _per_channel(zero_point), persistent=False)
@@ -139,7 +136,6 @@ def extractor_from_tflite(
     return FrameExtractor(
         found.backbone, input_size or found.input_size, grid, zero_point=float(zero_point), scale=scale,
         ranges=found.ranges, provenance=provenance or _provenance(path), freeze_norm=True,
-        weight_steps=found.weight_steps,
     ).eval()  # fmt: skip
 
 

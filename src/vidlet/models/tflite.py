@@ -41,7 +41,6 @@ class Operator:
     output_shape: tuple[int, ...]
     range: Range | None
     weight: np.ndarray | None = None
-    weight_steps: np.ndarray | None = None  # (1,) or (O,): the weights are whole multiples of these
     bias: np.ndarray | None = None
     stride: int = 1
     same: bool = True
@@ -69,13 +68,11 @@ class ImportedMobileNetV2:
     """A filled network (TensorFlow padding, folded normalization) and what the file knows beside the weights.
 
     ``ranges`` maps layer names ("stem", "block3.expand", "block3.add", "pool", ...; "input") to (scale, zero point)
-    of uint8; ``weight_steps`` the names of convolutions to the scales of their stored weights, (1,) or (O,).
-    ``input_size`` is (H, W).
+    of uint8. ``input_size`` is (H, W).
     """
 
     backbone: MobileNetV2
     ranges: dict[str, Range]
-    weight_steps: dict[str, np.ndarray]
     input_size: tuple[int, int]
     classes: int
 
@@ -127,8 +124,7 @@ def import_mobilenetv2(
                 _copy_conv(backbone.get_submodule(name), operator)
     ranges = {name: operator.range for name, operator in walk.layers.items() if operator.range is not None}
     size = (graph.input_shape[1], graph.input_shape[2])
-    steps = {name: operator.weight_steps for name, operator in walk.layers.items() if operator.weight_steps is not None}
-    return ImportedMobileNetV2(backbone.eval(), {"input": graph.input_range, **ranges}, steps, size, walk.classes)
+    return ImportedMobileNetV2(backbone.eval(), {"input": graph.input_range, **ranges}, size, walk.classes)
 
 
 def _copy_conv(layer: Any, operator: Operator) -> None:
@@ -216,7 +212,7 @@ class _Reader:
             raise WeightsError(f"{where}: bias of shape {bias.shape} for {len(weight)} outputs")
         relu6 = self._activation(index, options)
         return {
-            "weight": np.ascontiguousarray(weight), "weight_steps": self._steps(inputs[1]),
+            "weight": np.ascontiguousarray(weight),
             "bias": bias, "stride": stride, "same": same, "relu6": relu6,
         }  # fmt: skip
 
@@ -265,11 +261,6 @@ class _Reader:
             shape if len(scale) > 1 else ()
         )
         return real.astype(np.float32)
-
-    def _steps(self, index: int) -> np.ndarray | None:
-        parameters = self.subgraph.Tensors(index).Quantization()
-        has = parameters is not None and parameters.ScaleLength()
-        return parameters.ScaleAsNumpy().astype(np.float32) if has else None
 
     def _range(self, index: int) -> Range | None:
         """Range of an activation in terms of uint8; an int8 tensor's zero point is moved by 128."""
