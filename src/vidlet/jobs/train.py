@@ -32,7 +32,7 @@ from .evaluate import Scored, score_clips, summarize
 from .progress import bar, megabytes, say
 from .report import report_run
 
-CALIBRATION_CLIPS = 48
+CALIBRATION_CLIPS = 40
 
 
 @dataclass(frozen=True)
