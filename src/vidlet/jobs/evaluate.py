@@ -25,7 +25,7 @@ class Scored:
     clips: tuple[Clip, ...]
     scores: np.ndarray
     labels: np.ndarray
-    clip_ms: np.ndarray
+    clip_s: np.ndarray
     skipped: tuple[tuple[str, str], ...]
     damaged: tuple[tuple[str, str], ...]
 
@@ -57,7 +57,7 @@ def score_clips(model: Model, table: ClipTable, strict: bool = False, workers: i
     def classify(clip: Clip) -> tuple[np.ndarray, float, str]:
         started = time.perf_counter()
         found = model.classify(clip.path, start_s=clip.start_s, end_s=clip.end_s)
-        took = 1e3 * (time.perf_counter() - started)
+        took = time.perf_counter() - started
         return np.array([found.scores[name] for name in model.labels], np.float32), took, found.damage
 
     kept, scores, labels, times, skipped, damaged = [], [], [], [], list(table.skipped), []
@@ -87,7 +87,7 @@ def summarize(scored: Scored, model: Model) -> dict[str, Any]:
     """The figures of a scored file, with design.md's JSON keys."""
     return {
         **classification_summary(scored.scores, scored.labels, scored.groups, model.labels),
-        "clip_ms": percentiles_ms(scored.clip_ms),
+        "clip_ms": percentiles_ms(scored.clip_s),
         "bytes": model.bytes,
         "skipped": [{"path": path, "error": error} for path, error in scored.skipped],
         "damaged": [{"path": path, "error": error} for path, error in scored.damaged],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +14,9 @@ from torch import Tensor
 from ..errors import TrainingError, VidletError
 from ..video import read_many
 from .augment import mix, read_between, time_positions, transform_frames
+
+
+WORKERS = min(8, max(2, (os.cpu_count() or 2) // 2))  # threads that decode and augment
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class FeatureClips:
 
 
 class FrameClips:
-    """Clips as frames, read by two threads while the network works.
+    """Clips as frames, read and augmented by threads while the network works.
 
     Args:
         read: index -> frames uint8 (T, H, W, 3), from memory or decoded anew.
@@ -109,10 +113,14 @@ class FrameClips:
         """See Clips.batches. x is float (B, T, 3, H, W), 0..255."""
         clips: list[Tensor] = []
         chosen: list[int] = []
-        for index, frames in read_many(list(order), self.read):
-            if isinstance(frames, VidletError):
-                raise TrainingError(f"a clip became unreadable during training: {frames}")
-            clips.append(self._clip(frames, amounts, np.random.default_rng([*seed, index])))
+
+        def prepare(index: int) -> Tensor:
+            return self._clip(self.read(index), amounts, np.random.default_rng([*seed, index]))
+
+        for index, clip in read_many(list(order), prepare, workers=WORKERS, ahead=2 * size):
+            if isinstance(clip, VidletError):
+                raise TrainingError(f"a clip became unreadable during training: {clip}")
+            clips.append(clip)
             chosen.append(index)
             if len(chosen) == size:
                 yield self._batch(clips, chosen)

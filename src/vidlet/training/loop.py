@@ -41,7 +41,8 @@ class ClipNetwork(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, K) of padded clips: x (B, T, *feature_shape), or frames float (B, T, 3, H, W) 0..255."""
         if self.extractor is not None:
-            real = self.extractor.features((x[mask] - self.extractor.zero_point) * self.extractor.scale)
+            pictures = x[mask].contiguous(memory_format=torch.channels_last)
+            real = self.extractor.features((pictures - self.extractor.zero_point) * self.extractor.scale)
             features = real.new_zeros(*mask.shape, *real.shape[1:])
             features[mask] = real
             x = features
@@ -84,7 +85,7 @@ def fit(
         TrainingError: a loss that is not finite (says where), or a checkpoint that does not belong to this run.
     """
     check_amounts(config.augment)
-    network.to(device)
+    network.to(device, memory_format=torch.channels_last)
     optimizer = _optimizer(network, config)
     average = copy.deepcopy(network).eval() if config.average else None
     best: dict[str, Tensor] | None = None
@@ -106,7 +107,8 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * rate
             y = batch.y.to(device)
-            logits = network(batch.x.to(device), batch.mask.to(device))
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                logits = network(batch.x.to(device), batch.mask.to(device)).float()
             loss = _loss(logits, y, config, weights, multi_label)
             if not math.isfinite(loss.item()):
                 raise TrainingError(
