@@ -16,7 +16,9 @@ def test_every_built_in_recipe_is_valid_and_survives_writing(name, tmp_path):
 
 
 def test_an_override_changes_one_value_and_keeps_its_type():
-    recipe = load_recipe("mobilenetv2-grid-gru", dict([parse_override("training.epochs=3"), parse_override("training.lr=1")]))
+    recipe = load_recipe(
+        "mobilenetv2-grid-gru", dict([parse_override("training.epochs=3"), parse_override("training.lr=1")])
+    )
     assert recipe.training.epochs == 3
     assert recipe.training.lr == 1.0
     assert isinstance(recipe.training.lr, float)

@@ -27,6 +27,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+
 @dataclass(frozen=True)
 class Sampling:
     """Which frames of a clip the model sees.

@@ -9,6 +9,7 @@ import argparse
 import errno
 import importlib
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -104,6 +105,6 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and math.isnan(value):
         return None
     return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)

@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     from ..video import is_live
 
     if is_live(args.source):
-        return _live(args)
+        _live(args)
+        return None
     from ..jobs.predict import predict
 
     rows = []

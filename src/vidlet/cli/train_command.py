@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="short for --set training.seed=N")
     parser.add_argument("--epochs", type=int, metavar="N", help="short for --set training.epochs=N")
     parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to train (%(default)s)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="(%(default)s)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

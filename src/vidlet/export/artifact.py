@@ -1,4 +1,4 @@
-"""The artifact: extractor and head as one ONNX graph by the contract of docs/architecture.md, checked before it is written.
+"""The artifact: extractor and head as one ONNX graph by the contract of docs/clients.md, checked before it is written.
 
 ``frames`` and each ``state.s`` go in; ``scores`` and each ``next_state.s`` come out. N windows (rows of the state)
 share the frames: the extractor runs once, the head N times. A file that does not give the scores of the network it

@@ -115,9 +115,12 @@ class FeatureStore:
             }
         )
         part = self.folder / f"part-{len(self._tables):05d}-{rows[0][0].key[:8]}.arrow"
-        with atomic_path(part) as draft, arrow.OSFile(str(draft), "wb") as sink:
-            with arrow.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table)
+        with (
+            atomic_path(part) as draft,
+            arrow.OSFile(str(draft), "wb") as sink,
+            arrow.ipc.new_file(sink, table.schema) as writer,
+        ):
+            writer.write_table(table)
         self._open(part)
 
     def _open(self, part: Path) -> None:
@@ -126,7 +129,9 @@ class FeatureStore:
             table = arrow.ipc.open_file(arrow.memory_map(str(part))).read_all()
             keys = table.column("key").to_pylist()
         except (arrow.ArrowInvalid, KeyError, OSError) as error:
-            raise DataError(f"{part}: not a whole feature file ({error}); delete it to extract its clips again") from error
+            raise DataError(
+                f"{part}: not a whole feature file ({error}); delete it to extract its clips again"
+            ) from error
         columns = {name: table.column(name) for name in table.column_names}
         self._tables.append(columns)
         for row, key in enumerate(keys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..datasets import MOTION_PAIRS, ClipTable, read_table, render_motion
+from ..errors import DataError
 from ..files import write_text
-from ..recipe import Head, Recipe, Training, load_recipe
+from ..recipe import Head, Training, load_recipe
 from ..runtime import load, predict_timeline
 from ..video import iter_frames, probe, write_video
 from .predict import save_annotated
@@ -25,6 +27,8 @@ BASELINES = {
     "mean over time": Head("mean", {"units": 128}),
 }
 
+SETTINGS = "demo_settings.json"
+
 
 def demo(out: str | Path, clips: int = 480, epochs: int | None = None, seed: int = 0) -> dict[str, Any]:
     """Leave in ``out`` a folder of clips, a run with its report, two baselines and an annotated video.
@@ -34,11 +38,17 @@ def demo(out: str | Path, clips: int = 480, epochs: int | None = None, seed: int
     """
     started = time.monotonic()
     folder = Path(out)
+    settings = json.dumps({"clips": clips, "seed": seed})
     data = folder / "clips"
-    if not (data / "clips.csv").exists():
+    if _text(folder / SETTINGS) != settings:
+        if (folder / SETTINGS).exists():  # an earlier demo of ours, with other clips
+            shutil.rmtree(folder)
+        elif folder.exists() and any(folder.iterdir()):
+            raise DataError(f"{folder}: is not empty and not an earlier demo; choose another --out")
         say(f"render {clips} clips of the motion set into {data}")
         with bar("render") as move:
             render_motion(data, clips=clips, seed=seed, progress=move)
+        write_text(folder / SETTINGS, settings)
     table = read_table(data)
     recipe = load_recipe("tiny-grid-gru", {"training.seed": seed, **({"training.epochs": epochs} if epochs else {})})
     runs = {"grid GRU": train(data, recipe, folder, resume=True, command=f"vidlet demo --clips {clips} --seed {seed}")}
@@ -61,6 +71,10 @@ def demo(out: str | Path, clips: int = 480, epochs: int | None = None, seed: int
     say(f"{folder}: everything made and measured in {metrics['seconds']:.0f} s")
     files = {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file() and p.name != "checkpoint.pt"}
     return {"out": str(folder), "files": files, "metrics": metrics}
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8") if path.is_file() else ""
 
 
 def _row(name: str, run: Mapping[str, Any], file: str) -> dict[str, Any]:

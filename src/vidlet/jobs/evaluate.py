@@ -78,9 +78,7 @@ def score_clips(model: Model, table: ClipTable, strict: bool = False, workers: i
                 damaged.append((str(clip.path), damage))
     if not kept:
         raise DataError(f"{table.root}: none of {len(table)} clips could be read; first: {skipped[0][1]}")
-    return Scored(
-        tuple(kept), np.stack(scores), np.array(labels), np.array(times), tuple(skipped), tuple(damaged)
-    )
+    return Scored(tuple(kept), np.stack(scores), np.array(labels), np.array(times), tuple(skipped), tuple(damaged))
 
 
 def summarize(scored: Scored, model: Model) -> dict[str, Any]:

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from ..compress.tflite import extractor_graph
 from ..errors import DataError
-from ..export.onnx_graph import to_onnx_graph
 from ..features import extract as extract_features
 from ..files import cache_folder
 from ..models import build_extractor
@@ -31,13 +29,11 @@ def extract(
     plan = load_recipe(recipe, overrides)
     table = labelled_clips(data, strict=strict)
     extractor = build_extractor(plan.extractor)
-    examples = {"frames": torch.zeros(3, *extractor.input_size, 3, dtype=torch.uint8)}
-    graph = to_onnx_graph(extractor, examples, ["features"], {"frames": {0: "T"}})
-    data_ = graph.SerializeToString(deterministic=True)
+    graph = extractor_graph(extractor).SerializeToString(deterministic=True)
     with bar("features") as move:
         found = extract_features(
             table,
-            data_,
+            graph,
             plan.sampling,
             extractor.input_size,
             Path(out) if out else cache_folder("features"),
@@ -54,7 +50,7 @@ def extract(
             "clips": len(table),
             "computed": found.computed,
             "shape": list(found.store.shape),
-            "extractor_sha256": hashlib.sha256(data_).hexdigest(),
+            "extractor_sha256": hashlib.sha256(graph).hexdigest(),
         },
         "skipped": [{"path": path, "error": error} for path, error in (*table.skipped, *found.failures)],
         "damaged": [{"path": path, "error": error} for path, error in found.damaged],

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from ..compress import find_step
+from ..compress.tflite import extractor_graph
 from ..datasets import Clip, ClipTable, check_trainable
 from ..errors import DataError, TrainingError, VidletError
 from ..export import ArtifactNetwork, artifact_graph, artifact_metadata, torch_reference, write_artifact
-from ..export.onnx_graph import to_onnx_graph
 from ..features import extract
 from ..files import atomic_path, cache_folder, write_text
 from ..metrics import fit_temperature, paired_bootstrap
@@ -25,7 +25,7 @@ from ..models import FrameExtractor, build_extractor, build_head
 from ..models.heads import Head
 from ..recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
 from ..runtime import graph_sha256, load, read_metadata, write_metadata
-from ..training import ClipNetwork, Clips, FeatureClips, FrameClips, Progress, fit, keep_memory, predict_logits
+from ..training import ClipNetwork, Clips, FeatureClips, FrameClips, fit, keep_memory, predict_logits
 from ..video import read_clip, read_many
 from .clips import labelled_clips, scored_split
 from .evaluate import Scored, score_clips, summarize
@@ -150,13 +150,9 @@ def targets_of(clips: Sequence[Clip], labels: Sequence[str]) -> np.ndarray:
     return targets
 
 
-def _prepare_features(
-    plan: Recipe, table: ClipTable, extractor: FrameExtractor, head: Head, strict: bool
-) -> Prepared:
+def _prepare_features(plan: Recipe, table: ClipTable, extractor: FrameExtractor, head: Head, strict: bool) -> Prepared:
     """Features of all training and validation clips, from the store or through the runtime."""
-    graph = to_onnx_graph(
-        extractor, {"frames": torch.zeros(3, *extractor.input_size, 3, dtype=torch.uint8)}, ["features"], {"frames": {0: "T"}}
-    )
+    graph = extractor_graph(extractor)
     wanted = table.with_clips(clip for clip in table if clip.split in ("train", "val"))
     with bar("features") as move:
         found = extract(

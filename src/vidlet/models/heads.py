@@ -314,12 +314,12 @@ def _keras_dense(inputs: int, outputs: int) -> nn.Linear:
 def _keras_recurrent_(rnn: nn.GRU | nn.LSTM, gates: int) -> None:
     """Keras' initialization: Glorot uniform input weights, orthogonal recurrent ones, zero biases, forget bias 1."""
     hidden = rnn.hidden_size
-    for gate in range(gates):
-        rows = slice(gate * hidden, (gate + 1) * hidden)
-        nn.init.orthogonal_(rnn.weight_hh_l0.data[rows])
+    parameters = dict(rnn.named_parameters())
     bound = (6 / (rnn.input_size + gates * hidden)) ** 0.5  # Keras: fan_out spans all gates
-    nn.init.uniform_(rnn.weight_ih_l0, -bound, bound)
-    nn.init.zeros_(rnn.bias_ih_l0)
-    nn.init.zeros_(rnn.bias_hh_l0)
-    if gates == 4:  # torch order i, f, g, o
-        nn.init.ones_(rnn.bias_ih_l0.data[hidden : 2 * hidden])
+    nn.init.uniform_(parameters["weight_ih_l0"], -bound, bound)
+    for rows in parameters["weight_hh_l0"].data.chunk(gates):
+        nn.init.orthogonal_(rows)
+    nn.init.zeros_(parameters["bias_ih_l0"])
+    nn.init.zeros_(parameters["bias_hh_l0"])
+    if gates == 4:  # torch's order: i, f, g, o
+        nn.init.ones_(parameters["bias_ih_l0"].data[hidden : 2 * hidden])

@@ -4,4 +4,14 @@ from .batches import Batch, Clips, FeatureClips, FrameClips
 from .loop import ClipNetwork, Progress, fit, predict_logits
 from .memory import keep_memory
 
-__all__ = ["Batch", "ClipNetwork", "Clips", "FeatureClips", "FrameClips", "Progress", "fit", "keep_memory", "predict_logits"]
+__all__ = [
+    "Batch",
+    "ClipNetwork",
+    "Clips",
+    "FeatureClips",
+    "FrameClips",
+    "Progress",
+    "fit",
+    "keep_memory",
+    "predict_logits",
+]

@@ -15,7 +15,6 @@ from ..errors import TrainingError, VidletError
 from ..video import read_many
 from .augment import mix, read_between, time_positions, transform_frames
 
-
 WORKERS = min(8, max(2, (os.cpu_count() or 2) // 2))  # threads that decode and augment
 
 

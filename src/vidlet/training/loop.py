@@ -85,7 +85,9 @@ def fit(
         TrainingError: a loss that is not finite (says where), or a checkpoint that does not belong to this run.
     """
     check_amounts(config.augment)
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device)
+    if network.extractor is not None:
+        network.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(network, config)
     average = copy.deepcopy(network).eval() if config.average else None
     best: dict[str, Tensor] | None = None
@@ -102,7 +104,9 @@ def fit(
         order = np.random.default_rng([config.seed, epoch]).permutation(len(train))
         network.train()
         total, hits = 0.0, 0.0
-        for index, batch in enumerate(train.batches(config.batch, order.tolist(), config.augment, [config.seed, epoch])):
+        for index, batch in enumerate(
+            train.batches(config.batch, order.tolist(), config.augment, [config.seed, epoch])
+        ):
             rate = _rate(config, progress.updates, steps)
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * rate
