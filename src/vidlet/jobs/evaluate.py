@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ class Scored:
     clip_s: np.ndarray
     skipped: tuple[tuple[str, str], ...]
     damaged: tuple[tuple[str, str], ...]
+    names: tuple[str, ...]  # of the K classes
 
     @property
     def correct(self) -> np.ndarray:
@@ -78,7 +82,9 @@ def score_clips(model: Model, table: ClipTable, strict: bool = False, workers: i
                 damaged.append((str(clip.path), damage))
     if not kept:
         raise DataError(f"{table.root}: none of {len(table)} clips could be read; first: {skipped[0][1]}")
-    return Scored(tuple(kept), np.stack(scores), np.array(labels), np.array(times), tuple(skipped), tuple(damaged))
+    return Scored(
+        tuple(kept), np.stack(scores), np.array(labels), np.array(times), tuple(skipped), tuple(damaged), model.labels
+    )
 
 
 def summarize(scored: Scored, model: Model) -> dict[str, Any]:
@@ -90,6 +96,18 @@ def summarize(scored: Scored, model: Model) -> dict[str, Any]:
         "skipped": [{"path": path, "error": error} for path, error in scored.skipped],
         "damaged": [{"path": path, "error": error} for path, error in scored.damaged],
     }
+
+
+def predictions_csv(scored: Mapping[str, Scored]) -> str:
+    """What each file said of each clip, as CSV text: file, path, group, label, predicted, score."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "path", "group", "label", "predicted", "score"])
+    for name, found in scored.items():
+        for clip, row in zip(found.clips, found.scores, strict=True):
+            guess = int(row.argmax())
+            writer.writerow([name, clip.path, clip.group, clip.label, found.names[guess], f"{row[guess]:.4f}"])
+    return text.getvalue()
 
 
 def evaluate(

@@ -28,7 +28,7 @@ from ..runtime import graph_sha256, load, read_metadata, write_metadata
 from ..training import ClipNetwork, Clips, FeatureClips, FrameClips, fit, keep_memory, predict_logits
 from ..video import read_clip, read_many
 from .clips import labelled_clips, scored_split
-from .evaluate import Scored, score_clips, summarize
+from .evaluate import Scored, predictions_csv, score_clips, summarize
 from .progress import bar, megabytes, say
 from .report import report_run
 
@@ -306,6 +306,7 @@ def _score_files(
         scored[name] = score_clips(model, clips, strict)
         metrics["files"][name] = summarize(scored[name], model)
     first = scored[names[0]]
+    write_text(folder / "predictions.csv", predictions_csv(scored))
     for name in names[1:]:
         difference = paired_bootstrap(scored[name].correct, first.correct, first.groups)
         metrics["files"][name]["difference"] = {**difference._asdict(), "against": names[0]}
