@@ -335,7 +335,7 @@ def test_a_damaged_spot_ends_a_clip_and_is_skipped_by_a_stream(videos, tmp_path)
     assert clip.damage.startswith(f"{len(clip.frames)} of 600 declared frames decoded, then: ")
     uniform = read_clip(path, Sampling("uniform", frames=40), SIZE)
     assert numbers(uniform) == uniform_indices(len(clip.frames), 40).tolist()
-    chunks = list(stream_clip(path, Sampling("rate", hz=25.0), SIZE))
+    chunks = list(stream_clip(path, Sampling("rate", hz=25.0), SIZE, resume=True))
     seen = [number for chunk in chunks for number in numbers(chunk)]
     assert len(seen) == 600
     assert seen[225:] == list(range(225, 600))

@@ -8,7 +8,7 @@ import pytest
 from shared_data import ROOT, shared
 from vidlet.errors import DataError
 from vidlet.recipe import Sampling
-from vidlet.video import iter_frames, probe, read_clip
+from vidlet.video import iter_frames, probe, read_clip, stream_clip
 
 MANIFEST = ROOT / "data" / "hostile" / "manifest.csv"
 ROWS = list(csv.DictReader(MANIFEST.read_text().splitlines())) if MANIFEST.exists() else []
@@ -64,3 +64,18 @@ def test_samples_of_other_tools_are_read_whole(name):
     assert len(times_s) == info.frames
     assert (np.diff(times_s) > 0).all()
     assert read_clip(path, Sampling("uniform", frames=8), (32, 32)).damage == ""
+
+
+@pytest.mark.parametrize("name", ["decord/corrupted.mp4", "derived/bitrot_middle.mp4"])
+@pytest.mark.parametrize("sampling", [Sampling("rate", hz=8.0), Sampling("uniform", frames=12)], ids=lambda s: s.rule)
+def test_chunks_of_a_damaged_clip_are_the_clip_with_its_damage_told_at_the_end(name, sampling):
+    path = shared("data", "hostile", *name.split("/"))
+    whole = read_clip(path, sampling, (24, 24))
+    assert whole.damage
+    frames = len(whole.frames)
+    for chunk in (4, frames, max(1, frames // 2), frames + 1):  # the damage lies within a chunk, or behind a full one
+        chunks = list(stream_clip(path, sampling, (24, 24), chunk=chunk))
+        np.testing.assert_array_equal(np.concatenate([part.frames for part in chunks]), whole.frames)
+        np.testing.assert_array_equal(np.concatenate([part.times_s for part in chunks]), whole.times_s)
+        assert all(len(part.frames) <= chunk for part in chunks)
+        assert chunks[-1].damage == whole.damage

@@ -22,6 +22,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with draft.open("rb") as handle:
             os.fsync(handle.fileno())
         draft.replace(final)
+    except OSError as error:  # a full disk names no file, and the draft's name would say nothing
+        if error.filename is None or str(error.filename) == str(draft):
+            error.filename = str(final)
+        raise
     finally:
         draft.unlink(missing_ok=True)
 

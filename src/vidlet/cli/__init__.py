@@ -13,7 +13,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import VidletError
 
@@ -45,23 +45,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except VidletError as error:
-        return _say(f"{type(error).__name__}: {error}", 2, args.json)
+        return _say(f"{type(error).__name__}: {error}", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno in _USERS_DISK:
-            return _say(f"DataError: {error.filename or args.command}: {os.strerror(error.errno or 0)}", 2, args.json)
+            return _say(f"DataError: {error.filename or args.command}: {os.strerror(error.errno or 0)}", 2)
         raise
     except KeyboardInterrupt:
-        return _say(f"interrupted; what was finished is kept{_how_to_go_on(args)}", 130, args.json)
+        return _say(f"interrupted; what was finished is kept{_how_to_go_on(args)}", 130)
 
 
 _USERS_DISK = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _OneLineParser(
         prog="vidlet",
         description="Compact video classifiers: train from a folder of clips, compress, ship one file.",
         epilog="example: vidlet train clips/ --out runs/a && vidlet predict runs/a/model.int8.onnx clip.mp4",
@@ -82,13 +82,20 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     return parser
 
 
+class _OneLineParser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong; its commands' parsers are of the same class."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
 def _version() -> str:
     from importlib.metadata import version
 
     return f"vidlet {version('vidlet')}"
 
 
-def _say(line: str, status: int, as_json: bool) -> int:
+def _say(line: str, status: int) -> int:
     print(" ".join(line.split()), file=sys.stderr)
     return status
 
@@ -98,13 +105,13 @@ def _how_to_go_on(args: argparse.Namespace) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy numbers and paths as JSON has them."""
+    """NumPy numbers and paths as JSON has them; what is no number there is null."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
-    if isinstance(value, float) and math.isnan(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)

@@ -40,9 +40,10 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
         if args.json:
             print(json.dumps(found), flush=True)
         elif "error" in found:
-            print(f"{found['source']}: {found['error']}")
+            print(found["error"])  # it begins with the source
         else:
-            print(f"{found['source']}: {found['label']} {found['score']:.3f}")
+            below = "" if found["segments"] else "  (below threshold)"
+            print(f"{found['source']}: {found['label']} {found['score']:.3f}{below}")
             for s in found["segments"]:
                 print(f"  {s['start_s']:8.2f} - {s['end_s']:8.2f} s  {s['label']}  {s['score']:.3f}")
         failed += "error" in found

@@ -21,7 +21,7 @@ from ..recipe import Sampling
 from ..video import RESIZE, SampledClip, read_clip, read_many
 from .store import ClipFeatures, FeatureStore, clip_key
 
-BATCH_FRAMES = 32  # frames of one call of the extractor
+BATCH_FRAMES = 8  # frames of one call of the extractor: more of them do not fit the caches, and cost memory
 PART_SECONDS = 5.0
 PART_CLIPS = 512
 

@@ -16,8 +16,13 @@ def labelled_clips(data: str | Path, fold: str | None = None, strict: bool = Fal
     Args:
         fold: "I/K" for fold I (from 0) of a K-fold by group; None: the table's own splits, or ours where it has none.
         strict: a clip that cannot be found is an error, not a note.
+
+    Raises:
+        DataError: nothing usable is there, or the data are stored features.
     """
     table = read_table(data, strict=strict)
+    if table.features is not None:
+        raise DataError(f"{table.features}: stored features, no videos; this command takes clips")
     if fold is None:
         return with_splits(table, seed=SPLIT_SEED)
     index, folds = _parse_fold(fold)

@@ -15,7 +15,7 @@ import numpy as np
 from ..datasets import MOTION_PAIRS, ClipTable, read_table, render_motion
 from ..errors import DataError
 from ..files import write_text
-from ..recipe import Head, Training, load_recipe
+from ..recipe import Head, Training, load_recipe, recipe_to_dict
 from ..runtime import load, predict_timeline
 from ..video import iter_frames, probe, write_video
 from .predict import save_annotated
@@ -38,10 +38,11 @@ def demo(out: str | Path, clips: int = 480, epochs: int | None = None, seed: int
     """
     started = time.monotonic()
     folder = Path(out)
-    settings = json.dumps({"clips": clips, "seed": seed})
+    recipe = load_recipe("tiny-grid-gru", {"training.seed": seed, **({"training.epochs": epochs} if epochs else {})})
+    settings = json.dumps({"clips": clips, "seed": seed, "recipe": recipe_to_dict(recipe)})
     data = folder / "clips"
     if _text(folder / SETTINGS) != settings:
-        if (folder / SETTINGS).exists():  # an earlier demo of ours, with other clips
+        if (folder / SETTINGS).exists():  # an earlier demo of ours, with other clips or another recipe
             shutil.rmtree(folder)
         elif folder.exists() and any(folder.iterdir()):
             raise DataError(f"{folder}: is not empty and not an earlier demo; choose another --out")
@@ -50,7 +51,6 @@ def demo(out: str | Path, clips: int = 480, epochs: int | None = None, seed: int
             render_motion(data, clips=clips, seed=seed, progress=move)
         write_text(folder / SETTINGS, settings)
     table = read_table(data)
-    recipe = load_recipe("tiny-grid-gru", {"training.seed": seed, **({"training.epochs": epochs} if epochs else {})})
     runs = {"grid GRU": train(data, recipe, folder, resume=True, command=f"vidlet demo --clips {clips} --seed {seed}")}
     frozen = Training(mode="frozen", epochs=40, batch=32, lr=2e-3, seed=seed, average=0.98)
     for name, head in BASELINES.items():

@@ -45,7 +45,7 @@ def extract(
     folder = found.store.folder
     return {
         "out": str(folder),
-        "files": {p.name: p.stat().st_size for p in sorted(folder.iterdir())},
+        "files": {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if not p.name.startswith(".")},
         "metrics": {
             "clips": len(table),
             "computed": found.computed,

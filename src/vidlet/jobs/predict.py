@@ -43,8 +43,7 @@ def predict(
             yield {"source": str(path), "error": str(error)}
             continue
         if save is not None:
-            target = Path(save) if len(sources) == 1 else Path(save) / f"{path.stem}.mp4"
-            save_annotated(path, timeline, target)
+            save_annotated(path, timeline, _target(path, sources, source, Path(save)))
         yield as_result(path, timeline)
 
 
@@ -78,6 +77,18 @@ def find_sources(source: str | Path) -> list[Path]:
     if any(p.suffix.lower() in (".jpg", ".jpeg", ".png") for p in path.iterdir()):
         return [path]
     raise DataError(f"{source}: no video files and no frames (jpg, png) in this folder")
+
+
+def _target(path: Path, sources: list[Path], root: str | Path, save: Path) -> Path:
+    """Where a source's annotated video goes: ``save``, or for several sources the same place below it.
+
+    Raises:
+        DataError: it would overwrite a source.
+    """
+    target = save if len(sources) == 1 else (save / path.relative_to(root)).with_suffix(".mp4")
+    if target.resolve() in {source.resolve() for source in sources}:
+        raise DataError(f"{target}: is a source; choose another --save")
+    return target
 
 
 def save_annotated(path: Path, timeline: Timeline, target: Path) -> None:

@@ -19,13 +19,13 @@ from ..datasets import Clip, ClipTable, check_trainable
 from ..errors import DataError, TrainingError, VidletError
 from ..export import ArtifactNetwork, artifact_graph, artifact_metadata, torch_reference, write_artifact
 from ..features import extract
-from ..files import atomic_path, cache_folder, write_text
+from ..files import cache_folder, write_text
 from ..metrics import fit_temperature, paired_bootstrap
 from ..models import FrameExtractor, build_extractor, build_head
 from ..models.heads import Head
 from ..recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
 from ..runtime import graph_sha256, load, read_metadata, write_metadata
-from ..training import ClipNetwork, Clips, FeatureClips, FrameClips, fit, keep_memory, predict_logits
+from ..training import ClipNetwork, Clips, FeatureClips, FrameClips, fit, keep_memory, predict_logits, save_tensors
 from ..video import read_clip, read_many
 from .clips import labelled_clips, scored_split
 from .evaluate import Scored, predictions_csv, score_clips, summarize
@@ -73,13 +73,13 @@ def train(
     folder = Path(out or Path("runs") / plan.name)
     identity = hashlib.sha256(json.dumps([recipe_to_dict(plan), table.sha256()]).encode()).hexdigest()
     _check_folder(folder, resume)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_recipe(plan, folder / "recipe.toml")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
     torch.manual_seed(plan.training.seed)
     extractor = build_extractor(plan.extractor)
     head = build_head(plan.head, extractor.feature_shape, len(table.labels))
+    if not (resume and (folder / "checkpoint.pt").exists()):  # else it stands there, or the run is another and refused
+        save_recipe(plan, folder / "recipe.toml")
     prepare = _prepare_features if plan.training.mode == "frozen" else _prepare_frames
     prepared = prepare(plan, table, extractor, head, strict)
     with bar("train", "epoch") as move:
@@ -240,8 +240,7 @@ KEEP_BYTES = 6_000_000_000  # of decoded frames that fine-tuning holds in memory
 
 def _save_extractor(extractor: FrameExtractor, path: Path) -> None:
     """The trained backbone's state dict, for ``extractor.weights`` of another recipe."""
-    with atomic_path(path) as draft:
-        torch.save(extractor.backbone.state_dict(), draft)
+    save_tensors(extractor.backbone.state_dict(), path)
 
 
 def _refuse(failures: Sequence[tuple[str, str]], strict: bool) -> None:

@@ -30,10 +30,11 @@ def is_live(source: Source) -> bool:
 def sampled_frames(source: Source, hz: float, size: tuple[int, int]) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """Yield (time_s, frame uint8 (H, W, 3)) at ``hz`` from a file, a folder of frames, a camera or a stream.
 
-    A live source gives its newest frame whenever a tick has passed; what came between is dropped.
+    A damaged file is read on behind the damage. A live source gives its newest frame whenever a tick has passed; what
+    came between is dropped.
     """
     if not is_live(source):
-        for chunk in ahead(video.stream_clip(str(source), Sampling("rate", hz=hz), size, chunk=CHUNK)):
+        for chunk in ahead(video.stream_clip(str(source), Sampling("rate", hz=hz), size, chunk=CHUNK, resume=True)):
             yield from zip(chunk.times_s.tolist(), chunk.frames, strict=True)
         return
     opened = source if isinstance(source, video.LiveSource) else video.LiveSource(str(source))

@@ -1,7 +1,7 @@
 """Training: batches of clips, augmentation, and the one loop."""
 
 from .batches import Batch, Clips, FeatureClips, FrameClips
-from .loop import ClipNetwork, Progress, fit, predict_logits
+from .loop import ClipNetwork, Progress, fit, predict_logits, save_tensors
 from .memory import keep_memory
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "fit",
     "keep_memory",
     "predict_logits",
+    "save_tensors",
 ]

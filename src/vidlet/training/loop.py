@@ -10,6 +10,7 @@ import copy
 import csv
 import io
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import TrainingError
-from ..files import atomic_path, write_text
+from ..files import write_bytes, write_text
 from ..models.extractor import FrameExtractor
 from ..models.heads import Head
 from ..recipe import Training
@@ -255,18 +256,22 @@ def _save(
     average: nn.Module | None,
     best: dict[str, Tensor] | None,
 ) -> None:
-    with atomic_path(path) as draft:
-        torch.save(
-            {
-                "identity": identity,
-                "progress": vars(progress),
-                "network": network.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average.state_dict() if average is not None else None,
-                "best": best,
-            },
-            draft,
-        )
+    saved = {
+        "identity": identity,
+        "progress": vars(progress),
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "average": average.state_dict() if average is not None else None,
+        "best": best,
+    }
+    save_tensors(saved, path)
+
+
+def save_tensors(tensors: Any, path: Path) -> None:
+    """``torch.save`` as a whole file or none; a full disk is an OSError, which torch itself does not tell."""
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def _load(
@@ -274,9 +279,10 @@ def _load(
 ) -> tuple[Progress, dict[str, Tensor] | None]:
     try:
         saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise TrainingError(f"{path}: not a whole checkpoint ({error}); train again without --resume") from error
-    if saved["identity"] != identity:
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(f"{path}: not a whole checkpoint ({reason}); train again without --resume") from error
+    if not isinstance(saved, dict) or saved.get("identity") != identity:
         raise TrainingError(f"{path}: was made with another recipe or other data; train into another --out folder")
     network.load_state_dict(saved["network"])
     optimizer.load_state_dict(saved["optimizer"])

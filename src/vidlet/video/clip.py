@@ -128,11 +128,13 @@ def stream_clip(
     end_s: float | None = None,
     hz: float | None = None,
     fps: float | None = None,
+    resume: bool = False,
 ) -> Iterator[SampledClip]:
     """Yield the frames of ``read_clip`` in chunks of at most ``chunk`` frames, in constant memory, whatever the length.
 
-    ``hz`` asks for rule "rate" at that rate, also of a model that was trained with "uniform". Rule "rate" goes on
-    behind damage (the last good frame stands meanwhile); ``damage`` tells what was met so far.
+    ``damage`` tells what was met so far; the last chunk's is the whole. ``hz`` asks for rule "rate" at that rate, also
+    of a model that was trained with "uniform". With ``resume`` rule "rate" goes on behind damage, where ``read_clip``
+    ends (the last good frame stands meanwhile): for videos that are too long to be given up at the first bad packet.
 
     Raises:
         DataError: no frame can be decoded, or the window makes no sense.
@@ -144,10 +146,13 @@ def stream_clip(
             yield SampledClip(clip.frames[part], clip.times_s[part], clip.damage)
         return
     start, end = _window(path, start_s, end_s)
-    with open_reader(path, fps, resume=True) as reader:
-        chosen = _at_rate(reader, hz or sampling.hz, start, end, 0.0)
-        while pairs := list(_pictures(itertools.islice(chosen, chunk), size)):
-            yield _stack(pairs, reader.damage)
+    with open_reader(path, fps, resume) as reader:
+        pictures = _pictures(_at_rate(reader, hz or sampling.hz, start, end, 0.0), size)
+        pairs = list(itertools.islice(pictures, chunk + 1))  # one more: the last chunk comes when the end was seen
+        while len(pairs) > chunk:
+            yield _stack(pairs[:chunk], reader.damage)
+            pairs = pairs[chunk:] + list(itertools.islice(pictures, chunk))
+        yield _stack(pairs, reader.damage)
 
 
 @contextlib.contextmanager
