@@ -144,7 +144,7 @@ def test_the_report_is_json_and_its_text_has_the_warnings_last(clips, capsys):
     args.json = False
     data_command.run(args)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{clips}: 6 clips, 2 classes, no groups (videos)"
+    assert lines[0] == f"{clips}: 6 clips, 2 classes, no groups"
     assert [line for line in lines if line.startswith("skipped: run/a.mp4: ")]
     assert lines[-1].startswith("warning: ")
     assert all(line == line.rstrip() for line in lines)

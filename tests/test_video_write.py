@@ -8,7 +8,7 @@ import pytest
 
 from test_video_render import gop, number_of, picture, render
 from vidlet.errors import DataError
-from vidlet.video import LiveSource, VideoWriter, annotate, is_live, iter_frames, probe, read_many, write_video
+from vidlet.video import LiveSource, VideoWriter, annotate, enlarge, is_live, iter_frames, probe, read_many, write_video
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -73,6 +73,15 @@ def test_annotation_draws_on_a_copy_where_it_should(size):
 def test_annotation_of_nothing_changes_nothing():
     rgb = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     np.testing.assert_array_equal(annotate(rgb, ""), rgb)
+
+
+@pytest.mark.parametrize(("size", "times"), [((96, 96), 4), ((240, 320), 2), ((320, 200), 2), ((720, 1280), 1)])
+def test_a_small_picture_is_enlarged_until_text_on_it_can_be_read(size, times):
+    rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    large = enlarge(rgb)
+    assert large.shape == (size[0] * times, size[1] * times, 3)
+    np.testing.assert_array_equal(large[::times, ::times], rgb)
+    np.testing.assert_array_equal(large[times - 1 :: times, times - 1 :: times], rgb)
 
 
 def test_a_file_played_live_drops_what_nobody_reads(tmp_path):

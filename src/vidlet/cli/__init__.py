@@ -19,14 +19,14 @@ from ..errors import VidletError
 
 COMMANDS = {
     "demo": ("demo_command", "the whole story on the built-in data, no download"),
-    "data": ("data_command", "what was understood of a folder of clips, and what is wrong with it"),
-    "train": ("train_command", "train a compact classifier: one file, int8 beside it, a report"),
+    "data": ("data_command", "what was understood of labelled clips, and what is wrong with them"),
+    "train": ("train_command", "train a classifier from labelled clips: one file, its int8 twin, a report"),
     "evaluate": ("evaluate_command", "accuracy of a model file on labelled clips"),
     "predict": ("predict_command", "label a video, a folder or a camera: a timeline of segments"),
-    "export": ("export_command", "a run as ONNX again, or a .tflite extractor as ONNX"),
+    "export": ("export_command", "a trained model checked and written again, or a .tflite network as ONNX"),
     "benchmark": ("benchmark_command", "latency, frames/s, peak memory and bytes of a model file"),
     "inspect": ("inspect_command", "what is inside a model file, tensor by tensor, byte by byte"),
-    "extract": ("extract_command", "features of all clips, once, restartable"),
+    "extract": ("extract_command", "compute what train needs of each clip, once; go on where it was stopped"),
 }
 
 
@@ -64,9 +64,11 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     parser = _OneLineParser(
         prog="vidlet",
         description="Compact video classifiers: train from a folder of clips, compress, ship one file.",
-        epilog="example: vidlet train clips/ --out runs/a && vidlet predict runs/a/model.int8.onnx clip.mp4",
+        epilog="examples:\n  vidlet train clips/ --out runs/a\n  vidlet predict runs/a/model.int8.onnx clip.mp4\n\n"
+        "vidlet COMMAND --help says what a command takes.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("-V", "--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     wanted = next((w for w in words if not w.startswith("-")), None)
     for name, (module, summary) in COMMANDS.items():

@@ -31,10 +31,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         write_text(args.save, json.dumps(found, indent=1))
     if not args.json:
         print(
-            f"frame {found['frame_ms']['p50']:.2f} ms p50, {found['frame_ms']['p95']:.2f} ms p95   "
-            f"clip {found['clip_ms']['p50']:.1f} ms p50, {found['clip_ms']['p95']:.1f} ms p95   "
-            f"{found['fps']:.0f} frames/s\n"
-            f"{found['bytes']:,} bytes   peak memory {found['peak_rss_bytes'] / 1e6:.0f} MB   "
-            f"{found['threads']} thread(s), {found['provider']}"
+            f"a frame {found['frame_ms']['p50']:.2f} ms (p95 {found['frame_ms']['p95']:.2f}), "
+            f"{found['fps']:.0f} frames/s one by one\n"
+            f"a clip of {found['clip_frames']} frames {found['clip_ms']['p50']:.1f} ms "
+            f"(p95 {found['clip_ms']['p95']:.1f}), decoding not included\n"
+            f"{found['bytes']:,} bytes, peak memory {found['peak_rss_bytes'] / 1e6:.0f} MB, "
+            f"{found['threads']} thread{'s' * (found['threads'] != 1)}, {found['provider']}"
         )
     return found

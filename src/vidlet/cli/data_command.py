@@ -17,7 +17,7 @@ SHOWN = 10  # unusable clips that are listed one by one
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet data`."""
-    parser.add_argument("data", metavar="DATA", help="folder with clips.csv, folder per class, or a .csv file")
+    parser.add_argument("data", metavar="DATA", help="a folder per class, a folder with clips.csv, or a .csv")
     options.add_strict(parser)
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that open clips (%(default)s)")
 
@@ -45,7 +45,7 @@ def report_text(report: DataReport) -> str:
     unusable = [f"skipped: {path}: {why}" for path, why in (*report.skipped, *report.broken)]
     groups = f"{report.groups} groups" if report.groups else "no groups"
     parts = [
-        f"{report.root}: {report.clips} clips, {len(report.classes)} classes, {groups} ({report.kind})",
+        f"{report.root}: {report.clips} {_clips_of(report.kind)}, {len(report.classes)} classes, {groups}",
         text_table([row[: len(names) + 1] for row in rows], ["class", *names], "l" + "r" * len(names)),
         "\n".join(_properties(report)),
         *(f"note: {note}" for note in report.notes),
@@ -55,6 +55,10 @@ def report_text(report: DataReport) -> str:
         "" if report.warnings else "nothing wrong was found",
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _clips_of(kind: str) -> str:
+    return "clips" if kind == "videos" else "clips of stored features"
 
 
 def _properties(report: DataReport) -> list[str]:

@@ -11,16 +11,18 @@ EXAMPLE = "example: vidlet demo --out runs/demo"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet demo`."""
     parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="where everything goes (%(default)s)")
-    parser.add_argument("--clips", type=int, default=480, metavar="N", help="clips to render (%(default)s)")
-    parser.add_argument("--epochs", type=int, metavar="N", help="epochs of the main model (the recipe's)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the clips and of the training")
+    parser.add_argument("--clips", type=int, default=480, metavar="N", help="how many clips to draw (%(default)s)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="epochs of the main model (as its recipe says)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the clips and of the training (%(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Render, train, compress, score; print one table."""
     from .train_command import need_train_extra
 
-    need_train_extra()
+    need_train_extra("demo")
     from ..jobs.demo import demo
     from ..reports import text_table
 
@@ -37,9 +39,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             ]
             for row in found["metrics"]["table"]
         ]
-        print(text_table(rows, ["model", "accuracy", "95 %", "within pairs", "bytes", "ms a clip"], "lrrrrr"))
         print(
-            "\nWithin a pair the two classes are each other reversed in time: without order, 0.5 is chance."
-            f"\nreport: {found['out']}/report.html   annotated video: {found['out']}/annotated.mp4"
+            text_table(rows, ["model", "accuracy", "95 % interval", "right direction", "bytes", "ms a clip"], "lrrrrr")
+        )
+        print(
+            "\nThe eight classes are four pairs; in a pair, each class is the other played backwards."
+            "\nRight direction: of the clips put into the right pair, the fraction with the right one of the two."
+            "\nA model that is blind to the order of frames can only guess it: 0.5."
+            f"\n\nreport           {found['out']}/report.html"
+            f"\nannotated video  {found['out']}/annotated.mp4"
+            f"\ntry              vidlet predict {found['out']}/model.int8.onnx {found['out']}/sequence.mp4"
         )
     return found

@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet evaluate`."""
     parser.add_argument("model", metavar="MODEL", help="a model file (.onnx)")
     options.add_data(parser)
-    parser.add_argument("--split", choices=["train", "val", "test", "all"], help="clips to score (test, else val)")
+    parser.add_argument(
+        "--split", choices=["train", "val", "test", "all"], help="clips to score (test, or val where there is no test)"
+    )
     options.add_threads(parser)
     parser.add_argument("--out", metavar="FILE", help="write the JSON object to this file too")
 
@@ -34,10 +36,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if not args.json:
         low, high = found["accuracy_interval"]
         print(
-            f"accuracy {found['accuracy']:.3f} [{low:.3f}, {high:.3f}] (95 %, over groups)   "
+            f"accuracy {found['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}   "
             f"top-5 {found['top5']:.3f}   macro F1 {found['macro_f1']:.3f}   calibration error {found['ece']:.3f}\n"
-            f"{found['clips']} clips of split {found['split']}, {len(found['skipped'])} skipped   "
-            f"{found['bytes']:,} bytes   {found['clip_ms']['p50']:.0f} ms a clip (p50)\n"
+            f"{found['clips']} {found['split']} clips, {len(found['skipped'])} skipped   "
+            f"{found['bytes']:,} bytes   {found['clip_ms']['p50']:.0f} ms a clip, decoding included (median)\n"
         )
         rows = [
             [name, f"{c['precision']:.2f}", f"{c['recall']:.2f}", f"{c['f1']:.2f}", str(c["support"])]

@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Export, and say what was made."""
+    from .train_command import need_train_extra
+
+    need_train_extra("export")
     from ..jobs.export import export
     from ..jobs.progress import megabytes, say
 

@@ -12,15 +12,23 @@ EXAMPLE = "example: vidlet extract clips/ --recipe mobilenetv2-grid-gru"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet extract`."""
-    parser.add_argument("data", metavar="DATA", help="folder with clips.csv, folder per class, or a .csv file")
+    parser.add_argument("data", metavar="DATA", help="a folder per class, a folder with clips.csv, or a .csv")
     options.add_strict(parser)
     options.add_recipe(parser)
-    parser.add_argument("--storage", default="float16", choices=["float16", "float32", "uint8"], help="(%(default)s)")
-    parser.add_argument("--out", metavar="FOLDER", help="where feature stores lie (the cache that train reads)")
+    parser.add_argument(
+        "--storage",
+        default="float16",
+        choices=["float16", "float32", "uint8"],
+        help="how numbers are stored; train reads float16 (%(default)s)",
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="where features are kept (the cache that train reads)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Extract, and say where the features are."""
+    from .train_command import need_train_extra
+
+    need_train_extra("extract")
     from ..jobs.extract import extract
     from ..jobs.progress import megabytes, say
 

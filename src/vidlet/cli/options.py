@@ -11,7 +11,10 @@ from ..recipe import parse_override
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """--recipe and --set."""
     parser.add_argument(
-        "--recipe", default="mobilenetv2-grid-gru", metavar="NAME|FILE", help="built-in name or .toml (%(default)s)"
+        "--recipe",
+        default="mobilenetv2-grid-gru",
+        metavar="NAME|FILE",
+        help="a built-in recipe or a .toml file (%(default)s)",
     )
     parser.add_argument(
         "--set",
@@ -29,16 +32,22 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """DATA, --fold and --strict."""
-    parser.add_argument("data", metavar="DATA", help="folder with clips.csv, folder per class, or a .csv file")
-    parser.add_argument("--fold", metavar="I/K", help="fold I (from 0) of a K-fold by group, as in 0/5")
+    parser.add_argument("data", metavar="DATA", help="a folder per class, a folder with clips.csv, or a .csv")
+    parser.add_argument(
+        "--fold",
+        metavar="I/K",
+        help="test on part I (from 0) of K, groups kept whole, instead of DATA's splits; as in 0/5",
+    )
     add_strict(parser)
 
 
 def add_strict(parser: argparse.ArgumentParser) -> None:
     """--strict."""
-    parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
+    parser.add_argument(
+        "--strict", action="store_true", help="stop where a clip cannot be read, instead of skipping it"
+    )
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """--threads."""
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the runtime (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="processor threads to use (%(default)s)")

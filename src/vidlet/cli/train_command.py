@@ -16,11 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet train`."""
     options.add_data(parser)
     options.add_recipe(parser)
-    parser.add_argument("--out", metavar="FOLDER", help="the run folder (runs/RECIPE)")
+    parser.add_argument("--out", metavar="FOLDER", help="the run folder to make (runs/RECIPE)")
     parser.add_argument("--seed", type=int, metavar="N", help="short for --set training.seed=N")
     parser.add_argument("--epochs", type=int, metavar="N", help="short for --set training.epochs=N")
-    parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="(%(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch of --out")
+    parser.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to train (%(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -45,11 +47,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-def need_train_extra() -> None:
+def need_train_extra(command: str = "train") -> None:
     """Refuse, with the command that helps, where the training extra is not installed."""
     from importlib.util import find_spec
 
     from ..errors import DependencyError
 
     if missing := [name for name in ("torch", "onnx", "onnxscript", "pyarrow") if find_spec(name) is None]:
-        raise DependencyError(f"vidlet train needs {', '.join(missing)}: pip install 'vidlet[train]'")
+        raise DependencyError(f"vidlet {command} needs {', '.join(missing)}: pip install 'vidlet[train]'")

@@ -18,22 +18,24 @@ def inspect(model: str | Path) -> dict[str, Any]:
 def inspect_text(found: Mapping[str, Any], most: int = 15) -> str:
     """The figures of ``inspect`` for people: what it is, its parts, its largest tensors, its operators."""
     size, metadata = found["bytes"], found["metadata"]
-    sampling = ", ".join(f"{key} {value}" for key, value in metadata["sampling"].items())
     names = metadata["labels"] or metadata.get("box_labels", [])
     head = [
         f"{found['path']}: {size['total']:,} bytes = weights {size['weights']:,} + graph {size['graph']:,} "
         f"+ metadata {size['metadata']:,}; {found['parameters']:,} parameters",
         f"recipe {metadata['recipe'].get('name', '?')}; {len(names)} classes: {', '.join(names[:10])}"
         + (" ..." if len(names) > 10 else ""),
-        f"sampling: {sampling}",
+        f"sampling: {_sampling(metadata['sampling'])}",
         "inputs: " + "; ".join(_signature(v) for v in (*found["inputs"], *found["state"])),
         "outputs: " + "; ".join(_signature(v) for v in found["outputs"]),
     ]
     for item in metadata.get("evidence", [])[:4]:
-        head.append(f"measured: {item['what']} of {item.get('data', '?')} = {item['value']}")
+        head.append(f"measured on {item.get('data', '?')}: {item['what']}: {_rounded(item['value'])}")
     parts = [
         [p["part"], f"{p['tensors']}", f"{p['parameters']:,}", f"{p['bytes']:,}", f"{p['share']:.1%}"]
         for p in found["parts"]
+    ]
+    parts += [
+        [name, "-", "-", f"{size[name]:,}", f"{size[name] / size['total']:.1%}"] for name in ("graph", "metadata")
     ]
     tensors = [
         [t["name"], t["dtype"], " x ".join(map(str, t["shape"])) or "-", f"{t['bytes']:,}", f"{t['share']:.1%}"]
@@ -51,6 +53,19 @@ def inspect_text(found: Mapping[str, Any], most: int = 15) -> str:
             f"operators: {operators}",
         ]
     )
+
+
+def _sampling(sampling: Mapping[str, Any]) -> str:
+    rule = (
+        f"{sampling['hz']:g} frames a second" if sampling["rule"] == "rate" else f"{sampling['frames']} frames a clip"
+    )
+    return f"{rule}; half of the training clips are longer than {sampling['median_s']:.1f} s"
+
+
+def _rounded(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " to ".join(map(_rounded, value))
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _signature(value: Mapping[str, Any]) -> str:

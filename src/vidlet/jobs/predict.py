@@ -9,7 +9,7 @@ from typing import Any
 from ..datasets import VIDEO_SUFFIXES
 from ..errors import DataError, VidletError
 from ..runtime import Model, Timeline, load, predict_timeline
-from ..video import annotate, iter_frames, probe, write_video
+from ..video import annotate, enlarge, iter_frames, probe, write_video
 
 
 def predict(
@@ -92,13 +92,16 @@ def _target(path: Path, sources: list[Path], root: str | Path, save: Path) -> Pa
 
 
 def save_annotated(path: Path, timeline: Timeline, target: Path) -> None:
-    """Write the video again with the timeline's label, its score and bars of the best classes drawn on each frame."""
-    best = sorted(timeline.scores.items(), key=lambda item: -item[1])[:4]
+    """Write the video again, small ones enlarged, with the label and score of each moment drawn on it.
+
+    A video of at most one segment has bars of the best classes too; in a longer one they would belong to no moment.
+    """
+    best = sorted(timeline.scores.items(), key=lambda item: -item[1])[:4] if len(timeline.segments) <= 1 else []
 
     def drawn() -> Iterator[Any]:
         for frame in iter_frames(path):
             here = [s for s in timeline.segments if s.start_s <= frame.time_s < s.end_s]
             label, score = (here[-1].label, here[-1].score) if here else ("", 0.0)
-            yield annotate(frame.rgb(), label, score, best)
+            yield annotate(enlarge(frame.rgb()), label, score, best)
 
     write_video(target, drawn(), probe(path).fps or 25.0)

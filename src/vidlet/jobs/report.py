@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ def report_run(
     scored: Mapping[str, Scored],
     table: ClipTable,
     baselines: Sequence[FileRow] = (),
+    data: str = "",
 ) -> None:
     """Write ``report.html`` into a run folder.
 
@@ -35,6 +37,7 @@ def report_run(
         metrics: what metrics.json holds.
         scored: file name -> its scores on the evaluated clips; the first is the product.
         baselines: further rows of the table of files.
+        data: where the clip table came from, as the user gave it; "" is the table's folder.
     """
     names = list(scored)
     product = names[0]
@@ -60,7 +63,7 @@ def report_run(
             temperature=model.metadata.get("temperature"),
             mistakes=_mistakes(first, table),
             parts=[_part_row(part, inspect_artifact(folder / product)) for part in _parts(folder / product)],
-            commands=_commands(folder, names),
+            commands=_commands(folder, names[-1], first.clips[0].path, data or str(table.root), metrics.get("fold")),
             client=python_client(product, model.input_size),
             data=DataSummary(
                 {
@@ -139,14 +142,20 @@ def _part_row(part: Mapping[str, Any], found: Mapping[str, Any]) -> PartRow:
     return PartRow(part["part"], part["bytes"], part["tensors"], part["parameters"], storage)
 
 
-def _commands(folder: Path, names: Sequence[str]) -> list[Command]:
-    smallest = names[-1]
+def _commands(folder: Path, name: str, clip: Path, data: str, fold: str | None) -> list[Command]:
+    """Commands that work as they stand where the training was started."""
+    model = str(folder / name)
+    folds = ["--fold", fold] if fold else []
     return [
-        Command("Label a video", f"vidlet predict {folder / smallest} clip.mp4 --save annotated.mp4"),
-        Command("Score it on your clips", f"vidlet evaluate {folder / smallest} clips/"),
-        Command("Time it on this machine", f"vidlet benchmark {folder / smallest} --threads 1"),
-        Command("Look inside", f"vidlet inspect {folder / smallest}"),
+        Command("Label a video", _line("predict", model, str(clip), "--save", "annotated.mp4")),
+        Command("Score the file on the same clips again", _line("evaluate", model, data, *folds)),
+        Command("Time it on this machine", _line("benchmark", model)),
+        Command("Look inside", _line("inspect", model)),
     ]
+
+
+def _line(*words: str) -> str:
+    return shlex.join(["vidlet", *words])
 
 
 def _provenance(metadata: Mapping[str, Any], table: ClipTable) -> dict[str, str]:
@@ -157,7 +166,10 @@ def _provenance(metadata: Mapping[str, Any], table: ClipTable) -> dict[str, str]
         "command": str(evidence[0].get("command", "")),
         "clip table": f"sha256 {table.sha256()}",
         "graph": f"sha256 {evidence[0].get('graph_sha256', '')}",
-        **{f"weights: {key}": str(value) for key, value in metadata.get("provenance", {}).items()},
+        **{
+            key if key == "weights" else f"weights, {key}": str(value)
+            for key, value in metadata.get("provenance", {}).items()
+        },
         "Python": sys.version.split()[0],
         "ONNX Runtime": onnxruntime.__version__,
     }

@@ -128,7 +128,7 @@ def train(
     _write_evidence(folder, names, metrics, table, command or f"vidlet train {data}")
     metrics["bytes"] = {name: (folder / name).stat().st_size for name in names}
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1))
-    report_run(folder, metrics, progress.history, scored, table)
+    report_run(folder, metrics, progress.history, scored, table, data=str(data))
     _say_result(folder, metrics, names)
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != "checkpoint.pt")
     return {"out": str(folder), "files": {p.name: p.stat().st_size for p in files}, "metrics": metrics}

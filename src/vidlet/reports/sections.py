@@ -100,7 +100,11 @@ def run_it(report: Report) -> Section | None:
         boxes.append(code(report.client, "Python, with ONNX Runtime and NumPy alone"))
     if not boxes:
         return None
-    return Section("Run it", join(boxes), "Nothing is needed but the file: what it was trained with stays at home.")
+    return Section(
+        "Run it",
+        join(boxes),
+        "From the folder where the training was started. Elsewhere the .onnx file and pip install vidlet are enough.",
+    )
 
 
 def learning(report: Report) -> Section | None:

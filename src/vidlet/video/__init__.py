@@ -1,7 +1,7 @@
 """Video in and out: decode, sample, resize, read ahead, write, annotate, watch live."""
 
 from .ahead import read_many
-from .annotate import annotate
+from .annotate import annotate, enlarge
 from .clip import SampledClip, iter_frames, probe, read_clip, stream_clip
 from .frames import Frame, VideoInfo
 from .live import LiveSource, is_live
@@ -18,6 +18,7 @@ __all__ = [
     "VideoWriter",
     "annotate",
     "consecutive_window",
+    "enlarge",
     "is_live",
     "iter_frames",
     "probe",

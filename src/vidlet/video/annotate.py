@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+LEGIBLE = 320  # pixels that the shorter side of a picture needs for text on it
 INK, SHADE, BAR, BOX = (255, 255, 255), (0, 0, 0, 150), (64, 200, 120, 255), (255, 190, 40)
+
+
+def enlarge(rgb: NDArray[np.uint8], least: int = LEGIBLE) -> NDArray[np.uint8]:
+    """Repeat the pixels of a small picture (H, W, 3) a whole number of times, until text on it can be read."""
+    times = -(-least // min(rgb.shape[:2]))
+    return rgb.repeat(times, 0).repeat(times, 1) if times > 1 else rgb
 
 
 def annotate(
