@@ -16,6 +16,7 @@ from typing import Any
 
 _JOBS = ("train", "evaluate", "predict", "extract", "export", "benchmark", "inspect", "data", "demo")
 _NAMES = {"load": ("vidlet.runtime", "load"), **{name: (f"vidlet.jobs.{name}", name) for name in _JOBS}}
+_NAMES["data"] = ("vidlet.jobs.data", "inspect_data")
 
 __all__ = ["__version__", "benchmark", "data", "demo", "evaluate", "export", "extract", "inspect", "load", "predict"]
 __all__ += ["train"]

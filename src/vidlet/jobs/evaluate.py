@@ -118,7 +118,21 @@ def evaluate(
     strict: bool = False,
     threads: int = 1,
 ) -> dict[str, Any]:
-    """Accuracy and all that goes with it of a model file on the clips of a split (test, else val)."""
+    """Score a model file on labelled clips, through the runtime.
+
+    Args:
+        split: "train", "val", "test" or "all"; None: test, or val where there is no test.
+        fold: "0/5" scores part 0 of 5, as ``train`` with the same fold left it out.
+
+    Returns:
+        ``accuracy``, ``accuracy_interval`` [low, high] (95 %, bootstrap over groups), ``top5``, ``macro_f1``,
+        ``per_class`` {label: precision, recall, f1, support}, ``confusion``, ``ece``, ``bytes``, ``clips``, ``clip_ms``
+        {"p50", "p95"}, ``split``, ``skipped`` and ``damaged`` (lists of {"path", "error"}). Rates are fractions.
+
+    Raises:
+        DataError: no clips, none that can be read, or a label that the model does not know.
+        ModelError: not a model file.
+    """
     loaded = load(model, threads=threads)
     name, clips = scored_split(labelled_clips(data, fold, strict), split)
     return {"split": name, **summarize(score_clips(loaded, clips, strict), loaded)}

@@ -25,7 +25,16 @@ def extract(
     storage: str = "float16",
     strict: bool = False,
 ) -> dict[str, Any]:
-    """Store the features that a recipe's extractor gives, in ``out`` or the cache that ``train`` reads."""
+    """Store the features that a recipe's extractor gives, in ``out`` or the cache that ``train`` reads.
+
+    What is stored already is not computed again; a killed extraction goes on where it was.
+
+    Args:
+        storage: "float16" (what ``train`` reads), "float32" or "uint8".
+
+    Returns:
+        {"out", "files": {name: bytes}, "metrics": {"clips", "computed", "shape", ...}, "skipped", "damaged"}.
+    """
     plan = load_recipe(recipe, overrides)
     table = labelled_clips(data, strict=strict)
     extractor = build_extractor(plan.extractor)

@@ -11,7 +11,16 @@ from ..runtime import inspect_artifact
 
 
 def inspect(model: str | Path) -> dict[str, Any]:
-    """Take a model file apart: see ``vidlet.runtime.inspect_artifact``."""
+    """Take a model file apart, down to the last byte, without running it.
+
+    Returns:
+        ``bytes`` {"weights", "graph", "metadata", "total"}, ``parameters``, ``tensors`` (largest first), ``parts``
+        (extractor, head), ``operators``, ``inputs``, ``state``, ``outputs``, ``metadata``; see
+        ``vidlet.runtime.inspect_artifact``.
+
+    Raises:
+        ModelError: not a model file of ours, or not a safe one.
+    """
     return inspect_artifact(model)
 
 

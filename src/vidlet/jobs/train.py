@@ -57,7 +57,23 @@ def train(
     device: str = "auto",
     command: str = "",
 ) -> dict[str, Any]:
-    """Train by a recipe and leave the files of a run in ``out``: see design of a run folder in docs/architecture.md.
+    """Train a classifier of labelled clips by a recipe and leave the files of a run in ``out``.
+
+        vidlet.train("clips/", out="runs/a", overrides={"training.epochs": 30})
+
+    The run folder holds ``model.onnx`` (float32), a file for each step of ``recipe.compress`` (``model.int8.onnx``),
+    ``report.html``, ``metrics.json`` and what docs/architecture.md lists.
+
+    Args:
+        data: a folder per class, a folder with clips.csv, or a .csv file (docs/data.md).
+        recipe: a built-in name, a .toml file or a ``Recipe`` (docs/recipes.md).
+        out: the run folder; None: runs/ and the recipe's name.
+        overrides: values of the recipe by dotted key; not with a ``Recipe``.
+        fold: "0/5" tests on part 0 of 5, made by group; None: the splits of the data, made by group where absent.
+        resume: go on after the last finished epoch of ``out``.
+        strict: a clip that cannot be read is an error; else it is skipped, counted and listed.
+        device: "auto", "cpu" or "cuda".
+        command: what the evidence in the files says they were made with.
 
     Returns:
         {"out", "files": {name: bytes}, "metrics"}; metrics are those of the files, on test (val where there is none).

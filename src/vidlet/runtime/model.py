@@ -77,7 +77,15 @@ class Moment:
 def load(path: str | Path, threads: int | None = None, provider: str = "cpu") -> Model:
     """Read a model file, check it, and make it ready to run.
 
-    ``threads``: for one operator; None lets the runtime choose. ``provider``: a key of ``PROVIDERS``.
+        model = vidlet.load("model.onnx")
+        model.classify("clip.mp4").label              # one clip
+        scores, state = model(frames, state)          # uint8 (T, H, W, 3), any T; state=None starts
+        for moment in model.stream(0): ...            # a camera, a stream or a file: moment.time_s, .label, .scores
+
+    Args:
+        path: a .onnx file as ``vidlet train`` writes it. Nothing in it is executed but the graph, which is checked.
+        threads: for one operator; None lets the runtime choose.
+        provider: where it runs: "cpu", "cuda", "openvino" ..., a key of ``vidlet.runtime.model.PROVIDERS``.
 
     Raises:
         ModelError: truncated, foreign, hostile, of another version, or not as the contract says; one line.
