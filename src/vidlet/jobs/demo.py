@@ -15,9 +15,9 @@ import numpy as np
 from ..datasets import MOTION_PAIRS, ClipTable, read_table, render_motion
 from ..errors import DataError
 from ..files import write_text
-from ..recipe import Head, Training, load_recipe, recipe_to_dict
+from ..recipe import Head, Sampling, Training, load_recipe, recipe_to_dict
 from ..runtime import load, predict_timeline
-from ..video import iter_frames, probe, write_video
+from ..video import probe, stream_clip, write_video
 from .predict import save_annotated
 from .progress import bar, say
 from .train import train
@@ -28,6 +28,7 @@ BASELINES = {
 }
 
 SETTINGS = "demo_settings.json"
+SEQUENCE_FPS = 30.0
 
 
 def demo(out: str | Path, clips: int = 480, epochs: int | None = None, seed: int = 0) -> dict[str, Any]:
@@ -105,10 +106,13 @@ def _only_main(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _annotate(folder: Path, table: ClipTable) -> None:
-    """One test clip of each class, one after the other, as a video; then the same with the timeline drawn on it."""
-    of_class = {clip.label: clip for clip in table.of_split("test")}
+    """The longest test clip of each class, one after the other, as a video; then the same with its timeline on it."""
+    seconds = {clip: probe(clip.path).duration_s for clip in table.of_split("test")}
+    longest = [max((c for c in seconds if c.label == name), key=lambda c: seconds[c]) for name in table.labels]
+    info = probe(longest[0].path)
+    real_time = Sampling("rate", hz=SEQUENCE_FPS)  # clips have different frame rates
     source = folder / "sequence.mp4"
-    frames = (frame.rgb() for clip in of_class.values() for frame in iter_frames(clip.path))
-    write_video(source, frames, probe(next(iter(of_class.values())).path).fps)
-    timeline = predict_timeline(load(folder / "model.int8.onnx"), source, threshold=0.4)
+    parts = (part for clip in longest for part in stream_clip(clip.path, real_time, (info.height, info.width)))
+    write_video(source, (frame for part in parts for frame in part.frames), SEQUENCE_FPS)
+    timeline = predict_timeline(load(folder / "model.int8.onnx"), source)
     save_annotated(source, timeline, folder / "annotated.mp4")
