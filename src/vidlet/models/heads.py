@@ -121,11 +121,14 @@ class Mean(Head):
         return self.classifier(total / count), {"sum": total, "count": count}
 
 
-class PaperGRU(Head):
-    """Chiche 2019: input dropout 0.5, GRU D -> D, its last output, batch norm, then Classifier. State: h.
+class PaperRNN(Head):
+    """Chiche 2019: input dropout 0.5, a recurrent layer D -> D, its last output, batch norm, then Classifier.
 
     ``hidden`` 0 means D. ``scale``: the thesis divides the uint8 embedding by 255; 0..6 of a ReLU6 is 0..255 there.
+    State: h, and c of an LSTM.
     """
+
+    layer: type[nn.GRU] | type[nn.LSTM]
 
     def __init__(
         self,
@@ -141,52 +144,32 @@ class PaperGRU(Head):
         hidden = hidden or size
         self.scale = scale
         self.dropout = nn.Dropout(dropout)
-        self.rnn = nn.GRU(size, hidden, batch_first=True)
-        _keras_recurrent_(self.rnn, gates=3)
+        self.rnn = self.layer(size, hidden, batch_first=True)
+        _keras_recurrent_(self.rnn)
         self.classifier = Classifier(hidden, classes, units, dropout, norm_first=True)
-        self.state_shapes = {"h": (hidden,)}
+        self.state_shapes = dict.fromkeys(("h", "c")[: 2 if self.layer is nn.LSTM else 1], (hidden,))
 
     def forward(self, features: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
-        """Classify features (B, T, *feature_shape) by the GRU's output at the last frame into logits (B, K)."""
-        out, _ = self.rnn(self.dropout(features.flatten(2) * self.scale), state["h"].unsqueeze(0))  # (B, T, H)
-        last = _last(out, mask)
-        return self.classifier(last), {"h": last}
+        """Classify features (B, T, *feature_shape) by the layer's output at the last frame into logits (B, K).
 
-
-class PaperLSTM(Head):
-    """Chiche 2019: input dropout 0.5, LSTM D -> D, its last output, batch norm, then Classifier. State: h and c.
-
-    ``hidden`` and ``scale`` as in PaperGRU.
-    """
-
-    def __init__(
-        self,
-        feature_shape: tuple[int, ...],
-        classes: int,
-        hidden: int = 0,
-        units: int = 512,
-        dropout: float = 0.5,
-        scale: float = 1 / 6,
-    ) -> None:
-        super().__init__()
-        size = _flat(feature_shape)
-        hidden = hidden or size
-        self.scale = scale
-        self.dropout = nn.Dropout(dropout)
-        self.rnn = nn.LSTM(size, hidden, batch_first=True)
-        _keras_recurrent_(self.rnn, gates=4)
-        self.classifier = Classifier(hidden, classes, units, dropout, norm_first=True)
-        self.state_shapes = {"h": (hidden,), "c": (hidden,)}
-
-    def forward(self, features: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
-        """Classify features (B, T, *feature_shape) by the LSTM's output at the last frame into logits (B, K).
-
-        With a mask (training) the returned state's c is that after the padding: start from zeros then.
+        With a mask (training) the returned c of an LSTM is that after the padding: start from zeros then.
         """
-        start = (state["h"].unsqueeze(0), state["c"].unsqueeze(0))
-        out, (_, cell) = self.rnn(self.dropout(features.flatten(2) * self.scale), start)  # (B, T, H)
-        last = _last(out, mask)
-        return self.classifier(last), {"h": last, "c": cell.squeeze(0)}
+        start = tuple(state[name].unsqueeze(0) for name in self.state_shapes)  # (1, B, H) each
+        out, after = self.rnn(self.dropout(features.flatten(2) * self.scale), start if len(start) > 1 else start[0])
+        last = _last(out, mask)  # (B, H)
+        return self.classifier(last), {"h": last, **({"c": after[1].squeeze(0)} if len(start) > 1 else {})}
+
+
+class PaperGRU(PaperRNN):
+    """Chiche 2019 with a GRU, the better one of its two."""
+
+    layer = nn.GRU
+
+
+class PaperLSTM(PaperRNN):
+    """Chiche 2019 with an LSTM."""
+
+    layer = nn.LSTM
 
 
 class GridGRU(Head):
@@ -311,15 +294,15 @@ def _keras_dense(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-def _keras_recurrent_(rnn: nn.GRU | nn.LSTM, gates: int) -> None:
+def _keras_recurrent_(rnn: nn.GRU | nn.LSTM) -> None:
     """Keras' initialization: Glorot uniform input weights, orthogonal recurrent ones, zero biases, forget bias 1."""
-    hidden = rnn.hidden_size
     parameters = dict(rnn.named_parameters())
-    bound = (6 / (rnn.input_size + gates * hidden)) ** 0.5  # Keras: fan_out spans all gates
+    gates = 4 if isinstance(rnn, nn.LSTM) else 3
+    bound = (6 / (rnn.input_size + gates * rnn.hidden_size)) ** 0.5  # Keras: fan_out spans all gates
     nn.init.uniform_(parameters["weight_ih_l0"], -bound, bound)
     for rows in parameters["weight_hh_l0"].data.chunk(gates):
         nn.init.orthogonal_(rows)
     nn.init.zeros_(parameters["bias_ih_l0"])
     nn.init.zeros_(parameters["bias_hh_l0"])
     if gates == 4:  # torch's order: i, f, g, o
-        nn.init.ones_(parameters["bias_ih_l0"].data[hidden : 2 * hidden])
+        nn.init.ones_(parameters["bias_ih_l0"].data[rnn.hidden_size : 2 * rnn.hidden_size])
