@@ -81,7 +81,8 @@ def run(table, root, sampling=RATE, size=SIZE, graph=None, **options):
 
 
 def content(store: FeatureStore) -> dict[str, tuple]:
-    return {key: (f.features.tolist(), f.times_s.tolist(), f.damage) for key in store.keys() for f in [store.read(key)]}
+    found = [store.read(key) for key in list(store.keys())]
+    return {item.key: (item.features.tolist(), item.times_s.tolist(), item.damage) for item in found}
 
 
 # What is stored.
