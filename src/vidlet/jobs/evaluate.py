@@ -88,7 +88,7 @@ def score_clips(model: Model, table: ClipTable, strict: bool = False, workers: i
 
 
 def summarize(scored: Scored, model: Model) -> dict[str, Any]:
-    """The figures of a scored file, with design.md's JSON keys."""
+    """The figures of a scored file, as ``evaluate`` returns them."""
     return {
         **classification_summary(scored.scores, scored.labels, scored.groups, model.labels),
         "clip_ms": percentiles_ms(scored.clip_s),

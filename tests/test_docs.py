@@ -1,0 +1,60 @@
+"""What the documents say of the code stays true."""
+
+import argparse
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from vidlet.cli import COMMANDS, _parser
+from vidlet.compress.steps import STEPS
+from vidlet.models import HEADS
+from vidlet.recipe import Extractor, Recipe, Sampling, Training, load_recipe, recipe_names
+from vidlet.training.augment import AMOUNTS
+from vidlet.video import RESIZE
+
+ROOT = Path(__file__).parents[1]
+RECIPES = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+
+
+def test_the_recipe_of_the_docs_is_valid_and_shows_the_defaults(tmp_path):
+    path = tmp_path / "docs.toml"
+    path.write_text(re.search(r"```toml\n(.*?)```", RECIPES, re.S)[1], "utf-8")
+    shown = load_recipe(path)
+    assert shown.sampling == Sampling()
+    assert shown.extractor == Extractor()
+    assert dataclasses.replace(shown.training, augment={}) == Training()
+    assert shown.compress == Recipe("default").compress
+
+
+def test_the_docs_name_every_recipe_head_step_and_augmentation():
+    rows = re.findall(r"^\| `([\w-]+)`", RECIPES, re.M)
+    assert sorted(rows) == recipe_names()
+    for name in (*HEADS, *STEPS, *AMOUNTS):
+        assert re.search(rf"\b{name}\b", RECIPES), name
+
+
+def test_the_resize_page_holds_the_golden_vector():
+    text = (ROOT / "docs" / "resize.md").read_text("utf-8")
+    for picture in (RESIZE["golden"]["input"], RESIZE["golden"]["output"]):
+        for row in picture:
+            assert "    " + "  ".join("{:3} {:3} {:3}".format(*pixel) for pixel in row) in text
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+def test_every_command_of_the_docs_can_be_parsed(page):
+    text = (ROOT / page).read_text("utf-8")
+    lines = re.findall(r"^(?:    |\$ )vidlet (\w+) (.*?)(?: +#.*)?$", text, re.M)
+    for name, rest in lines:
+        assert name in COMMANDS, f"vidlet {name}"
+        words = [name, *rest.split()]
+        assert isinstance(_parser(words).parse_args(words), argparse.Namespace)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_of_every_command_can_be_parsed(name):
+    epilog = _parser([name])._subparsers._group_actions[0].choices[name].epilog
+    words = epilog.removeprefix("example: vidlet ").split()
+    assert words[0] == name
+    assert _parser(words).parse_args(words).command == name
