@@ -54,10 +54,13 @@ def report_run(
             split=str(metrics["split"]),
             groups=len(set(first.groups)) if any(first.groups) else None,
             metrics=metrics["files"][product],
-            bytes=metrics["files"][product]["bytes"],
+            bytes=metrics["bytes"][product],
             frame_ms=timed[product]["frame_ms"],
             machine=f"{platform.machine()}, 1 thread",
-            files=[*(_file_row(name, metrics["files"][name], timed[name]) for name in names), *baselines],
+            files=[
+                *(_file_row(name, metrics["files"][name], metrics["bytes"][name], timed[name]) for name in names),
+                *baselines,
+            ],
             log=log,
             reliability=reliability(first.scores, first.labels),
             temperature=model.metadata.get("temperature"),
@@ -79,7 +82,7 @@ def report_run(
     )
 
 
-def _file_row(name: str, figures: Mapping[str, Any], timed: Mapping[str, Any]) -> FileRow:
+def _file_row(name: str, figures: Mapping[str, Any], size: int, timed: Mapping[str, Any]) -> FileRow:
     difference = figures.get("difference")
     return FileRow(
         name,
@@ -87,7 +90,7 @@ def _file_row(name: str, figures: Mapping[str, Any], timed: Mapping[str, Any]) -
         accuracy=figures["accuracy"],
         interval=figures["accuracy_interval"],
         difference=Difference(*(difference[key] for key in ("mean", "low", "high"))) if difference else None,
-        bytes=figures["bytes"],
+        bytes=size,
         frame_ms=timed["frame_ms"],
     )
 

@@ -17,7 +17,7 @@ def headline(report: Report) -> Html:
     """The card at the top: how good, how large, how fast, on how much."""
     metrics, tiles = report.metrics or {}, []
     if report.bytes is not None:
-        tiles.append(("Size", bytes_text(report.bytes), f"{report.product}, all there is to ship"))
+        tiles.append(("Size", bytes_text(report.bytes), f"{report.product}, the whole model"))
     if report.frame_ms:
         beside = f"p95 {ms_text(report.frame_ms.get('p95'))}" + (f", {report.machine}" if report.machine else "")
         tiles.append(("A frame takes", ms_text(report.frame_ms.get("p50")), beside))
@@ -65,8 +65,8 @@ def files(report: Report) -> Section | None:
     return Section(
         "Files compared",
         table(columns, rows, "Files and baselines of this run", sortable=True),
-        "Measured on the files as they ship, on the same clips. The dashed tick marks guessing; a difference whose "
-        "interval holds 0 is none that these clips could show.",
+        "Measured on the files as they ship, on the same clips. The dashed tick marks guessing. Where the "
+        "interval of a difference includes 0, these clips show none.",
     )
 
 
@@ -119,7 +119,7 @@ def learning(report: Report) -> Section | None:
         charts.append(line_chart(lines, title, "epoch", **form))  # type: ignore[arg-type]
     if not charts:
         return None
-    lead = "Training and validation should fall, and rise, together; where they part, the model learns by heart."
+    lead = "Loss should fall and accuracy rise for both; where training goes on alone, clips are learned by heart."
     return Section("Learning curves", element("div", *charts, class_="pair"), lead)
 
 
@@ -198,7 +198,11 @@ def calibration(report: Report) -> Section | None:
     ]
     chart = reliability_chart(*(values.tolist() for values in report.reliability))
     body = element("div", chart, element("dl", *known, class_="facts"), class_="pair")
-    return Section("Calibration", body, "Can a score be believed? Bars on the diagonal mean what they say.")
+    return Section(
+        "Calibration",
+        body,
+        "Can a score be believed? Where bars end on the diagonal, a score of 80 % is right 80 % of the time.",
+    )
 
 
 def _nats(value: float | None) -> str:
@@ -210,7 +214,7 @@ def mistakes(report: Report) -> Section | None:
     if not report.mistakes:
         return None
     cards = element("ul", *(_mistake(m) for m in report.mistakes), class_="cards")
-    lead = f"The clips of the {report.split} split that the model was surest to misname."
+    lead = f"Clips of the {report.split} split with the wrong name, those first of which the model was surest."
     return Section("Worst mistakes", cards, lead)
 
 

@@ -43,7 +43,7 @@ def annotate(
         draw.rectangle((left, top, right, bottom), outline=BOX, width=max(1, round(unit / 8)))
         _text(draw, (left, max(0.0, top - 0.9 * unit)), text, 0.7 * unit, width)
     if label:
-        _text(draw, (0, 0), label if score is None else f"{label} {score:.0%}", 1.2 * unit, width)
+        _text(draw, (unit / 4, unit / 4), label if score is None else f"{label} {score:.0%}", 1.2 * unit, width)
     line = 0.8 * unit
     bars = bars[: max(0, int((height - 2 * unit) / line))]
     for row, (name, value) in enumerate(bars):
@@ -51,7 +51,7 @@ def annotate(
         full = 0.3 * width
         draw.rectangle((0, top, full, top + line - 1), fill=SHADE)
         draw.rectangle((0, top, full * min(max(value, 0.0), 1.0), top + line - 1), fill=BAR)
-        _text(draw, (0, top), name, 0.7 * line, width, shade=False)
+        _text(draw, (line / 4, top), name, 0.7 * line, width, shade=False)
     return np.array(picture)
 
 
@@ -65,5 +65,5 @@ def _text(
         font = ImageFont.load_default(max(6.0, size * (width - place[0]) / long))
     if shade:
         left, top, right, bottom = draw.textbbox(place, text, font)
-        draw.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=SHADE)
+        draw.rectangle((left - size / 4, top - size / 4, right + size / 4, bottom + size / 4), fill=SHADE)
     draw.text(place, text, INK, font, stroke_width=0 if shade else 1, stroke_fill=(0, 0, 0))
