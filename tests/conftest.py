@@ -1,5 +1,13 @@
-"""One tiny run that many tests share: the motion set, two epochs of the tiny recipe. It has learned nothing yet."""
+"""One tiny run that many tests share: the motion set, two epochs of the tiny recipe. It has learned nothing yet.
 
+One of its training clips could not be read, as happens.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +20,12 @@ TINY_OVERRIDES = {"training.epochs": 2}
 
 @dataclass(frozen=True)
 class TinyRun:
-    """Where the clips and the run lie, and what ``train`` returned."""
+    """Where the clips and the run lie, what ``train`` returned, and the clip that it had to skip (here it is whole)."""
 
     clips: Path
     folder: Path
     result: dict[str, Any]
+    skipped: str
 
     @property
     def model(self) -> Path:
@@ -24,20 +33,51 @@ class TinyRun:
         return self.folder / "model.onnx"
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> tuple[Path, Any]:
+    """A folder of this test run and what ``make`` returned when it filled it; one worker makes it, the others wait."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{name}"
+    told = folder / "returned.json"
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        deadline = time.monotonic() + 300
+        while not told.exists():
+            assert time.monotonic() < deadline, f"another worker did not finish {folder}"
+            time.sleep(0.1)
+        return folder, json.loads(told.read_text())
+    draft = told.with_suffix(".part")
+    draft.write_text(json.dumps(make(folder)))
+    draft.rename(told)
+    return folder, json.loads(told.read_text())
+
+
 @pytest.fixture(scope="session")
 def motion_clips(tmp_path_factory) -> Path:
-    """A folder with 48 clips of 64 x 64 pixels and clips.csv."""
+    """A folder with 48 clips of 64 x 64 pixels and clips.csv; tests must not write into it."""
     from vidlet.datasets import render_motion
 
-    folder = tmp_path_factory.mktemp("motion") / "clips"
-    render_motion(folder, clips=TINY_CLIPS, seed=0, size=64)
-    return folder
+    folder, _ = made_once(
+        tmp_path_factory,
+        "motion",
+        lambda folder: len(render_motion(folder / "clips", clips=TINY_CLIPS, seed=0, size=64)),
+    )
+    return folder / "clips"
 
 
 @pytest.fixture(scope="session")
 def tiny_run(motion_clips, tmp_path_factory) -> TinyRun:
     """A finished run folder; tests must not write into it."""
-    from vidlet.jobs.train import train
 
-    folder = tmp_path_factory.mktemp("tiny") / "run"
-    return TinyRun(motion_clips, folder, train(motion_clips, "tiny-grid-gru", folder, TINY_OVERRIDES))
+    def make(folder: Path) -> dict[str, Any]:
+        from vidlet.datasets import read_table
+        from vidlet.jobs.train import train
+
+        clips = folder / "clips"
+        shutil.copytree(motion_clips, clips)
+        broken = read_table(clips).of_split("train").clips[3].path
+        broken.write_bytes(broken.read_bytes()[:500])
+        return {"result": train(clips, "tiny-grid-gru", folder / "run", TINY_OVERRIDES), "skipped": str(broken)}
+
+    folder, told = made_once(tmp_path_factory, "tiny", make)
+    return TinyRun(motion_clips, folder / "run", **told)

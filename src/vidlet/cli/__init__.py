@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(f"interrupted; what was finished is kept{_how_to_go_on(args)}", 130)
 
 
-_USERS_DISK = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
+_USERS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS}
+_USERS_DISK |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:

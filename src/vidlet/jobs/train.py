@@ -25,7 +25,17 @@ from ..models import FrameExtractor, build_extractor, build_head
 from ..models.heads import Head
 from ..recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
 from ..runtime import graph_sha256, load, read_metadata, write_metadata
-from ..training import ClipNetwork, Clips, FeatureClips, FrameClips, fit, keep_memory, predict_logits, save_tensors
+from ..training import (
+    ClipNetwork,
+    Clips,
+    FeatureClips,
+    FrameClips,
+    check_amounts,
+    fit,
+    keep_memory,
+    predict_logits,
+    save_tensors,
+)
 from ..video import read_clip, read_many
 from .clips import labelled_clips, scored_split
 from .evaluate import Scored, predictions_csv, score_clips, summarize
@@ -84,6 +94,7 @@ def train(
     started = time.monotonic()
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     steps = {name: find_step(name) for name in plan.compress}
+    check_amounts(plan.training.augment)
     table = labelled_clips(data, fold, strict)
     check_trainable(table)
     folder = Path(out or Path("runs") / plan.name)

@@ -1,0 +1,640 @@
+"""The command line: exit statuses, one clear line for every wrong input, one JSON object on standard output."""
+
+import contextlib
+import csv
+import errno
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vidlet
+from shared_data import shared
+from vidlet.cli import COMMANDS, main
+from vidlet.datasets import read_table
+from vidlet.jobs.clips import labelled_clips
+from vidlet.runtime import load, read_metadata
+from vidlet.video import probe, write_video
+
+TINY = ("--recipe", "tiny-grid-gru", "--epochs", "1")
+
+
+@pytest.fixture
+def run(capfd, tmp_path, monkeypatch):
+    """Run a command in an empty folder: (status, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
+
+    def call(*words) -> tuple[int, str, str]:
+        capfd.readouterr()
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        return (status, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """Run a command that must be refused in one line that holds all of ``said``; return the line."""
+
+    def call(*words, said=()):
+        status, out, err = run(*words)
+        assert (status, out) == (2, ""), err
+        assert err.endswith("\n")
+        assert err.count("\n") == 1, err
+        assert "Traceback" not in err
+        for part in said if isinstance(said, tuple) else (said,):
+            assert str(part) in err, err
+        return err
+
+    return call
+
+
+def copy_clips(source: Path, target: Path, **changes: dict[int, str]) -> list[dict[str, str]]:
+    """Copy a motion folder; ``changes`` maps a column to {row: new value}. Returns the rows."""
+    shutil.copytree(source, target)
+    with (target / "clips.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    for column, values in changes.items():
+        for row, value in values.items():
+            rows[row][column] = value
+    write_rows(target, rows)
+    return rows
+
+
+def write_rows(folder: Path, rows: list[dict[str, str]]) -> None:
+    with (folder / "clips.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def one_object(text: str) -> dict:
+    """The only JSON object of an output of one line."""
+    assert text.count("\n") == 1, text
+    found = json.loads(text)
+    assert isinstance(found, dict)
+    return found
+
+
+def clips_of(folder: Path, split: str = "test") -> list[Path]:
+    return [clip.path for clip in read_table(folder).of_split(split)]
+
+
+# What runs without anything heavy.
+
+
+def python(code: str, *words: str, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *words], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+def test_help_imports_neither_numpy_nor_the_runtime_nor_torch(tmp_path):
+    code = """
+        import sys
+        from vidlet.cli import main
+        for words in ([], ["predict", "--help"], ["train", "--help"], ["demo", "--help"]):
+            try:
+                main(words)
+            except SystemExit as leaving:
+                assert not leaving.code
+        heavy = {"numpy", "onnxruntime", "torch", "av", "PIL", "onnx"} & set(sys.modules)
+        sys.exit(f"imported {heavy}" if heavy else 0)
+    """
+    done = python(code, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in COMMANDS:
+        assert f"\n    {name} " in done.stdout
+
+
+def test_version_and_help_of_every_command(run):
+    assert run("--version") == (0, f"vidlet {vidlet.__version__}\n", "")
+    for name in COMMANDS:
+        status, out, err = run(name, "--help")
+        assert (status, err) == (0, "")
+        assert f"example: vidlet {name} " in out
+        assert "--json" in out
+
+
+WITHOUT_TORCH = """
+    import sys
+    for name in ("torch", "onnx", "onnxscript", "pyarrow", "sklearn", "cv2", "tflite"):
+        sys.modules[name] = None  # as if it were not installed
+    from vidlet.cli import main
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "benchmark", "inspect", "data"])
+def test_a_device_needs_nothing_of_the_training_extra(command, tiny_run, tmp_path):
+    clip = clips_of(tiny_run.clips)[0]
+    words = {
+        "predict": [tiny_run.model, clip],
+        "evaluate": [tiny_run.model, tiny_run.clips],
+        "benchmark": [tiny_run.model, "--seconds", "0.1"],
+        "inspect": [tiny_run.model],
+        "data": [tiny_run.clips],
+    }[command]
+    done = python(WITHOUT_TORCH, command, *map(str, words), "--json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    one_object(done.stdout)
+
+
+@pytest.mark.parametrize("command", ["train", "extract", "export", "demo"])
+def test_what_needs_the_training_extra_says_how_to_get_it(command, tiny_run, tmp_path):
+    words = {
+        "train": [tiny_run.clips],
+        "extract": [tiny_run.clips],
+        "export": [tiny_run.folder, "--out", "x.onnx"],
+        "demo": [],
+    }[command]
+    done = python(WITHOUT_TORCH, command, *map(str, words), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"vidlet {command} needs torch, onnx" in done.stderr
+    assert "pip install 'vidlet[train]'" in done.stderr
+
+
+# Words that make no sense.
+
+
+def test_unknown_commands_and_options_are_one_line(refused):
+    refused("trian", said=("trian", "train"))
+    refused("predict", said=("MODEL", "--help"))
+    refused("predict", "m.onnx", "c.mp4", "--treshold", "1", said="--treshold")
+    refused("export", "run", "--format", "coreml", "--out", "x", said=("coreml", "onnx"))
+
+
+def test_unknown_recipes_and_keys_name_the_nearest(refused, motion_clips):
+    refused("train", motion_clips, "--recipe", "tiny-grid-gur", said="did you mean tiny-grid-gru?")
+    refused("train", motion_clips, *TINY, "--set", "training.epoch=3", said=("training.epoch", "did you mean epochs?"))
+    refused("train", motion_clips, *TINY, "--set", "training.batch=many", said=("training.batch", "'many'"))
+    refused("train", motion_clips, *TINY, "--set", "head.name=grid-gro", said="did you mean grid-gru?")
+    refused("train", motion_clips, *TINY, "--set", "head.options.hiden=3", said="did you mean hidden?")
+    refused("train", motion_clips, *TINY, "--set", 'compress=["int9"]', said="did you mean int8?")
+    refused("train", motion_clips, *TINY, "--set", "training.augment.sped=0.1", said="did you mean speed?")
+    refused("train", motion_clips, *TINY, "--set", "epochs", said="KEY=VALUE")
+    refused("train", motion_clips, "--recipe", "none.toml", said="none.toml")
+    refused("train", motion_clips, *TINY, "--fold", "5/5", said="--fold 5/5")
+
+
+# Data that cannot be used.
+
+
+def test_a_missing_folder_is_named(refused, tiny_run):
+    refused("data", "nowhere", said="nowhere: no such")
+    refused("train", "nowhere", *TINY, said="nowhere: no such")
+    refused("evaluate", tiny_run.model, "nowhere", said="nowhere: no such")
+    refused("predict", tiny_run.model, "nowhere.mp4", said="nowhere.mp4: no such")
+
+
+def test_a_class_with_one_clip_is_named(refused, motion_clips, tmp_path):
+    copy_clips(motion_clips, tmp_path / "clips", label={0: "lonely"})
+    refused("train", tmp_path / "clips", *TINY, said=("lonely", "training needs two"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_two_classes_that_differ_in_case_are_named(refused, motion_clips, tmp_path):
+    rows = copy_clips(motion_clips, tmp_path / "clips")
+    rows[0]["label"] = rows[0]["label"].upper()
+    write_rows(tmp_path / "clips", rows)
+    for command in ("data", "train"):
+        refused(command, tmp_path / "clips", said=(rows[0]["label"], "differ only in upper and lower case"))
+
+
+def test_labels_that_name_no_file_are_counted_and_the_strict_stop(run, refused, motion_clips, tmp_path):
+    copy_clips(motion_clips, tmp_path / "clips", path={3: "gone.mp4"})
+    status, out, _ = run("data", tmp_path / "clips", "--json")
+    assert status == 0
+    assert [item["path"] for item in one_object(out)["skipped"]] == ["gone.mp4"]
+    refused("data", tmp_path / "clips", "--strict", said=("gone.mp4: no such file", "1 of 48 clips"))
+    refused("train", tmp_path / "clips", *TINY, "--strict", said="gone.mp4: no such file")
+    every = {row: f"gone{row}.mp4" for row in range(48)}
+    copy_clips(motion_clips, tmp_path / "all", path=every)
+    refused("train", tmp_path / "all", *TINY, said=("48 of 48 clips cannot be used", "gone0.mp4"))
+
+
+def test_unreadable_clips_are_skipped_counted_and_listed(run, refused, tiny_run, tmp_path):
+    copy_clips(tiny_run.clips, tmp_path / "clips")
+    victim = clips_of(tmp_path / "clips")[0]
+    victim.write_bytes(victim.read_bytes()[:700])
+    status, out, _ = run("evaluate", tiny_run.model, tmp_path / "clips", "--json")
+    found = one_object(out)
+    assert status == 0
+    assert found["clips"] == len(clips_of(tmp_path / "clips")) - 1
+    assert [item["path"] for item in found["skipped"]] == [str(victim)]
+    assert found["skipped"][0]["error"].startswith(f"{victim}: ")
+    assert str(victim) in run("evaluate", tiny_run.model, tmp_path / "clips")[1]
+    refused("evaluate", tiny_run.model, tmp_path / "clips", "--strict", said=victim)
+    assert str(victim.name) in run("data", tmp_path / "clips")[1]
+    refused("data", tmp_path / "clips", "--strict", said=victim.name)
+    refused("extract", tmp_path / "clips", "--recipe", "tiny-grid-gru", "--strict", said=victim)
+
+
+def test_training_skips_what_it_cannot_read_and_says_so(refused, tiny_run):
+    skipped = tiny_run.result["metrics"]["skipped"]
+    assert [item["path"] for item in skipped] == [tiny_run.skipped]
+    assert skipped[0]["error"].startswith(f"{tiny_run.skipped}: ")
+    broken = Path(tiny_run.skipped).parents[2]
+    refused("train", broken, *TINY, "--out", "run", "--strict", said=tiny_run.skipped)
+    assert not Path("run", "model.onnx").exists()
+
+
+def test_a_label_that_the_model_never_saw_is_named(refused, tiny_run, tmp_path):
+    rows = copy_clips(tiny_run.clips, tmp_path / "clips")
+    row = next(i for i, row in enumerate(rows) if row["split"] == "test")
+    rows[row]["label"] = "yoga"
+    write_rows(tmp_path / "clips", rows)
+    name = Path(rows[row]["path"]).name
+    refused("evaluate", tiny_run.model, tmp_path / "clips", said=("'yoga' is not one of the model's", name))
+
+
+def test_a_split_without_clips_is_named(refused, run, tiny_run, tmp_path):
+    rows = copy_clips(tiny_run.clips, tmp_path / "clips")
+    write_rows(tmp_path / "clips", [row for row in rows if row["split"] != "test"])
+    refused("evaluate", tiny_run.model, tmp_path / "clips", "--split", "test", said="no clips in split test")
+    assert one_object(run("evaluate", tiny_run.model, tmp_path / "clips", "--json")[1])["split"] == "val"
+
+
+def test_stored_features_are_no_clips(refused, tiny_run, tmp_path):
+    np.savez(tmp_path / "features.npz", rgb=np.zeros((4, 3, 8), np.uint8))
+    (tmp_path / "clips.csv").write_text(
+        "name,label,group,split\n" + "".join(f"c{n},{'ab'[n % 2]},g{n},\n" for n in range(4))
+    )
+    for words in (["train", tmp_path, *TINY], ["evaluate", tiny_run.model, tmp_path], ["extract", tmp_path]):
+        refused(*words, said=("features.npz", "stored features, no videos"))
+
+
+@pytest.mark.parametrize("rule", ["rate", "uniform"])
+def test_a_clip_shorter_than_the_model_wants_is_named_all_the_same(rule, run, tiny_run, tmp_path):
+    from vidlet.runtime import write_metadata
+
+    model, clip = tmp_path / "model.onnx", tmp_path / "short.mp4"
+    shutil.copy(tiny_run.model, model)
+    if rule == "uniform":
+        metadata = read_metadata(model)
+        metadata["sampling"] = {"rule": "uniform", "frames": 25, "median_s": metadata["sampling"]["median_s"]}
+        write_metadata(model, metadata)
+    write_video(clip, np.full((2, 48, 64, 3), 90, np.uint8), fps=10)
+    status, out, err = run("predict", model, clip, "--json")
+    assert (status, err) == (0, "")
+    found = one_object(out)
+    assert found["label"] in load(model).labels
+    if rule == "uniform":
+        assert load(model).classify(clip).frames == 25
+
+
+# Models that cannot be trusted.
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "inspect", "benchmark", "export"])
+@pytest.mark.parametrize("kind", ["absent", "truncated", "foreign", "empty", "external data", "pickle"])
+def test_a_model_file_that_is_not_one_is_refused_in_one_line(command, kind, refused, tiny_run, tmp_path):
+    path = tmp_path / "model.onnx"
+    if kind == "truncated":
+        path.write_bytes(tiny_run.model.read_bytes()[:20_000])
+    elif kind == "foreign":
+        path.write_bytes(clips_of(tiny_run.clips)[0].read_bytes())
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "external data":
+        import onnx
+
+        graph = onnx.load(tiny_run.model)
+        tensor = graph.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="/etc/passwd")
+        path.write_bytes(graph.SerializeToString())
+    elif kind == "pickle":
+        shutil.copy(tiny_run.folder / "extractor.pt", path)
+    words = {
+        "predict": [path, clips_of(tiny_run.clips)[0]],
+        "evaluate": [path, tiny_run.clips],
+        "inspect": [path],
+        "benchmark": [path, "--seconds", "0.1"],
+        "export": [path, "--out", tmp_path / "out.onnx"],
+    }[command]
+    refused(command, *words, said=path)
+    assert not (tmp_path / "out.onnx").exists()
+
+
+# The disk and the keyboard.
+
+
+def full_disk(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("vidlet.files.os.fsync", full)
+
+
+def test_a_full_disk_is_one_line_that_names_the_file_and_nothing_is_half_written(
+    refused, tiny_run, tmp_path, monkeypatch
+):
+    clip = clips_of(tiny_run.clips)[0]
+    full_disk(monkeypatch)
+    for words, name in (
+        (["train", tiny_run.clips, *TINY, "--out", "run"], "run/recipe.toml"),
+        (["extract", tiny_run.clips, "--recipe", "tiny-grid-gru", "--out", "store"], "spec.json"),
+        (["export", tiny_run.folder, "--out", "out.onnx"], "out.onnx"),
+        (["predict", tiny_run.model, clip, "--save", "out.mp4"], "out.mp4"),
+        (["inspect", tiny_run.model, "--out", "out.json"], "out.json"),
+        (["demo", "--out", "demo", "--clips", "48"], "demo"),
+    ):
+        refused_line = run_last_line(refused, words)
+        assert name in refused_line
+        assert "No space left on device" in refused_line
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and "cache" not in path.parts]
+    assert left == []
+
+
+def run_last_line(refused, words) -> str:
+    """The refusal's line; what a command said before it (rendering ...) may stand above."""
+    try:
+        return refused(*words)
+    except AssertionError as error:
+        lines = str(error).split("assert")[0].strip().splitlines()
+        if len(lines) == 2 and lines[0].startswith("render "):
+            return lines[1]
+        raise
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(refused, tiny_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused("train", tiny_run.clips, *TINY, "--out", tmp_path / "file", said=(tmp_path / "file", "is a file"))
+    refused("export", tiny_run.folder, "--out", tmp_path / "file" / "x.onnx", said="file")
+
+
+def test_ctrl_c_leaves_130_and_says_how_to_go_on(run, motion_clips, tmp_path, monkeypatch):
+    jobs = importlib.import_module("vidlet.jobs.train")
+    shown = jobs.bar
+
+    @contextlib.contextmanager
+    def interrupting(text, unit="clip"):
+        with shown(text, unit) as move:
+            yield lambda done, n: os.kill(os.getpid(), signal.SIGINT) if unit == "epoch" else move(done, n)
+
+    monkeypatch.setattr(jobs, "bar", interrupting)
+    status, out, err = run("train", motion_clips, *TINY, "--epochs", "400", "--out", "run")
+    assert (status, out) == (130, "")
+    assert err == "interrupted; what was finished is kept; go on with --resume\n"
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
+    assert (tmp_path / "run" / "log.csv").read_text().count("\n") == 2
+    assert not list((tmp_path / "run").glob(".*part*"))
+
+
+def test_a_finished_run_is_not_trained_over_and_a_refused_resume_leaves_it_alone(refused, tiny_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    refused("train", tiny_run.clips, *TINY, "--out", folder, said=("holds a finished run", "--resume"))
+    refused("train", tiny_run.clips, *TINY, "--out", folder, "--resume", said="made with another recipe or other data")
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert after == before
+
+
+# What the commands give.
+
+
+def test_train_gives_the_files_of_a_run_and_their_figures(tiny_run):
+    found = tiny_run.result
+    assert set(found) == {"out", "files", "metrics"}
+    assert {"model.onnx", "model.int8.onnx", "report.html", "recipe.toml", "metrics.json", "log.csv"} <= set(
+        found["files"]
+    )
+    for name, size in found["files"].items():
+        assert size == (tiny_run.folder / name).stat().st_size > 0
+    assert found["metrics"]["bytes"]["model.int8.onnx"] == found["files"]["model.int8.onnx"]
+    assert found["files"]["model.int8.onnx"] < 0.5 * found["files"]["model.onnx"]
+    evidence = read_metadata(tiny_run.model)["evidence"]
+    assert evidence[0]["value"] == found["metrics"]["accuracy"]
+    assert evidence[0]["table_sha256"] == labelled_clips(tiny_run.clips).sha256()
+    assert json.loads((tiny_run.folder / "metrics.json").read_text())["accuracy"] == found["metrics"]["accuracy"]
+
+
+def test_evaluate_has_the_contracts_keys_and_the_figures_of_training(run, tiny_run, tmp_path):
+    status, out, err = run("evaluate", tiny_run.model, tiny_run.clips, "--json", "--out", "found.json")
+    assert (status, err) == (0, "")
+    found = one_object(out)
+    keys = {"accuracy", "accuracy_interval", "top5", "macro_f1", "per_class", "bytes", "clips", "skipped", "split"}
+    assert keys <= set(found)
+    assert found["accuracy"] == tiny_run.result["metrics"]["accuracy"]
+    assert found["bytes"] == tiny_run.model.stat().st_size
+    assert found["split"] == "test"
+    assert found["clips"] == len(clips_of(tiny_run.clips))
+    low, high = found["accuracy_interval"]
+    assert 0 <= low <= found["accuracy"] <= high <= 1
+    assert json.loads((tmp_path / "found.json").read_text())["accuracy"] == found["accuracy"]
+    assert one_object(run("evaluate", tiny_run.model, tiny_run.clips, "--split", "all", "--json")[1])["clips"] == 48
+    text = run("evaluate", tiny_run.model, tiny_run.clips)[1]
+    assert f"accuracy {found['accuracy']:.3f}" in text
+
+
+def test_inspect_benchmark_and_data_print_one_object(run, tiny_run, tmp_path):
+    found = one_object(run("inspect", tiny_run.model, "--json")[1])
+    assert found["bytes"]["total"] == tiny_run.model.stat().st_size
+    status, out, err = run("benchmark", tiny_run.model, "--seconds", "0.1", "--json", "--out", "b.json")
+    assert (status, err) == (0, "")
+    found = one_object(out)
+    assert {"frame_ms", "clip_ms", "fps", "peak_rss_bytes", "bytes", "threads", "provider"} <= set(found)
+    assert found["frame_ms"]["p50"] <= found["frame_ms"]["p95"]
+    assert json.loads((tmp_path / "b.json").read_text()) == found
+    found = one_object(run("data", tiny_run.clips, "--json")[1])
+    assert found["clips"] == 48
+    assert sum(found["splits"].values()) == 48
+
+
+def test_extract_does_once_what_train_reads(run, motion_clips):
+    words = ("extract", motion_clips, "--recipe", "tiny-grid-gru", "--out", "store", "--json")
+    status, out, err = run(*words)
+    found = one_object(out)
+    assert status == 0
+    assert {"out", "files", "metrics"} <= set(found)
+    assert found["metrics"]["clips"] == found["metrics"]["computed"] == 48
+    assert err.count("\n") == 1
+    assert found["files"].keys() == {path.name for path in Path(found["out"]).iterdir()}
+
+
+def test_export_writes_a_runs_file_again(run, refused, tiny_run, tmp_path):
+    status, out, err = run("export", tiny_run.folder, "--format", "onnx", "--out", "out/copy.onnx", "--json")
+    assert status == 0
+    assert one_object(out)["files"] == {"copy.onnx": tiny_run.model.stat().st_size}
+    assert (tmp_path / "out" / "copy.onnx").read_bytes() == tiny_run.model.read_bytes()
+    assert err.count("\n") == 1
+    refused("export", tmp_path, "--out", "x.onnx", said=(tmp_path, "not a run folder"))
+    refused("export", "none.tflite", "--out", "x.onnx", said="none.tflite")
+    (tmp_path / "bad.tflite").write_bytes(b"TFL3" * 100)
+    refused("export", tmp_path / "bad.tflite", "--out", "x.onnx", said="bad.tflite")
+    assert not (tmp_path / "x.onnx").exists()
+
+
+@pytest.mark.slow
+def test_export_makes_an_integer_extractor_of_a_tflite_file(run, tmp_path):
+    source = shared("weights", "coral_tflite", "mobilenet_v2_1.0_224_quant.tflite")
+    status, out, _ = run("export", source, "--format", "onnx", "--out", "extractor.onnx", "--json")
+    found = one_object(out)
+    assert status == 0
+    assert found["files"]["extractor.onnx"] == (tmp_path / "extractor.onnx").stat().st_size
+    assert found["metrics"]["int8_cosine"] >= 0.99
+
+
+# Predict.
+
+
+def test_predict_prints_one_object_with_the_contracts_keys(run, tiny_run):
+    clip = clips_of(tiny_run.clips)[0]
+    status, out, err = run("predict", tiny_run.model, clip, "--json", "--threshold", "0")
+    assert (status, err) == (0, "")
+    found = one_object(out)
+    assert set(found) == {"source", "label", "score", "scores", "segments"}
+    assert found["source"] == str(clip)
+    expected = load(tiny_run.model, threads=1).classify(clip)
+    assert found["label"] == expected.label
+    assert found["scores"] == pytest.approx(expected.scores, abs=1e-5)
+    assert found["score"] == max(found["scores"].values())
+    assert [set(s) for s in found["segments"]] == [{"start_s", "end_s", "label", "score"}]
+
+
+def test_below_the_threshold_the_best_class_is_told_and_no_segment(run, tiny_run):
+    clip = clips_of(tiny_run.clips)[0]
+    found = one_object(run("predict", tiny_run.model, clip, "--json", "--threshold", "0.999")[1])
+    assert found["label"]
+    assert found["segments"] == []
+    out = run("predict", tiny_run.model, clip, "--threshold", "0.999")[1]
+    assert out == f"{clip}: {found['label']} {found['score']:.3f}  (below threshold)\n"
+    assert "below" not in run("predict", tiny_run.model, clip, "--threshold", "0")[1]
+
+
+@pytest.fixture
+def some_videos(tiny_run, tmp_path) -> Path:
+    """A folder with two good videos of one name in two folders, and a broken one."""
+    for number, source in enumerate(clips_of(tiny_run.clips)[:2]):
+        target = tmp_path / "videos" / str(number) / "clip.mp4"
+        target.parent.mkdir(parents=True)
+        shutil.copy(source, target)
+    (tmp_path / "videos" / "broken.mp4").write_bytes(b"nothing to see")
+    return tmp_path / "videos"
+
+
+def test_a_folder_gives_a_line_a_source_and_failures_among_them(run, refused, some_videos, tiny_run):
+    status, out, err = run("predict", tiny_run.model, some_videos, "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    names = ("0/clip.mp4", "1/clip.mp4", "broken.mp4")
+    assert [line["source"] for line in lines] == [str(some_videos / name) for name in names]
+    assert set(lines[2]) == {"source", "error"}
+    assert lines[2]["error"].startswith(f"{some_videos / 'broken.mp4'}: ")
+    assert err == "1 sources could not be read\n"
+    status, out, err = run("predict", tiny_run.model, some_videos, "--strict")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "broken.mp4" in err
+    refused("predict", tiny_run.model, some_videos / "broken.mp4", said=some_videos / "broken.mp4")
+
+
+def test_segments_go_into_a_table(run, some_videos, tiny_run, tmp_path):
+    words = ("predict", tiny_run.model, some_videos, "--threshold", "0", "--csv", "out.csv", "--json")
+    lines = [json.loads(line) for line in run(*words)[1].splitlines()]
+    with (tmp_path / "out.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert list(rows[0]) == ["source", "start_s", "end_s", "label", "score"]
+    expected = [(line["source"], s["label"]) for line in lines for s in line.get("segments", [])]
+    assert [(row["source"], row["label"]) for row in rows] == expected
+
+
+def test_the_annotated_video_plays_and_never_replaces_its_source(run, refused, some_videos, tiny_run, tmp_path):
+    clip = some_videos / "0" / "clip.mp4"
+    before = clip.read_bytes()
+    assert run("predict", tiny_run.model, clip, "--save", "drawn.mp4", "--threshold", "0")[0] == 0
+    drawn, source = probe(tmp_path / "drawn.mp4"), probe(clip)
+    assert drawn.frames == source.frames
+    assert drawn.codec == "h264"
+    assert drawn.fps == pytest.approx(source.fps, rel=0.01)
+    refused("predict", tiny_run.model, clip, "--save", clip, said="is a source")
+    assert run("predict", tiny_run.model, some_videos, "--save", "all")[0] == 0
+    assert sorted(str(p.relative_to(tmp_path)) for p in (tmp_path / "all").rglob("*.mp4")) == [
+        "all/0/clip.mp4",
+        "all/1/clip.mp4",
+    ]
+    assert run("predict", tiny_run.model, some_videos, "--save", some_videos)[0] == 2
+    assert clip.read_bytes() == before
+
+
+def test_a_folder_without_videos_is_named(refused, tiny_run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused("predict", tiny_run.model, tmp_path / "empty", said=(tmp_path / "empty", "no video files"))
+
+
+def test_python_says_the_same_in_the_same_words(run, tiny_run):
+    clip = clips_of(tiny_run.clips)[0]
+    from_python = next(vidlet.predict(tiny_run.model, clip))
+    assert from_python == one_object(run("predict", tiny_run.model, clip, "--json")[1])
+    theirs = one_object(run("evaluate", tiny_run.model, tiny_run.clips, "--json")[1])
+    ours = vidlet.evaluate(tiny_run.model, tiny_run.clips)
+    assert ours["per_class"] == theirs["per_class"]
+    assert vidlet.load(tiny_run.model).classify(clip).label == from_python["label"]
+
+
+# The demo.
+
+
+@pytest.mark.slow
+def test_the_whole_demo_runs_on_a_few_clips(run, tmp_path):
+    from html.parser import HTMLParser
+
+    status, out, _ = run("demo", "--out", "demo", "--clips", "64", "--epochs", "2", "--json")
+    found = one_object(out)
+    assert status == 0
+    assert set(found) == {"out", "files", "metrics"}
+    rows = found["metrics"]["table"]
+    assert [row["model"] for row in rows] == ["grid GRU", "grid GRU, int8", "single frame", "mean over time"]
+    assert all({"accuracy", "accuracy_interval", "within_pairs", "bytes", "clip_ms"} <= set(row) for row in rows)
+    folder = tmp_path / "demo"
+    for name in (
+        "model.onnx",
+        "model.int8.onnx",
+        "report.html",
+        "annotated.mp4",
+        "demo.json",
+        "metrics.json",
+        "log.csv",
+    ):
+        assert found["files"][name] == (folder / name).stat().st_size > 0
+    assert probe(folder / "annotated.mp4").frames > 50
+    parser = HTMLParser()
+    parser.feed((folder / "report.html").read_text())
+    parser.close()
+    again = run("demo", "--out", "demo", "--clips", "64", "--epochs", "2", "--json")
+    assert again[0] == 0  # what is finished is not trained again
+    assert one_object(again[1])["metrics"]["table"][0]["accuracy"] == rows[0]["accuracy"]
+
+
+@pytest.mark.slow
+def test_the_full_demo_teaches_its_lesson(run, tmp_path):
+    status, out, _ = run("demo", "--out", "demo", "--json")
+    assert status == 0
+    within = {row["model"]: row["within_pairs"] for row in one_object(out)["metrics"]["table"]}
+    assert within["grid GRU"] > 0.9
+    assert within["grid GRU, int8"] > 0.9
+    for name in ("single frame", "mean over time"):
+        assert 0.35 <= within[name] <= 0.65
+
+
+def test_the_demo_never_touches_a_folder_that_is_not_its_own(refused, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    refused("demo", "--out", tmp_path / "mine", said=("is not empty", "choose another --out"))
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
