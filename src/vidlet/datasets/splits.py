@@ -19,7 +19,7 @@ GroupKey = tuple[str, str]
 MOVES = 500  # so many groups, the smallest, are tried in other parts
 
 
-def with_splits(table: ClipTable, seed: int = 0, val: float = 0.15, test: float = 0.2) -> ClipTable:
+def with_splits(table: ClipTable, seed: int = 0, val: float = 0.1, test: float = 0.2) -> ClipTable:
     """Fill in the splits that a table does not give.
 
     Without any: train, val and test by group, in these shares of the clips. With train and no val: val is split off
@@ -40,7 +40,7 @@ def with_splits(table: ClipTable, seed: int = 0, val: float = 0.15, test: float 
     return table
 
 
-def group_folds(table: ClipTable, folds: int = 5, seed: int = 0, val: float = 0.15) -> list[ClipTable]:
+def group_folds(table: ClipTable, folds: int = 5, seed: int = 0, val: float = 0.08) -> list[ClipTable]:
     """K-fold by group: in table i the groups of fold i are test, of the rest some are val, the others train.
 
     Splits that the table gives are not looked at. Every clip is test exactly once.
@@ -57,7 +57,7 @@ def group_folds(table: ClipTable, folds: int = 5, seed: int = 0, val: float = 0.
     return [_hold_out(table, {key for key in keys if fold_of[key] == fold}, seed, val) for fold in range(folds)]
 
 
-def leave_one_group_out(table: ClipTable, seed: int = 0, val: float = 0.15) -> list[ClipTable]:
+def leave_one_group_out(table: ClipTable, seed: int = 0, val: float = 0.08) -> list[ClipTable]:
     """One table per group, in the order of their names: that group is test, of the rest some are val.
 
     Raises:
