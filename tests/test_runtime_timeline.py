@@ -8,6 +8,7 @@ from PIL import Image
 
 import artifacts
 from artifacts import SIZE, expected_scores, frames_of
+from shared_data import shared
 from vidlet.errors import DataError, ModelError
 from vidlet.runtime import Segment, StaggeredWindows, load, predict_timeline, segments_from_scores, watch
 from vidlet.video import LiveSource, write_video
@@ -232,7 +233,7 @@ def test_memory_does_not_grow_with_the_length(model, monkeypatch):
 
     picture, held = frames_of([RED])[0], []
 
-    def endless(source, hz, size):
+    def endless(source, hz, size, on_damage=None):
         for tick in range(3600 * 4):
             if tick in (600, 3600 * 4 - 1):
                 gc.collect()
@@ -261,6 +262,13 @@ def _cheap_run(run):
         return answers[rows]
 
     return again
+
+
+def test_a_timeline_of_a_damaged_file_says_so(model):
+    timeline = predict_timeline(model, shared("data", "hostile", "decord", "corrupted.mp4"))
+    assert "of 50" in timeline.damage
+    whole = predict_timeline(model, shared("data", "hostile", "torchcodec", "nasa_13013.mp4"))
+    assert whole.damage == ""
 
 
 # Live.

@@ -475,3 +475,9 @@ def test_unknown_and_negative_amounts_are_refused_with_the_nearest():
         with pytest.raises(RecipeError, match=r"training\.augment\.zoom must be a number >= 0"):
             check_amounts({"zoom": value})
     check_amounts(dict.fromkeys(AMOUNTS, 0.1))
+
+
+@pytest.mark.parametrize(("key", "mode"), [("zoom", "frozen"), ("flip", "frozen"), ("noise", "finetune")])
+def test_an_augmentation_that_the_mode_cannot_do_is_refused_not_ignored(key, mode):
+    with pytest.raises(RecipeError, match=f"augment.{key} has no effect where training.mode is '{mode}'"):
+        check_amounts({key: 0.1}, mode)

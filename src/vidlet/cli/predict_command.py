@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
         else:
             below = "" if found["segments"] else "  (below threshold)"
             print(f"{found['source']}: {found['label']} {found['score']:.3f}{below}")
+            if "damage" in found:
+                print(f"  damaged: {found['damage']}")
             for s in found["segments"]:
                 print(f"  {s['start_s']:8.2f} - {s['end_s']:8.2f} s  {s['label']}  {s['score']:.3f}")
         failed += "error" in found

@@ -57,6 +57,7 @@ def as_result(path: str | Path, timeline: Timeline) -> dict[str, Any]:
         "segments": [
             {"start_s": s.start_s, "end_s": s.end_s, "label": s.label, "score": s.score} for s in timeline.segments
         ],
+        **({"damage": timeline.damage} if timeline.damage else {}),
     }
 
 

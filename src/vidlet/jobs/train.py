@@ -94,7 +94,7 @@ def train(
     started = time.monotonic()
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     steps = {name: find_step(name) for name in plan.compress}
-    check_amounts(plan.training.augment)
+    check_amounts(plan.training.augment, plan.training.mode)
     table = labelled_clips(data, fold, strict)
     check_trainable(table)
     folder = Path(out or Path("runs") / plan.name)
@@ -149,11 +149,13 @@ def train(
         "fold": fold,
         "seconds": round(time.monotonic() - started, 1),
         "epochs": progress.epoch,
-        "clips": {s: len(table.of_split(s)) for s in ("train", "val", "test")},
+        "clips": {"train": len(prepared.train), "val": len(prepared.val), "scored": len(scored[names[0]].clips)},
         "skipped": [{"path": path, "error": error} for path, error in (*table.skipped, *prepared.skipped)],
     }
     _write_evidence(folder, names, metrics, table, command or f"vidlet train {data}")
     metrics["bytes"] = {name: (folder / name).stat().st_size for name in names}
+    for name, size in metrics["bytes"].items():  # with the evidence in it
+        metrics["files"][name]["bytes"] = size
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1))
     report_run(folder, metrics, progress.history, scored, table, data=str(data))
     _say_result(folder, metrics, names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -27,15 +27,19 @@ def is_live(source: Source) -> bool:
     return isinstance(source, (int, video.LiveSource)) or (isinstance(source, str) and video.is_live(source))
 
 
-def sampled_frames(source: Source, hz: float, size: tuple[int, int]) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+def sampled_frames(
+    source: Source, hz: float, size: tuple[int, int], on_damage: Callable[[str], None] | None = None
+) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """Yield (time_s, frame uint8 (H, W, 3)) at ``hz`` from a file, a folder of frames, a camera or a stream.
 
-    A damaged file is read on behind the damage. A live source gives its newest frame whenever a tick has passed; what
-    came between is dropped.
+    A damaged file is read on behind the damage, and ``on_damage`` is told in words what was wrong. A live source
+    gives its newest frame whenever a tick has passed; what came between is dropped.
     """
     if not is_live(source):
         for chunk in ahead(video.stream_clip(str(source), Sampling("rate", hz=hz), size, chunk=CHUNK, resume=True)):
             yield from zip(chunk.times_s.tolist(), chunk.frames, strict=True)
+            if chunk.damage and on_damage:
+                on_damage(chunk.damage)
         return
     opened = source if isinstance(source, video.LiveSource) else video.LiveSource(str(source))
     next_s = -np.inf

@@ -46,6 +46,7 @@ class Timeline:
     scores: dict[str, float]
     duration_s: float = 0.0
     frames: int = 0
+    damage: str = ""  # what was wrong with the file, "" if nothing
 
 
 def predict_timeline(
@@ -87,7 +88,8 @@ def predict_timeline(
             total, weight_s = total + scores * (end_s - start_s), weight_s + end_s - start_s
 
     held: list[tuple[float, float, NDArray]] = []  # until it is known whether the video is short
-    for time_s, frame in sampled_frames(source, model.rate_hz, model.input_size):
+    damage = [""]
+    for time_s, frame in sampled_frames(source, model.rate_hz, model.input_size, damage.append):
         staggered.push(frame)
         last_s = time_s
         held += blocks.tick(time_s)
@@ -110,7 +112,7 @@ def predict_timeline(
     if min_s is None:
         builder.min_s = min(builder.min_s, end_s - blocks.start_s)
     label, score, named = model.name_scores((total / weight_s).astype(np.float32))
-    return Timeline(tuple(builder.finish()), label, score, named, end_s, staggered.frames)
+    return Timeline(tuple(builder.finish()), label, score, named, end_s, staggered.frames, damage[-1])
 
 
 def _end_of(source: str | Path, last_s: float, next_s: float) -> float:

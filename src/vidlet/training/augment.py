@@ -29,8 +29,12 @@ AMOUNTS = {
 }
 
 
-def check_amounts(amounts: Mapping[str, float]) -> None:
-    """Refuse unknown augmentations and amounts below zero.
+OF_FRAMES = ("zoom", "shift", "rotate", "light", "flip")  # stored features cannot be changed so
+OF_FEATURES = ("noise", "mixup")
+
+
+def check_amounts(amounts: Mapping[str, float], mode: str = "") -> None:
+    """Refuse unknown augmentations, amounts below zero, and what the training's mode cannot do ("" knows no mode).
 
     Raises:
         RecipeError: names the key and the nearest valid one.
@@ -38,6 +42,8 @@ def check_amounts(amounts: Mapping[str, float]) -> None:
     for key, value in amounts.items():
         if key not in AMOUNTS:
             raise RecipeError(f"training.augment: unknown key {key!r}{nearest(key, AMOUNTS)}")
+        if key in {"frozen": OF_FRAMES, "finetune": OF_FEATURES}.get(mode, ()):
+            raise RecipeError(f"training.augment.{key} has no effect where training.mode is {mode!r}: remove it")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
             raise RecipeError(f"training.augment.{key} must be a number >= 0, got {value!r}")
 

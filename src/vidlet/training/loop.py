@@ -85,7 +85,7 @@ def fit(
     Raises:
         TrainingError: a loss that is not finite (says where), or a checkpoint that does not belong to this run.
     """
-    check_amounts(config.augment)
+    check_amounts(config.augment, config.mode)
     network.to(device)
     if network.extractor is not None:
         network.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
