@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from vidlet.compress.tflite import extractor_graph, quantize_imported
+from vidlet.compress.tflite import quantize_imported
+from vidlet.export import extractor_graph
 from vidlet.models import build_extractor
 from vidlet.models.weights import find_weights
 from vidlet.recipe import Extractor

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from shared_data import shared
-from vidlet.compress.tflite import export_tflite, extractor_graph, quantize_imported
+from vidlet.compress.tflite import export_tflite, quantize_imported
 from vidlet.errors import WeightsError
+from vidlet.export import extractor_graph
 from vidlet.models import build_extractor
 from vidlet.models.mobilenetv2 import InvertedResidual
 from vidlet.models.tflite import import_mobilenetv2, read_tflite

@@ -12,7 +12,7 @@ import onnx
 import torch
 
 from ..errors import ParityError, WeightsError
-from ..export.onnx_graph import to_onnx_graph
+from ..export import extractor_graph
 from ..files import write_bytes
 from ..models.extractor import FrameExtractor, extractor_from_tflite
 from .int8 import quantize_graph, ranges_from_tflite
@@ -53,12 +53,6 @@ def export_tflite(
         "float_difference": difference,
         "int8_cosine": float((features * integer).sum() / np.linalg.norm(features) / np.linalg.norm(integer)),
     }
-
-
-def extractor_graph(extractor: FrameExtractor) -> onnx.ModelProto:
-    """A frame extractor as a float32 graph: frames uint8 (T, H, W, 3) -> features, T free."""
-    examples = {"frames": torch.zeros(3, *extractor.input_size, 3, dtype=torch.uint8)}
-    return to_onnx_graph(extractor, examples, ["features"], {"frames": {0: "T"}})
 
 
 def quantize_imported(graph: onnx.ModelProto, extractor: FrameExtractor) -> onnx.ModelProto:

@@ -5,6 +5,7 @@ from .artifact import (
     artifact_graph,
     artifact_metadata,
     check_parity,
+    extractor_graph,
     torch_reference,
     write_artifact,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "artifact_graph",
     "artifact_metadata",
     "check_parity",
+    "extractor_graph",
     "torch_reference",
     "write_artifact",
 ]

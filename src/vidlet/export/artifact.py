@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ParityError
 from ..files import atomic_path
+from ..models.extractor import FrameExtractor
 from ..models.heads import Head
 from ..recipe import Recipe, Sampling, recipe_to_dict
 from ..runtime import write_metadata
@@ -52,6 +53,12 @@ class ArtifactNetwork(nn.Module):
         logits = logits / self.temperature
         scores = logits.sigmoid() if self.multi_label else logits.softmax(1)
         return (scores, *(after[name] for name in self.head.state_shapes), features)
+
+
+def extractor_graph(extractor: FrameExtractor) -> onnx.ModelProto:
+    """A frame extractor as a float32 graph: frames uint8 (T, H, W, 3) -> features, T free."""
+    examples = {"frames": torch.zeros(3, *extractor.input_size, 3, dtype=torch.uint8)}
+    return to_onnx_graph(extractor, examples, ["features"], {"frames": {0: "T"}})
 
 
 def artifact_graph(network: ArtifactNetwork, input_size: tuple[int, int]) -> onnx.ModelProto:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..compress.tflite import extractor_graph
 from ..errors import DataError
+from ..export import extractor_graph
 from ..features import extract as extract_features
 from ..files import cache_folder
 from ..models import build_extractor

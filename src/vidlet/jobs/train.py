@@ -14,10 +14,16 @@ import numpy as np
 import torch
 
 from ..compress import find_step
-from ..compress.tflite import extractor_graph
 from ..datasets import Clip, ClipTable, check_trainable
 from ..errors import DataError, TrainingError, VidletError
-from ..export import ArtifactNetwork, artifact_graph, artifact_metadata, torch_reference, write_artifact
+from ..export import (
+    ArtifactNetwork,
+    artifact_graph,
+    artifact_metadata,
+    extractor_graph,
+    torch_reference,
+    write_artifact,
+)
 from ..features import extract
 from ..files import cache_folder, write_text
 from ..metrics import fit_temperature, paired_bootstrap
