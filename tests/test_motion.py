@@ -165,3 +165,11 @@ def test_impossible_sets_are_refused_before_anything_is_written(tmp_path: Path, 
     with pytest.raises(DataError, match="motion set"):
         render_motion(tmp_path / "set", **arguments)
     assert not (tmp_path / "set").exists()
+
+
+def test_rendering_twice_gives_the_same_files(tmp_path):
+    for name in ("a", "b"):
+        render_motion(tmp_path / name, clips=16, seed=0)
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.mp4"))
+    assert len(files) == 16
+    assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
