@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import ParityError
 from ..files import atomic_path
 from ..models.extractor import FrameExtractor
-from ..models.heads import Head
+from ..models.head import Head
 from ..recipe import Recipe, Sampling, recipe_to_dict
 from ..runtime import write_metadata
 from ..video import RESIZE

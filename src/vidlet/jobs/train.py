@@ -28,7 +28,7 @@ from ..features import extract
 from ..files import cache_folder, write_text
 from ..metrics import fit_temperature, paired_bootstrap
 from ..models import FrameExtractor, build_extractor, build_head
-from ..models.heads import Head
+from ..models.head import Head
 from ..recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
 from ..runtime import graph_sha256, load, read_metadata, write_metadata
 from ..training import (

@@ -1,7 +1,8 @@
 """Networks in PyTorch: frame extractors and the heads on their features."""
 
 from .extractor import FrameExtractor, build_extractor
-from .heads import HEADS, Head, build_head
+from .head import Head
+from .heads import HEADS, build_head
 from .mobilenetv2 import MobileNetV2, fuse_batch_norm
 
 __all__ = ["HEADS", "FrameExtractor", "Head", "MobileNetV2", "build_extractor", "build_head", "fuse_batch_norm"]

@@ -24,7 +24,7 @@ from torch.nn import functional
 from ..errors import TrainingError
 from ..files import write_bytes, write_text
 from ..models.extractor import FrameExtractor
-from ..models.heads import Head
+from ..models.head import Head
 from ..recipe import Training
 from .augment import check_amounts
 from .batches import Clips

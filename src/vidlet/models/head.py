@@ -1,0 +1,74 @@
+"""What every head shares: the contract, the names and shapes of its state, and a few steps on padded sequences.
+
+    logits, next_state = head(features, state, mask)
+
+``features`` is (B, T, *feature_shape); ``state`` maps each name of ``head.state_shapes`` to a float tensor (B, *shape),
+zeros to begin with; ``mask`` (B, T), True on real frames, is for training on padded clips (real frames first). A whole
+clip at once, or one frame at a time with the state handed on, gives the same logits (B, K), those after the last frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+
+class Head(nn.Module):
+    """What all heads share: the names and shapes of their state, and zeros to begin with."""
+
+    state_shapes: Mapping[str, tuple[int, ...]]
+
+    def zero_state(self, batch: int, like: Tensor) -> State:
+        """State of ``batch`` windows that have seen nothing, on the device of ``like``."""
+        return {name: like.new_zeros(batch, *shape) for name, shape in self.state_shapes.items()}
+
+    def calibrate(self, mean: Tensor, std: Tensor) -> None:
+        """Learn the scale of the features: mean and deviation per channel, shape (feature_shape[0],)."""
+
+
+class Standardize(nn.Module):
+    """(x - mean) / std over the channel axis; the numbers come from the training clips, not from gradients."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, channels: int, dims_after: int) -> None:
+        super().__init__()
+        shape = (channels, *([1] * dims_after))
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(shape))
+
+    def set(self, mean: Tensor, std: Tensor) -> None:
+        """Take mean and deviation (channels,) of the training features; constant channels keep the scale 1."""
+        self.mean.copy_(mean.reshape(self.mean.shape))
+        self.scale.copy_(torch.where(std > 1e-6, 1 / std.clamp(min=1e-6), 1.0).reshape(self.scale.shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardize (..., C, *spatial)."""
+        return (x - self.mean) * self.scale
+
+
+def flat_size(shape: tuple[int, ...]) -> int:
+    """How many numbers a shape holds."""
+    size = 1
+    for n in shape:
+        size *= n
+    return size
+
+
+def last_of(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The entry of x (B, T, ...) at each clip's last real frame: (B, ...)."""
+    if mask is None:
+        return x[:, -1]
+    return x[torch.arange(len(x), device=x.device), mask.sum(1).clamp(min=1) - 1]
+
+
+def add_frames(x: Tensor, mask: Tensor | None, total: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Add the real frames of x (B, T, D) to total (B, D) and their number to count (B, 1)."""
+    if mask is None:
+        return total + x.sum(1), count + x.shape[1]
+    return total + (x * mask.unsqueeze(-1)).sum(1), count + mask.sum(1, keepdim=True)
