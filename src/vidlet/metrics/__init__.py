@@ -18,11 +18,13 @@ from .classification import (
     top_k_accuracy,
 )
 from .latency import percentiles_ms
+from .multilabel import MultiLabelScores, gap, hit_at_1, mean_average_precision, multilabel_summary, perr
 from .summary import classification_summary
 
 __all__ = [
     "Difference",
     "MacroAverage",
+    "MultiLabelScores",
     "PerClass",
     "Reliability",
     "accuracy",
@@ -31,11 +33,16 @@ __all__ = [
     "confusion_matrix",
     "expected_calibration_error",
     "fit_temperature",
+    "gap",
+    "hit_at_1",
     "macro_average",
+    "mean_average_precision",
+    "multilabel_summary",
     "negative_log_likelihood",
     "paired_bootstrap",
     "per_class",
     "percentiles_ms",
+    "perr",
     "reliability",
     "top_k_accuracy",
 ]
