@@ -9,8 +9,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from vidlet.compress import find_step
-from vidlet.errors import ParityError, RecipeError
+from vidlet.compress import GRAPH_STEPS
+from vidlet.errors import ParityError
 from vidlet.export import (
     ArtifactNetwork,
     artifact_graph,
@@ -220,7 +220,7 @@ def test_the_int8_file_streams_in_integers_and_has_a_fraction_of_the_bytes(name,
     _, graph, path = exported(name)
     clips = [moving(6, seed) for seed in range(4)]
     before = graph.SerializeToString(deterministic=True)
-    small = find_step("int8")(graph, clips)
+    small = GRAPH_STEPS["int8"](graph, None, clips)
     assert graph.SerializeToString(deterministic=True) == before  # a step returns a copy
     out = tmp_path / "model.int8.onnx"
     size = write_artifact(small, out, described(name), moving(6))
@@ -240,7 +240,7 @@ def test_the_int8_file_streams_in_integers_and_has_a_fraction_of_the_bytes(name,
 
 def test_every_convolution_of_the_int8_extractor_is_an_integer_kernel(exported, tmp_path):
     graph = exported("grid-gru")[1]
-    small = find_step("int8")(graph, [moving(6, seed) for seed in range(3)])
+    small = GRAPH_STEPS["int8"](graph, None, [moving(6, seed) for seed in range(3)])
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 4
@@ -253,7 +253,7 @@ def test_every_convolution_of_the_int8_extractor_is_an_integer_kernel(exported, 
 
 def test_the_half_step_halves_the_weights_and_hardly_changes_a_score(exported, tmp_path):
     _, graph, path = exported("gru")
-    small = find_step("half")(graph, [])
+    small = GRAPH_STEPS["half"](graph, None, [])
     write_artifact(small, tmp_path / "model.half.onnx", described("gru"), moving(6))
     kinds = {t.data_type for t in small.graph.initializer if np.prod(t.dims) > 1000}
     assert kinds == {onnx.TensorProto.FLOAT16}
@@ -265,10 +265,5 @@ def test_the_half_step_halves_the_weights_and_hardly_changes_a_score(exported, t
 def test_steps_are_deterministic(exported):
     graph, clips = exported("grid-gru")[1], [moving(6, seed) for seed in range(3)]
     for name in ("int8", "half"):
-        first, second = (find_step(name)(graph, clips).SerializeToString(deterministic=True) for _ in range(2))
+        first, second = (GRAPH_STEPS[name](graph, None, clips).SerializeToString(deterministic=True) for _ in range(2))
         assert first == second
-
-
-def test_an_unknown_step_names_the_nearest():
-    with pytest.raises(RecipeError, match=r"unknown step 'int9' \(did you mean int8\?\); known: int8, half"):
-        find_step("int9")

@@ -1,5 +1,10 @@
 """Compression: small functions, each with a stated guarantee, and the steps that recipes list."""
 
-from .steps import STEPS, find_step
+from .chain import Chain, Step, chain_text, file_name
+from .material import Material, Trained
+from .steps import GRAPH_STEPS, NETWORK_STEPS, find_chain, shrink_graph, shrink_network
 
-__all__ = ["STEPS", "find_step"]
+__all__ = [
+    "GRAPH_STEPS", "NETWORK_STEPS", "Chain", "Material", "Step", "Trained", "chain_text", "file_name", "find_chain",
+    "shrink_graph", "shrink_network",
+]  # fmt: skip

@@ -86,7 +86,7 @@ def _file_row(name: str, figures: Mapping[str, Any], size: int, timed: Mapping[s
     difference = figures.get("difference")
     return FileRow(
         name,
-        kind=name.split(".")[1] if name.count(".") == 2 else "float32",
+        kind=name.removeprefix("model").removesuffix(".onnx").removeprefix(".") or "float32",
         accuracy=figures["accuracy"],
         interval=figures["accuracy_interval"],
         difference=Difference(*(difference[key] for key in ("mean", "low", "high"))) if difference else None,

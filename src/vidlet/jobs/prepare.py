@@ -1,0 +1,174 @@
+"""From a clip table and a recipe to what the training loop takes: stored features, or decoded frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..datasets import Clip, ClipTable
+from ..errors import DataError, VidletError
+from ..export import extractor_graph
+from ..features import extract
+from ..files import cache_folder
+from ..models import FrameExtractor
+from ..recipe import Recipe
+from ..training import Clips, FeatureClips, FrameClips, keep_memory
+from ..video import read_clip, read_many
+from .progress import bar, say
+
+CALIBRATION_CLIPS = 40
+KEEP_BYTES = 6_000_000_000  # of decoded frames that training on frames holds in memory; the rest is decoded again
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Training and validation clips as the loop takes them, and what was learned of the data on the way.
+
+    ``mean`` and ``std`` (C,) are those of stored features over the training clips; None for frames.
+    """
+
+    train: Clips
+    val: Clips
+    skipped: tuple[tuple[str, str], ...]
+    median_s: float  # of a training clip
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+
+
+def targets_of(clips: Sequence[Clip], labels: Sequence[str]) -> np.ndarray:
+    """(N, K) float32: 1 where a clip has the label."""
+    index = {name: i for i, name in enumerate(labels)}
+    targets = np.zeros((len(clips), len(labels)), np.float32)
+    for row, clip in enumerate(clips):
+        targets[row, [index[name] for name in clip.labels]] = 1
+    return targets
+
+
+def prepare_features(plan: Recipe, table: ClipTable, extractor: FrameExtractor, strict: bool) -> Prepared:
+    """Features of all training and validation clips, from the store or through the runtime."""
+    graph = extractor_graph(extractor)
+    wanted = table.with_clips(clip for clip in table if clip.split in ("train", "val"))
+    with bar("features") as move:
+        found = extract(
+            wanted,
+            graph.SerializeToString(deterministic=True),
+            plan.sampling,
+            extractor.input_size,
+            cache_folder("features"),
+            progress=move,
+        )
+    _refuse(found.failures, strict)
+    parts: dict[str, list[tuple[Clip, str]]] = {"train": [], "val": []}
+    for clip, key in zip(wanted, found.keys, strict=True):
+        if key:
+            parts[clip.split].append((clip, key))
+    _need_clips(parts, table)
+    mean, std = moments(found.store.read(key).features for _, key in parts["train"])
+
+    def clips(split: str) -> FeatureClips:
+        rows = parts[split]
+        return FeatureClips(
+            lambda i: found.store.read(rows[i][1]).features,
+            targets_of([clip for clip, _ in rows], table.labels),
+            [clip.path.name for clip, _ in rows],
+            std,
+            plan.sampling.max_frames,
+        )
+
+    times = [found.store.read(key).times_s for _, key in parts["train"]]
+    return Prepared(clips("train"), clips("val"), tuple(found.failures), median_seconds(times, plan), mean, std)
+
+
+def prepare_frames(plan: Recipe, table: ClipTable, extractor: FrameExtractor, strict: bool) -> Prepared:
+    """Decoded frames of all training and validation clips; every clip is read once to know that it can be."""
+    keep_memory()
+
+    def read(clip: Clip) -> np.ndarray:
+        return read_clip(clip.path, plan.sampling, extractor.input_size, start_s=clip.start_s, end_s=clip.end_s).frames
+
+    wanted = [clip for clip in table if clip.split in ("train", "val")]
+    failures: list[tuple[str, str]] = []
+    times: list[np.ndarray] = []
+    frames: dict[str, list[np.ndarray | None]] = {"train": [], "val": []}
+    parts: dict[str, list[tuple[Clip, str]]] = {"train": [], "val": []}
+    room = KEEP_BYTES
+    with bar("decode") as move:
+        jobs = read_many(
+            wanted,
+            lambda clip: read_clip(
+                clip.path, plan.sampling, extractor.input_size, start_s=clip.start_s, end_s=clip.end_s
+            ),
+        )
+        for done, (clip, result) in enumerate(jobs, 1):
+            move(done, len(wanted))
+            if isinstance(result, VidletError):
+                failures.append((str(clip.path), str(result)))
+                continue
+            room -= result.frames.nbytes
+            frames[clip.split].append(result.frames if room > 0 else None)
+            parts[clip.split].append((clip, ""))
+            if clip.split == "train":
+                times.append(result.times_s)
+    _refuse(failures, strict)
+    _need_clips(parts, table)
+
+    def clips(split: str) -> FrameClips:
+        rows = [clip for clip, _ in parts[split]]
+
+        def frames_of(index: int) -> np.ndarray:
+            kept = frames[split][index]
+            return read(rows[index]) if kept is None else kept
+
+        names = [clip.path.name for clip in rows]
+        return FrameClips(frames_of, targets_of(rows, table.labels), names, plan.sampling.max_frames)
+
+    return Prepared(clips("train"), clips("val"), tuple(failures), median_seconds(times, plan))
+
+
+def sample_clips(table: ClipTable, plan: Recipe, most: int = CALIBRATION_CLIPS) -> list[np.ndarray]:
+    """Frames of up to ``most`` readable training clips, spread over the table: what steps calibrate on."""
+    rows = list(table.of_split("train"))
+    chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
+
+    def read(clip: Clip) -> np.ndarray:
+        return read_clip(
+            clip.path, plan.sampling, plan.extractor.input_size, start_s=clip.start_s, end_s=clip.end_s
+        ).frames[: plan.sampling.max_frames]
+
+    return [frames for _, frames in read_many(chosen, read) if not isinstance(frames, VidletError)]
+
+
+def moments(features: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each channel over clips, frames and positions: (C,), (C,)."""
+    count, total, squares = 0, 0.0, 0.0
+    for item in features:
+        x = np.asarray(item, np.float64).reshape(len(item), item.shape[1], -1)  # (T, C, positions)
+        count += x.shape[0] * x.shape[2]
+        total = total + x.sum((0, 2))
+        squares = squares + (x**2).sum((0, 2))
+    mean = np.asarray(total) / count
+    variance = np.maximum(np.asarray(squares) / count - mean**2, 0)
+    return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
+
+
+def median_seconds(times: Sequence[np.ndarray], plan: Recipe) -> float:
+    """Median duration of training clips, from the times of their sampled frames."""
+    if plan.sampling.rule == "rate":
+        return float(np.median([len(t) for t in times])) / plan.sampling.hz
+    return float(np.median([(t[-1] - t[0]) * len(t) / max(1, len(t) - 1) for t in times])) or 1.0
+
+
+def _refuse(failures: Sequence[tuple[str, str]], strict: bool) -> None:
+    if failures and strict:
+        raise DataError(failures[0][1])
+    if failures:
+        say(f"skipped {len(failures)} clips that cannot be read; first: {failures[0][1]}")
+
+
+def _need_clips(parts: Mapping[str, Sequence[Any]], table: ClipTable) -> None:
+    for split, rows in parts.items():
+        if not rows:
+            raise DataError(f"{table.root}: no readable clip in split {split}")

@@ -1,0 +1,179 @@
+"""From a trained network to the files that ship: export, compress by chains, score each file, write its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..compress import (
+    GRAPH_STEPS,
+    Chain,
+    Material,
+    Trained,
+    chain_text,
+    file_name,
+    shrink_graph,
+    shrink_network,
+)
+from ..datasets import ClipTable
+from ..export import ArtifactNetwork, artifact_graph, artifact_metadata, torch_reference, write_artifact
+from ..files import write_text
+from ..metrics import fit_temperature, paired_bootstrap
+from ..models import FrameExtractor
+from ..recipe import Recipe
+from ..runtime import graph_sha256, load, read_metadata, write_metadata
+from ..training import ClipNetwork, Clips, predict_logits
+from .evaluate import Scored, predictions_csv, score_clips, summarize
+from .prepare import Prepared, prepare_features, prepare_frames, sample_clips
+from .progress import megabytes, say
+
+PARITY_FRAMES = 16
+
+
+class Workshop:
+    """Turns trained networks of one recipe and one table into files; what the compression steps need is at hand here.
+
+    Args:
+        prepared: the clips that ``extractor`` was trained on or computed the features of.
+    """
+
+    def __init__(self, plan: Recipe, table: ClipTable, prepared: Prepared, extractor: FrameExtractor) -> None:
+        self.plan, self.table, self.median_s = plan, table, prepared.median_s
+        on_features = prepared.mean is not None
+        self._features = [(extractor, (prepared.train, prepared.val))] if on_features else []
+        self._frames = None if on_features else (prepared.train, prepared.val)
+        self._extractor = extractor
+        self.material = Material(
+            plan.training,
+            table.multi_label,
+            sample_clips(table, plan),
+            self.features,
+            self.frames,
+            plan.training.seed,
+        )
+
+    def features(self, extractor: FrameExtractor) -> tuple[Clips, Clips]:
+        """(train, val) clips as the stored features of an extractor, computed once for each."""
+        for known, clips in self._features:
+            if known is extractor:
+                return clips
+        found = prepare_features(self.plan, self.table, extractor, strict=False)
+        self._features.append((extractor, (found.train, found.val)))
+        return found.train, found.val
+
+    def frames(self) -> tuple[Clips, Clips]:
+        """(train, val) clips as decoded frames."""
+        if self._frames is None:
+            found = prepare_frames(self.plan, self.table, self._extractor, strict=False)
+            self._frames = (found.train, found.val)
+        return self._frames
+
+    def temperature(self, trained: Trained) -> float | None:
+        """The temperature that fits the validation clips best; None where a clip may have many labels."""
+        if self.table.multi_label:
+            return None
+        if self.plan.training.mode == "frozen":
+            network, val = ClipNetwork(trained.head), self.features(trained.extractor)[1]
+        else:
+            network, val = ClipNetwork(trained.head, trained.extractor), self.frames()[1]
+        logits = predict_logits(network, val, self.plan.training.batch)
+        return fit_temperature(logits, val.targets.argmax(1))
+
+    def write(self, trained: Trained, chain: Chain, path: Path) -> Trained:
+        """Compress a network by a chain and write it as one artifact; returns the network as the file has it.
+
+        A file without graph steps is held to its network's scores; every file to itself, frame by frame.
+        """
+        small = shrink_network(chain, trained, self.material)
+        temperature = self.temperature(small)
+        network = ArtifactNetwork(small.extractor, small.head, temperature or 1.0, self.table.multi_label)
+        metadata = artifact_metadata(
+            replace(self.plan, compress=(chain_text(chain),) if chain else ()),
+            self.table.labels,
+            self.median_s,
+            small.extractor.provenance,
+            temperature,
+            self.table.multi_label,
+        )
+        samples = self.material.samples
+        graph = shrink_graph(chain, artifact_graph(network, small.extractor.input_size), samples)
+        as_trained = not any(step.name in GRAPH_STEPS for step in chain)
+        frames = _at_least(max(samples, key=len), 5)
+        write_artifact(graph, path, metadata, frames, torch_reference(network) if as_trained else None)
+        return small
+
+    def write_all(self, trained: Trained, chains: Sequence[Chain], folder: Path) -> list[str]:
+        """The float32 file and one for each chain; their names."""
+        wanted = [chain for chain in chains if chain]
+        for chain in ((), *wanted):
+            self.write(trained, chain, folder / file_name(chain))
+        return [file_name(chain) for chain in ((), *wanted)]
+
+
+def score_files(
+    folder: Path, names: Sequence[str], clips: ClipTable, strict: bool = False
+) -> tuple[dict[str, Any], dict[str, Scored]]:
+    """Score every file on the same clips, through the runtime; the others are compared with the first in pairs.
+
+    Writes ``predictions.csv``. Returns metrics with a section a file, and what each said.
+    """
+    metrics: dict[str, Any] = {"files": {}}
+    scored: dict[str, Scored] = {}
+    for name in names:
+        model = load(folder / name, threads=1)
+        scored[name] = score_clips(model, clips, strict)
+        metrics["files"][name] = summarize(scored[name], model)
+    first = scored[names[0]]
+    write_text(folder / "predictions.csv", predictions_csv(scored))
+    for name in names[1:]:
+        difference = paired_bootstrap(scored[name].correct, first.correct, first.groups)
+        metrics["files"][name]["difference"] = {**difference._asdict(), "against": names[0]}
+        metrics["files"][name]["agreement"] = float((scored[name].scores.argmax(1) == first.scores.argmax(1)).mean())
+    for key in ("accuracy", "accuracy_interval", "top5", "macro_f1"):
+        metrics[key] = metrics["files"][names[0]][key]
+    return metrics, scored
+
+
+def write_evidence(folder: Path, names: Sequence[str], metrics: dict[str, Any], table: ClipTable, command: str) -> None:
+    """Into each file: what was measured of it, on which data, by which command; then its bytes into ``metrics``."""
+    for name in names:
+        path = folder / name
+        figures = metrics["files"][name]
+        metadata = read_metadata(path)
+        metadata["evidence"] = [
+            {
+                "what": f"{key}, split {metrics['split']}",
+                "value": figures[key],
+                "data": table.root.name,
+                "clips": figures["clips"],
+                "table_sha256": table.sha256(),
+                "command": command,
+                "graph_sha256": graph_sha256(path.read_bytes()),
+            }
+            for key in ("accuracy", "accuracy_interval", "top5", "macro_f1")
+        ]
+        write_metadata(path, metadata)
+    metrics["bytes"] = {name: (folder / name).stat().st_size for name in names}
+    for name, size in metrics["bytes"].items():  # with the evidence in it
+        metrics["files"][name]["bytes"] = size
+
+
+def say_result(folder: Path, metrics: Mapping[str, Any], names: Sequence[str]) -> None:
+    """One line: what was made, where, how large, how good."""
+    parts = []
+    for name in names:
+        figures = metrics["files"][name]
+        low, high = figures["accuracy_interval"]
+        parts.append(
+            f"{name} {megabytes(metrics['bytes'][name])}, accuracy {figures['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+        )
+    say(f"{folder}: {'; '.join(parts)} on {metrics['files'][names[0]]['clips']} {metrics['split']} clips")
+
+
+def _at_least(frames: np.ndarray, count: int) -> np.ndarray:
+    """The first frames of a clip, repeated where it is shorter than ``count``, at most 16."""
+    return np.resize(frames[:PARITY_FRAMES], (max(count, min(PARITY_FRAMES, len(frames))), *frames.shape[1:]))
