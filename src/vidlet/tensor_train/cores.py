@@ -1,0 +1,142 @@
+"""Cores of a tensor train: their ranks, their initialization, and the matrix that they stand for."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import RecipeError
+
+
+def maximal_ranks(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The bonds r_0 .. r_d that a tensor of these mode sizes can need: min(left product, right product)."""
+    return tuple(min(math.prod(sizes[:k]), math.prod(sizes[k:])) for k in range(len(sizes) + 1))
+
+
+def check_modes(layer: str, in_modes: Sequence[int], out_modes: Sequence[int]) -> None:
+    """Raise unless both have the same length, at least 1, and every mode is a positive whole number."""
+    if len(in_modes) != len(out_modes) or not in_modes:
+        raise RecipeError(
+            f"{layer}: {len(in_modes)} input modes {tuple(in_modes)} against {len(out_modes)} output modes "
+            f"{tuple(out_modes)}; both need the same number, at least 1 (pad the shorter with ones)"
+        )
+    for mode in (*in_modes, *out_modes):
+        if not isinstance(mode, int) or mode < 1:
+            raise RecipeError(f"{layer}: mode {mode!r} in {tuple(in_modes)} -> {tuple(out_modes)}; modes are >= 1")
+
+
+def full_ranks(
+    layer: str, in_modes: Sequence[int], out_modes: Sequence[int], ranks: int | Sequence[int], clip: bool
+) -> tuple[int, ...]:
+    """All bonds r_0 .. r_d of a layer from one number, the inner bonds or all bonds.
+
+    With ``clip`` bonds above the attainable become the attainable, with a warning where they were listed one by one.
+
+    Raises:
+        RecipeError: bad modes, a wrong number of ranks, a rank below 1, outer bonds that are not 1.
+    """
+    check_modes(layer, in_modes, out_modes)
+    return fit_ranks(layer, [m * n for m, n in zip(in_modes, out_modes, strict=True)], ranks, clip)
+
+
+def fit_ranks(layer: str, sizes: Sequence[int], ranks: int | Sequence[int], clip: bool) -> tuple[int, ...]:
+    """As ``full_ranks``, from the sizes of the modes m_k n_k (and p in front for a kernel)."""
+    most, d = maximal_ranks(sizes), len(sizes)
+    wanted = [ranks] * (d - 1) if isinstance(ranks, int) else list(ranks)
+    if len(wanted) == d - 1:
+        wanted = [1, *wanted, 1]
+    if len(wanted) != d + 1:
+        raise RecipeError(
+            f"{layer}: {len(wanted)} ranks {tuple(wanted)} for {d} cores; give one number, {d - 1} inner bonds or "
+            f"{d + 1} bonds with 1 at both ends"
+        )
+    if any(not isinstance(r, int) or r < 1 for r in wanted) or wanted[0] != 1 or wanted[-1] != 1:
+        raise RecipeError(f"{layer}: ranks {tuple(wanted)}; every rank is a whole number >= 1, the outer two are 1")
+    if not clip:
+        return tuple(wanted)
+    fitting = tuple(map(min, wanted, most))
+    if fitting != tuple(wanted) and not isinstance(ranks, int):
+        warnings.warn(
+            f"{layer}: ranks {tuple(wanted)} exceed what modes of sizes {tuple(sizes)} can attain; using {fitting} "
+            f"(clip=False keeps them)",
+            stacklevel=4,
+        )
+    return fitting
+
+
+def random_cores(shapes: Sequence[Sequence[int]], variance: float) -> list[Tensor]:
+    """Normal cores of these shapes (r, ..., r') whose train has exactly this mean square.
+
+    Each core starts at the variance (variance / prod r)^(1/d); the products of few ranks are heavy-tailed (kurtosis
+    35 at rank 1), so one draw misses the variance by far: all cores are then scaled by what is missing.
+    """
+    inner = math.prod(shape[-1] for shape in shapes[:-1])
+    std = (variance / inner) ** (0.5 / len(shapes))
+    cores = [torch.randn(tuple(shape)) * std for shape in shapes]
+    elements = math.prod(math.prod(shape[1:-1]) for shape in shapes)
+    missing = (variance * elements) ** 0.5 / train_norm(cores)
+    return [core * missing ** (1 / len(cores)) for core in cores]
+
+
+def train_norm(cores: Sequence[Tensor]) -> float:
+    """The Frobenius norm of the tensor that cores (r, ..., r') stand for, without building it."""
+    gram = torch.ones(1, 1, dtype=torch.float64, device=cores[0].device)
+    for core in cores:
+        slices = core.detach().double().reshape(core.shape[0], -1, core.shape[-1])  # (r, q, r')
+        gram = torch.einsum("ab,aqc,bqd->cd", gram, slices, slices)
+    return math.sqrt(max(gram.item(), 0.0))
+
+
+def merge_cores(cores: Sequence[Tensor]) -> Tensor:
+    """Multiply cores (r, m_k, n_k, r_k) into one core (r, M, N, r')."""
+    whole = merge_flat([core.reshape(core.shape[0], -1, core.shape[-1]) for core in cores])  # (r, m1 n1 .. md nd, r')
+    return split_modes(whole, [core.shape[1] for core in cores], [core.shape[2] for core in cores])
+
+
+def split_modes(whole: Tensor, in_modes: Sequence[int], out_modes: Sequence[int]) -> Tensor:
+    """Sort a merged core (r, m1 n1 .. md nd, r') into (r, M, N, r')."""
+    d = len(in_modes)
+    if d == 1:
+        return whole.reshape(whole.shape[0], in_modes[0], out_modes[0], whole.shape[-1])
+    pairs = [size for pair in zip(in_modes, out_modes, strict=True) for size in pair]
+    apart = whole.reshape(whole.shape[0], *pairs, whole.shape[-1])  # (r, m1, n1, ..., md, nd, r')
+    order = [0, *range(1, 2 * d, 2), *range(2, 2 * d + 1, 2), 2 * d + 1]
+    return apart.permute(order).reshape(whole.shape[0], math.prod(in_modes), math.prod(out_modes), whole.shape[-1])
+
+
+def merge_flat(cores: Sequence[Tensor]) -> Tensor:
+    """Multiply cores (r, q_k, r_k) into (r, q_1 .. q_d, r'), in the cheapest order."""
+    return _merge(cores, *_best_splits([(c.shape[0], c.shape[1], c.shape[2]) for c in cores]), 0, len(cores) - 1)
+
+
+def merge_flops(shapes: Sequence[tuple[int, int, int]]) -> int:
+    """FLOPs of ``merge_flat`` for cores of these shapes (r, q, r')."""
+    return _best_splits(shapes)[0][0, len(shapes) - 1]
+
+
+def _best_splits(
+    shapes: Sequence[tuple[int, int, int]],
+) -> tuple[dict[tuple[int, int], int], dict[tuple[int, int], int]]:
+    """Cheapest FLOPs of multiplying cores i..j and where to split them: the matrix chain problem."""
+    cost = {(i, i): 0 for i in range(len(shapes))}
+    split: dict[tuple[int, int], int] = {}
+    for length in range(1, len(shapes)):
+        for i in range(len(shapes) - length):
+            j = i + length
+            outer = 2 * shapes[i][0] * shapes[j][2] * math.prod(shape[1] for shape in shapes[i : j + 1])
+            options = [(cost[i, k] + cost[k + 1, j] + outer * shapes[k][2], k) for k in range(i, j)]
+            cost[i, j], split[i, j] = min(options)
+    return cost, split
+
+
+def _merge(cores: Sequence[Tensor], cost: object, split: dict[tuple[int, int], int], i: int, j: int) -> Tensor:
+    if i == j:
+        return cores[i]
+    left, right = _merge(cores, cost, split, i, split[i, j]), _merge(cores, cost, split, split[i, j] + 1, j)
+    rank, first, last = left.shape[-1], left.shape[0], right.shape[-1]
+    product = left.reshape(-1, rank) @ right.reshape(rank, -1)  # (r q, q' r')
+    return product.reshape(first, -1, last)

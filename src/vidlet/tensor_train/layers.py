@@ -1,0 +1,84 @@
+"""Fully connected layers whose matrix is a tensor train of small cores.
+
+W[i, j] = prod_k G_k[:, i_k, j_k, :] with row-major multi-indices, k = 1 slowest; core k has the shape
+(r_{k-1}, m_k, n_k, r_k), m of the input and n of the output. Source: Novikov et al. 2015, arXiv:1509.06569; Yang et
+al. 2017, arXiv:1707.01786.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .chain import contract
+from .cores import full_ranks, merge_cores, random_cores
+
+
+class TTLinear(nn.Module):
+    """``x (..., in) -> (..., out)`` with a weight of prod m_k rows and prod n_k columns, stored as cores.
+
+    A gate layer that gives several times the outputs multiplies the first output mode: (4, 4) -> (16, 4) for an LSTM.
+
+    Args:
+        in_modes: m_1 .. m_d; they multiply to the inputs.
+        out_modes: n_1 .. n_d; they multiply to the outputs.
+        ranks: one number for every inner bond, or the inner bonds (d - 1), or all bonds (d + 1, ones at both ends).
+        bias: add a learned vector.
+        clip: lower ranks that no matrix of this size can attain, with a warning; else they are kept as given.
+        variance: variance of the weights at the start; by default 2 / (in + out), Glorot's.
+
+    Raises:
+        RecipeError: modes of different length or below 1, ranks of another length or below 1.
+    """
+
+    def __init__(
+        self,
+        in_modes: Sequence[int],
+        out_modes: Sequence[int],
+        ranks: int | Sequence[int],
+        bias: bool = True,
+        *,
+        clip: bool = True,
+        variance: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_modes, self.out_modes = tuple(in_modes), tuple(out_modes)
+        self.ranks = full_ranks("TTLinear", self.in_modes, self.out_modes, ranks, clip)
+        self.in_features, self.out_features = math.prod(self.in_modes), math.prod(self.out_modes)
+        self.variance = 2 / (self.in_features + self.out_features) if variance is None else variance
+        bonds = zip(self.ranks, self.in_modes, self.out_modes, self.ranks[1:], strict=False)
+        self.cores = nn.ParameterList(nn.Parameter(torch.empty(shape)) for shape in bonds)
+        self.bias = nn.Parameter(torch.empty(self.out_features)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new cores whose matrix has the mean square ``variance``; the bias becomes zero."""
+        with torch.no_grad():
+            for core, drawn in zip(self.cores, random_cores([c.shape for c in self.cores], self.variance), strict=True):
+                core.copy_(drawn)
+            if self.bias is not None:
+                self.bias.zero_()
+
+    @property
+    def core_parameters(self) -> int:
+        """Numbers in the cores, without the bias."""
+        return sum(core.numel() for core in self.cores)
+
+    def matrix(self) -> Tensor:
+        """The whole weight (in, out), with gradients to the cores."""
+        merged = merge_cores(list(self.cores))
+        return merged.view(self.in_features, self.out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., in) to (..., out)."""
+        out = contract(x.reshape(-1, self.in_features), list(self.cores))
+        out = out.view(*x.shape[:-1], self.out_features)
+        return out if self.bias is None else out + self.bias
+
+    def extra_repr(self) -> str:
+        """Sizes for ``print(model)``."""
+        modes = "(" + ", ".join(f"{m}.{n}" for m, n in zip(self.in_modes, self.out_modes, strict=True)) + ")"
+        return f"{self.in_features} -> {self.out_features}, modes {modes}, ranks {self.ranks}"
