@@ -21,9 +21,10 @@ from torch.nn import functional
 from vidlet.errors import DataError, RecipeError, TrainingError
 from vidlet.models import build_extractor, build_head
 from vidlet.recipe import Extractor, Head, Training
-from vidlet.training import ClipNetwork, FeatureClips, FrameClips, fit, predict_logits
+from vidlet.training import ClipNetwork, FeatureClips, FrameClips, Teacher, fit, predict_logits
 from vidlet.training.augment import AMOUNTS, check_amounts, mix, read_between, time_positions, transform_frames
-from vidlet.training.loop import _class_weights, _loss, _rate
+from vidlet.training.losses import batch_loss, class_weights, clip_weights, teacher_losses
+from vidlet.training.optimizers import make_optimizer, rate_at
 
 PLAIN = Training(epochs=6, batch=8, lr=1e-2, schedule="constant", class_weights=False, weight_decay=0.0)
 AUGMENT = {"speed": 0.2, "crop": 0.2, "drop": 0.1, "noise": 0.2, "mixup": 0.3}
@@ -48,9 +49,23 @@ def made_up(count: int = 40, seed: int = 0, classes: int = 2, bad: int | None = 
     return FeatureClips(clips.__getitem__, np.eye(classes, dtype=np.float32)[labels], names, np.ones(6, np.float32))
 
 
+def grids(count: int = 24, seed: int = 0) -> FeatureClips:
+    """Clips of 3 to 8 frames of a grid (3, 2, 2), of three classes: number k grows in class k."""
+    draw = rng(seed)
+    labels = np.arange(count) % 3
+    clips = []
+    for label in labels:
+        clip = draw.normal(0, 0.3, (int(draw.integers(3, 9)), 3, 2, 2)).astype(np.float32)
+        clip[:, label] += np.linspace(0, 2, len(clip), dtype=np.float32)[:, None, None]
+        clips.append(clip)
+    names = [f"clip{n}.mp4" for n in range(count)]
+    return FeatureClips(clips.__getitem__, np.eye(3, dtype=np.float32)[labels], names, np.ones(3, np.float32))
+
+
 def network(seed: int = 0, classes: int = 2, name: str = "gru", **options) -> ClipNetwork:
     torch.manual_seed(seed)
-    return ClipNetwork(build_head(Head(name, options or {"hidden": 8, "units": 8}), (6,), classes))
+    shape = (3, 2, 2) if name == "grid-gru" else (6,)
+    return ClipNetwork(build_head(Head(name, options or {"hidden": 8, "units": 8}), shape, classes))
 
 
 def weights(net: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -107,8 +122,9 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_other
         replace(PLAIN, average=0.9, augment=AUGMENT),
         replace(PLAIN, early_stopping=2, lr=5e-2, epochs=8),
         replace(PLAIN, early_stopping=2, average=0.9, epochs=7),
+        replace(PLAIN, optimizer="sgd", schedule="step", step_epochs=2, micro_batch=3),
     ],
-    ids=["augmented", "averaged", "stopped early", "both"],
+    ids=["augmented", "averaged", "stopped early", "both", "momentum"],
 )
 def test_a_killed_run_goes_on_to_the_weights_of_an_unbroken_one(config, killed_after, tmp_path):
     unbroken = network()
@@ -244,36 +260,127 @@ def test_a_full_disk_leaves_the_checkpoint_of_the_epoch_before(tmp_path, monkeyp
     assert not list(tmp_path.glob(".*part*"))
 
 
+def test_without_a_folder_nothing_is_written_and_the_weights_are_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config, held, free = replace(PLAIN, epochs=2, average=0.9), network(), network()
+    fit(held, made_up(), made_up(seed=1), config, tmp_path / "run", "x")
+    fit(free, made_up(), made_up(seed=1), config)
+    assert_same(weights(free), weights(held))
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("of_class", [False, True])
+def test_a_batch_in_parts_moves_the_weights_as_the_whole_batch_does(of_class):
+    found = []
+    for size in (0, 1, 3, 100):
+        net = network(name="grid-gru", channels=3, project=6, hidden=5, dropout=0.0, classes=3)
+        config = replace(PLAIN, epochs=2, batch=7, micro_batch=size, class_weights=of_class, label_smoothing=0.1)
+        teacher = Teacher(lambda x, mask: x.sum((1, 3, 4))[:, :3], share=0.3)
+        fit(net, grids(), grids(seed=1), config, teacher=teacher)
+        found.append(weights(net))
+    for other in found[1:]:
+        for name, value in found[0].items():
+            np.testing.assert_allclose(other[name], value, atol=1e-5, err_msg=name)
+    start = weights(network(name="grid-gru", channels=3, project=6, hidden=5, dropout=0.0, classes=3))
+    assert abs(found[0]["head.project.weight"] - start["head.project.weight"]).max() > 1e-2
+
+
+def test_hold_is_called_after_every_update_before_the_average_moves():
+    net, calls = network(name="mean", units=0), []
+
+    def hold() -> None:
+        net.head.classifier[1].weight.data[:, 0] = 0
+        calls.append(1)
+
+    progress = fit(net, made_up(), made_up(seed=1), replace(PLAIN, epochs=2), hold=hold)
+    assert len(calls) == progress.updates
+    assert (net.head.classifier[1].weight[:, 0] == 0).all()
+    assert (net.head.classifier[1].weight[:, 1:] != 0).all()
+
+
+def test_a_teacher_alone_teaches_what_the_labels_do_not_say():
+    clips, truth = made_up(60), made_up(60).targets
+    clips.targets = np.full_like(truth, np.nan)  # no clip has a label
+    net = network()
+    teacher = Teacher(lambda x, mask: 4 * (x * mask[..., None]).sum(1)[:, :2], temperature=2.0, share=0.5)
+    progress = fit(net, clips, made_up(seed=1), replace(PLAIN, epochs=10), teacher=teacher)
+    assert progress.history[-1]["val_accuracy"] >= 0.95
+    assert progress.history[-1]["train_accuracy"] == 0  # of no clip it is known what is right
+
+
 # Schedules and losses, by hand.
+
+
+def test_sgd_has_momentum_and_decays_matrices_only():
+    net, config = network(name="mean", units=0), replace(PLAIN, optimizer="sgd", lr=0.5, weight_decay=0.1)
+    optimizer = make_optimizer(net.head, None, config)
+    layer = net.head.classifier[1]
+    weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
+    velocity = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    for _ in range(3):
+        layer.weight.grad, layer.bias.grad = torch.ones_like(weight), torch.ones_like(bias)
+        optimizer.step()
+        velocity = [0.9 * velocity[0] + 1 + 0.1 * weight, 0.9 * velocity[1] + 1]
+        weight, bias = weight - 0.5 * velocity[0], bias - 0.5 * velocity[1]
+    torch.testing.assert_close(layer.weight.detach(), weight)
+    torch.testing.assert_close(layer.bias.detach(), bias)
+
+
+def test_the_step_schedule_falls_to_a_tenth_every_so_many_epochs():
+    config = replace(PLAIN, schedule="step", step_epochs=30)
+    assert [rate_at(config, n, 4) for n in (0, 119, 120, 239, 240, 360)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.001])
+
+
+def test_the_teachers_loss_is_torchs_divergence_and_nothing_where_both_agree():
+    draw = torch.Generator().manual_seed(0)
+    said, answer = torch.randn(5, 3, generator=draw), torch.randn(5, 3, generator=draw)
+    p, q = (answer / 3).softmax(1), (said / 3).softmax(1)
+    torch.testing.assert_close(teacher_losses(said, answer, 3.0), 9 * (p * (p / q).log()).sum(1))
+    torch.testing.assert_close(teacher_losses(said, said + 7, 3.0), torch.zeros(5), atol=1e-5, rtol=0)
+    gradient = torch.autograd.functional.jacobian(lambda x: teacher_losses(x, answer, 1.0, True).sum(), answer)
+    torch.testing.assert_close(gradient, torch.zeros(5, 3), atol=1e-6, rtol=0)
+
+
+def test_a_clip_without_a_label_counts_nothing_in_the_labels_loss():
+    logits, y = torch.randn(4, 3), torch.eye(3)[[0, 1, 2, 0]]
+    partly = y.clone()
+    partly[2] = torch.nan
+    of_class = torch.tensor([0.5, 1.0, 1.5])
+    assert clip_weights(partly, of_class).tolist() == [0.5, 1.0, 0.0, 0.5]
+    kept = [0, 1, 3]
+    for of in (None, of_class):
+        expected = batch_loss(logits[kept], y[kept], 0.1, of, False)
+        torch.testing.assert_close(batch_loss(logits, partly, 0.1, of, False), expected)
+    assert batch_loss(logits, torch.full_like(y, torch.nan), 0.1, None, False).item() == 0
 
 
 def test_the_keras_decay_divides_by_one_plus_a_millionth_of_the_updates():
     config = replace(PLAIN, schedule="keras-decay")
-    assert [_rate(config, n, 5) for n in (0, 1000, 1_000_000)] == pytest.approx([1.0, 1 / 1.001, 0.5])
+    assert [rate_at(config, n, 5) for n in (0, 1000, 1_000_000)] == pytest.approx([1.0, 1 / 1.001, 0.5])
 
 
 def test_the_cosine_warms_up_over_a_tenth_and_ends_at_zero():
     config = replace(PLAIN, schedule="cosine", epochs=10)  # 10 updates an epoch: 100 in all, 10 of them warm
-    assert [_rate(config, n, 10) for n in range(10)] == pytest.approx([0.1 * (n + 1) for n in range(10)])
-    assert _rate(config, 10, 10) == pytest.approx(1.0)
-    assert _rate(config, 55, 10) == pytest.approx(0.5)
-    assert _rate(config, 40, 10) == pytest.approx(0.75)
-    assert _rate(config, 100, 10) == pytest.approx(0.0)
-    assert _rate(replace(config, schedule="constant"), 77, 10) == 1.0
+    assert [rate_at(config, n, 10) for n in range(10)] == pytest.approx([0.1 * (n + 1) for n in range(10)])
+    assert rate_at(config, 10, 10) == pytest.approx(1.0)
+    assert rate_at(config, 55, 10) == pytest.approx(0.5)
+    assert rate_at(config, 40, 10) == pytest.approx(0.75)
+    assert rate_at(config, 100, 10) == pytest.approx(0.0)
+    assert rate_at(replace(config, schedule="constant"), 77, 10) == 1.0
 
 
 def test_the_learning_rate_of_the_log_is_the_schedules(tmp_path):
     config = replace(PLAIN, schedule="cosine", epochs=4, lr=0.02)
     progress = fit(network(), made_up(), made_up(seed=1), config, tmp_path, "x")
     assert [row["lr"] for row in progress.history] == pytest.approx(
-        [0.02 * _rate(config, 5 * epoch + 4, 5) for epoch in range(4)]
+        [0.02 * rate_at(config, 5 * epoch + 4, 5) for epoch in range(4)]
     )
 
 
 def test_class_weights_are_the_inverse_roots_of_the_counts_with_mean_one():
-    found = _class_weights(np.repeat(np.eye(4, dtype=np.float32), [1, 4, 16, 0], axis=0))
+    found = class_weights(np.repeat(np.eye(4, dtype=np.float32), [1, 4, 16, 0], axis=0))
     np.testing.assert_allclose(found, [1 / (7 / 12), 0.5 / (7 / 12), 0.25 / (7 / 12), 0], rtol=1e-6)
-    np.testing.assert_allclose(_class_weights(np.eye(3, dtype=np.float32)), 1.0)
+    np.testing.assert_allclose(class_weights(np.eye(3, dtype=np.float32)), 1.0)
 
 
 def test_the_weighted_loss_is_torchs_cross_entropy():
@@ -281,16 +388,15 @@ def test_the_weighted_loss_is_torchs_cross_entropy():
     logits = torch.from_numpy(draw.normal(size=(6, 3)).astype(np.float32))
     labels = torch.from_numpy(draw.integers(0, 3, 6))
     y, of_class = functional.one_hot(labels, 3).float(), torch.tensor([0.5, 1.0, 2.0])
-    for smoothing, class_weights in ((0.0, None), (0.1, None), (0.0, of_class)):
-        config = replace(PLAIN, label_smoothing=smoothing)
-        expected = functional.cross_entropy(logits, labels, weight=class_weights, label_smoothing=smoothing)
-        assert _loss(logits, y, config, class_weights, False).item() == pytest.approx(expected.item(), rel=1e-6)
+    for smoothing, of in ((0.0, None), (0.1, None), (0.0, of_class)):
+        expected = functional.cross_entropy(logits, labels, weight=of, label_smoothing=smoothing)
+        assert batch_loss(logits, y, smoothing, of, False).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_with_many_labels_each_is_a_question_of_its_own():
     logits, y = torch.tensor([[0.0, 2.0], [-1.0, 0.0]]), torch.tensor([[1.0, 1.0], [0.0, 1.0]])
     by_hand = [math.log(2) + math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1)) + math.log(2)]
-    assert _loss(logits, y, PLAIN, None, True).item() == pytest.approx(sum(by_hand) / 2, rel=1e-6)
+    assert batch_loss(logits, y, 0.0, None, True).item() == pytest.approx(sum(by_hand) / 2, rel=1e-6)
 
 
 def test_many_labels_a_clip_are_learned(tmp_path):

@@ -69,9 +69,12 @@ class Training:
     mode: str = "frozen"  # "frozen": stored features, head only; "finetune": extractor and head end to end
     epochs: int = 60
     batch: int = 16
+    micro_batch: int = 0  # clips of a batch that are in memory at once; 0: all (fine-tuning at 224 pixels: 1 or 2)
+    optimizer: str = "adamw"  # "adamw", or "sgd" with momentum 0.9
     lr: float = 2e-3
     extractor_lr: float = 2e-4
-    schedule: str = "cosine"  # "cosine", "constant", or "keras-decay" (lr / (1 + 1e-6 updates))
+    schedule: str = "cosine"  # "cosine", "constant", "step", or "keras-decay" (lr / (1 + 1e-6 updates))
+    step_epochs: int = 30  # of schedule "step": the rate falls to a tenth every so many epochs
     weight_decay: float = 1e-2
     label_smoothing: float = 0.0
     early_stopping: int = 0  # epochs without a better validation loss; 0: never
@@ -207,19 +210,23 @@ def _check(recipe: Recipe, where: str) -> None:
     sampling, training = recipe.sampling, recipe.training
     _one_of(where, "sampling.rule", sampling.rule, ("rate", "uniform"))
     _one_of(where, "training.mode", training.mode, ("frozen", "finetune"))
-    _one_of(where, "training.schedule", training.schedule, ("cosine", "constant", "keras-decay"))
+    _one_of(where, "training.schedule", training.schedule, ("cosine", "constant", "step", "keras-decay"))
+    _one_of(where, "training.optimizer", training.optimizer, ("adamw", "sgd"))
     for key, value in {
         "sampling.hz": sampling.hz,
         "sampling.frames": sampling.frames,
         "sampling.max_frames": sampling.max_frames,
         "training.epochs": training.epochs,
         "training.batch": training.batch,
+        "training.step_epochs": training.step_epochs,
         "training.lr": training.lr,
         "extractor.width": recipe.extractor.width,
         "extractor.input_size": min(recipe.extractor.input_size),
     }.items():
         if not value > 0:
             raise RecipeError(f"{where}: {key} must be positive, got {value}")
+    if training.micro_batch < 0:
+        raise RecipeError(f"{where}: training.micro_batch must be 0 or more clips, got {training.micro_batch}")
 
 
 def _one_of(where: str, key: str, value: str, valid: tuple[str, ...]) -> None:

@@ -2,7 +2,9 @@
 
 from .augment import check_amounts
 from .batches import Batch, Clips, FeatureClips, FrameClips
-from .loop import ClipNetwork, Progress, fit, predict_logits, save_tensors
+from .checkpoint import Progress, save_tensors
+from .loop import ClipNetwork, fit, predict_logits
+from .losses import Teacher
 from .memory import keep_memory
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "FeatureClips",
     "FrameClips",
     "Progress",
+    "Teacher",
     "check_amounts",
     "fit",
     "keep_memory",
