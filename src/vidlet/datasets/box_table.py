@@ -1,0 +1,215 @@
+"""The box table: which objects stand where in which image. Every adapter of boxes gives this, whatever it read.
+
+Coordinates are relative to the upright image: x1 y1 x2 y2 in [0, 1]. What an annotation says wrongly is judged once,
+in ``BoxGatherer``, by one rule:
+
+* a box without area, of numbers that are not finite, wholly outside of its image or of a class that the list of names
+  lacks is left out and named;
+* a box that reaches outside of its image by more than a pixel is cut at the border and counted;
+* an image that is absent, cannot be opened, or has other proportions than its annotation says is skipped and named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import DataError
+from ..labels import label_order
+from ..video.folder import open_image
+
+ORIENTATION = 0x0112  # EXIF; 5 to 8 lie on their side
+
+
+@dataclass(frozen=True)
+class Box:
+    """One object: corners relative to the image in [0, 1], its class, and whether it is too hard to be counted."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    label: str
+    difficult: bool = False
+
+
+@dataclass(frozen=True)
+class BoxImage:
+    """An image and its boxes. ``size`` is (height, width) in pixels, upright; ``split`` as in ``Clip``."""
+
+    path: Path
+    boxes: tuple[Box, ...]
+    size: tuple[int, int]
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class BoxTable:
+    """Images in a fixed order, with the names of the classes (the detector's output order)."""
+
+    images: tuple[BoxImage, ...]
+    labels: tuple[str, ...]
+    root: Path
+    kind: str = ""  # "voc", "coco" or "yolo": how the boxes were written
+    notes: tuple[str, ...] = field(default=())
+    skipped: tuple[tuple[str, str], ...] = field(default=())  # (path, why) of images
+    dropped: tuple[tuple[str, str], ...] = field(default=())  # (path, why) of single boxes
+    clipped: int = 0  # boxes that were cut at their image's border
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[BoxImage]:
+        return iter(self.images)
+
+    def of_split(self, split: str) -> BoxTable:
+        """The images of one split, labels unchanged."""
+        return self.with_images(image for image in self.images if image.split == split)
+
+    def with_images(self, images: Iterable[BoxImage]) -> BoxTable:
+        """The same table with other images, labels unchanged."""
+        return replace(self, images=tuple(images))
+
+    def truth(self, image: BoxImage) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes float32 (M, 4), class indices int64 (M,) and difficult bool (M,) of an image."""
+        index = {name: i for i, name in enumerate(self.labels)}
+        corners = np.array([(b.x1, b.y1, b.x2, b.y2) for b in image.boxes], np.float32).reshape(-1, 4)
+        classes = np.array([index[b.label] for b in image.boxes], np.int64)
+        return corners, classes, np.array([b.difficult for b in image.boxes], bool)
+
+    def sha256(self) -> str:
+        """Hash of what the table says: paths below the root, splits, boxes, labels."""
+        rows = [
+            [_below(i.path, self.root), i.split, [[b.x1, b.y1, b.x2, b.y2, b.label, b.difficult] for b in i.boxes]]
+            for i in self.images
+        ]
+        return hashlib.sha256(json.dumps([rows, list(self.labels)]).encode()).hexdigest()
+
+
+Written = tuple[float, float, float, float, str, bool]  # x1 y1 x2 y2 in units of the image's size as written; label
+
+
+class BoxGatherer:
+    """Collects images with the boxes as some file writes them, and keeps account of what is wrong with them.
+
+    Args:
+        names: the classes, where a file lists them; None: whatever the boxes are called, sorted.
+    """
+
+    def __init__(self, root: Path, kind: str, names: Sequence[str] | None) -> None:
+        self.root, self.kind = root, kind
+        self.names = None if names is None else list(names)
+        self.images: list[BoxImage] = []
+        self.notes: list[str] = []
+        self.skipped: list[tuple[str, str]] = []
+        self.dropped: list[tuple[str, str]] = []
+        self.clipped = 0
+
+    def add(
+        self, path: Path, boxes: Iterable[Written], split: str = "", written: tuple[float, float] | None = None
+    ) -> None:
+        """Take an image with boxes in pixels of ``written`` (height, width), or relative ones where that is None."""
+        try:
+            height, width = image_size(path)
+        except DataError as error:
+            self.skip(path, str(error).removeprefix(f"{path}: "))
+            return
+        unit = (1.0, 1.0)
+        if written is not None:
+            unit = written if min(written) > 0 else (float(height), float(width))
+            if abs(unit[0] * width - unit[1] * height) > 1.5 * max(unit[0], unit[1], height, width):
+                why = f"annotated as {unit[1]:g}x{unit[0]:g}, the image is {width}x{height}"
+                self.skip(path, why)
+                return
+        pixel = (1 / height, 1 / width)
+        kept = [box for item in boxes if (box := self._judge(path, item, unit, pixel)) is not None]
+        self.images.append(BoxImage(path, tuple(kept), (height, width), split))
+
+    def skip(self, path: Path, why: str) -> None:
+        """An image that cannot be used."""
+        self.skipped.append((_below(path, self.root), why))
+
+    def drop(self, path: Path, why: str) -> None:
+        """A box that cannot be used."""
+        self.dropped.append((_below(path, self.root), why))
+
+    def table(self) -> BoxTable:
+        """What was gathered.
+
+        Raises:
+            DataError: no image, no class, or two classes that differ only in upper and lower case.
+        """
+        if not self.images:
+            first = f" (first: {self.skipped[0][0]}: {self.skipped[0][1]})" if self.skipped else ""
+            raise DataError(f"{self.root}: no image with boxes can be used{first}")
+        found = {box.label for image in self.images for box in image.boxes}
+        ordered = label_order(self.names if self.names is not None else found, str(self.root))
+        labels = tuple(self.names) if self.names is not None else ordered
+        if not labels:
+            raise DataError(f"{self.root}: {len(self.images)} images, and not one box in them")
+        if len(set(labels)) != len(labels):
+            twice = next(name for name in labels if labels.count(name) > 1)
+            raise DataError(f"{self.root}: the list of classes names {twice!r} twice")
+        notes = list(self.notes)
+        if self.clipped:
+            notes.append(f"{self.clipped} boxes reach outside of their image and were cut at its border.")
+        if self.dropped:
+            path, why = self.dropped[0]
+            notes.append(f"{len(self.dropped)} boxes were left out (first: {path}: {why}).")
+        return BoxTable(
+            tuple(self.images), labels, self.root, self.kind,
+            tuple(notes), tuple(self.skipped), tuple(self.dropped), self.clipped,
+        )  # fmt: skip
+
+    def _judge(self, path: Path, item: Written, unit: tuple[float, float], pixel: tuple[float, float]) -> Box | None:
+        """The box relative to its image, cut at the border; None if it is none."""
+        *corners, label, difficult = item
+        said = f"{label} {' '.join(f'{c:g}' for c in corners)}"
+        if not all(math.isfinite(c) for c in corners):
+            self.drop(path, f"box {said}: not finite")
+            return None
+        if self.names is not None and label not in self.names:
+            self.drop(path, f"box {said}: class {label!r} is not in the list of classes")
+            return None
+        if corners[2] <= corners[0] or corners[3] <= corners[1]:
+            self.drop(path, f"box {said}: no area")
+            return None
+        x1, y1, x2, y2 = corners[0] / unit[1], corners[1] / unit[0], corners[2] / unit[1], corners[3] / unit[0]
+        inner = [min(max(c, 0.0), 1.0) for c in (x1, y1, x2, y2)]
+        if inner[2] <= inner[0] or inner[3] <= inner[1]:
+            self.drop(path, f"box {said}: outside of the image")
+            return None
+        if min(x1, 1 - x2) < -1.01 * pixel[1] or min(y1, 1 - y2) < -1.01 * pixel[0]:
+            self.clipped += 1
+        return Box(inner[0], inner[1], inner[2], inner[3], label, difficult)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image as it is shown, without decoding it.
+
+    Raises:
+        DataError: absent, or not an image.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such image")
+    with open_image(path) as image:
+        width, height = image.size
+        return (width, height) if _turned(image) else (height, width)
+
+
+def _turned(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
