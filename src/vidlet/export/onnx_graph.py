@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -34,7 +35,9 @@ def to_onnx_graph(
 ) -> onnx.ModelProto:
     """Export ``module(*examples)`` under the given names; the same module gives the same bytes.
 
-    The module is exported in eval mode, batch normalizations folded into their convolutions; it is not changed.
+    The module is exported in eval mode, batch normalizations folded into their convolutions; it is not changed. Cores
+    of tensor trains (parameters named "....cores.0") stay initializers of that name: what is multiplied from them is
+    computed by nodes, which runtimes fold when they load the file.
 
     Args:
         examples: input name -> example, in the order of the module's arguments. Sizes of dynamic axes must be at
@@ -48,13 +51,17 @@ def to_onnx_graph(
     for name, axes in dynamic.items():
         for axis, dimension in axes.items():
             assert examples[name].shape[axis] >= 2, f"{name}: axis {axis} ({dimension}) needs an example of 2 or more"
-    axes_of = [dict.fromkeys(dynamic.get(name, {}), torch.export.Dim.AUTO) or None for name in examples]
-    shapes = _as_signature(module, axes_of)
+    network: nn.Module = fuse_batch_norm(module)
+    cores = {name: p.detach() for name, p in network.named_parameters() if _CORE.search(name)}
+    axes_of = [dict.fromkeys(dynamic.get(name, {}), torch.export.Dim.AUTO) or None for name in (*examples, *cores)]
+    if cores:
+        network = _CoresAsInputs(network, tuple(cores))
+    shapes = _as_signature(network, axes_of)
     with _silent(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                fuse_batch_norm(module), tuple(examples.values()), dynamo=True, external_data=False,
-                opset_version=OPSET, input_names=list(examples), output_names=list(outputs),
+                network, (*examples.values(), *cores.values()), dynamo=True, external_data=False,
+                opset_version=OPSET, input_names=[*examples, *cores], output_names=list(outputs),
                 dynamic_shapes=shapes, verbose=False,
             )  # fmt: skip
         except torch.onnx.errors.OnnxExporterError as error:
@@ -62,12 +69,54 @@ def to_onnx_graph(
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     model.ir_version = min(model.ir_version, IR_VERSION)
+    if cores:
+        _store_inputs(model, cores)
     _name_dimensions(model, dynamic, type(module).__name__)
     fold_pad_into_conv(model)
     clean(model)
     onnx.checker.check_model(model)
     _run_at_other_sizes(model, examples, dynamic, type(module).__name__)
     return model
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Rename a tensor wherever a node reads it, in the bodies of subgraphs too."""
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            if name == old:
+                node.input[i] = new
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _rename(attribute.g, old, new)
+
+
+_CORE = re.compile(r"(^|\.)cores\.\d+$")
+
+
+class _CoresAsInputs(nn.Module):
+    """A module whose cores are arguments: the exporter's optimizer would multiply constants out, and lose their names."""
+
+    def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.module, self.names = module, names
+
+    def forward(self, *values: Tensor) -> object:
+        arguments, cores = values[: -len(self.names)], values[-len(self.names) :]
+        return torch.func.functional_call(self.module, dict(zip(self.names, cores, strict=True)), arguments)
+
+
+def _store_inputs(model: onnx.ModelProto, tensors: Mapping[str, Tensor]) -> None:
+    """Make inputs of these names initializers, and give the others the names that they have in the module itself."""
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("module."):
+            _rename(model.graph, tensor.name, tensor.name.removeprefix("module."))
+            tensor.name = tensor.name.removeprefix("module.")
+    rest = [value for value in model.graph.input if value.name not in tensors]
+    del model.graph.input[:]
+    model.graph.input.extend(rest)
+    model.graph.initializer.extend(
+        numpy_helper.from_array(tensor.cpu().contiguous().numpy(), name) for name, tensor in tensors.items()
+    )
 
 
 def _as_signature(module: nn.Module, shapes: list[dict[int, object] | None]) -> tuple[object, ...]:
