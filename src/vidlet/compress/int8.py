@@ -19,8 +19,8 @@ from ..export.onnx_graph import names_read
 from .storage import quantize_weight, store_weights_half, store_weights_int8
 
 __all__ = [
-    "Range", "quantize_graph", "quantize_weight", "quantized_tensors", "range_of", "ranges_from_tflite",
-    "store_weights_half", "store_weights_int8",
+    "QuantizableGraph", "Range", "quantize_graph", "quantize_weight", "quantized_tensors", "range_of",
+    "ranges_from_tflite", "store_weights_half", "store_weights_int8",
 ]  # fmt: skip
 
 Range = tuple[float, int]  # (scale, zero point): value = scale * (q - zero point), q in 0 ... 255
@@ -39,7 +39,7 @@ def range_of(low: float, high: float) -> Range:
 
 def quantized_tensors(model: onnx.ModelProto, until: str = "features") -> list[str]:
     """Tensors whose ranges :func:`quantize_graph` needs, in the order in which they are computed."""
-    return _Graph(model, until).needed()
+    return QuantizableGraph(model, until).needed()
 
 
 def ranges_from_tflite(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
@@ -49,7 +49,7 @@ def ranges_from_tflite(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> d
     ("block3.project") that it adds.
     """
     found: dict[str, Range] = {}
-    graph = _Graph(model, None)
+    graph = QuantizableGraph(model, None)
     for node in model.graph.node:
         key = _layer(node, ranges)
         if key is None:
@@ -82,7 +82,7 @@ def quantize_graph(
     """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
-    _Writer(_Graph(quantized, until), ranges).write()
+    _Writer(QuantizableGraph(quantized, until), ranges).write()
     onnx.checker.check_model(quantized)
     return quantized
 
@@ -95,7 +95,7 @@ def _layer(node: onnx.NodeProto, names: Mapping[str, object]) -> str | None:
     return next((name for n in (2, 1) if (name := ".".join(path[-n:])) in names), None)
 
 
-class _Graph:
+class QuantizableGraph:
     """Who makes and who reads each tensor, and which nodes lie before ``until``."""
 
     def __init__(self, model: onnx.ModelProto, until: str | None) -> None:
@@ -130,6 +130,21 @@ class _Graph:
         if node.op_type == "Conv":
             return all(name in self.constants for name in node.input[1:] if name)
         return not any(name in self.constants for name in node.input)
+
+    def within(self, chosen: Range, activation: onnx.NodeProto) -> Range:
+        """Shrink a range to what an activation lets through, so that saturation does its work."""
+        scale, zero_point = chosen
+        low, high = -zero_point * scale, (LEVELS - zero_point) * scale
+        if activation.op_type == "Relu":
+            bounds = [0.0, np.inf]
+        else:
+            bounds = [-np.inf, np.inf]
+            for i, name in enumerate(activation.input[1:]):
+                if name:
+                    bounds[i] = float(self.value(name))
+        if low >= bounds[0] - scale / 2 and high <= bounds[1] + scale / 2:
+            return chosen
+        return range_of(max(low, bounds[0]), min(high, bounds[1]))
 
     def frames_chain(self, tensor: str) -> tuple[str, float, int] | None:
         """(uint8 tensor, scale, zero point) where ``tensor`` is Mul(Sub(Cast(uint8), zero point), scale)."""
@@ -185,7 +200,7 @@ class _Graph:
 class _Writer:
     """Writes the nodes: tensor ``t`` becomes ``t.raw`` -> QuantizeLinear -> ``t.q`` -> DequantizeLinear -> ``t``."""
 
-    def __init__(self, graph: _Graph, ranges: Mapping[str, Range]) -> None:
+    def __init__(self, graph: QuantizableGraph, ranges: Mapping[str, Range]) -> None:
         self.graph, self.ranges = graph, ranges
         self.nodes: list[onnx.NodeProto] = []
         self.added: dict[str, onnx.TensorProto] = {}
@@ -238,7 +253,7 @@ class _Writer:
         output = self.graph.fused_output(conv)
         chosen = self.ranges[output]
         if output != conv.output[0]:
-            chosen = self._within(chosen, self.graph.makers[output])
+            chosen = self.graph.within(chosen, self.graph.makers[output])
         codes, scales = quantize_weight(self.graph.value(conv.input[1]))
         scales, source_scale = scales.reshape(-1), self.done[conv.input[0]][0]
         bias_name = conv.input[2] if len(conv.input) > 2 else ""
@@ -289,21 +304,6 @@ class _Writer:
 
     def _store(self, name: str, value: np.ndarray | np.generic) -> None:
         self.added.setdefault(name, numpy_helper.from_array(np.asarray(value), name))
-
-    def _within(self, chosen: Range, activation: onnx.NodeProto) -> Range:
-        """Shrink a range to what an activation lets through, so that saturation does its work."""
-        scale, zero_point = chosen
-        low, high = -zero_point * scale, (LEVELS - zero_point) * scale
-        if activation.op_type == "Relu":
-            bounds = [0.0, np.inf]
-        else:
-            bounds = [-np.inf, np.inf]
-            for i, name in enumerate(activation.input[1:]):
-                if name:
-                    bounds[i] = float(self.graph.value(name))
-        if low >= bounds[0] - scale / 2 and high <= bounds[1] + scale / 2:
-            return chosen
-        return range_of(max(low, bounds[0]), min(high, bounds[1]))
 
     def _finish(self) -> None:
         graph = self.graph.graph
