@@ -6,6 +6,7 @@ from .artifact import (
     artifact_metadata,
     check_parity,
     extractor_graph,
+    taps_graph,
     torch_reference,
     write_artifact,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "artifact_metadata",
     "check_parity",
     "extractor_graph",
+    "taps_graph",
     "torch_reference",
     "write_artifact",
 ]

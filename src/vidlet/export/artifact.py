@@ -20,6 +20,7 @@ from ..errors import ParityError
 from ..files import atomic_path
 from ..models.extractor import FrameExtractor
 from ..models.head import Head
+from ..models.taps import Taps
 from ..recipe import Recipe, Sampling, recipe_to_dict
 from ..runtime import write_metadata
 from ..video import RESIZE
@@ -59,6 +60,12 @@ def extractor_graph(extractor: FrameExtractor) -> onnx.ModelProto:
     """A frame extractor as a float32 graph: frames uint8 (T, H, W, 3) -> features, T free."""
     examples = {"frames": torch.zeros(3, *extractor.input_size, 3, dtype=torch.uint8)}
     return to_onnx_graph(extractor, examples, ["features"], {"frames": {0: "T"}})
+
+
+def taps_graph(taps: Taps) -> onnx.ModelProto:
+    """Several cuts of one network as a graph: frames uint8 (T, H, W, 3) -> an output named for each cut, T free."""
+    examples = {"frames": torch.zeros(3, *taps.input_size, 3, dtype=torch.uint8)}
+    return to_onnx_graph(taps, examples, list(taps.names), {"frames": {0: "T"}})
 
 
 def artifact_graph(network: ArtifactNetwork, input_size: tuple[int, int]) -> onnx.ModelProto:

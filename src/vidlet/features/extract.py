@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +56,37 @@ def extract(
         threads: of the runtime; 0 leaves the choice to it.
         progress: called with (clips done, clips in all).
     """
-    session = _session(extractor, threads)
-    shape = session.run(None, {"frames": np.zeros((1, *size, 3), np.uint8)})[0].shape[1:]
-    store = FeatureStore(
-        root,
-        {
-            "sampling": {k: v for k, v in vars(sampling).items() if k in _RELEVANT[sampling.rule]},
-            "resize": {"rule": RESIZE["rule"], "size": list(size)},
-            "extractor_sha256": hashlib.sha256(extractor).hexdigest(),
-            "shape": list(shape),
-            "storage": storage,
-        },
-    )
+    taps = {"features": extractor}
+    return extract_taps(table, extractor, taps, sampling, size, root, storage, threads, progress)["features"]
+
+
+def extract_taps(
+    table: ClipTable,
+    graph: bytes,
+    taps: Mapping[str, bytes],
+    sampling: Sampling,
+    size: tuple[int, int],
+    root: Path,
+    storage: str = "float16",
+    threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Extracted]:
+    """Fill the stores of several extractors, which are cuts of one network, in one pass over the clips.
+
+    Args:
+        graph: ``frames`` -> an output a tap.
+        taps: output's name -> the graph of the extractor whose features it equals; the store is that extractor's own,
+            so that :func:`extract` with it finds everything done.
+
+    Returns:
+        output's name -> what :func:`extract` returns for its extractor.
+    """
+    session = _session(graph, threads)
+    outputs = dict(zip(taps, session.run(list(taps), {"frames": np.zeros((1, *size, 3), np.uint8)}), strict=True))
+    stores = {
+        name: FeatureStore(root, _setting(sampling, size, extractor, outputs[name].shape[1:], storage))
+        for name, extractor in taps.items()
+    }
     keys: list[str | None] = [None] * len(table)
     failures: list[tuple[str, str]] = []
     todo: dict[str, Clip] = {}
@@ -77,11 +96,11 @@ def extract(
         except DataError as error:
             failures.append((str(clip.path), str(error)))
             continue
-        if key not in store:
+        if any(key not in store for store in stores.values()):
             todo.setdefault(key, clip)
     done = len(table) - len(todo)
     failed: set[str] = set()
-    pending: list[tuple[ClipFeatures, str]] = []
+    pending: list[tuple[str, Clip, SampledClip, dict[str, np.ndarray]]] = []
     flushed = time.monotonic()
 
     def read(job: tuple[str, Clip]) -> SampledClip:
@@ -98,34 +117,82 @@ def extract(
             else:
                 yield job, result
 
+    def flush() -> None:
+        for name, store in stores.items():
+            store.write(
+                (ClipFeatures(key, features[name], sampled.times_s, sampled.damage), str(clip.path))
+                for key, clip, sampled, features in pending
+                if key not in store
+            )
+
     try:
-        for (key, clip), sampled, features in _in_batches(decoded(), session):
-            pending.append((ClipFeatures(key, features, sampled.times_s, sampled.damage), str(clip.path)))
+        for (key, clip), sampled, features in _in_batches(decoded(), session, list(taps)):
+            pending.append((key, clip, sampled, features))
             done += 1
             if progress:
                 progress(done, len(table))
             if len(pending) >= PART_CLIPS or time.monotonic() - flushed > PART_SECONDS:
-                store.write(pending)
+                flush()
                 pending, flushed = [], time.monotonic()
     finally:
-        store.write(pending)
+        flush()
     if progress:
         progress(len(table), len(table))
     keys = [None if key in failed else key for key in keys]
-    damaged = [
-        (str(clip.path), damage)
-        for clip, key in zip(table, keys, strict=True)
-        if key and (damage := store.read(key).damage)
-    ]
-    return Extracted(store, keys, failures, damaged, computed=len(todo) - len(failed))
+    found = {}
+    for name, store in stores.items():
+        damaged = [
+            (str(clip.path), damage)
+            for clip, key in zip(table, keys, strict=True)
+            if key and (damage := store.read(key).damage)
+        ]
+        found[name] = Extracted(store, list(keys), list(failures), damaged, computed=len(todo) - len(failed))
+    return found
 
 
-_RELEVANT = {"rate": ("rule", "hz"), "uniform": ("rule", "frames")}
+def thinned(found: Extracted, sampling: Sampling, factor: int, root: Path) -> Extracted:
+    """The store of a rate that is a whole fraction of the one at hand: every ``factor``-th frame, nothing computed.
+
+    Frame k of a clip sampled at hz is the one on display at start + k / hz, so that every second frame at 16 Hz is a
+    frame at 8 Hz.
+
+    Args:
+        sampling: that of ``found``, by rate.
+    """
+    assert sampling.rule == "rate", sampling
+    slower = replace(sampling, hz=sampling.hz / factor)
+    store = FeatureStore(root, {**found.store.setting, "sampling": _sampling(slower)})
+    items = []
+    for key in dict.fromkeys(key for key in found.keys if key):
+        if key not in store:
+            item = found.store.read(key)
+            items.append((ClipFeatures(key, item.features[::factor], item.times_s[::factor], item.damage), ""))
+    store.write(items)
+    return Extracted(store, list(found.keys), list(found.failures), list(found.damaged), computed=0)
+
+
+def _setting(
+    sampling: Sampling, size: tuple[int, int], extractor: bytes, shape: tuple[int, ...], storage: str
+) -> dict[str, Any]:
+    """All that determines a feature but its clip."""
+    return {
+        "sampling": _sampling(sampling),
+        "resize": {"rule": RESIZE["rule"], "size": list(size)},
+        "extractor_sha256": hashlib.sha256(extractor).hexdigest(),
+        "shape": list(shape),
+        "storage": storage,
+    }
+
+
+def _sampling(sampling: Sampling) -> dict[str, Any]:
+    if sampling.rule == "rate":
+        return {"rule": "rate", "hz": float(sampling.hz)}
+    return {"rule": "uniform", "frames": sampling.frames}
 
 
 def _in_batches(
-    clips: Iterator[tuple[tuple[str, Clip], SampledClip]], session: Any
-) -> Iterator[tuple[tuple[str, Clip], SampledClip, np.ndarray]]:
+    clips: Iterator[tuple[tuple[str, Clip], SampledClip]], session: Any, outputs: list[str]
+) -> Iterator[tuple[tuple[str, Clip], SampledClip, dict[str, np.ndarray]]]:
     """Run the extractor over frames of several clips at a time; a long clip is cut into several calls."""
     waiting: list[tuple[tuple[str, Clip], SampledClip]] = []
     frames = 0
@@ -133,27 +200,25 @@ def _in_batches(
         waiting.append(item)
         frames += len(item[1].frames)
         if frames >= BATCH_FRAMES:
-            yield from _run(waiting, session)
+            yield from _run(waiting, session, outputs)
             waiting, frames = [], 0
-    yield from _run(waiting, session)
+    yield from _run(waiting, session, outputs)
 
 
 def _run(
-    clips: list[tuple[tuple[str, Clip], SampledClip]], session: Any
-) -> Iterator[tuple[tuple[str, Clip], SampledClip, np.ndarray]]:
+    clips: list[tuple[tuple[str, Clip], SampledClip]], session: Any, outputs: list[str]
+) -> Iterator[tuple[tuple[str, Clip], SampledClip, dict[str, np.ndarray]]]:
     if not clips:
         return
     frames = np.concatenate([sampled.frames for _, sampled in clips])
-    features = np.concatenate(
-        [
-            session.run(["features"], {"frames": frames[i : i + BATCH_FRAMES]})[0]
-            for i in range(0, len(frames), BATCH_FRAMES)
-        ]
-    )
+    parts = [
+        session.run(outputs, {"frames": frames[i : i + BATCH_FRAMES]}) for i in range(0, len(frames), BATCH_FRAMES)
+    ]
+    features = {name: np.concatenate(column) for name, column in zip(outputs, zip(*parts, strict=True), strict=True)}
     begin = 0
     for job, sampled in clips:
         end = begin + len(sampled.frames)
-        yield job, sampled, features[begin:end]
+        yield job, sampled, {name: values[begin:end] for name, values in features.items()}
         begin = end
 
 
