@@ -8,7 +8,8 @@ a sum of two products may saturate in 16 bits: set the session entry ``session.x
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -37,9 +38,15 @@ def range_of(low: float, high: float) -> Range:
     return scale, int(np.clip(np.rint(-low / scale), 0, LEVELS))
 
 
-def quantized_tensors(model: onnx.ModelProto, until: str = "features") -> list[str]:
+def quantized_tensors(model: onnx.ModelProto, until: str = "features", keep: Container[str] = ()) -> list[str]:
     """Tensors whose ranges :func:`quantize_graph` needs, in the order in which they are computed."""
-    return QuantizableGraph(model, until).needed()
+    return QuantizableGraph(model, until, keep).needed()
+
+
+def quantized_kernels(model: onnx.ModelProto, until: str = "features") -> list[str]:
+    """Names of the weights of the convolutions that become integer kernels, in the order in which they are computed."""
+    graph = QuantizableGraph(model, until)
+    return [node.input[1] for node in graph.graph.node if node.op_type == "Conv" and graph.integer(node)]
 
 
 def ranges_from_tflite(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
@@ -67,6 +74,8 @@ def quantize_graph(
     model: onnx.ModelProto,
     ranges: Mapping[str, Range],
     until: str = "features",
+    keep: Container[str] = (),
+    codes: Mapping[str, tuple[np.ndarray, np.ndarray]] = MappingProxyType({}),
 ) -> onnx.ModelProto:
     """Return a copy in which the ancestors of tensor ``until`` compute in integers; the rest is untouched.
 
@@ -76,13 +85,15 @@ def quantize_graph(
 
     Args:
         ranges: tensor -> (scale, zero point) for at least :func:`quantized_tensors`'s tensors.
+        keep: names of weights or outputs of nodes that go on computing in float32.
+        codes: weight -> (int8 codes, float32 scales (O, 1, ...)), where they are not to be :func:`quantize_weight`'s.
 
     Raises:
         ExportError: a tensor has no range, or the graph has no tensor ``until``.
     """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
-    _Writer(QuantizableGraph(quantized, until), ranges).write()
+    _Writer(QuantizableGraph(quantized, until, keep), ranges, codes).write()
     onnx.checker.check_model(quantized)
     return quantized
 
@@ -98,8 +109,8 @@ def _layer(node: onnx.NodeProto, names: Mapping[str, object]) -> str | None:
 class QuantizableGraph:
     """Who makes and who reads each tensor, and which nodes lie before ``until``."""
 
-    def __init__(self, model: onnx.ModelProto, until: str | None) -> None:
-        self.graph = model.graph
+    def __init__(self, model: onnx.ModelProto, until: str | None, keep: Container[str] = ()) -> None:
+        self.graph, self.keep = model.graph, keep
         self.constants = {tensor.name: tensor for tensor in self.graph.initializer}
         self.makers = {name: node for node in self.graph.node for name in node.output}
         self.readers: dict[str, list[onnx.NodeProto]] = {}
@@ -127,8 +138,10 @@ class QuantizableGraph:
         """Whether a node can become an integer kernel."""
         if node.output[0] not in self.inside or node.op_type not in _INTEGER:
             return False
+        if node.output[0] in self.keep:
+            return False
         if node.op_type == "Conv":
-            return all(name in self.constants for name in node.input[1:] if name)
+            return node.input[1] not in self.keep and all(name in self.constants for name in node.input[1:] if name)
         return not any(name in self.constants for name in node.input)
 
     def within(self, chosen: Range, activation: onnx.NodeProto) -> Range:
@@ -200,8 +213,13 @@ class QuantizableGraph:
 class _Writer:
     """Writes the nodes: tensor ``t`` becomes ``t.raw`` -> QuantizeLinear -> ``t.q`` -> DequantizeLinear -> ``t``."""
 
-    def __init__(self, graph: QuantizableGraph, ranges: Mapping[str, Range]) -> None:
-        self.graph, self.ranges = graph, ranges
+    def __init__(
+        self,
+        graph: QuantizableGraph,
+        ranges: Mapping[str, Range],
+        given: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    ) -> None:
+        self.graph, self.ranges, self.given = graph, ranges, given
         self.nodes: list[onnx.NodeProto] = []
         self.added: dict[str, onnx.TensorProto] = {}
         self.done: dict[str, Range] = {}  # quantized tensors
@@ -254,16 +272,16 @@ class _Writer:
         chosen = self.ranges[output]
         if output != conv.output[0]:
             chosen = self.graph.within(chosen, self.graph.makers[output])
-        codes, scales = quantize_weight(self.graph.value(conv.input[1]))
+        codes, scales = self.given.get(conv.input[1]) or quantize_weight(self.graph.value(conv.input[1]))
         scales, source_scale = scales.reshape(-1), self.done[conv.input[0]][0]
         bias_name = conv.input[2] if len(conv.input) > 2 else ""
         if bias_name:
             bias = self.graph.value(bias_name).astype(np.float64)
             floor = (np.abs(bias) / (source_scale * 2.0**30)).astype(np.float32)  # keeps the codes inside int32
             if (floor > scales).any():
-                scales = np.maximum(scales, floor)
-                weight = self.graph.value(conv.input[1]).astype(np.float64)
-                codes = np.rint(weight / scales.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
+                finer, scales = scales, np.maximum(scales, floor)
+                shrink = (finer.astype(np.float64) / scales).reshape(-1, *[1] * (codes.ndim - 1))
+                codes = np.rint(codes * shrink).astype(np.int8)
             bias_scales = (np.float32(source_scale) * scales).astype(np.float32)
             bias_codes = np.rint(bias / bias_scales).astype(np.int32)
             conv.input[2] = self._constant_dequantized(bias_name, bias_codes, bias_scales)

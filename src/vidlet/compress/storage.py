@@ -2,11 +2,15 @@
 
 A weight becomes codes -> Cast -> Mul scale. Runtimes fold this once when they load the file. (DequantizeLinear would be
 kept, and computed again at every frame: a GRU of 1280 units took 4.5 ms a frame instead of 2.2.)
+
+Storage comes in layers: whatever takes an initializer's place is made of initializers again, which another layer may
+store in fewer bytes (blocks.py, codebook.py, sparse.py). All go through :func:`replace_initializers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -47,6 +51,74 @@ def lattice_step(weight: np.ndarray) -> float:
     return step if whole else 0.0
 
 
+class Stored:
+    """What stands for one initializer in the file: smaller ones, and the nodes that make it of them at load.
+
+    Args:
+        name: of the initializer; its parts are named for it, with what they are behind a dot.
+        taken: how many nodes the graph has before these, so that the tensors between them get names of their own.
+    """
+
+    def __init__(self, name: str, taken: int) -> None:
+        self.name, self.taken = name, taken
+        self.nodes: list[onnx.NodeProto] = []
+        self.own: list[onnx.TensorProto] = []
+        self.shared: list[onnx.TensorProto] = []
+
+    def keep(self, suffix: str, values: np.ndarray) -> str:
+        """Store a part of the tensor; returns its name."""
+        self.own.append(numpy_helper.from_array(np.ascontiguousarray(values), f"{self.name}.{suffix}"))
+        return str(self.own[-1].name)
+
+    def share(self, values: np.ndarray | np.generic) -> str:
+        """Store a small constant, once for all tensors that need it; returns its name."""
+        values = np.asarray(values)
+        name = f"{_PREFIX}{values.dtype.str[1:]}.{'x'.join(map(str, values.shape))}.{values.tobytes().hex()[:40]}"
+        self.shared.append(numpy_helper.from_array(values, name))
+        return name
+
+    def node(self, operator: str, *inputs: str, last: bool = False, **attributes: Any) -> str:
+        """Add a node; returns the name of what it makes, which is the initializer's own if it is the last."""
+        made = self.name if last else f"{_PREFIX}{self.taken + len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [made], **attributes))
+        return made
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that it takes in the file, but for shared constants."""
+        return sum(item.ByteSize() + 3 for item in (*self.own, *self.nodes))
+
+
+Write = Callable[[Stored, onnx.TensorProto], "Stored | None"]
+_PREFIX = "stored."
+
+
+def replace_initializers(model: onnx.ModelProto, write: Write) -> onnx.ModelProto:
+    """Return a copy in which initializers are stored as ``write(stored, tensor)`` says; None: as they are."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    nodes: list[onnx.NodeProto] = []
+    kept: list[onnx.TensorProto] = []
+    shared: dict[str, onnx.TensorProto] = {}
+    for tensor in graph.initializer:
+        stored = write(Stored(tensor.name, len(graph.node) + len(nodes)), tensor)
+        if stored is None:
+            kept.append(tensor)
+            continue
+        nodes += stored.nodes
+        kept += stored.own
+        shared |= {constant.name: constant for constant in stored.shared}
+    names = {tensor.name for tensor in kept}
+    kept += [constant for name, constant in shared.items() if name not in names]
+    rest = list(graph.node)
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend([*nodes, *rest])
+    graph.initializer.extend(kept)
+    onnx.checker.check_model(result)
+    return result
+
+
 def store_weights_int8(
     model: onnx.ModelProto, skip: Sequence[str] = (), min_elements: int = MIN_ELEMENTS
 ) -> onnx.ModelProto:
@@ -59,7 +131,22 @@ def store_weights_int8(
         skip: prefixes of the names of initializers to leave alone.
         min_elements: smaller initializers are left alone, and all vectors.
     """
-    return _stored(model, skip, min_elements, 2, quantize_weight)
+    axes = large_weights(model, 2, skip, min_elements)
+
+    def write(stored: Stored, tensor: onnx.TensorProto) -> Stored | None:
+        if tensor.name not in axes:
+            return None
+        return write_int8(stored, numpy_helper.to_array(tensor), axes[tensor.name])
+
+    return replace_initializers(model, write)
+
+
+def write_int8(stored: Stored, weight: np.ndarray, axis: int) -> Stored:
+    """A float32 weight as int8 codes with a scale an index of ``axis``."""
+    codes, scales = quantize_weight(weight, axis)
+    cast = stored.node("Cast", stored.keep("q", codes), to=onnx.TensorProto.FLOAT)
+    stored.node("Mul", cast, stored.keep("scale", scales), last=True)
+    return stored
 
 
 def store_weights_half(
@@ -70,45 +157,32 @@ def store_weights_half(
     (Of values between 6.1e-5 and 65504; smaller ones keep an absolute error of 3e-8, and an initializer that has
     larger ones stays float32.)
     """
+    names = large_weights(model, 1, skip, min_elements)
 
-    def store(array: np.ndarray, axis: int) -> tuple[np.ndarray, None] | None:
-        return (array.astype(np.float16), None) if np.abs(array).max() < np.finfo(np.float16).max else None
+    def write(stored: Stored, tensor: onnx.TensorProto) -> Stored | None:
+        values = numpy_helper.to_array(tensor) if tensor.name in names else np.array(np.inf)
+        if not np.abs(values).max() < np.finfo(np.float16).max:
+            return None
+        stored.node("Cast", stored.keep("q", values.astype(np.float16)), last=True, to=onnx.TensorProto.FLOAT)
+        return stored
 
-    return _stored(model, skip, min_elements, 1, store)
+    return replace_initializers(model, write)
 
 
-Store = Callable[[np.ndarray, int], tuple[np.ndarray, "np.ndarray | None"] | None]
-
-
-def _stored(model: onnx.ModelProto, skip: Sequence[str], min_elements: int, rank: int, store: Store) -> onnx.ModelProto:
-    """Replace each large float32 initializer by its codes, a Cast, and a Mul where there are scales."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    graph = result.graph
-    axes = _output_axes(graph)
-    nodes: list[onnx.NodeProto] = []
-    for tensor in list(graph.initializer):
-        name, elements = tensor.name, int(np.prod(tensor.dims))
-        if tensor.data_type != onnx.TensorProto.FLOAT or elements < min_elements or len(tensor.dims) < rank:
-            continue
-        if name.startswith(tuple(skip)) or name not in axes:
-            continue
-        stored = store(numpy_helper.to_array(tensor), axes[name])
-        if stored is None:
-            continue
-        codes, scales = stored
-        graph.initializer.remove(tensor)
-        graph.initializer.append(numpy_helper.from_array(codes, f"{name}.q"))
-        cast = name if scales is None else f"{name}.cast"
-        nodes.append(helper.make_node("Cast", [f"{name}.q"], [cast], to=onnx.TensorProto.FLOAT))
-        if scales is not None:
-            graph.initializer.append(numpy_helper.from_array(scales, f"{name}.scale"))
-            nodes.append(helper.make_node("Mul", [cast, f"{name}.scale"], [name]))
-    rest = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *rest])
-    onnx.checker.check_model(result)
-    return result
+def large_weights(
+    model: onnx.ModelProto, rank: int, skip: Sequence[str] = (), min_elements: int = MIN_ELEMENTS
+) -> Mapping[str, int]:
+    """The float32 initializers of at least ``rank`` dimensions that are large: name -> axis of the outputs."""
+    axes = _output_axes(model.graph)
+    return {
+        tensor.name: axes[tensor.name]
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+        and len(tensor.dims) >= rank
+        and int(np.prod(tensor.dims)) >= min_elements
+        and tensor.name in axes
+        and not tensor.name.startswith(tuple(skip))
+    }
 
 
 def _output_axes(graph: onnx.GraphProto) -> dict[str, int]:
