@@ -17,32 +17,50 @@ from .classification import (
     per_class,
     top_k_accuracy,
 )
+from .detection import (
+    Curve,
+    Truth,
+    average_precision,
+    coco_precisions,
+    detection_summary,
+    mean_over_classes,
+    overlaps,
+    precision_recall,
+)
 from .latency import percentiles_ms
 from .multilabel import MultiLabelScores, gap, hit_at_1, mean_average_precision, multilabel_summary, perr
 from .summary import classification_summary
 
 __all__ = [
+    "Curve",
     "Difference",
     "MacroAverage",
     "MultiLabelScores",
     "PerClass",
     "Reliability",
+    "Truth",
     "accuracy",
+    "average_precision",
     "bootstrap_interval",
     "classification_summary",
+    "coco_precisions",
     "confusion_matrix",
+    "detection_summary",
     "expected_calibration_error",
     "fit_temperature",
     "gap",
     "hit_at_1",
     "macro_average",
     "mean_average_precision",
+    "mean_over_classes",
     "multilabel_summary",
     "negative_log_likelihood",
+    "overlaps",
     "paired_bootstrap",
     "per_class",
     "percentiles_ms",
     "perr",
+    "precision_recall",
     "reliability",
     "top_k_accuracy",
 ]
