@@ -219,12 +219,13 @@ def _stopped(progress: Progress, config: Training) -> bool:
 
 @torch.no_grad()
 def predict_logits(network: nn.Module, clips: Clips, batch: int, device: str = "cpu") -> np.ndarray:
-    """Logits (N, K) of clips as they are, in their order."""
-    was_training = network.training
+    """Logits (N, K) of clips as they are, in their order; every module is left in the mode it was in."""
+    modes = {module: module.training for module in network.modules()}
     network.eval()
     parts = [
         network(b.x.to(device), b.mask.to(device)).float().cpu().numpy()
         for b in clips.batches(batch, range(len(clips)), None, [0])
     ]
-    network.train(was_training)
+    for module, mode in modes.items():
+        module.training = mode
     return np.concatenate(parts)

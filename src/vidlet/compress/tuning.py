@@ -1,0 +1,94 @@
+"""What the network steps share: which clips a recipe's networks learn from, and training on where a step has cut."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+
+from ..training import Batch, ClipNetwork, Clips, Teacher, fit
+from .material import Material, Trained
+
+LENGTH = 1 / 2  # of the recipe's epochs: how long a network is tuned after a step
+RATE = 1 / 2  # of the recipe's learning rates
+
+
+def learned_part(trained: Trained, material: Material) -> ClipNetwork:
+    """The network as the recipe trains it: the head alone on stored features, or head and extractor on frames."""
+    frozen = material.config.mode == "frozen"
+    return ClipNetwork(trained.head, None if frozen else trained.extractor)
+
+
+def clips_of(trained: Trained, material: Material) -> tuple[Clips, Clips]:
+    """(train, val) clips as :func:`learned_part` takes them."""
+    return material.features(trained.extractor) if material.config.mode == "frozen" else material.frames()
+
+
+def tuning_epochs(material: Material, length: float = LENGTH) -> int:
+    """How many epochs a step tunes for: a share of the recipe's, at least one."""
+    return max(1, math.ceil(material.config.epochs * length))
+
+
+def tune(
+    trained: Trained,
+    material: Material,
+    epochs: int | None = None,
+    *,
+    rate: float = RATE,
+    teacher: Teacher | None = None,
+    clips: Clips | None = None,
+    hold_of: Callable[[ClipNetwork], Callable[[], None]] | None = None,
+    seed: int | None = None,
+) -> Trained:
+    """Train a copy on, as its recipe does: the head on stored features, or the whole network on frames.
+
+    Without ``hold_of``, a recipe's early stopping holds here too. A frozen extractor stays the same object.
+
+    Args:
+        epochs: None: half of the recipe's.
+        rate: the recipe's learning rates are multiplied by it.
+        clips: other training clips than the recipe's (some without labels, say).
+        hold_of: gives, for the network that is trained, what keeps its weights in place after each update.
+        seed: of the order of clips and the augmentation; None: the material's.
+    """
+    config = replace(
+        material.config,
+        epochs=epochs or tuning_epochs(material),
+        lr=material.config.lr * rate,
+        extractor_lr=material.config.extractor_lr * rate,
+        early_stopping=material.config.early_stopping if hold_of is None else 0,
+        seed=material.seed if seed is None else seed,
+    )
+    frozen = config.mode == "frozen"
+    tuned = Trained(trained.extractor if frozen else copy.deepcopy(trained.extractor), copy.deepcopy(trained.head))
+    network = learned_part(tuned, material)
+    train, val = clips_of(tuned, material)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network.to(device)
+    fit(
+        network,
+        train if clips is None else clips,
+        val,
+        config,
+        multi_label=material.multi_label,
+        device=device,
+        teacher=teacher,
+        hold=hold_of(network) if hold_of is not None else None,
+    )
+    network.to("cpu")
+    return tuned
+
+
+def teacher_before(trained: Trained, material: Material, temperature: float = 4.0, share: float = 0.5) -> Teacher:
+    """The network before a step as the teacher of the one after it; both take the same clips."""
+    network = learned_part(Trained(copy.deepcopy(trained.extractor), copy.deepcopy(trained.head)), material).eval()
+    return Teacher(lambda x, mask: network.to(x.device)(x, mask), temperature, share)
+
+
+def single_batches(clips: Clips, most: int, size: int = 1) -> Iterator[Batch]:
+    """Up to ``most`` clips, spread over the set, as they are, in batches of ``size``."""
+    count = min(most, len(clips))
+    return clips.batches(size, [i * len(clips) // count for i in range(count)], None, [0])
