@@ -76,6 +76,14 @@ def material(mode: str = "frozen", on_frames: bool = False, **changes) -> Materi
     return Material(config, False, [frames[0].read(i) for i in range(12)], features, lambda: frames)
 
 
+class Quarters(torch.nn.Module):
+    """Frames (T, 4, 4, 3) -> features (T, 8, 2, 2), for a head of made-up features."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        x = torch.nn.functional.avg_pool2d(frames.permute(0, 3, 1, 2).float() / 128, 2)
+        return torch.cat([x, x, x], 1)[:, :8]
+
+
 @lru_cache
 def small_extractor() -> FrameExtractor:
     """A tiny MobileNetV2 from scratch, with statistics of batch normalization other than the identity."""
@@ -91,6 +99,7 @@ def small_extractor() -> FrameExtractor:
 
 
 @lru_cache
+@torch.enable_grad()
 def trained(name: str = "grid-gru") -> Trained:
     """A head that has learned the made-up features."""
     torch.manual_seed(0)

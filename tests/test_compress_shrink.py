@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps_material import OPTIONS, SHAPE, accuracy, made_up, material, trained
+from steps_material import OPTIONS, SHAPE, Quarters, accuracy, made_up, material, trained
 from vidlet.compress.shrink import _entries, best_units, importance, keep_units, units, units_of
 from vidlet.errors import RecipeError
 from vidlet.export import ArtifactNetwork, artifact_graph, torch_reference
@@ -104,7 +104,7 @@ def test_the_exported_file_is_smaller_and_obeys_the_contract():
     small = keep_units(before.head, {"hidden": torch.arange(4), "project": torch.arange(5)})
     sizes = []
     for head in (before.head, small):
-        network = ArtifactNetwork(_Quarters(), head)
+        network = ArtifactNetwork(Quarters(), head)
         data = artifact_graph(network, (4, 4)).SerializeToString()
         check_parity(data, frames, torch_reference(network))
         sizes.append(len(data))
@@ -112,14 +112,6 @@ def test_the_exported_file_is_smaller_and_obeys_the_contract():
     assert sizes[0] - sizes[1] == pytest.approx(4 * removed, rel=0.02)
     state = {i.name: i.type.tensor_type.shape for i in onnx.load_from_string(data).graph.input}["state.h"]
     assert state.dim[1].dim_value == 4
-
-
-class _Quarters(torch.nn.Module):
-    """Frames (T, 4, 4, 3) -> features (T, 8, 2, 2), for a head of made-up features."""
-
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        x = torch.nn.functional.avg_pool2d(frames.permute(0, 3, 1, 2).float() / 128, 2)
-        return torch.cat([x, x, x], 1)[:, :8]
 
 
 def test_a_head_without_such_units_and_a_wrong_share_are_refused():

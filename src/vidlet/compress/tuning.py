@@ -39,7 +39,7 @@ def tune(
     *,
     rate: float = RATE,
     teacher: Teacher | None = None,
-    clips: Clips | None = None,
+    clips: tuple[Clips, Clips] | None = None,
     hold_of: Callable[[ClipNetwork], Callable[[], None]] | None = None,
     seed: int | None = None,
 ) -> Trained:
@@ -50,7 +50,7 @@ def tune(
     Args:
         epochs: None: half of the recipe's.
         rate: the recipe's learning rates are multiplied by it.
-        clips: other training clips than the recipe's (some without labels, say).
+        clips: other (train, val) clips than the recipe's (some of train without labels, say).
         hold_of: gives, for the network that is trained, what keeps its weights in place after each update.
         seed: of the order of clips and the augmentation; None: the material's.
     """
@@ -65,12 +65,12 @@ def tune(
     frozen = config.mode == "frozen"
     tuned = Trained(trained.extractor if frozen else copy.deepcopy(trained.extractor), copy.deepcopy(trained.head))
     network = learned_part(tuned, material)
-    train, val = clips_of(tuned, material)
+    train, val = clips_of(tuned, material) if clips is None else clips
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network.to(device)
     fit(
         network,
-        train if clips is None else clips,
+        train,
         val,
         config,
         multi_label=material.multi_label,
