@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ..errors import RecipeError
+from ..errors import RecipeError, WeightsError
 
 
 def maximal_ranks(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -66,6 +66,23 @@ def fit_ranks(layer: str, sizes: Sequence[int], ranks: int | Sequence[int], clip
             stacklevel=4,
         )
     return fitting
+
+
+def check_saved_cores(prefix: str, shapes: Sequence[tuple[int, ...]], saved: Mapping[str, Tensor], layer: str) -> None:
+    """Raise WeightsError if cores saved under ``prefix`` are of other ranks or modes than a layer's ``shapes``."""
+    found: list[tuple[int, ...]] = []
+    while f"{prefix}{len(found)}" in saved:
+        found.append(tuple(saved[f"{prefix}{len(found)}"].shape))
+    if found and found != list(shapes):
+        raise WeightsError(
+            f"{prefix.removesuffix('.')}: the checkpoint's {layer} has ranks {_ranks(found)} (cores {found}), this one "
+            f"{_ranks(shapes)} (cores {list(shapes)}); build the layer with the checkpoint's modes and ranks"
+        )
+
+
+def _ranks(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """All bonds of cores of these shapes; a kernel's first core (p, r_1) has no left one."""
+    return (1, *(shape[-1] for shape in shapes))
 
 
 def random_cores(shapes: Sequence[Sequence[int]], variance: float) -> list[Tensor]:

@@ -7,14 +7,19 @@ al. 2017, arXiv:1707.01786.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .chain import contract
-from .cores import full_ranks, merge_cores, random_cores
+from ..errors import RecipeError
+from .cache import CoreCache, exporting, needs_gradient
+from .chain import run_steps, step_matrices
+from .cores import check_saved_cores, full_ranks, merge_cores, random_cores
+from .planner import Plan, bucket, plan_product
 
 
 class TTLinear(nn.Module):
@@ -52,6 +57,7 @@ class TTLinear(nn.Module):
         bonds = zip(self.ranks, self.in_modes, self.out_modes, self.ranks[1:], strict=False)
         self.cores = nn.ParameterList(nn.Parameter(torch.empty(shape)) for shape in bonds)
         self.bias = nn.Parameter(torch.empty(self.out_features)) if bias else None
+        self._made: CoreCache[list[Tensor]] = CoreCache()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -69,14 +75,43 @@ class TTLinear(nn.Module):
 
     def matrix(self) -> Tensor:
         """The whole weight (in, out), with gradients to the cores."""
-        merged = merge_cores(list(self.cores))
-        return merged.view(self.in_features, self.out_features)
+        return merge_cores(list(self.cores)).view(self.in_features, self.out_features)
+
+    def plan(self, batch: int, training: bool = False, input_gradient: bool = True) -> Plan:
+        """How ``batch`` rows are multiplied: see planner.py."""
+        return plan_product(self.in_modes, self.out_modes, self.ranks, bucket(batch), training, input_gradient)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x (..., in) to (..., out)."""
-        out = contract(x.reshape(-1, self.in_features), list(self.cores))
-        out = out.view(*x.shape[:-1], self.out_features)
-        return out if self.bias is None else out + self.bias
+        """Map x (..., in) to (..., out).
+
+        Raises:
+            RecipeError: x does not end in the layer's inputs.
+        """
+        if x.shape[-1] != self.in_features:
+            raise RecipeError(
+                f"TTLinear: inputs of {x.shape[-1]} numbers; modes {self.in_modes} multiply to {self.in_features}"
+            )
+        rows = x.reshape(-1, self.in_features)  # (B, in)
+        cores = list(self.cores)
+        plan = self.plan(1) if exporting() else self.plan(rows.shape[0], needs_gradient(cores), x.requires_grad)
+        order = (plan.groups, plan.last_first)
+        matrices = self._made.get(order, cores, lambda: step_matrices(cores, *order))
+        if len(matrices) == 1 and self.bias is not None:
+            out = torch.addmm(self.bias, rows, matrices[0])
+        else:
+            out = run_steps(rows, matrices, *self._merged_modes(plan.groups), plan.last_first)  # (B, out)
+            out = out if self.bias is None else out + self.bias
+        return out.reshape(*x.shape[:-1], self.out_features)
+
+    def _merged_modes(self, groups: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Modes of the super-cores, of the input and of the output."""
+        ends = list(itertools.accumulate(groups))
+        spans = [slice(end - size, end) for end, size in zip(ends, groups, strict=True)]
+        return [math.prod(self.in_modes[s]) for s in spans], [math.prod(self.out_modes[s]) for s in spans]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        check_saved_cores(f"{prefix}cores.", [tuple(core.shape) for core in self.cores], state_dict, "TTLinear")
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         """Sizes for ``print(model)``."""

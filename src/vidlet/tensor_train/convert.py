@@ -1,0 +1,194 @@
+"""Trained layers to tensor-train layers, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RecipeError
+from .conv import TTConv2d, TTConv3d
+from .decompose import kernel_to_cores, matrix_to_cores
+from .layers import TTLinear
+from .recurrent import TTGRU, TTLSTM
+
+DenseConv = nn.Conv2d | nn.Conv3d
+TTConv = TTConv2d | TTConv3d
+Dense = TypeVar("Dense", nn.Linear, nn.Conv2d, nn.Conv3d)
+
+
+def from_linear(
+    dense: nn.Linear,
+    in_modes: Sequence[int],
+    out_modes: Sequence[int],
+    ranks: int | Sequence[int] | None = None,
+    error: float | None = None,
+    name: str = "TTLinear",
+) -> TTLinear:
+    """The tensor-train layer nearest to a trained one; ranks cap it, ``error`` bounds the relative error.
+
+    Raises:
+        RecipeError: modes that do not multiply to the layer's sizes, ranks of a wrong number.
+    """
+    cores = matrix_to_cores(dense.weight.t(), in_modes, out_modes, ranks, error, name)
+    layer = TTLinear(in_modes, out_modes, _bonds(cores), bias=dense.bias is not None, clip=False)
+    _fill(layer, layer.cores, cores, dense)
+    return layer
+
+
+def from_conv(
+    dense: DenseConv,
+    in_modes: Sequence[int],
+    out_modes: Sequence[int],
+    ranks: int | Sequence[int] | None = None,
+    error: float | None = None,
+    name: str = "TTConv",
+) -> TTConv:
+    """The tensor-train convolution nearest to a trained one, of the same stride, padding and dilation.
+
+    Raises:
+        RecipeError: groups or padding modes that a train cannot hold, modes or ranks that do not fit.
+    """
+    if dense.groups != 1 or dense.padding_mode != "zeros":
+        raise RecipeError(
+            f"{name}: {dense.groups} groups, padding mode {dense.padding_mode!r}; a tensor-train convolution has 1 "
+            f"group and pads with zeros"
+        )
+    cores = kernel_to_cores(dense.weight, in_modes, out_modes, ranks, error, name)
+    make = TTConv3d if isinstance(dense, nn.Conv3d) else TTConv2d
+    layer: TTConv = make(
+        in_modes, out_modes, dense.kernel_size, _bonds(cores), dense.stride, dense.padding, dense.dilation,
+        dense.bias is not None, clip=False,
+    )  # fmt: skip
+    _fill(layer, layer.cores, cores, dense)
+    return layer
+
+
+def from_recurrent(
+    dense: nn.LSTM | nn.GRU,
+    in_modes: Sequence[int],
+    hidden_modes: Sequence[int],
+    ranks: int | Sequence[int] | None = None,
+    hidden_ranks: int | Sequence[int] | None = None,
+    error: float | None = None,
+    name: str = "TTLSTM",
+    input_train: bool = True,
+    hidden_train: bool = False,
+) -> TTLSTM | TTGRU:
+    """A tensor-train LSTM or GRU nearest to a trained one of one layer, ``batch_first``, one direction.
+
+    ``input_train`` and ``hidden_train`` say which mappings become trains. Two biases of a gate become their sum.
+
+    Raises:
+        RecipeError: several layers, two directions, projections, time first; modes or ranks that do not fit.
+    """
+    check_recurrent(dense, name)
+    gates = 4 if isinstance(dense, nn.LSTM) else 3
+    gate_modes = (gates * hidden_modes[0], *hidden_modes[1:])
+    trained = {name: parameter.detach() for name, parameter in dense.named_parameters()}
+    to_gates, recur = trained["weight_ih_l0"].t(), trained["weight_hh_l0"].t()
+    cores = matrix_to_cores(to_gates, in_modes, gate_modes, ranks, error, name) if input_train else None
+    hidden = matrix_to_cores(recur, hidden_modes, gate_modes, hidden_ranks, error, name) if hidden_train else None
+    make = TTLSTM if isinstance(dense, nn.LSTM) else TTGRU
+    layer: TTLSTM | TTGRU = make(
+        in_modes, hidden_modes, _bonds(cores) if cores else None, _bonds(hidden) if hidden else None, clip=False
+    )
+    layer.to(device=to_gates.device, dtype=to_gates.dtype).train(dense.training)
+    with torch.no_grad():
+        _fill_mapping(layer.input_map, cores, to_gates)
+        _fill_mapping(layer.hidden_map, hidden, recur)
+        layer.bias.zero_()
+        if dense.bias:
+            from_hidden = trained["bias_hh_l0"].clone()
+            if isinstance(layer, TTGRU):
+                layer.hidden_bias.copy_(from_hidden[2 * dense.hidden_size :])
+                from_hidden[2 * dense.hidden_size :] = 0
+            layer.bias.copy_(trained["bias_ih_l0"] + from_hidden)
+    return layer
+
+
+def check_recurrent(dense: nn.LSTM | nn.GRU, name: str) -> None:
+    """Raise RecipeError unless a tensor-train layer can stand for this one."""
+    projected = isinstance(dense, nn.LSTM) and dense.proj_size > 0
+    if dense.num_layers != 1 or dense.bidirectional or not dense.batch_first or projected:
+        raise RecipeError(
+            f"{name}: {type(dense).__name__} of {dense.num_layers} layers, bidirectional {dense.bidirectional}, "
+            f"batch_first {dense.batch_first}; a tensor-train one has one layer, one direction, batch first"
+        )
+
+
+def to_linear(layer: TTLinear) -> nn.Linear:
+    """The dense layer of the same function."""
+    dense = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+    return _dense(dense, layer.matrix().detach().t(), layer)
+
+
+def to_conv(layer: TTConv) -> nn.Conv2d | nn.Conv3d:
+    """The dense convolution of the same function."""
+    make: Any = nn.Conv3d if isinstance(layer, TTConv3d) else nn.Conv2d
+    shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    dense = make(*shape, bias=layer.bias is not None)
+    return _dense(dense, layer.kernel().detach(), layer)
+
+
+def to_recurrent(layer: TTLSTM | TTGRU) -> nn.LSTM | nn.GRU:
+    """torch's own layer (one layer, ``batch_first``) of the same function."""
+    make = nn.LSTM if isinstance(layer, TTLSTM) else nn.GRU
+    dense: nn.LSTM | nn.GRU = make(layer.input_size, layer.hidden_size, batch_first=True)
+    dense.to(device=layer.bias.device, dtype=layer.bias.dtype).train(layer.training)
+    own = dict(dense.named_parameters())
+    with torch.no_grad():
+        own["weight_ih_l0"].copy_(_weight(layer.input_map))
+        own["weight_hh_l0"].copy_(_weight(layer.hidden_map))
+        own["bias_ih_l0"].copy_(layer.bias)
+        own["bias_hh_l0"].zero_()
+        if isinstance(layer, TTGRU):
+            own["bias_hh_l0"][2 * layer.hidden_size :] = layer.hidden_bias
+    return dense
+
+
+def relative_error(layer: TTLinear | TTConv, weight: Tensor) -> float:
+    """||W - W_tt|| / ||W|| against a dense layer's own weight, (out, in) or (S, C, ..)."""
+    own = layer.matrix().t() if isinstance(layer, TTLinear) else layer.kernel()
+    return float((own - weight).detach().double().norm() / weight.detach().double().norm().clamp(min=1e-300))
+
+
+def _bonds(cores: Sequence[Tensor]) -> tuple[int, ...]:
+    return (1, *(core.shape[-1] for core in cores))
+
+
+def _weight(mapping: TTLinear | nn.Linear) -> Tensor:
+    """(out, in), as torch stores it."""
+    return mapping.matrix().t() if isinstance(mapping, TTLinear) else mapping.weight
+
+
+def _fill_mapping(mapping: TTLinear | nn.Linear, cores: Sequence[Tensor] | None, matrix: Tensor) -> None:
+    if isinstance(mapping, TTLinear):
+        for own, core in zip(mapping.cores, cores or (), strict=True):
+            own.copy_(core)
+    else:
+        mapping.weight.copy_(matrix.t())
+
+
+def _fill(
+    layer: TTLinear | TTConv, own: nn.ParameterList, cores: Sequence[Tensor], dense: nn.Linear | DenseConv
+) -> None:
+    """Give a new layer these cores and a dense layer's bias, type, device and mode."""
+    layer.to(device=dense.weight.device, dtype=dense.weight.dtype).train(dense.training)
+    with torch.no_grad():
+        for kept, core in zip(own, cores, strict=True):
+            kept.copy_(core)
+        if layer.bias is not None and dense.bias is not None:
+            layer.bias.copy_(dense.bias)
+
+
+def _dense(dense: Dense, weight: Tensor, layer: TTLinear | TTConv) -> Dense:
+    """Give a new dense layer this weight and a train's bias and mode."""
+    dense.to(device=weight.device, dtype=weight.dtype).train(layer.training)
+    with torch.no_grad():
+        dense.weight.copy_(weight)
+        if dense.bias is not None and layer.bias is not None:
+            dense.bias.copy_(layer.bias)
+    return dense
