@@ -17,9 +17,10 @@ from typing import Any
 _JOBS = ("train", "evaluate", "predict", "extract", "export", "benchmark", "inspect", "data", "demo")
 _NAMES = {"load": ("vidlet.runtime", "load"), **{name: (f"vidlet.jobs.{name}", name) for name in _JOBS}}
 _NAMES["data"] = ("vidlet.jobs.data", "inspect_data")
+_NAMES |= {"fit": ("vidlet.fit.job", "fit"), "Budget": ("vidlet.fit.budget", "Budget")}
 
-__all__ = ["__version__", "benchmark", "data", "demo", "evaluate", "export", "extract", "inspect", "load", "predict"]
-__all__ += ["train"]
+__all__ = ["Budget", "__version__", "benchmark", "data", "demo", "evaluate", "export", "extract", "fit", "inspect"]
+__all__ += ["load", "predict", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -36,12 +37,13 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """``vidlet.export`` is the function, though a package of that name stands beside it.
+    """``vidlet.export`` and ``vidlet.fit`` are functions, though packages of these names stand beside them.
 
     Importing the package sets it as an attribute of its parent; the property keeps the name for the function.
     """
 
     export = property(lambda self: __getattr__("export"), lambda self, module: None)
+    fit = property(lambda self: __getattr__("fit"), lambda self, module: None)
 
 
 sys.modules[__name__].__class__ = _Package

@@ -83,13 +83,16 @@ class Workshop:
         logits = predict_logits(network, val, self.plan.training.batch)
         return fit_temperature(logits, val.targets.argmax(1))
 
-    def write(self, trained: Trained, chain: Chain, path: Path) -> Trained:
+    def write(self, trained: Trained, chain: Chain, path: Path, temperature: float | None = None) -> Trained:
         """Compress a network by a chain and write it as one artifact; returns the network as the file has it.
 
         A file without graph steps is held to its network's scores; every file to itself, frame by frame.
+
+        Args:
+            temperature: None: the one that fits the validation clips best.
         """
         small = shrink_network(chain, trained, self.material)
-        temperature = self.temperature(small)
+        temperature = temperature or self.temperature(small)
         network = ArtifactNetwork(small.extractor, small.head, temperature or 1.0, self.table.multi_label)
         metadata = artifact_metadata(
             replace(self.plan, compress=(chain_text(chain),) if chain else ()),

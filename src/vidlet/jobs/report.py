@@ -13,7 +13,7 @@ from typing import Any
 from ..datasets import ClipTable
 from ..errors import VidletError
 from ..metrics import Difference, reliability
-from ..reports import Command, DataSummary, FileRow, Mistake, PartRow, Report, python_client, write_report
+from ..reports import Command, DataSummary, FileRow, Mistake, PartRow, Report, Section, python_client, write_report
 from ..runtime import benchmark, inspect_artifact, load
 from ..video import read_clip
 from .evaluate import Scored
@@ -30,6 +30,7 @@ def report_run(
     table: ClipTable,
     baselines: Sequence[FileRow] = (),
     data: str = "",
+    extra: Sequence[Section] = (),
 ) -> None:
     """Write ``report.html`` into a run folder.
 
@@ -38,6 +39,7 @@ def report_run(
         scored: file name -> its scores on the evaluated clips; the first is the product.
         baselines: further rows of the table of files.
         data: where the clip table came from, as the user gave it; "" is the table's folder.
+        extra: further sections.
     """
     names = list(scored)
     product = names[0]
@@ -78,6 +80,7 @@ def report_run(
             ),
             provenance=_provenance(model.metadata, table),
             recipe_toml=(folder / "recipe.toml").read_text("utf-8"),
+            extra=extra,
         ),
     )
 

@@ -1,6 +1,6 @@
 """Reports: one self-contained HTML file, and tables for the console."""
 
-from .charts import Series, bar, interval_bar, line_chart, reliability_chart, stacked_bar
+from .charts import Dot, Series, bar, front_chart, interval_bar, line_chart, reliability_chart, stacked_bar
 from .client import python_client
 from .heat import heat_map
 from .markup import Cell, Column, Html, Section, code, element, figure, table
@@ -14,6 +14,7 @@ __all__ = [
     "Column",
     "Command",
     "DataSummary",
+    "Dot",
     "FileRow",
     "Html",
     "Mistake",
@@ -26,6 +27,7 @@ __all__ = [
     "code",
     "element",
     "figure",
+    "front_chart",
     "heat_map",
     "interval_bar",
     "interval_text",

@@ -196,3 +196,46 @@ def _dot(x: float, y: float, told: str, kind: str) -> Html:
 def _block(left: float, top: float, size: tuple[float, float], told: str, **looks: object) -> Html:
     width, height = (round(max(side, 0), 2) for side in size)
     return element("rect", element("title", told), x=left, y=top, width=width, height=height, **looks)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One point of a scatter chart and what it tells; those of the front are joined and filled."""
+
+    x: float
+    y: float
+    told: str
+    front: bool = False
+    chosen: bool = False
+
+
+def front_chart(
+    dots: Sequence[Dot], title: str, x_label: str, x_text: Callable[[float], str], limit: float | None
+) -> Html:
+    """Fractions over a cost on a logarithmic axis: every dot, the front as stairs, the limit as a dashed line."""
+    low, high = min(dot.x for dot in dots), max([dot.x for dot in dots] + ([limit] if limit else []))
+    x = Scale(math.log(low) - 0.1, math.log(high) + 0.1, _LEFT + 6, WIDTH - _RIGHT - 6)
+    y_ticks = ticks(min(dot.y for dot in dots), max(dot.y for dot in dots))
+    y = Scale(y_ticks[0], y_ticks[-1], HEIGHT - _BOTTOM, _TOP)
+    marks = [low * (high / low) ** (i / 3) for i in range(4)] if high > 1.2 * low else [low]
+    at = Scale(x.low, x.high, x.start, x.end)
+    shapes = [
+        axes(
+            at, y, x_ticks=[math.log(mark) for mark in marks], y_ticks=y_ticks, x_label=x_label,
+            x_text=lambda value: x_text(math.exp(value)), y_text=percent,
+        )
+    ]  # fmt: skip
+    stairs = sorted((dot for dot in dots if dot.front), key=lambda dot: dot.x)
+    path: list[str] = []
+    for before, dot in zip([None, *stairs], stairs, strict=False):
+        if before is not None:
+            path.append(f"{x(math.log(dot.x))},{y(before.y)}")
+        path.append(f"{x(math.log(dot.x))},{y(dot.y)}")
+    shapes.append(element("polyline", points=" ".join(path), class_="line c0"))
+    if limit is not None and low <= limit <= high:
+        across = x(math.log(limit))
+        shapes.append(element("line", x1=across, x2=across, y1=_TOP, y2=HEIGHT - _BOTTOM, class_="chance"))
+    for dot in sorted(dots, key=lambda dot: (dot.chosen, dot.front)):
+        kind = "dot c1" if dot.chosen else "dot c0" if dot.front else "dot c4"
+        shapes.append(_dot(x(math.log(dot.x)), y(dot.y), dot.told, kind))
+    return figure(svg(join(shapes), f"{title} over {x_label}"), element("strong", title))

@@ -1,0 +1,62 @@
+"""`vidlet fit`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from typing import Any
+
+from . import options
+from .train_command import need_train_extra
+
+EXAMPLE = "example: vidlet fit clips/ --max-size 1MB --max-latency 10ms --time 30m --out runs/fit"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `vidlet fit`."""
+    options.add_data(parser)
+    parser.add_argument("--max-size", metavar="BYTES", help="of the file: 1MB (10^6), 256KiB, 800000")
+    parser.add_argument("--max-latency", metavar="TIME", help="of a frame on one thread of this machine: 8ms")
+    parser.add_argument(
+        "--latency", default="frame-p95", choices=["frame-p50", "frame-p95", "clip-p50", "clip-p95"],
+        help="what --max-latency limits (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--max-memory", metavar="BYTES", help="peak memory of a process that runs the file: 150MB")
+    parser.add_argument("--min-accuracy", type=float, default=0.0, metavar="RATE", help="0 to 1, on validation clips")
+    parser.add_argument("--device", metavar="FILE", help="a target: what `vidlet benchmark --save` wrote there")
+    parser.add_argument("--time", default="30m", metavar="TIME", help="for the search: 30m, 2h (%(default)s)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="trials side by side (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (%(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on with the search in --out")
+    parser.add_argument("--out", default="runs/fit", metavar="FOLDER", help="the folder to make (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Search, and say what was found."""
+    need_train_extra("fit")
+    from ..errors import RecipeError
+    from ..fit import Budget, fit, parse_bytes, parse_milliseconds, parse_seconds
+
+    if not 0 <= args.min_accuracy <= 1:
+        raise RecipeError(f"--min-accuracy {args.min_accuracy:g}: expected a fraction from 0 to 1")
+    what, _, percentile = args.latency.partition("-")
+    budget = Budget(
+        max_bytes=parse_bytes(args.max_size) if args.max_size else None,
+        max_latency_ms=parse_milliseconds(args.max_latency) if args.max_latency else None,
+        latency=(what, percentile),
+        max_memory_bytes=parse_bytes(args.max_memory) if args.max_memory else None,
+        min_accuracy=args.min_accuracy,
+    )
+    return fit(
+        args.data,
+        budget,
+        args.out,
+        parse_seconds(args.time),
+        fold=args.fold,
+        seed=args.seed,
+        workers=args.workers,
+        resume=args.resume,
+        strict=args.strict,
+        command="vidlet " + shlex.join(sys.argv[1:]),
+    )

@@ -1,0 +1,87 @@
+"""A budget: what a model may cost, and how its parts are written ("1MB", "8ms", "30m")."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import RecipeError
+
+BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+SECONDS = {"": 1.0, "S": 1.0, "M": 60.0, "MIN": 60.0, "H": 3600.0}
+MILLISECONDS = {"": 1.0, "MS": 1.0, "S": 1000.0}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a model file; None: no limit.
+
+    Args:
+        max_bytes: of the file.
+        max_latency_ms: of ``latency``: a percentile ("p50", "p95") of a "frame" or of a "clip", on one thread.
+        max_memory_bytes: peak resident memory of a process that loads and runs the file.
+        min_accuracy: on the validation clips, in [0, 1].
+        slowdown: milliseconds on the target device for one here.
+    """
+
+    max_bytes: int | None = None
+    max_latency_ms: float | None = None
+    latency: tuple[str, str] = ("frame", "p95")
+    max_memory_bytes: int | None = None
+    min_accuracy: float = 0.0
+    slowdown: float = 1.0
+
+    def latency_ms(self, measured: Mapping[str, Any]) -> float:
+        """The limited latency on the target device, from what ``benchmark`` measured here."""
+        what, percentile = self.latency
+        return float(measured[f"{what}_ms"][percentile]) * self.slowdown
+
+    def broken(self, size_bytes: int, measured: Mapping[str, Any] | None = None) -> list[str]:
+        """The limits that a file of this size and these measurements does not keep, as phrases; empty: it fits."""
+        found = []
+        if self.max_bytes is not None and size_bytes > self.max_bytes:
+            found.append(f"{size_bytes:,} bytes, allowed {self.max_bytes:,}")
+        if measured is None:
+            return found
+        if self.max_latency_ms is not None and (ms := self.latency_ms(measured)) > self.max_latency_ms:
+            found.append(f"{ms:.2f} ms a {self.latency[0]} ({self.latency[1]}), allowed {self.max_latency_ms:g}")
+        if self.max_memory_bytes is not None and measured["peak_rss_bytes"] > self.max_memory_bytes:
+            found.append(f"{measured['peak_rss_bytes']:,} bytes of memory, allowed {self.max_memory_bytes:,}")
+        return found
+
+    def describe(self) -> str:
+        """The limits in words."""
+        parts = []
+        if self.max_bytes is not None:
+            parts.append(f"{self.max_bytes:,} bytes")
+        if self.max_latency_ms is not None:
+            parts.append(f"{self.max_latency_ms:g} ms a {self.latency[0]} ({self.latency[1]})")
+        if self.max_memory_bytes is not None:
+            parts.append(f"{self.max_memory_bytes:,} bytes of memory")
+        if self.min_accuracy:
+            parts.append(f"accuracy {self.min_accuracy:g} or more")
+        return ", ".join(parts) or "no limit"
+
+
+def parse_bytes(text: str) -> int:
+    """Read "1MB" (10^6), "256KiB" (2^18), "800000"."""
+    return round(_quantity(text, BYTES, "a size such as 1MB or 256KiB"))
+
+
+def parse_seconds(text: str) -> float:
+    """Read "30m", "90s", "2h", "90"."""
+    return _quantity(text, SECONDS, "a time such as 30m, 90s or 2h")
+
+
+def parse_milliseconds(text: str) -> float:
+    """Read "8ms", "0.5s", "8"."""
+    return _quantity(text, MILLISECONDS, "a latency such as 8ms")
+
+
+def _quantity(text: str, units: Mapping[str, float], what: str) -> float:
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", str(text))
+    if found is None or found[2].upper() not in units or not float(found[1]) > 0:
+        raise RecipeError(f"{text!r}: expected {what}")
+    return float(found[1]) * units[found[2].upper()]

@@ -1,0 +1,108 @@
+"""What each cut costs before anything is trained: bytes and milliseconds of its file with a small untrained head.
+
+Bytes and time follow from structure, not from weights' values. A budget that nothing fits is refused here, at once.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..compress import find_chain, shrink_graph
+from ..datasets import ClipTable
+from ..errors import RecipeError
+from ..export import ArtifactNetwork, artifact_graph, artifact_metadata
+from ..files import atomic_path
+from ..models import FrameExtractor, build_head
+from ..runtime import benchmark, write_metadata
+from .budget import Budget
+from .space import STORAGES, Candidate, Space, Storage
+
+EVIDENCE_BYTES = 1200  # what the measured figures add to a file's metadata
+SMALLEST = Candidate("", 8.0, 8, 24, 24, False, 0.2, 0.0, 0.2, 2e-3)
+
+
+@dataclass(frozen=True)
+class Card:
+    """One cut in one storage: what its file costs besides the head's weights."""
+
+    cut: str
+    chain: str
+    bytes: int
+    measured: dict[str, Any]  # what ``benchmark`` found, the smallest head included
+
+
+class Cards:
+    """Costs of all cuts in all storages, and which candidates can keep a budget."""
+
+    def __init__(
+        self, space: Space, shapes: Mapping[str, tuple[int, ...]], classes: int, cards: Sequence[Card]
+    ) -> None:
+        self.space, self.shapes, self.classes = space, shapes, classes
+        self.of = {(card.cut, card.chain): card for card in cards}
+
+    def bytes(self, candidate: Candidate, storage: Storage) -> int:
+        """About the bytes of a candidate's file."""
+        head = self.space.head(candidate, self.shapes[candidate.cut], self.classes)
+        return math.ceil(self.of[candidate.cut, storage.chain].bytes + storage.head_bytes(head))
+
+    def storages(self, candidate: Candidate, budget: Budget) -> list[Storage]:
+        """The storages in which a candidate is expected to keep a budget, the finest first."""
+        return [
+            storage
+            for storage in STORAGES
+            if (candidate.cut, storage.chain) in self.of
+            and not budget.broken(self.bytes(candidate, storage), self.of[candidate.cut, storage.chain].measured)
+        ]
+
+    def refuse_impossible(self, budget: Budget) -> None:
+        """Say at once where nothing can keep the budget, with what comes nearest.
+
+        Raises:
+            RecipeError: naming the smallest, the fastest and the least hungry file.
+        """
+        smallest = [replace(SMALLEST, cut=cut, hz=min(self.space.rates_hz)) for cut in self.space.cuts]
+        if any(self.storages(candidate, budget) for candidate in smallest):
+            return
+        files = [(c, s) for c in smallest for s in STORAGES if (c.cut, s.chain) in self.of]
+        size = min(files, key=lambda f: self.bytes(*f))
+        fast = min(files, key=lambda f: budget.latency_ms(self.of[f[0].cut, f[1].chain].measured))
+        ms = budget.latency_ms(self.of[fast[0].cut, fast[1].chain].measured)
+        raise RecipeError(
+            f"no model of the search fits {budget.describe()}: the smallest is {size[0].cut} "
+            f"{size[1].chain or 'float32'} with {self.bytes(*size):,} bytes, the fastest {fast[0].cut} "
+            f"{fast[1].chain or 'float32'} with {ms:.2f} ms a {budget.latency[0]}"
+        )
+
+
+def make_card(
+    space: Space, table: ClipTable, extractor: FrameExtractor, cut: str, storage: Storage, samples: Sequence[np.ndarray]
+) -> Card:
+    """Write a cut with the smallest head, untrained, measure the file, and forget it."""
+    candidate = replace(SMALLEST, cut=cut, hz=min(space.rates_hz))
+    recipe = space.recipe(candidate, "card", [storage.chain] if storage.chain else [])
+    torch.manual_seed(0)
+    head = build_head(recipe.head, extractor.feature_shape, len(table.labels))
+    graph = artifact_graph(ArtifactNetwork(extractor, head), extractor.input_size)
+    graph = shrink_graph(find_chain(storage.chain) if storage.chain else (), graph, samples)
+    metadata = artifact_metadata(recipe, table.labels, 1.0, extractor.provenance, 1.0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "card.onnx"
+        with atomic_path(path) as draft:
+            draft.write_bytes(graph.SerializeToString(deterministic=True))
+            write_metadata(draft, metadata)
+        size = path.stat().st_size + EVIDENCE_BYTES - round(storage.head_bytes(head))
+        measured = benchmark(path, seconds=1.0, threads=1)
+    return Card(cut, storage.chain, size, {key: measured[key] for key in ("frame_ms", "clip_ms", "peak_rss_bytes")})
+
+
+def card_record(card: Card) -> dict[str, Any]:
+    """A card as the log keeps it."""
+    return asdict(card)

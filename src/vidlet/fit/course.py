@@ -1,0 +1,306 @@
+"""The course of a search, step by step: costs, features, trials, files, and the conclusion drawn from them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ..compress import GRAPH_STEPS, find_chain
+from ..errors import TrainingError
+from ..files import write_text
+from ..jobs.prepare import sample_clips
+from ..jobs.product import score_files, write_evidence
+from ..jobs.progress import megabytes, say
+from ..jobs.train import run_files
+from ..models import FrameExtractor
+from ..recipe import save_recipe
+from ..runtime import benchmark
+from .budget import Budget
+from .cards import EVIDENCE_BYTES, SMALLEST, Card, Cards, make_card
+from .data import Judged, build_cuts, extraction_seconds, open_pool
+from .proxy import Workers
+from .realize import Point, front, point_of, point_record, realize, refit
+from .report import report_fit
+from .search import Search
+from .space import STORAGES, Candidate, Space, Storage
+from .trials import TrialLog
+
+SIZES = (224, 160, 128, 96)  # of the extractor's input: the largest whose features time allows
+EXTRACTION_SHARE, SEARCH_SHARE, FILES_SHARE = 0.35, 0.6, 0.9  # of the time: for features; until trials, files begin
+TIERS = (1.0, 0.5, 2.0)  # of the budget's bytes: the budget, and "what if" it were half, or twice
+
+
+class Course:
+    """One search: what it has found, and its steps in their order.
+
+    Args:
+        log: of finished trials and files; what is in it is not done again.
+        folder: where everything is left.
+        deadline: of ``time.monotonic()``.
+    """
+
+    def __init__(
+        self, log: TrialLog, folder: Path, judged: Judged, budget: Budget, seconds: float, workers: int
+    ) -> None:
+        self.log, self.folder, self.judged, self.budget = log, folder, judged, budget
+        self.started, self.seconds, self.worker_count = time.monotonic(), seconds, workers
+        self.points = [point_of(record) for record in log.of("file")]
+        self.points = [p for p in self.points if (folder / "files" / p.file).exists()]
+
+    def at(self, share: float) -> float:
+        """The moment at which this share of the time is used."""
+        return self.started + share * self.seconds
+
+    def prepare(self, space: Space, fixed_size: bool) -> None:
+        """Measure what each cut costs, refuse what cannot be, and compute the features of the cuts that can."""
+        self.space, cuts = space, build_cuts(space)
+        if not fixed_size:
+            self.space, cuts = self._affordable(space)
+        self.cards = self._cost(cuts)
+        self.cards.refuse_impossible(self.budget)
+        within = tuple(cut for cut in self.space.cuts if self._fits(_smallest(cut, self.space)))
+        self.space = replace(self.space, cuts=within)
+        say(f"features of {', '.join(within)} at {self.space.input_size[0]} pixels")
+        self.pool = open_pool(self.space, self.judged, {cut: cuts[cut] for cut in within})
+
+    def search(self) -> None:
+        """Try heads until the time for trials is over."""
+        epochs = self.space.epochs
+        rounds = (max(1, epochs // 6), max(1, epochs // 2))
+        self.trials = Search(self.space, self.log, self._fits, rounds)
+        say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
+        workers = Workers(self.space, self.pool, self.worker_count)
+        try:
+            self.trials.run(workers, self.at(SEARCH_SHARE), say)
+        finally:
+            workers.close()
+
+    def make_files(self) -> None:
+        """Train the best candidates whole, and write and measure their files, as long as there is time."""
+        done = {(p.candidate.key, p.chain) for p in self.points}
+        plan = [(c, s) for c, s in self._finalists() if (c.key, s.chain) not in done]
+        files = self.folder / "files"
+        files.mkdir(parents=True, exist_ok=True)
+        table = self.judged.folds[0]
+        with _processes(self.worker_count) as executor:
+            running: dict[Future[list[Point]], Candidate] = {}
+            while (plan and (time.monotonic() < self.at(FILES_SHARE) or not (self.points or running))) or running:
+                while (
+                    plan
+                    and len(running) < self.worker_count
+                    and (time.monotonic() < self.at(FILES_SHARE) or not (self.points or running))
+                ):
+                    candidate, storage = plan.pop(0)
+                    job = (self.space, table, candidate, self.space.epochs, [storage.chain], files)
+                    running[executor.submit(realize, *job)] = candidate
+                finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    del running[future]
+                    for point in future.result():
+                        self.log.add("file", **point_record(point))
+                        self.points.append(point)
+                        broken = "; ".join(self.budget.broken(point.bytes, point.measured))
+                        say(
+                            f"file {point.file}: {point.describe()}: {megabytes(point.bytes)}, "
+                            f"{point.measured['frame_ms']['p50']:.2f} ms a frame, accuracy {point.accuracy:.3f}"
+                            + (f" (over the budget: {broken})" if broken else "")
+                        )
+
+    def conclude(self, data: str, fold: str | None, command: str) -> dict[str, Any]:
+        """Choose a file, explain it, train it once more on all clips that are not test, score it, report.
+
+        Raises:
+            TrainingError: no file keeps the budget with the accuracy asked for; the front is left in ``fit.json``.
+        """
+        chosen = self._choose()
+        summary: dict[str, Any] = {
+            "budget": asdict(self.budget),
+            "judged_on": self.judged.rule,
+            "trials": len(self.trials.trials),
+            "front": [point_record(p) for p in front(self.points)],
+            "what_if": self._what_if(),
+            "chosen": point_record(chosen) if chosen else None,
+        }
+        write_text(self.folder / "fit.json", json.dumps(summary, indent=1))
+        if chosen is None:
+            raise TrainingError(self._why_none())
+        summary["steps"] = [point_record(p) for p in self._steps(chosen)]
+        product = self._product(chosen)
+        split = "test" if len(self.judged.test) else "val"
+        clips = self.judged.test if split == "test" else self.judged.folds[0].of_split("val")
+        metrics, scored = score_files(self.folder, [product], clips)
+        metrics |= {
+            "split": split,
+            "fold": fold,
+            "seconds": round(time.monotonic() - self.started, 1),
+            "skipped": [{"path": path, "error": error} for path, error in self.judged.table.skipped],
+            "clips": {
+                "train": len(self.judged.folds[0].of_split("train")),
+                "val": len(self.judged.folds[0].of_split("val")),
+                "scored": len(scored[product].clips),
+            },
+        }
+        write_evidence(self.folder, [product], metrics, self.judged.table, command)
+        summary["refit"] = split == "test"
+        metrics |= summary
+        write_text(self.folder / "fit.json", json.dumps(summary, indent=1))
+        write_text(self.folder / "metrics.json", json.dumps(metrics, indent=1))
+        recipe = self.space.recipe(
+            chosen.candidate, f"fit-{chosen.candidate.key}", [chosen.chain] if chosen.chain else []
+        )
+        save_recipe(recipe, self.folder / "recipe.toml")
+        report_fit(self.folder, metrics, scored, self.judged, self.points, chosen, data)
+        figures = metrics["files"][product]
+        low, high = figures["accuracy_interval"]
+        say(
+            f"{self.folder / product}: {megabytes(metrics['bytes'][product])}, {chosen.describe()}, accuracy "
+            f"{figures['accuracy']:.3f} [{low:.3f}, {high:.3f}] on {figures['clips']} {split} clips "
+            f"({chosen.accuracy:.3f} where it was chosen)"
+        )
+        return {"out": str(self.folder), "files": run_files(self.folder), "metrics": metrics}
+
+    def _choose(self) -> Point | None:
+        """The most accurate file that keeps the budget, timed again now that nothing else runs."""
+        able = [p for p in self.points if p.accuracy >= self.budget.min_accuracy and not self.budget.broken(p.bytes)]
+        for point in sorted(able, key=lambda p: (-p.accuracy, p.bytes)):
+            measured = benchmark(self.folder / "files" / point.file, seconds=2.0, threads=1)
+            if not self.budget.broken(point.bytes, measured):
+                return point
+        return None
+
+    def _why_none(self) -> str:
+        where = f"; what was found is in {self.folder / 'fit.json'}"
+        if not self.points:
+            return f"no file was made in {self.seconds:.0f} s: give the search more --time{where}"
+        best = max(self.points, key=lambda p: p.accuracy)
+        inside = [p for p in self.points if not self.budget.broken(p.bytes, p.measured)]
+        if inside:
+            first = max(inside, key=lambda p: p.accuracy)
+            near = f"the best that fits reached {first.accuracy:.3f} with {first.bytes:,} bytes"
+        else:
+            near = f"the smallest file made has {min(p.bytes for p in self.points):,} bytes"
+        return (
+            f"nothing found keeps {self.budget.describe()}: {near}; the best of all {best.accuracy:.3f} with "
+            f"{best.bytes:,} bytes{where}"
+        )
+
+    def _what_if(self) -> list[dict[str, Any]]:
+        """The best file at half the bytes, at the budget, and at twice the bytes."""
+        rows = []
+        for factor in sorted(TIERS):
+            budget = _scaled(self.budget, factor)
+            able = [p for p in self.points if not budget.broken(p.bytes, p.measured)]
+            best = max(able, key=lambda p: (p.accuracy, -p.bytes), default=None)
+            rows.append({"bytes": budget.max_bytes, "factor": factor, "best": point_record(best) if best else None})
+        return rows
+
+    def _steps(self, chosen: Point) -> list[Point]:
+        """The chosen network in float32 and after each step of its chain, as files."""
+        steps = chosen.chain.split("+") if chosen.chain else []
+        wanted = ["+".join(steps[:n]) for n in range(len(steps) + 1)]
+        known = {p.chain: p for p in self.points if p.candidate == chosen.candidate}
+        missing = [chain for chain in wanted if chain not in known and _has_graph_step(chain)]
+        for point in realize(
+            self.space, self.judged.folds[0], chosen.candidate, self.space.epochs, missing, self.folder / "files"
+        ):
+            self.log.add("file", **point_record(point))
+            self.points.append(point)
+            known[point.chain] = point
+        return [known[chain] for chain in wanted if chain in known]
+
+    def _product(self, chosen: Point) -> str:
+        """``model.onnx``: the chosen file, trained on all clips where test clips are left to score it."""
+        path = self.folder / "model.onnx"
+        if len(self.judged.test):
+            say("train the chosen once more, on all clips that are not test")
+            refit(self.space, self.judged.folds[0], chosen, self.space.epochs, path)
+            if not self.budget.broken(path.stat().st_size + EVIDENCE_BYTES):
+                return path.name
+        shutil.copyfile(self.folder / "files" / chosen.file, path)
+        return path.name
+
+    def _affordable(self, space: Space) -> tuple[Space, dict[str, FrameExtractor]]:
+        """The space with the largest input whose features take at most their share of the time."""
+        for size in SIZES:
+            sized = replace(space, input_size=(size, size))
+            cuts = build_cuts(sized)
+            expected = extraction_seconds(sized, self.judged, cuts)
+            if expected <= EXTRACTION_SHARE * self.seconds:
+                break
+        return sized, cuts
+
+    def _cost(self, cuts: dict[str, FrameExtractor]) -> Cards:
+        """Cards of all cuts and storages, from the log where they stand there."""
+        size = self.space.input_size[0]
+        known = {(r["size"], r["card"]["cut"], r["card"]["chain"]): Card(**r["card"]) for r in self.log.of("card")}
+        table, samples = self.judged.folds[0], None
+        found = []
+        for cut, extractor in cuts.items():
+            for storage in STORAGES:
+                card = known.get((size, cut, storage.chain))
+                if card is None:
+                    if samples is None:
+                        recipe = self.space.recipe(_smallest(cut, self.space), "samples")
+                        samples = sample_clips(table, recipe)
+                    card = make_card(self.space, table, extractor, cut, storage, samples)
+                    self.log.add("card", size=size, card=asdict(card))
+                found.append(card)
+        shapes = {cut: extractor.feature_shape for cut, extractor in cuts.items()}
+        return Cards(self.space, shapes, len(table.labels), found)
+
+    def _fits(self, candidate: Candidate) -> bool:
+        """Whether a candidate fits the budget in some storage, or twice its bytes."""
+        return bool(self.cards.storages(candidate, _scaled(self.budget, max(TIERS))))
+
+    def _finalists(self) -> list[tuple[Candidate, Storage]]:
+        """What is worth a file: of each tier the best candidates in the finest storage that fits; the budget first."""
+        lists: list[list[tuple[Candidate, Storage]]] = []
+        for tier in TIERS:
+            budget = _scaled(self.budget, tier)
+            ranked: list[tuple[float, Candidate, Storage]] = []
+            for trial in self.trials.best():
+                for storage in self.cards.storages(trial.candidate, budget)[:1]:
+                    ranked.append((trial.round + trial.outcome.score - storage.penalty, trial.candidate, storage))
+            ranked.sort(key=lambda item: -item[0])
+            lists.append([(candidate, storage) for _, candidate, storage in ranked[:8]])
+        order: list[tuple[Candidate, Storage]] = []
+        inside, half, twice = lists
+        for i in range(8):  # three inside the budget for each one around it
+            for chosen in (*inside[3 * i : 3 * i + 3], *half[i : i + 1], *twice[i : i + 1]):
+                if chosen not in order:
+                    order.append(chosen)
+        return order
+
+
+def _has_graph_step(chain: str) -> bool:
+    """Whether a chain's file is worth a line of its own: float32, or one that is stored in fewer bits."""
+    return not chain or any(step.name in GRAPH_STEPS for step in find_chain(chain))
+
+
+@contextmanager
+def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes for files; on an error or an interrupt those under way are ended."""
+    executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+    try:
+        yield executor
+    finally:
+        for process in list((executor._processes or {}).values()):
+            process.terminate()
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _smallest(cut: str, space: Space) -> Candidate:
+    return replace(SMALLEST, cut=cut, hz=min(space.rates_hz))
+
+
+def _scaled(budget: Budget, factor: float) -> Budget:
+    """The budget with so many times its bytes."""
+    return replace(budget, max_bytes=None if budget.max_bytes is None else int(budget.max_bytes * factor))

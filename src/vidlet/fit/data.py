@@ -1,0 +1,135 @@
+"""The clips of a search: which may be looked at, how they are judged, and their features, computed once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..datasets import ClipTable, check_trainable, group_folds, read_table, with_splits
+from ..errors import DataError
+from ..export import extractor_graph, taps_graph
+from ..features import Extracted, extract_taps, thinned
+from ..files import cache_folder
+from ..jobs.clips import labelled_clips
+from ..jobs.prepare import targets_of
+from ..jobs.progress import bar
+from ..models import FrameExtractor, build_extractor
+from ..models.taps import Taps
+from ..recipe import Sampling
+from .proxy import Pool
+from .space import Space
+
+FEW_CLIPS = 1000  # with fewer, one validation set is too small to choose by: three folds
+VAL_SHARE = 0.15
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The clips of a search. ``pool``: those that it may see; ``folds``: tables of the pool with splits train and val.
+
+    ``test`` is scored once, by the chosen file; it is empty where the data have no test clips.
+    """
+
+    table: ClipTable
+    folds: tuple[ClipTable, ...]
+    test: ClipTable
+    rule: str  # how trials are judged, in words
+
+
+def judge(data: str | Path, fold: str | None = None, strict: bool = False) -> Judged:
+    """Read a table and decide how trials are judged.
+
+    Raises:
+        DataError: nothing usable is there, or too few groups.
+    """
+    own_val = fold is None and any(clip.split == "val" for clip in read_table(data))
+    table = labelled_clips(data, fold, strict)
+    check_trainable(table)
+    if table.multi_label:
+        raise DataError(f"{table.root}: fit takes clips of one label; train takes several")
+    seen = table.with_clips(clip for clip in table if clip.split in ("train", "val"))
+    if own_val:
+        rule = "the table's own validation clips"
+        folds = [seen]
+    elif len(seen) < FEW_CLIPS:
+        parts = group_folds(seen.with_clips(replace(clip, split="") for clip in seen), 3)
+        folds = [
+            part.with_clips(replace(c, split="val" if c.split == "test" else "train") for c in part) for part in parts
+        ]
+        rule = "three folds by group of the training clips"
+    else:
+        unsplit = seen.with_clips(replace(clip, split="train") for clip in seen)
+        folds = [with_splits(unsplit, val=VAL_SHARE)]
+        rule = f"{VAL_SHARE:.0%} of the training clips, whole groups"
+    return Judged(table, tuple(folds), table.of_split("test"), rule)
+
+
+def build_cuts(space: Space) -> dict[str, FrameExtractor]:
+    """The extractor of each cut of the space."""
+    return {cut: build_extractor(space.extractor(cut)) for cut in space.cuts}
+
+
+def open_pool(space: Space, judged: Judged, cuts: Mapping[str, FrameExtractor]) -> Pool:
+    """Features of the clips a search may see, for every cut and rate; what is stored is not computed again."""
+    seen = judged.folds[0]
+    graphs = {cut: extractor_graph(e).SerializeToString(deterministic=True) for cut, e in cuts.items()}
+    taps = taps_graph(Taps(cuts)).SerializeToString(deterministic=True)
+    fastest = max(space.rates_hz)
+    sampling = Sampling("rate", hz=fastest)
+    root = cache_folder("features")
+    with bar("features") as move:
+        found = extract_taps(seen, taps, graphs, sampling, space.input_size, root, progress=move)
+    stores: dict[tuple[str, float], Extracted] = {}
+    for cut, extracted in found.items():
+        stores[cut, fastest] = extracted
+        for hz in space.rates_hz:
+            if hz != fastest:
+                stores[cut, hz] = thinned(extracted, sampling, round(fastest / hz), root)
+    first = stores[space.cuts[0], fastest]
+    good = [i for i, key in enumerate(first.keys) if key]
+    if not good:
+        raise DataError(f"{judged.table.root}: no clip could be read; first: {first.failures[0][1]}")
+    return Pool(
+        root,
+        {name: extracted.store.setting for name, extracted in stores.items()},
+        tuple(str(first.keys[i]) for i in good),
+        targets_of([seen.clips[i] for i in good], judged.table.labels),
+        tuple(_held_out(table, seen, good) for table in judged.folds),
+    )
+
+
+def extraction_seconds(space: Space, judged: Judged, cuts: Mapping[str, FrameExtractor]) -> float:
+    """About how long the features will take: a few frames timed, a few clips' lengths read; nothing stored counts."""
+    import onnxruntime
+
+    from ..video import probe
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    graph = taps_graph(Taps(cuts)).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    frames = np.zeros((8, *space.input_size, 3), np.uint8)
+    session.run(None, {"frames": frames})
+    started = time.perf_counter()
+    session.run(None, {"frames": frames})
+    per_frame = (time.perf_counter() - started) / len(frames)
+    clips = judged.folds[0].clips
+    some = [clips[i] for i in np.linspace(0, len(clips) - 1, min(20, len(clips))).astype(int)]
+    lengths = []
+    for clip in some:
+        try:
+            lengths.append((clip.end_s or probe(clip.path).duration_s or 0.0) - (clip.start_s or 0.0))
+        except DataError:
+            continue
+    return float(np.mean(lengths or [0.0])) * max(space.rates_hz) * len(clips) * per_frame
+
+
+def _held_out(table: ClipTable, seen: ClipTable, rows: Sequence[int]) -> np.ndarray:
+    """(N,) True where a clip of ``seen`` is a validation clip of a fold's table."""
+    val = {(clip.path, clip.start_s, clip.end_s) for clip in table if clip.split == "val"}
+    clips = [seen.clips[i] for i in rows]
+    return np.array([(clip.path, clip.start_s, clip.end_s) in val for clip in clips])

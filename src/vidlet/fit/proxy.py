@@ -1,0 +1,151 @@
+"""A cheap trial: train a head on stored features for a few epochs and see what it is worth on clips it has not seen.
+
+Trials run in processes of their own, one thread each: two threads of PyTorch on one head are slower than two heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..features import FeatureStore
+from .space import Candidate, Space
+
+Job = tuple[Candidate, int]  # and the number of epochs
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The clips that a search may see, as stored features, and the folds by which they are judged.
+
+    Args:
+        stores: (cut, hz) -> the setting of its store.
+        keys: of the clips, in one order.
+        targets: (N, K) float32.
+        folds: for each fold, True where a clip is held out, (N,); whole groups.
+    """
+
+    root: Path
+    stores: Mapping[tuple[str, float], Mapping[str, Any]]
+    keys: tuple[str, ...]
+    targets: np.ndarray
+    folds: tuple[np.ndarray, ...]
+    max_frames: int = 256
+
+    def store(self, candidate: Candidate) -> FeatureStore:
+        """The features that a candidate's head sees."""
+        return FeatureStore(self.root, self.stores[candidate.cut, candidate.hz])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial found on the clips held out, all folds together."""
+
+    accuracy: float
+    loss: float  # mean cross-entropy at the best temperature
+    seconds: float
+
+    @property
+    def score(self) -> float:
+        """What the search maximizes: accuracy, and the loss where accuracies are equal or rest on a few clips."""
+        return self.accuracy - 0.05 * self.loss
+
+
+def try_candidate(space: Space, pool: Pool, candidate: Candidate, epochs: int) -> Outcome:
+    """Train a head on each fold's training clips and score it on those held out."""
+    import time
+
+    import torch
+
+    from ..metrics import fit_temperature
+    from ..training import predict_logits
+
+    started = time.monotonic()
+    torch.set_num_threads(1)
+    logits = np.zeros_like(pool.targets)
+    seen = np.zeros(len(pool.keys), bool)
+    for held_out in pool.folds:
+        network, val = train_head(space, pool, candidate, epochs, held_out)
+        logits[held_out] = predict_logits(network, val, space.batch)
+        seen |= held_out
+    logits, labels = logits[seen], pool.targets[seen].argmax(1)
+    temperature = fit_temperature(logits, labels)
+    scaled = logits / temperature
+    scaled = scaled - scaled.max(1, keepdims=True)
+    losses = np.log(np.exp(scaled).sum(1)) - scaled[np.arange(len(labels)), labels]
+    return Outcome(
+        float((logits.argmax(1) == labels).mean()), float(losses.mean()), round(time.monotonic() - started, 2)
+    )
+
+
+def train_head(
+    space: Space, pool: Pool, candidate: Candidate, epochs: int, held_out: np.ndarray, soft: np.ndarray | None = None
+) -> tuple[Any, Any]:
+    """A head trained on the clips that are not held out: (network, the held-out clips).
+
+    Args:
+        soft: (N, K) target probabilities to learn instead of the labels.
+    """
+    import torch
+
+    from ..jobs.prepare import moments
+    from ..models import build_head
+    from ..training import ClipNetwork, FeatureClips, fit
+
+    store = pool.store(candidate)
+    recipe = space.recipe(candidate, "trial", epochs=epochs)
+    kept, out = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    mean, std = moments(store.read(pool.keys[i]).features for i in kept)
+
+    def clips(rows: np.ndarray, targets: np.ndarray) -> FeatureClips:
+        names = [pool.keys[i] for i in rows]
+        return FeatureClips(lambda i: store.read(names[i]).features, targets[rows], names, std, pool.max_frames)
+
+    torch.manual_seed(space.seed)
+    head = build_head(recipe.head, store.shape, pool.targets.shape[1])
+    head.calibrate(torch.from_numpy(mean), torch.from_numpy(std))
+    network = ClipNetwork(head)
+    val = clips(out if len(out) else kept[:1], pool.targets)
+    fit(network, clips(kept, pool.targets if soft is None else soft), val, recipe.training)
+    return network, val
+
+
+class Workers:
+    """Processes that try candidates side by side."""
+
+    def __init__(self, space: Space, pool: Pool, count: int) -> None:
+        self.count = count
+        self._executor = ProcessPoolExecutor(
+            count, mp_context=get_context("spawn"), initializer=_begin, initargs=(space, pool)
+        )
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Try a candidate as soon as a process is free."""
+        return self._executor.submit(_try, *job)
+
+    def close(self) -> None:
+        """Drop what waits; running trials end on their own."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        for process in list((self._executor._processes or {}).values()):
+            process.terminate()
+
+
+_given: list[tuple[Space, Pool]] = []  # of this process, filled once by _begin
+
+
+def _begin(space: Space, pool: Pool) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the search
+    _given.append((space, pool))
+
+
+def _try(candidate: Candidate, epochs: int) -> Outcome:
+    space, pool = _given[-1]
+    return try_candidate(space, pool, candidate, epochs)

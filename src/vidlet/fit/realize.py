@@ -1,0 +1,145 @@
+"""From a candidate to files: train it whole, write it in several storages, score and measure each as a file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..compress import Trained, find_chain
+from ..datasets import ClipTable
+from ..jobs.evaluate import score_clips, summarize
+from ..jobs.prepare import prepare_features
+from ..jobs.product import Workshop
+from ..models import build_extractor, build_head
+from ..runtime import benchmark, load
+from ..training import ClipNetwork, fit, save_tensors
+from .space import Candidate, Space
+
+
+@dataclass(frozen=True)
+class Point:
+    """A file that exists, and what was measured of it on the validation clips."""
+
+    candidate: Candidate
+    chain: str
+    file: str  # under the search's folder
+    bytes: int
+    accuracy: float
+    interval: tuple[float, float]
+    clips: int
+    measured: dict[str, Any]  # frame_ms, clip_ms, peak_rss_bytes
+    temperature: float | None
+    seconds: float
+
+    def describe(self) -> str:
+        """The candidate and how it is stored."""
+        return f"{self.candidate.describe()}, {self.chain or 'float32'}"
+
+
+def realize(
+    space: Space, table: ClipTable, candidate: Candidate, epochs: int, chains: Sequence[str], folder: Path
+) -> list[Point]:
+    """Train a candidate as ``vidlet train`` would by its recipe; write, score and measure a file for each chain.
+
+    A head that was trained for an earlier file is taken from ``folder``/KEY.head.pt.
+
+    Returns:
+        a point a chain; the files are ``folder``/KEY.CHAIN.onnx.
+    """
+    started = time.monotonic()
+    torch.set_num_threads(1)
+    workshop, trained = _trained(space, table, candidate, epochs, chains, folder / f"{candidate.key}.head.pt")
+    points = []
+    for chain in chains:
+        path = folder / f"{candidate.key}.{file_label(chain)}.onnx"
+        workshop.write(trained, find_chain(chain) if chain else (), path)
+        points.append(measure(path, candidate, chain, table, time.monotonic() - started))
+        started = time.monotonic()
+    return points
+
+
+def refit(space: Space, table: ClipTable, point: Point, epochs: int, path: Path) -> None:
+    """Train a point's candidate once more on all clips of a table, train and val, and write it as the point is stored.
+
+    The temperature stays that of the point, which was fitted on clips that it had not seen.
+    """
+    everything = [replace(clip, split="train") for clip in table]
+    watched = [clip for clip in table if clip.split == "val"]  # for the log only
+    whole = table.with_clips([*everything, *watched])
+    workshop, trained = _trained(space, whole, point.candidate, epochs, [point.chain], None)
+    workshop.write(trained, find_chain(point.chain) if point.chain else (), path, point.temperature)
+
+
+def _trained(
+    space: Space, table: ClipTable, candidate: Candidate, epochs: int, chains: Sequence[str], kept: Path | None
+) -> tuple[Workshop, Trained]:
+    plan = space.recipe(candidate, f"fit-{candidate.key}", chains, epochs)
+    torch.manual_seed(plan.training.seed)
+    extractor = build_extractor(plan.extractor)
+    head = build_head(plan.head, extractor.feature_shape, len(table.labels))
+    prepared = prepare_features(plan, table, extractor, strict=False)
+    assert prepared.mean is not None and prepared.std is not None
+    head.calibrate(torch.from_numpy(prepared.mean), torch.from_numpy(prepared.std))
+    if kept is not None and kept.exists():
+        head.load_state_dict(torch.load(kept, weights_only=True))
+        head.eval()
+    else:
+        fit(ClipNetwork(head), prepared.train, prepared.val, plan.training)
+        if kept is not None:
+            save_tensors(head.state_dict(), kept)
+    return Workshop(plan, table, prepared, extractor), Trained(extractor, head)
+
+
+def measure(path: Path, candidate: Candidate, chain: str, table: ClipTable, seconds: float = 0.0) -> Point:
+    """Score a file on the validation clips of a table, and time it, from the file alone."""
+    model = load(path, threads=1)
+    figures = summarize(score_clips(model, table.of_split("val"), workers=1), model)
+    timed = benchmark(path, seconds=1.0, threads=1)
+    return Point(
+        candidate,
+        chain,
+        path.name,
+        path.stat().st_size,
+        figures["accuracy"],
+        (float(figures["accuracy_interval"][0]), float(figures["accuracy_interval"][1])),
+        figures["clips"],
+        {key: timed[key] for key in ("frame_ms", "clip_ms", "peak_rss_bytes", "load_ms")},
+        model.metadata.get("temperature"),
+        round(seconds, 2),
+    )
+
+
+def file_label(chain: str) -> str:
+    """A chain as part of a file's name."""
+    return chain.replace(":", "").replace("+", "-") or "float32"
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Points that no other beats: nobody is as small, as fast and as accurate, and better in one of the three."""
+
+    def costs(point: Point) -> np.ndarray:
+        return np.array([point.bytes, point.measured["frame_ms"]["p50"], -point.accuracy])
+
+    kept = [
+        p
+        for p in points
+        if not any((costs(q) <= costs(p)).all() and (costs(q) < costs(p)).any() for q in points if q is not p)
+    ]
+    return sorted(kept, key=lambda p: p.bytes)
+
+
+def point_record(point: Point) -> dict[str, Any]:
+    """A point as the log keeps it."""
+    return asdict(point)
+
+
+def point_of(record: dict[str, Any]) -> Point:
+    """A point from its record."""
+    values = {k: v for k, v in record.items() if k != "kind"}
+    return Point(**{**values, "candidate": Candidate(**values["candidate"]), "interval": tuple(values["interval"])})

@@ -1,0 +1,146 @@
+"""The search: candidates are drawn, tried for a few epochs, and the better third of each round goes on for longer.
+
+Successive halving without waiting (Li et al. 2020, arXiv:1810.05934, ASHA): whenever a process is free, the best trial
+of a round that has not been continued is, if it is among the best third of that round; else a new candidate is drawn
+(Optuna's TPE, which learns from the first round). Only what fits the budget is tried, or one of the sizes around it
+that the report answers "what if" for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import optuna
+
+from .proxy import Outcome, Workers
+from .space import Candidate, Space, draw, first_candidates
+from .trials import TrialLog
+
+REDUCTION = 3
+DRAWS = 300  # tries to draw a candidate that fits, before the space counts as exhausted
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial: a candidate after so many epochs."""
+
+    candidate: Candidate
+    round: int
+    outcome: Outcome
+
+
+class Search:
+    """What has been tried, and what to try next.
+
+    Args:
+        fits: whether a candidate may be tried.
+        rounds: epochs of each round, increasing.
+    """
+
+    def __init__(self, space: Space, log: TrialLog, fits: Callable[[Candidate], bool], rounds: Sequence[int]) -> None:
+        self.space, self.log, self.fits, self.rounds = space, log, fits, tuple(rounds)
+        self.trials = [Trial(Candidate(**r["candidate"]), r["round"], Outcome(**r["outcome"])) for r in log.of("trial")]
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        sampler = optuna.samplers.TPESampler(seed=space.seed + len(self.trials), multivariate=True, constant_liar=True)
+        self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._begun: dict[str, Any] = {}  # candidate's key -> Optuna's trial, not yet told
+        self._taken = {(trial.candidate.key, trial.round) for trial in self.trials}
+        self._first = [c for c in first_candidates(space) if (c.key, 0) not in self._taken]
+        for trial in self.trials:
+            if trial.round == 0:
+                self._study.add_trial(_told(space, trial))
+
+    def next(self) -> tuple[Candidate, int] | None:
+        """A candidate and its round; None where nothing is left to try."""
+        for number in reversed(range(len(self.rounds) - 1)):
+            done = sorted((t for t in self.trials if t.round == number), key=lambda t: t.outcome.score, reverse=True)
+            for trial in done[: max(1, len(done) // REDUCTION) if len(done) >= REDUCTION else 0]:
+                if (trial.candidate.key, number + 1) not in self._taken:
+                    self._taken.add((trial.candidate.key, number + 1))
+                    return trial.candidate, number + 1
+        while self._first:
+            candidate = self._first.pop(0)
+            if self.fits(candidate):
+                self._taken.add((candidate.key, 0))
+                return candidate, 0
+        for _ in range(DRAWS):
+            asked = self._study.ask()
+            candidate = draw(self.space, asked)
+            if (candidate.key, 0) in self._taken or not self.fits(candidate):
+                self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
+                continue
+            self._taken.add((candidate.key, 0))
+            self._begun[candidate.key] = asked
+            return candidate, 0
+        return None
+
+    def finish(self, candidate: Candidate, number: int, outcome: Outcome) -> Trial:
+        """Take the outcome of a trial; it is on the disk when this returns."""
+        trial = Trial(candidate, number, outcome)
+        self.log.add("trial", candidate=asdict(candidate), round=number, outcome=asdict(outcome))
+        self.trials.append(trial)
+        if number == 0:
+            if (asked := self._begun.pop(candidate.key, None)) is not None:
+                self._study.tell(asked, outcome.score)
+            else:
+                self._study.add_trial(_told(self.space, trial))
+        return trial
+
+    def best(self, among: Callable[[Candidate], bool] = lambda candidate: True) -> list[Trial]:
+        """Trials of the longest round that any reached, best first: one a candidate, at its longest."""
+        longest: dict[str, Trial] = {}
+        for trial in self.trials:
+            if among(trial.candidate):
+                known = longest.get(trial.candidate.key)
+                if known is None or trial.round > known.round:
+                    longest[trial.candidate.key] = trial
+        return sorted(longest.values(), key=lambda t: (t.round, t.outcome.score), reverse=True)
+
+    def run(self, workers: Workers, until: float, say: Callable[[str], None]) -> None:
+        """Try candidates until ``until`` (of ``time.monotonic()``); trials that then run are not waited for."""
+        running: dict[Future[Outcome], tuple[Candidate, int]] = {}
+        exhausted = False
+        while time.monotonic() < until and not (exhausted and not running):
+            while not exhausted and len(running) < workers.count:
+                job = self.next()
+                if job is None:
+                    exhausted = True
+                    break
+                running[workers.submit((job[0], self.rounds[job[1]]))] = job
+            done, _ = wait(running, timeout=max(0.0, min(1.0, until - time.monotonic())), return_when=FIRST_COMPLETED)
+            for future in done:
+                candidate, number = running.pop(future)
+                trial = self.finish(candidate, number, future.result())
+                exhausted = False
+                say(self._line(trial))
+
+    def _line(self, trial: Trial) -> str:
+        best = max(self.trials, key=lambda t: t.outcome.score)
+        return (
+            f"trial {len(self.trials)}: {trial.candidate.describe()}, {self.rounds[trial.round]} epochs: "
+            f"{trial.outcome.accuracy:.3f} (best {best.outcome.accuracy:.3f}, {best.candidate.describe()})"
+        )
+
+
+def _told(space: Space, trial: Trial) -> optuna.trial.FrozenTrial:
+    """A finished trial as Optuna keeps it."""
+    values = asdict(trial.candidate)
+    recorder = _Recorder(values)
+    draw(space, recorder)
+    return optuna.trial.create_trial(params=values, distributions=recorder.distributions, value=trial.outcome.score)
+
+
+class _Recorder:
+    """Answers what it was given and notes the distributions that were asked for."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+        self.distributions: dict[str, optuna.distributions.BaseDistribution] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self.distributions[name] = optuna.distributions.CategoricalDistribution(tuple(choices))
+        return self.values[name]

@@ -1,0 +1,152 @@
+"""What the search chooses from: where the extractor is cut, how often it looks, and the head on it.
+
+A candidate is data. Its bytes follow from its structure before it is trained: those of the extractor's cut are measured
+once for each way of storing weights, those of the head are counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+import torch
+
+from ..models import build_head
+from ..models.head import Head
+from ..recipe import Extractor, Recipe, Sampling, Training
+from ..recipe import Head as HeadRecipe
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A grid-gru head on a cut of the extractor, and how it is trained."""
+
+    cut: str
+    hz: float
+    channels: int
+    project: int
+    hidden: int
+    appearance: bool
+    dropout: float
+    mixup: float
+    noise: float
+    lr: float
+
+    @property
+    def key(self) -> str:
+        """A short name of its own."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
+    def describe(self) -> str:
+        """What it is, in a few words."""
+        seen = "map and changes" if self.appearance else "changes"
+        return f"{self.cut} {self.hz:g} Hz, {seen}, {self.channels}-{self.project}-{self.hidden}"
+
+
+@dataclass(frozen=True)
+class Space:
+    """The values that each part of a candidate may take, and what all candidates share."""
+
+    cuts: tuple[str, ...] = ("block3", "block6", "block10", "block12", "block14")
+    rates_hz: tuple[float, ...] = (8.0, 16.0)
+    input_size: tuple[int, int] = (224, 224)
+    grid: int = 4
+    weights: str = "imagenet"
+    epochs: int = 30
+    batch: int = 16
+    seed: int = 0
+
+    def extractor(self, cut: str) -> Extractor:
+        """The extractor cut there."""
+        return Extractor("mobilenetv2", 1.0, self.input_size, cut, self.grid, self.weights)
+
+    def recipe(self, candidate: Candidate, name: str, chains: Sequence[str] = (), epochs: int | None = None) -> Recipe:
+        """The recipe that makes a candidate."""
+        return Recipe(
+            name,
+            Sampling("rate", hz=candidate.hz),
+            self.extractor(candidate.cut),
+            HeadRecipe(
+                "grid-gru",
+                {
+                    "channels": candidate.channels,
+                    "project": candidate.project,
+                    "hidden": candidate.hidden,
+                    "appearance": candidate.appearance,
+                    "dropout": candidate.dropout,
+                },
+            ),
+            Training(
+                epochs=epochs or self.epochs,
+                batch=self.batch,
+                lr=candidate.lr,
+                label_smoothing=0.1,
+                average=0.98,
+                seed=self.seed,
+                augment={"speed": 0.2, "crop": 0.15, "noise": candidate.noise, "mixup": candidate.mixup},
+            ),
+            tuple(chains),
+        )
+
+    def head(self, candidate: Candidate, feature_shape: tuple[int, ...], classes: int) -> Head:
+        """Its head, without memory for its weights: for counting."""
+        with torch.device("meta"):
+            return build_head(self.recipe(candidate, "counted").head, feature_shape, classes)
+
+
+class Chooser(Protocol):
+    """What draws values: an Optuna trial, or a table of fixed values."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices."""
+        ...
+
+
+def draw(space: Space, trial: Chooser) -> Candidate:
+    """A candidate of the space, drawn by ``trial``."""
+    return Candidate(
+        cut=trial.suggest_categorical("cut", space.cuts),
+        hz=trial.suggest_categorical("hz", space.rates_hz),
+        channels=trial.suggest_categorical("channels", (8, 16, 24, 32, 48)),
+        project=trial.suggest_categorical("project", (24, 32, 48, 64, 96, 128, 192)),
+        hidden=trial.suggest_categorical("hidden", (24, 32, 48, 64, 96, 128, 192, 256)),
+        appearance=trial.suggest_categorical("appearance", (False, True)),
+        dropout=trial.suggest_categorical("dropout", (0.2, 0.35, 0.5)),
+        mixup=trial.suggest_categorical("mixup", (0.0, 0.3)),
+        noise=trial.suggest_categorical("noise", (0.2, 0.5)),
+        lr=trial.suggest_categorical("lr", (1e-3, 2e-3, 4e-3)),
+    )
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A way to write a model, from fine to coarse: a chain of steps and the bits of the head's weights in it."""
+
+    chain: str  # "" is float32
+    head_bits: float
+    penalty: float  # accuracy that it is expected to cost, before a file of it was measured
+
+    def head_bytes(self, head: Head) -> float:
+        """Bytes of a head's weights: matrices in ``head_bits``, with scales; vectors in 32 bits."""
+        total = 0.0
+        for parameter in [*head.parameters(), *head.buffers()]:
+            large = parameter.ndim > 1 and parameter.numel() >= 1024 and self.head_bits < 32
+            rows = parameter.shape[0] if large and self.head_bits < 16 else 0
+            total += parameter.numel() * (self.head_bits if large else 32) / 8 + 4 * rows
+        return total
+
+
+STORAGES = (Storage("", 32, 0.0), Storage("int8", 8, 0.002))
+
+
+def first_candidates(space: Space) -> list[Candidate]:
+    """Where a search begins: heads of four sizes on each cut, the large ones at the fastest rate."""
+    fast, slow = max(space.rates_hz), min(space.rates_hz)
+    default = Candidate("", slow, 32, 96, 128, False, 0.2, 0.0, 0.2, 2e-3)
+    large = Candidate("", fast, 32, 192, 256, True, 0.5, 0.3, 0.5, 2e-3)
+    small = replace(large, channels=16, project=64, hidden=64, dropout=0.35)
+    tiny = replace(large, channels=8, project=32, hidden=48, dropout=0.2, mixup=0.0)
+    return [replace(candidate, cut=cut) for candidate in (default, large, small, tiny) for cut in reversed(space.cuts)]

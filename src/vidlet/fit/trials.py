@@ -1,0 +1,71 @@
+"""The log of a search: one JSON line a finished trial, on disk before the next begins.
+
+A search that was killed goes on from it: no finished trial is lost or repeated. A line that was being written when the
+process died is incomplete and is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import TrainingError
+
+Record = dict[str, Any]
+
+
+class TrialLog:
+    """Finished trials in the order in which they ended.
+
+    Args:
+        identity: hash of all that determines a trial's outcome but its own parameters (data, space, seed).
+
+    Raises:
+        TrainingError: the file belongs to a search of other data or another space.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path = path
+        self.records: list[Record] = []
+        whole = 0
+        if path.exists():
+            for line in path.read_bytes().splitlines(keepends=True):
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    break
+                if not line.endswith(b"\n"):
+                    break
+                whole += len(line)
+                self.records.append(record)
+        if self.records and self.records[0].get("identity") != identity:
+            raise TrainingError(f"{path}: belongs to a search of other data or other settings; choose another --out")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab")
+        self._file.truncate(whole)
+        if not self.records:
+            self._write({"kind": "begin", "identity": identity})
+            self.records.append({"kind": "begin", "identity": identity})
+
+    def add(self, kind: str, **values: Any) -> Record:
+        """Write a record and return it; it is on the disk when this returns."""
+        record = {"kind": kind, **values}
+        self._write(record)
+        self.records.append(record)
+        return record
+
+    def of(self, kind: str) -> Iterator[Record]:
+        """Records of a kind, oldest first."""
+        return (record for record in self.records if record["kind"] == kind)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
+
+    def _write(self, record: Record) -> None:
+        self._file.write(json.dumps(record, sort_keys=True).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
