@@ -85,7 +85,7 @@ def test_a_truncated_file_names_the_layer_in_which_it_ends(network, tmp_path):
     with pytest.raises(WeightsError, match="3 values are left behind the last layer, predict"):
         load_weights_(network, path)
     path.write_bytes(struct.pack("<3i", 2**30, 0, 0) + whole[12:])
-    with pytest.raises(WeightsError, match="not a .weights file"):
+    with pytest.raises(WeightsError, match=r"not a \.weights file"):
         load_weights_(network, path)
     damaged = bytearray(whole)
     damaged[20:24] = struct.pack("<f", float("nan"))
@@ -138,7 +138,7 @@ def test_real_files_of_another_network_are_read_and_refused_by_layer(name):
     assert len(parse_cfg(folder / f"{name}.cfg")) > 100
     with pytest.raises(WeightsError, match=r"line \d+: layer conv1 should have stride=1, has stride=2"):
         load_darknet(folder / f"{name}.cfg", folder / f"{name}.weights")
-    with pytest.raises(WeightsError, match="layer conv[12]: its variance is negative|ends in layer conv"):
+    with pytest.raises(WeightsError, match=r"layer conv[12]: its variance is negative|ends in layer conv"):
         load_weights_(TinyYolo(80), folder / f"{name}.weights")
     with pytest.raises(WeightsError, match=r"layer conv\d.*of another network"):
         load_weights_(TinyYolo(3, width=0.1), folder / f"{name}.weights")
