@@ -31,6 +31,17 @@ OPTIONS = {
     "gru": {"hidden": 16, "units": 16},
     "lstm": {"hidden": 16, "units": 16},
     "grid-gru": {"channels": 8, "project": 16, "hidden": 16, "appearance": True},
+    "netvlad": {"clusters": 8, "hidden": 32, "experts": 2, "audio": 4},
+    "nextvlad": {"clusters": 8, "groups": 4, "hidden": 32},
+    "bag-of-frames": {"project": 32, "hidden": 32},
+    "bag-of-words": {"clusters": 32, "hidden": 32},
+    "netfv": {"clusters": 8, "hidden": 16, "audio": 4},
+    "pooled": {"hidden": 32},
+    "gru-moe": {"hidden": 32},
+    "lstm-moe": {"hidden": 32},
+    "tt-grid-gru": {"channels": 8, "project": 16, "hidden": 16, "ranks": [3], "appearance": True},
+    "tt-lstm": {"out_modes": [2, 2, 4], "ranks": [3], "recurrent_ranks": [3, 2]},
+    "tt-gru": {"in_modes": [2, 2, 4], "out_modes": [2, 2, 4], "ranks": [3]},
 }
 GRID = Extractor(width=0.35, input_size=(64, 64), cut="block4", grid=4, weights="none")
 POOLED = Extractor(width=0.35, input_size=(64, 64), cut="block4", grid=0, weights="none")
@@ -48,7 +59,7 @@ def moving(count: int, seed: int = 0) -> np.ndarray:
 
 def network(name: str, multi_label: bool = False) -> ArtifactNetwork:
     torch.manual_seed(1)
-    extractor = build_extractor(GRID if name == "grid-gru" else POOLED)
+    extractor = build_extractor(GRID if "grid" in name else POOLED)
     head = build_head(Head(name, OPTIONS[name]), extractor.feature_shape, len(LABELS))
     with torch.no_grad():  # a head that has learned something: scores far from equal
         features = extractor.eval()(torch.from_numpy(moving(12)))

@@ -34,8 +34,8 @@ class GridGRU(Head):
         self.appearance = appearance
         self.standardize = Standardize(c, 2)
         self.reduce = nn.Linear(c, channels, bias=False)  # a 1x1 convolution
-        self.project = nn.Linear(channels * g * g * (2 if appearance else 1), project)
-        self.rnn = nn.GRU(project, hidden, batch_first=True)
+        self.project: nn.Module = nn.Linear(channels * g * g * (2 if appearance else 1), project)
+        self.rnn: nn.Module = nn.GRU(project, hidden, batch_first=True)
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(hidden, classes)
         self.state_shapes = {"previous": (g * g, channels), "count": (1,), "h": (hidden,)}

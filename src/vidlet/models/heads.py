@@ -11,9 +11,14 @@ from typing import Any
 from ..errors import RecipeError
 from ..recipe import Head as HeadRecipe
 from ..recipe import nearest
+from .bags import BagOfFrames, BagOfWords, NetFV
 from .grid_gru import GridGRU
 from .head import Head
+from .netvlad import GatedNetVLAD
+from .nextvlad import NeXtVLADHead
+from .pooled import ExpertsGRU, ExpertsLSTM, Pooled
 from .thesis_heads import Mean, PaperGRU, PaperLSTM, SingleFrame
+from .tt_heads import TTGridGRU, TTGRUHead, TTLSTMHead
 
 HEADS: dict[str, Callable[..., Head]] = {
     "single": SingleFrame,
@@ -21,6 +26,17 @@ HEADS: dict[str, Callable[..., Head]] = {
     "gru": PaperGRU,
     "lstm": PaperLSTM,
     "grid-gru": GridGRU,
+    "netvlad": GatedNetVLAD,
+    "nextvlad": NeXtVLADHead,
+    "bag-of-frames": BagOfFrames,
+    "bag-of-words": BagOfWords,
+    "netfv": NetFV,
+    "pooled": Pooled,
+    "gru-moe": ExpertsGRU,
+    "lstm-moe": ExpertsLSTM,
+    "tt-lstm": TTLSTMHead,
+    "tt-gru": TTGRUHead,
+    "tt-grid-gru": TTGridGRU,
 }
 
 
@@ -34,14 +50,27 @@ def build_head(recipe: HeadRecipe, feature_shape: tuple[int, ...], classes: int)
         raise RecipeError(f"unknown head {recipe.name!r}{nearest(recipe.name, HEADS)}; known: {', '.join(HEADS)}")
     builder = HEADS[recipe.name]
     valid = _options(builder)
+    options: dict[str, Any] = {}
     for key, value in recipe.options.items():
         if key not in valid:
             raise RecipeError(
                 f"head {recipe.name}: unknown option {key!r}{nearest(key, valid)}; known: {', '.join(valid)}"
             )
+        if isinstance(valid[key], tuple):
+            options[key] = _whole_numbers(recipe.name, key, value)
+            continue
         if type(value) is not type(valid[key]) and not (isinstance(valid[key], float) and type(value) is int):
             raise RecipeError(f"head {recipe.name}: option {key} must be {type(valid[key]).__name__}, got {value!r}")
-    return builder(feature_shape, classes, **recipe.options)
+        options[key] = value
+    return builder(feature_shape, classes, **options)
+
+
+def _whole_numbers(head: str, key: str, value: Any) -> tuple[int, ...]:
+    """Modes or ranks: a list of whole numbers >= 1, or one of them alone."""
+    numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if any(type(number) is not int or number < 1 for number in numbers):
+        raise RecipeError(f"head {head}: option {key} must be a list of whole numbers >= 1, got {value!r}")
+    return numbers
 
 
 def _options(builder: Callable[..., Head]) -> dict[str, Any]:

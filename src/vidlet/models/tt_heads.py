@@ -1,0 +1,151 @@
+"""Recurrent heads whose large matrices are tensor trains: tt-lstm, tt-gru, and the default head in this form.
+
+The first two are Yang et al.'s (2017, arXiv:1707.01786) classifier, which is also DEEPEYE's T-RNN (Cheng et al.): one
+recurrent layer on all numbers of a frame, its last state, a linear classifier. They take any features: stored grids or
+vectors, a detector's map, or the pixels themselves. The contract they obey is in head.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import RecipeError
+from ..tensor_train import TTGRU, TTLSTM, TTLinear
+from ..tensor_train.modes import factor
+from .grid_gru import GridGRU
+from .head import Head, Standardize, State, flat_size, last_of
+
+
+class TTRecurrent(Head):
+    """Standardize -> dropout -> TT-LSTM or TT-GRU with recurrent dropout -> linear K. State: h, and c of an LSTM.
+
+    Args:
+        in_modes: modes of the features of a frame, flattened channels first (see ``groups``); by default as many
+            factors of their number as ``out_modes`` has.
+        out_modes: modes of the hidden units; the gates multiply the first one inside.
+        ranks: of input-to-hidden: one number for all bonds, or the inner bonds.
+        recurrent_ranks: of hidden-to-hidden, likewise; none: a dense matrix, which starts orthogonal.
+        dropout, recurrent_dropout: shares of a frame's numbers and of h that are dropped on their way into the gates,
+            the same ones at all frames of a clip (as in Keras, which Yang et al. used).
+        groups: channels (C, ...) are read as (groups, C / groups, ...) and the groups moved behind the positions. 1:
+            channels first; C: channels last; 25 of a tiny-YOLOv2's 425 x 19 x 19: 17 x 19 x 19 x 25, DEEPEYE's modes.
+    """
+
+    name: str
+    layer: type[TTLSTM] | type[TTGRU]
+
+    def __init__(
+        self,
+        feature_shape: tuple[int, ...],
+        classes: int,
+        in_modes: tuple[int, ...] = (),
+        out_modes: tuple[int, ...] = (4, 4, 4, 4),
+        ranks: tuple[int, ...] = (4,),
+        recurrent_ranks: tuple[int, ...] = (),
+        dropout: float = 0.25,
+        recurrent_dropout: float = 0.25,
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        self.groups, self.dropout, self.recurrent_dropout = groups, dropout, recurrent_dropout
+        in_modes = _input_modes(self.name, feature_shape, in_modes, len(out_modes), groups)
+        self.standardize = Standardize(feature_shape[0], len(feature_shape) - 1)
+        self.rnn = self.layer(in_modes, out_modes, _ranks(ranks), _ranks(recurrent_ranks) if recurrent_ranks else None)
+        self.classify = nn.Linear(math.prod(out_modes), classes)
+        self.state_shapes = dict.fromkeys(("h", "c")[: 2 if self.layer is TTLSTM else 1], (math.prod(out_modes),))
+
+    def calibrate(self, mean: Tensor, std: Tensor) -> None:
+        """See Head.calibrate."""
+        self.standardize.set(mean, std)
+
+    def forward(self, features: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
+        """Classify features (B, T, *feature_shape) by h at the last frame into logits (B, K).
+
+        With a mask (training) the returned c of an LSTM is that after the padding: start from zeros then.
+        """
+        if torch.compiler.is_exporting():
+            features = features[:1]  # an artifact's windows share the frames, whose projections are then made once
+        x = group_last(self.standardize(features), self.groups)  # (B, T, D)
+        hidden_mask = None
+        if self.training:
+            x = x * functional.dropout(torch.ones_like(x[:, :1]), self.dropout)
+            hidden_mask = functional.dropout(torch.ones_like(state["h"]), self.recurrent_dropout)
+        start = tuple(state[name].unsqueeze(0) for name in self.state_shapes)  # (1, B, H) each
+        if isinstance(self.rnn, TTLSTM):
+            out, after = self.rnn(x, (start[0], start[1]), hidden_mask)
+            c = {"c": after[1].squeeze(0)}
+        else:
+            out, _ = self.rnn(x, start[0], hidden_mask)
+            c = {}
+        h = last_of(out, mask)  # (B, H)
+        return self.classify(h), {"h": h, **c}
+
+
+class TTLSTMHead(TTRecurrent):
+    """Yang et al.'s and DEEPEYE's TT-LSTM."""
+
+    name, layer = "tt-lstm", TTLSTM
+
+
+class TTGRUHead(TTRecurrent):
+    """Yang et al.'s TT-GRU."""
+
+    name, layer = "tt-gru", TTGRU
+
+
+class TTGridGRU(GridGRU):
+    """The default head with its projection and both matrices of its GRU as tensor trains, of three modes each.
+
+    Args:
+        project, hidden: see GridGRU; their modes are their three most equal factors.
+        ranks: of all trains: one number for all bonds, or the two inner bonds.
+    """
+
+    def __init__(
+        self,
+        feature_shape: tuple[int, ...],
+        classes: int,
+        channels: int = 32,
+        project: int = 96,
+        hidden: int = 128,
+        ranks: tuple[int, ...] = (8,),
+        dropout: float = 0.3,
+        appearance: bool = False,
+    ) -> None:
+        super().__init__(feature_shape, classes, channels, project, hidden, dropout, appearance)
+        inputs = channels * flat_size(feature_shape[1:]) * (2 if appearance else 1)
+        bonds = _ranks(ranks)
+        self.project = TTLinear(factor(inputs, 3), factor(project, 3), bonds)
+        self.rnn = TTGRU(factor(project, 3), factor(hidden, 3), bonds, bonds)
+
+
+def group_last(features: Tensor, groups: int) -> Tensor:
+    """Flatten features (B, T, C, ...) to (B, T, D), the ``groups`` of their channels behind the positions."""
+    apart = features.unflatten(2, (groups, features.shape[2] // groups))  # (B, T, groups, C / groups, ...)
+    return apart.movedim(2, -1).flatten(2) if groups > 1 else apart.flatten(2)
+
+
+def _input_modes(
+    head: str, feature_shape: tuple[int, ...], in_modes: tuple[int, ...], count: int, groups: int
+) -> tuple[int, ...]:
+    """The modes of a frame's features, checked."""
+    size = flat_size(feature_shape)
+    if groups < 1 or feature_shape[0] % groups:
+        raise RecipeError(
+            f"head {head}: groups must divide the {feature_shape[0]} channels of {feature_shape}, got {groups}"
+        )
+    if in_modes and math.prod(in_modes) != size:
+        raise RecipeError(
+            f"head {head}: in_modes {list(in_modes)} multiply to {math.prod(in_modes)}, features {feature_shape} "
+            f"have {size} numbers; {list(factor(size, count))} would fit"
+        )
+    return in_modes or factor(size, count)
+
+
+def _ranks(ranks: tuple[int, ...]) -> int | tuple[int, ...]:
+    """One rank stands for all bonds."""
+    return ranks[0] if len(ranks) == 1 else ranks
