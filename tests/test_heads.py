@@ -9,11 +9,31 @@ from vidlet.models.heads import HEADS, build_head
 from vidlet.recipe import Head
 
 CLASSES, SHAPE = 5, (6, 2, 2)
-OPTIONS = {"gru": {"hidden": 7, "units": 8}, "lstm": {"hidden": 7, "units": 8}, "single": {"units": 8}, "mean": {}}
-CASES = [Head(name, OPTIONS.get(name, {})) for name in HEADS] + [Head("grid-gru", {"appearance": True})]
+OPTIONS = {
+    "gru": {"hidden": 7, "units": 8},
+    "lstm": {"hidden": 7, "units": 8},
+    "single": {"units": 8},
+    "mean": {},
+    "netvlad": {"clusters": 4, "hidden": 8, "experts": 3, "audio": 4},
+    "nextvlad": {"clusters": 4, "groups": 4, "hidden": 8, "audio": 4},
+    "bag-of-frames": {"project": 12, "hidden": 8},
+    "bag-of-words": {"clusters": 6, "hidden": 8, "audio": 4},
+    "netfv": {"clusters": 3, "hidden": 8, "audio": 4},
+    "pooled": {"top": 3, "hidden": 8},
+    "gru-moe": {"hidden": 7, "layers": 2},
+    "lstm-moe": {"hidden": 7, "layers": 2},
+}
+VARIANTS = [
+    Head("grid-gru", {"appearance": True}),
+    Head("netvlad", {"clusters": 4, "hidden": 8, "light": True, "gating": False, "experts": 0, "standardize": True}),
+    Head("bag-of-frames", {"project": 12, "hidden": 8, "pool": "mean"}),
+    Head("pooled", {"top": 0, "deviation": False, "experts": 0}),
+]
+CASES = [Head(name, OPTIONS.get(name, {})) for name in HEADS] + VARIANTS
+ORDERLESS = ("single", "mean", "netvlad", "nextvlad", "bag-of-frames", "bag-of-words", "netfv", "pooled")
 
 
-@pytest.fixture(params=CASES, ids=lambda head: head.name + ("+" if head.options.get("appearance") else ""))
+@pytest.fixture(params=CASES, ids=lambda head: head.name + "+" * (head in VARIANTS))
 def head(request):
     torch.manual_seed(0)
     built = build_head(request.param, SHAPE, CLASSES)
@@ -78,14 +98,14 @@ def test_every_parameter_gets_a_gradient(head):
     assert [name for name, p in head.named_parameters() if p.grad is None] == []
 
 
-def test_the_order_of_frames_matters_to_the_recurrent_heads_only():
+def test_the_order_of_frames_matters_to_all_but_the_orderless_heads():
     clip = features(1, 6)
     for recipe in CASES:
         torch.manual_seed(0)
         built = build_head(recipe, SHAPE, CLASSES).eval()
         forth, _ = built(clip, built.zero_state(1, clip))
         back, _ = built(clip.flip(1), built.zero_state(1, clip))
-        assert torch.allclose(forth, back, atol=1e-5) == (recipe.name in ("single", "mean"))
+        assert torch.allclose(forth, back, atol=1e-5) == (recipe.name in ORDERLESS)
 
 
 def test_the_mean_head_takes_the_mean():
