@@ -36,7 +36,8 @@ def int8(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarra
         if i.name.startswith("state.")
     }
     feeds = ({"frames": frames[_spread(len(frames), CALIBRATION_FRAMES)], **zero} for frames in clips)
-    ranges = calibrate(graph, feeds, quantized_tensors(graph, until="features"))
+    names = quantized_tensors(graph, until="features")
+    ranges = calibrate(graph, feeds, names) if names else {}  # pixels have no convolution
     return store_weights_int8(quantize_graph(graph, ranges, until="features"))
 
 
