@@ -5,7 +5,7 @@ Counting is in constant memory: a histogram a tensor, whose limit doubles when a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -14,9 +14,15 @@ from onnx import helper
 from ..errors import ExportError
 from .int8 import LEVELS, Range, range_of, ranges_from_tflite
 
-__all__ = ["METHODS", "Histogram", "calibrate", "ranges_from_tflite"]
+__all__ = [
+    "METHODS", "Histogram", "calibrate", "calibrate_along", "clip_feeds", "ranges_from_tflite", "run_along",
+    "run_inner", "zero_states",
+]  # fmt: skip
+
+Feed = Mapping[str, np.ndarray]
 
 METHODS = ("minmax", "percentile", "mse")
+CALIBRATION_FRAMES = 3  # of a clip: its frames look alike, other clips do not
 BINS = 4096  # of a histogram, from -limit to limit
 
 
@@ -77,7 +83,7 @@ class Histogram:
 
 def calibrate(
     model: onnx.ModelProto,
-    feeds: Iterable[Mapping[str, np.ndarray]],
+    feeds: Iterable[Feed],
     tensors: Sequence[str],
     method: str = "percentile",
     percentile: float = 99.999,
@@ -94,18 +100,92 @@ def calibrate(
     Raises:
         ExportError: no feeds, an unknown method or tensor, or a value that is not finite.
     """
-    if method not in METHODS:
-        raise ExportError(f"calibration method must be one of {', '.join(METHODS)}, got {method!r}")
-    session = _session(model, tensors)
+    _check_method(method)
     counts = {name: Histogram() for name in tensors}
-    runs = 0
-    for feed in feeds:
-        for name, values in zip(tensors, session.run(list(tensors), dict(feed)), strict=True):
+    for found in run_inner(model, feeds, tensors):
+        for name, values in zip(tensors, found, strict=True):
             counts[name].add(values)
+    return {name: histogram.range(method, percentile) for name, histogram in counts.items()}
+
+
+def clip_feeds(model: onnx.ModelProto, clips: Iterable[np.ndarray], frames: int = CALIBRATION_FRAMES) -> Iterator[Feed]:
+    """A feed a clip (T, H, W, 3): a few of its frames, evenly, and zero states. For tensors before the states."""
+    zero = zero_states(model)
+    for clip in clips:
+        yield {"frames": clip[np.linspace(0, len(clip) - 1, min(frames, len(clip))).astype(int)], **zero}
+
+
+def zero_states(model: onnx.ModelProto, windows: int = 1) -> dict[str, np.ndarray]:
+    """The zeros (windows, ...) that a graph's states begin with."""
+    return {
+        value.name: np.zeros(
+            (windows, *(dim.dim_value for dim in value.type.tensor_type.shape.dim[1:])),
+            helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type),
+        )
+        for value in model.graph.input
+        if value.name.startswith("state.")
+    }
+
+
+def run_inner(model: onnx.ModelProto, feeds: Iterable[Feed], tensors: Sequence[str]) -> Iterator[list[np.ndarray]]:
+    """Values of inner tensors, feed by feed.
+
+    Raises:
+        ExportError: no feeds, or a tensor that the graph does not have.
+    """
+    session, runs = _session(model, tensors), 0
+    for feed in feeds:
+        yield session.run(list(tensors), dict(feed))
         runs += 1
     if not runs:
         raise ExportError("calibration needs at least one clip, got none")
+
+
+def run_along(
+    model: onnx.ModelProto, clips: Iterable[np.ndarray], tensors: Sequence[str], chunk: int = 1
+) -> Iterator[list[np.ndarray]]:
+    """Values of inner tensors along whole clips (T, H, W, 3): the state begins with zeros and is handed on.
+
+    So that what lies behind a state is seen as it is in use. ``chunk`` frames are given at once; with 1, every state
+    between two frames is seen.
+
+    Raises:
+        ExportError: no clips, or a tensor that the graph does not have.
+    """
+    states = zero_states(model)
+    made = [*tensors, *(f"next_{name}" for name in states)]
+    session, runs = _session(model, made), 0
+    for clip in clips:
+        state: dict[str, np.ndarray] = states
+        for start in range(0, len(clip), chunk):
+            values = session.run(made, {"frames": clip[start : start + chunk], **state})
+            state = dict(zip(states, values[len(tensors) :], strict=True))
+            yield values[: len(tensors)]
+        runs += 1
+    if not runs:
+        raise ExportError("calibration needs at least one clip, got none")
+
+
+def calibrate_along(
+    model: onnx.ModelProto,
+    clips: Iterable[np.ndarray],
+    tensors: Sequence[str],
+    method: str = "percentile",
+    percentile: float = 99.999,
+    chunk: int = 1,
+) -> dict[str, Range]:
+    """As :func:`calibrate`, for tensors behind recurrent states: clips are run whole, the state handed on."""
+    _check_method(method)
+    counts = {name: Histogram() for name in tensors}
+    for found in run_along(model, clips, tensors, chunk):
+        for name, values in zip(tensors, found, strict=True):
+            counts[name].add(values)
     return {name: histogram.range(method, percentile) for name, histogram in counts.items()}
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise ExportError(f"calibration method must be one of {', '.join(METHODS)}, got {method!r}")
 
 
 def _session(model: onnx.ModelProto, tensors: Sequence[str]):  # type: ignore[no-untyped-def]
@@ -117,8 +197,11 @@ def _session(model: onnx.ModelProto, tensors: Sequence[str]):  # type: ignore[no
         raise ExportError(f"graph has no tensor {missing[0]!r} to calibrate")
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
+    known = {value.name: value for value in model.graph.output}
     del probe.graph.output[:]
-    probe.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors)
+    probe.graph.output.extend(
+        known.get(name) or helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors
+    )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])

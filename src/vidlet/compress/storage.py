@@ -9,6 +9,7 @@ store in fewer bytes (blocks.py, codebook.py, sparse.py). All go through :func:`
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -73,7 +74,8 @@ class Stored:
     def share(self, values: np.ndarray | np.generic) -> str:
         """Store a small constant, once for all tensors that need it; returns its name."""
         values = np.asarray(values)
-        name = f"{_PREFIX}{values.dtype.str[1:]}.{'x'.join(map(str, values.shape))}.{values.tobytes().hex()[:40]}"
+        content = f"{values.dtype.str} {values.shape} ".encode() + values.tobytes()
+        name = f"{_PREFIX}{hashlib.sha256(content).hexdigest()[:10]}"
         self.shared.append(numpy_helper.from_array(values, name))
         return name
 
@@ -86,7 +88,7 @@ class Stored:
     @property
     def size_bytes(self) -> int:
         """Bytes that it takes in the file, but for shared constants."""
-        return sum(item.ByteSize() + 3 for item in (*self.own, *self.nodes))
+        return sum(item.ByteSize() + 3 for items in (self.own, self.nodes) for item in items)
 
 
 Write = Callable[[Stored, onnx.TensorProto], "Stored | None"]
