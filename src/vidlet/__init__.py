@@ -14,12 +14,12 @@ import sys
 from types import ModuleType
 from typing import Any
 
-_JOBS = ("train", "evaluate", "predict", "extract", "export", "benchmark", "inspect", "data", "demo")
+_JOBS = ("train", "compress", "evaluate", "predict", "extract", "export", "benchmark", "inspect", "data", "demo")
 _NAMES = {"load": ("vidlet.runtime", "load"), **{name: (f"vidlet.jobs.{name}", name) for name in _JOBS}}
 _NAMES["data"] = ("vidlet.jobs.data", "inspect_data")
-_NAMES |= {"fit": ("vidlet.fit.job", "fit"), "Budget": ("vidlet.fit.budget", "Budget")}
+_NAMES["fit"] = ("vidlet.fit.job", "fit")
 
-__all__ = ["Budget", "__version__", "benchmark", "data", "demo", "evaluate", "export", "extract", "fit", "inspect"]
+__all__ = ["__version__", "benchmark", "compress", "data", "demo", "evaluate", "export", "extract", "fit", "inspect"]
 __all__ += ["load", "predict", "train"]
 
 
@@ -37,11 +37,12 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """``vidlet.export`` and ``vidlet.fit`` are functions, though packages of these names stand beside them.
+    """``vidlet.compress``, ``export`` and ``fit`` are functions, though packages of these names stand beside them.
 
     Importing the package sets it as an attribute of its parent; the property keeps the name for the function.
     """
 
+    compress = property(lambda self: __getattr__("compress"), lambda self, module: None)
     export = property(lambda self: __getattr__("export"), lambda self, module: None)
     fit = property(lambda self: __getattr__("fit"), lambda self, module: None)
 

@@ -14,7 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet benchmark`."""
     parser.add_argument("model", metavar="MODEL", help="a model file (.onnx)")
     parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="how long to measure (%(default)s)")
-    parser.add_argument("--save", "--out", dest="save", metavar="FILE", help="write the figures as JSON")
+    parser.add_argument(
+        "--save",
+        "--out",
+        dest="save",
+        metavar="FILE",
+        help="write the figures as JSON, with this machine's speed: for `vidlet fit --device FILE`",
+    )
     options.add_threads(parser)
 
 
@@ -27,8 +33,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         import json
 
         from ..files import write_text
+        from ..runtime import reference_ms
 
-        write_text(args.save, json.dumps(found, indent=1))
+        write_text(args.save, json.dumps({**found, "reference_ms": reference_ms()}, indent=1))
     if not args.json:
         print(
             f"a frame {found['frame_ms']['p50']:.2f} ms (p95 {found['frame_ms']['p95']:.2f}), "

@@ -35,25 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Search, and say what was found."""
     need_train_extra("fit")
-    from ..errors import RecipeError
-    from ..fit import Budget, fit, parse_bytes, parse_milliseconds, parse_seconds
+    from ..fit.job import fit
 
-    if not 0 <= args.min_accuracy <= 1:
-        raise RecipeError(f"--min-accuracy {args.min_accuracy:g}: expected a fraction from 0 to 1")
-    what, _, percentile = args.latency.partition("-")
-    budget = Budget(
-        max_bytes=parse_bytes(args.max_size) if args.max_size else None,
-        max_latency_ms=parse_milliseconds(args.max_latency) if args.max_latency else None,
-        latency=(what, percentile),
-        max_memory_bytes=parse_bytes(args.max_memory) if args.max_memory else None,
-        min_accuracy=args.min_accuracy,
-    )
     return fit(
         args.data,
-        budget,
+        args.max_size,
+        args.max_latency,
+        args.latency,
+        args.max_memory,
+        args.min_accuracy,
+        args.time,
         args.out,
-        parse_seconds(args.time),
         fold=args.fold,
+        device=args.device,
         seed=args.seed,
         workers=args.workers,
         resume=args.resume,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import RecipeError
+from ..runtime import reference_ms
 
 BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 SECONDS = {"": 1.0, "S": 1.0, "M": 60.0, "MIN": 60.0, "H": 3600.0}
@@ -63,6 +66,48 @@ class Budget:
         if self.min_accuracy:
             parts.append(f"accuracy {self.min_accuracy:g} or more")
         return ", ".join(parts) or "no limit"
+
+
+def read_budget(
+    max_size: str | int | None,
+    max_latency: str | float | None,
+    latency: str,
+    max_memory: str | int | None,
+    min_accuracy: float,
+    device: str | Path | None,
+) -> Budget:
+    """A budget from its parts as a user writes them.
+
+    Raises:
+        RecipeError: naming the part that is no quantity or out of range.
+    """
+    what, _, percentile = latency.partition("-")
+    if what not in ("frame", "clip") or percentile not in ("p50", "p95"):
+        raise RecipeError(f"--latency {latency}: expected frame-p50, frame-p95, clip-p50 or clip-p95")
+    if not 0 <= min_accuracy <= 1:
+        raise RecipeError(f"--min-accuracy {min_accuracy:g}: expected a fraction from 0 to 1")
+    return Budget(
+        None if max_size is None else parse_bytes(str(max_size)),
+        None if max_latency is None else parse_milliseconds(str(max_latency)),
+        (what, percentile),
+        None if max_memory is None else parse_bytes(str(max_memory)),
+        min_accuracy,
+        1.0 if device is None else slowdown_of(device),
+    )
+
+
+def slowdown_of(device: str | Path) -> float:
+    """Milliseconds on a device for one here: the reference network measured there, and now here.
+
+    Raises:
+        RecipeError: the file is not what ``vidlet benchmark --save`` writes.
+    """
+    try:
+        there = json.loads(Path(device).read_text("utf-8"))["reference_ms"]
+        assert isinstance(there, (int, float)) and there > 0
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise RecipeError(f"{device}: not what `vidlet benchmark MODEL --save FILE` writes") from error
+    return float(there) / reference_ms()
 
 
 def parse_bytes(text: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import TrainingError
 from ..jobs.progress import say
-from .budget import Budget
+from .budget import parse_seconds, read_budget
 from .course import Course
 from .data import judge
 from .space import Space
@@ -24,10 +24,15 @@ from .trials import TrialLog
 
 def fit(
     data: str | Path,
-    budget: Budget,
+    max_size: str | int | None = None,
+    max_latency: str | float | None = None,
+    latency: str = "frame-p95",
+    max_memory: str | int | None = None,
+    min_accuracy: float = 0.0,
+    time: str | float = "30m",
     out: str | Path = "runs/fit",
-    seconds: float = 1800.0,
     fold: str | None = None,
+    device: str | Path | None = None,
     seed: int = 0,
     workers: int = 2,
     resume: bool = False,
@@ -37,48 +42,52 @@ def fit(
 ) -> dict[str, Any]:
     """Find the most accurate model that fits a budget, and leave it and the evidence in ``out``.
 
-        vidlet.fit("clips/", Budget(max_bytes=1_000_000, max_latency_ms=8), out="runs/fit")
+        vidlet.fit("clips/", max_size="1MB", max_latency="8ms", time="30m", out="runs/fit")
 
     Validation clips choose; test clips are scored once, by the chosen file. ``out`` holds ``model.onnx`` (the chosen),
     ``report.html``, ``fit.json``, ``recipe.toml``, ``trials.jsonl`` and ``files/``, every measured file of the search.
 
     Args:
-        seconds: wall time of the search, the features included; files under way are finished.
+        max_size: of the file: "1MB" (10^6), "256KiB", or bytes.
+        max_latency: "8ms", or milliseconds, on one thread.
+        latency: what that limits: "frame-p50", "frame-p95", "clip-p50" or "clip-p95".
+        max_memory: peak resident memory of a process that loads and runs the file.
+        min_accuracy: on validation clips, in [0, 1].
+        time: for the whole search, the features included: "30m", or seconds; what is under way is finished.
+        fold: "0/5" tests on part 0 of 5, as in ``train``.
+        device: a file that ``vidlet benchmark --save`` wrote on the target; latencies are then the target's.
         workers: trials side by side, each on one thread.
-        resume: go on with the search in ``out``; else it must be a new one.
-        space: what is searched; None: the built-in extractor's cuts, as large an input as time allows.
+        resume: go on with the search in ``out``; else ``out`` must hold none.
+        space: what is searched; None: the cuts of the built-in extractor, as large an input as time allows.
 
     Returns:
         {"out", "files": {name: bytes}, "metrics"}; metrics: ``chosen``, ``front``, ``what_if``, ``steps``, and the
-        figures of the chosen file on test (validation where there is no test).
+        figures of the chosen file on test (on validation clips where there is no test).
 
     Raises:
-        RecipeError: no model of the space fits the budget (at once, with the nearest that is possible).
-        TrainingError: no file reached ``min_accuracy`` within the budget; everything found is left in ``out``.
+        RecipeError: a limit that is none, or a budget that nothing in the space fits (at once, with the nearest).
+        TrainingError: nothing found keeps the budget; everything found is left in ``out``.
         DataError: nothing usable in ``data``, or too few groups.
     """
+    budget = read_budget(max_size, max_latency, latency, max_memory, min_accuracy, device)
+    seconds = parse_seconds(str(time))
     folder = Path(out)
     if not resume and (folder / "trials.jsonl").exists():
         raise TrainingError(f"{folder}: holds a search; --resume goes on with it, or choose another --out")
     judged = judge(data, fold, strict)
     asked = space or Space(seed=seed)
-    identity = hashlib.sha256(
-        json.dumps([judged.table.sha256(), asdict(asked), fold], sort_keys=True, default=str).encode()
-    ).hexdigest()
-    log = TrialLog(folder / "trials.jsonl", identity)
+    determined = json.dumps([judged.table.sha256(), asdict(asked), fold], sort_keys=True)
+    log = TrialLog(folder / "trials.jsonl", hashlib.sha256(determined.encode()).hexdigest())
+    course = Course(log, folder, judged, budget, seconds, workers)
+    course.prepare(asked, fixed_size=space is not None)
     interrupted = False
     try:
-        course = Course(log, folder, judged, budget, seconds, workers)
-        course.prepare(asked, fixed_size=space is not None)
-        try:
-            course.search()
-            course.make_files()
-        except KeyboardInterrupt:
-            interrupted = True
-            say("interrupted: going on with the best so far")
-        result = course.conclude(str(data), fold, command or f"vidlet fit {data}")
-    finally:
-        log.close()
+        course.search()
+        course.make_files()
+    except KeyboardInterrupt:
+        interrupted = True
+        say("interrupted: going on with the best so far")
+    result = course.conclude(str(data), fold, command or f"vidlet fit {data}")
     if interrupted:
         raise KeyboardInterrupt
     return result

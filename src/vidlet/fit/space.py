@@ -54,6 +54,7 @@ class Space:
     rates_hz: tuple[float, ...] = (8.0, 16.0)
     input_size: tuple[int, int] = (224, 224)
     grid: int = 4
+    width: float = 1.0
     weights: str = "imagenet"
     epochs: int = 30
     batch: int = 16
@@ -61,7 +62,7 @@ class Space:
 
     def extractor(self, cut: str) -> Extractor:
         """The extractor cut there."""
-        return Extractor("mobilenetv2", 1.0, self.input_size, cut, self.grid, self.weights)
+        return Extractor("mobilenetv2", self.width, self.input_size, cut, self.grid, self.weights)
 
     def recipe(self, candidate: Candidate, name: str, chains: Sequence[str] = (), epochs: int | None = None) -> Recipe:
         """The recipe that makes a candidate."""

@@ -44,8 +44,8 @@ class TrialLog:
         if self.records and self.records[0].get("identity") != identity:
             raise TrainingError(f"{path}: belongs to a search of other data or other settings; choose another --out")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
-        self._file.truncate(whole)
+        if path.exists():
+            os.truncate(path, whole)
         if not self.records:
             self._write({"kind": "begin", "identity": identity})
             self.records.append({"kind": "begin", "identity": identity})
@@ -61,11 +61,8 @@ class TrialLog:
         """Records of a kind, oldest first."""
         return (record for record in self.records if record["kind"] == kind)
 
-    def close(self) -> None:
-        """Release the file."""
-        self._file.close()
-
     def _write(self, record: Record) -> None:
-        self._file.write(json.dumps(record, sort_keys=True).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self.path.open("ab") as file:
+            file.write(json.dumps(record, sort_keys=True).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())

@@ -118,11 +118,11 @@ class Workshop:
 
 
 def score_files(
-    folder: Path, names: Sequence[str], clips: ClipTable, strict: bool = False
+    folder: Path, names: Sequence[str], clips: ClipTable, strict: bool = False, predictions: str = "predictions.csv"
 ) -> tuple[dict[str, Any], dict[str, Scored]]:
     """Score every file on the same clips, through the runtime; the others are compared with the first in pairs.
 
-    Writes ``predictions.csv``. Returns metrics with a section a file, and what each said.
+    Writes the file ``predictions``. Returns metrics with a section a file, and what each said.
     """
     metrics: dict[str, Any] = {"files": {}}
     scored: dict[str, Scored] = {}
@@ -131,7 +131,7 @@ def score_files(
         scored[name] = score_clips(model, clips, strict)
         metrics["files"][name] = summarize(scored[name], model)
     first = scored[names[0]]
-    write_text(folder / "predictions.csv", predictions_csv(scored))
+    write_text(folder / predictions, predictions_csv(scored))
     for name in names[1:]:
         difference = paired_bootstrap(scored[name].correct, first.correct, first.groups)
         metrics["files"][name]["difference"] = {**difference._asdict(), "against": names[0]}
@@ -161,7 +161,7 @@ def write_evidence(folder: Path, names: Sequence[str], metrics: dict[str, Any], 
         ]
         write_metadata(path, metadata)
     metrics["bytes"] = {name: (folder / name).stat().st_size for name in names}
-    for name, size in metrics["bytes"].items():  # with the evidence in it
+    for name, size in metrics["bytes"].items():  # with the evidence in them
         metrics["files"][name]["bytes"] = size
 
 

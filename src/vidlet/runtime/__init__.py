@@ -9,6 +9,7 @@ from .metadata import graph_sha256, read_metadata, validate_metadata, write_meta
 from .model import Model, Moment, Prediction, StateSpec, load
 from .onnx_parts import OnnxFile
 from .onnx_wire import parse_onnx
+from .reference import reference_ms
 from .safety import check_safe
 from .sources import is_live
 from .timeline import Segment, Timeline, predict_timeline, segments_from_scores, watch
@@ -34,6 +35,7 @@ __all__ = [
     "parse_onnx",
     "predict_timeline",
     "read_metadata",
+    "reference_ms",
     "segments_from_scores",
     "validate_metadata",
     "watch",

@@ -1,0 +1,148 @@
+"""The parts of a budget search that need no training: budgets, the log, the choice of trials, the front."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from vidlet.errors import RecipeError, TrainingError
+from vidlet.fit.budget import Budget, parse_bytes, parse_milliseconds, parse_seconds
+from vidlet.fit.proxy import Outcome
+from vidlet.fit.realize import Point, front
+from vidlet.fit.search import Search
+from vidlet.fit.space import Candidate, Space, Storage, first_candidates
+from vidlet.fit.trials import TrialLog
+
+CANDIDATE = Candidate("block6", 8.0, 16, 64, 64, True, 0.2, 0.0, 0.2, 2e-3)
+MEASURED = {"frame_ms": {"p50": 3.0, "p95": 4.0}, "clip_ms": {"p50": 60.0, "p95": 70.0}, "peak_rss_bytes": 90_000_000}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1MB", 10**6), ("256KiB", 2**18), ("800000", 800000), ("1.5 kb", 1500), ("64KB", 64000)]
+)
+def test_sizes_are_read_as_people_write_them(text, size):
+    assert parse_bytes(text) == size
+
+
+def test_times_are_read_as_people_write_them():
+    assert [parse_seconds(t) for t in ("30m", "90s", "2h", "90")] == [1800, 90, 7200, 90]
+    assert [parse_milliseconds(t) for t in ("8ms", "0.5s", "8")] == [8, 500, 8]
+
+
+@pytest.mark.parametrize("text", ["", "1XB", "-1MB", "0", "MB", "1e6"])
+def test_what_is_no_size_is_named(text):
+    with pytest.raises(RecipeError, match=f"{text!r}: expected a size such as 1MB"):
+        parse_bytes(text)
+
+
+def test_a_budget_names_each_limit_that_a_file_breaks():
+    budget = Budget(max_bytes=1000, max_latency_ms=3.5, max_memory_bytes=10**8, slowdown=2.0)
+    assert budget.broken(1000) == []
+    assert budget.broken(1001) == ["1,001 bytes, allowed 1,000"]
+    assert budget.broken(10, MEASURED) == ["8.00 ms a frame (p95), allowed 3.5"]
+    assert replace(budget, latency=("frame", "p50"), slowdown=1.0).broken(10, MEASURED) == []
+    assert replace(budget, max_memory_bytes=1, max_latency_ms=None).broken(10, MEASURED) == [
+        "90,000,000 bytes of memory, allowed 1"
+    ]
+
+
+def test_the_log_keeps_whole_lines_and_drops_the_one_that_was_cut_off(tmp_path):
+    path = tmp_path / "trials.jsonl"
+    log = TrialLog(path, "a")
+    log.add("trial", number=1)
+    log.add("trial", number=2)
+    path.write_bytes(path.read_bytes()[:-5])  # killed while it wrote
+    again = TrialLog(path, "a")
+    assert [r["number"] for r in again.of("trial")] == [1]
+    again.add("trial", number=3)
+    assert [json.loads(line).get("number") for line in path.read_text().splitlines()] == [None, 1, 3]
+    with pytest.raises(TrainingError, match=r"trials.jsonl: belongs to a search of other data"):
+        TrialLog(path, "b")
+
+
+def worth(candidate, epochs):
+    """A made-up truth: wider is better, up to noise-free saturation; more epochs show more of it."""
+    size = candidate.hidden + candidate.project
+    return Outcome(min(0.9, size / 500) * (0.5 + 0.5 * epochs / 20), 1.0, 0.1)
+
+
+def small(candidate):
+    return candidate.hidden + candidate.project <= 192
+
+
+def play(search, trials):
+    """Run a search with an answer for every trial; the trials in their order."""
+    asked = []
+    for _ in range(trials):
+        job = search.next()
+        if job is None:
+            break
+        asked.append((job[0].key, job[1]))
+        search.finish(*job, worth(job[0], search.rounds[job[1]]))
+    return asked
+
+
+def test_a_search_tries_only_what_fits_and_nothing_twice(tmp_path):
+    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), small, (5, 20))
+    asked = play(search, 60)
+    assert len(asked) == len(set(asked)) == 60
+    assert all(small(trial.candidate) for trial in search.trials)
+    best = search.best()[0]
+    assert best.round == 1
+    assert best.candidate.hidden + best.candidate.project >= 160  # of at most 192
+
+
+def test_the_better_third_of_a_round_goes_on(tmp_path):
+    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), small, (5, 20))
+    play(search, 60)
+    begun: list[float] = []
+    for trial in search.trials:  # in the order in which they ended
+        if trial.round == 0:
+            begun.append(trial.outcome.score)
+        else:
+            own = next(
+                t.outcome.score for t in search.trials if t.round == 0 and t.candidate.key == trial.candidate.key
+            )
+            assert sum(score > own for score in begun) < max(1, len(begun) / 3)
+    assert len(search.trials) - len(begun) >= len(begun) // 4
+
+
+def test_a_search_that_was_stopped_goes_on_without_repeating_a_trial(tmp_path):
+    log = TrialLog(tmp_path / "t.jsonl", "a")
+    before = play(Search(Space(), log, small, (5, 20)), 25)
+    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), small, (5, 20))
+    assert len(search.trials) == 25
+    after = play(search, 25)
+    assert not set(before) & set(after)
+
+
+def test_a_search_ends_where_nothing_fits(tmp_path):
+    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), lambda candidate: False, (5, 20))
+    assert search.next() is None
+
+
+def test_first_candidates_are_of_the_space_and_differ():
+    space = Space(cuts=("block3", "block6"), rates_hz=(8.0,))
+    first = first_candidates(space)
+    assert {c.cut for c in first} == {"block3", "block6"}
+    assert {c.hz for c in first} == {8.0}
+    assert len({c.key for c in first}) == len(first)
+
+
+def point(size, ms, accuracy):
+    measured = {**MEASURED, "frame_ms": {"p50": ms, "p95": ms}}
+    return Point(CANDIDATE, "int8", "f.onnx", size, accuracy, (0.0, 1.0), 10, measured, None, 1.0)
+
+
+def test_the_front_holds_what_nothing_beats_in_size_time_and_accuracy():
+    best, quick, small_one = point(300, 3, 0.9), point(300, 1, 0.8), point(100, 3, 0.7)
+    beaten = point(301, 3, 0.89)
+    assert front([beaten, best, quick, small_one]) == [small_one, best, quick]
+
+
+def test_bytes_of_a_head_are_counted_by_their_storage():
+    space = Space()
+    head = space.head(CANDIDATE, (32, 4, 4), 10)
+    numbers = [p.numel() for p in [*head.parameters(), *head.buffers()]]
+    assert Storage("", 32, 0.0).head_bytes(head) == 4 * sum(numbers)
+    assert Storage("int8", 8, 0.0).head_bytes(head) < 0.35 * 4 * sum(numbers)
