@@ -120,7 +120,9 @@ class QuantizableGraph:
         self.results = {value.name for value in self.graph.output}
         if until is not None and until not in self.makers:
             raise ExportError(f"graph has no tensor {until!r} to quantize up to")
-        self.inside = self._ancestors(until) if until is not None else set()
+        inside = self._ancestors(until) if until is not None else set()
+        layers = any(node.op_type == "Conv" and node.output[0] in inside for node in self.graph.node)
+        self.inside = inside if layers else set()  # without a convolution rounding would save nothing
 
     def value(self, name: str) -> np.ndarray:
         return numpy_helper.to_array(self.constants[name])

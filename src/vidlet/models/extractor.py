@@ -1,4 +1,4 @@
-"""Frame extractors: uint8 frames -> one feature vector or one coarse grid of features a frame."""
+"""Frame extractors: uint8 frames -> one feature vector, one coarse grid of features, or whole maps a frame."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..errors import RecipeError, WeightsError
 from ..files import sha256_of
 from ..recipe import Extractor
 from .mobilenetv2 import ConvNorm, MobileNetV2
+from .pixels import Pixels
 from .tflite import Range, import_mobilenetv2
 from .weights import WEIGHTS, find_weights, is_torchvision, load_into_, load_state_dict, weights_entry
 
@@ -21,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class FrameExtractor(nn.Module):
-    """uint8 frames (T, H, W, 3) -> float32 features (T, C, G, G), or (T, D) where ``grid`` is 0.
+    """uint8 frames (T, H, W, 3) -> float32 features (T, C, G, G), or (T, D) where ``grid`` is 0, or whole maps.
 
     A frame's features depend on that frame alone. ``forward`` is ``features(normalize(frames))``; training may
     augment in between.
@@ -33,6 +34,7 @@ class FrameExtractor(nn.Module):
         zero_point, scale: normalization ``(q - zero_point) * scale`` of a frame's bytes; numbers, or one each channel.
         ranges: (scale, zero point) of the backbone's activations as uint8, by layer name, where weights bring them.
         provenance: where the weights come from.
+        whole: features are the maps as they are, (T, C, h, w), neither pooled nor averaged; ``grid`` must be 0.
         freeze_norm: keep batch normalization in eval mode also in training: weights of TFLite files have none left
             (it is the identity plus a learned offset), and statistics of a few clips would destroy them. Gradients
             flow through it either way.
@@ -40,7 +42,7 @@ class FrameExtractor(nn.Module):
 
     def __init__(
         self,
-        backbone: MobileNetV2,
+        backbone: MobileNetV2 | Pixels,
         input_size: tuple[int, int] = (224, 224),
         grid: int = 0,
         *,
@@ -48,26 +50,30 @@ class FrameExtractor(nn.Module):
         scale: float | tuple[float, ...] = 1 / 128,
         ranges: dict[str, Range] | None = None,
         provenance: dict[str, Any] | None = None,
+        whole: bool = False,
         freeze_norm: bool = False,
     ) -> None:
         super().__init__()
         height, width = backbone.map_size(*input_size)
+        if whole and grid:
+            raise RecipeError(f"extractor.grid must be 0 where maps stay whole, got {grid}")
         if grid < 0 or grid > min(height, width):
             raise RecipeError(f"extractor.grid must be 0 to {min(height, width)} (the map's side), got {grid}")
         self.backbone, self.input_size, self.grid = backbone, input_size, grid
-        self.ranges, self.freeze_norm = ranges, freeze_norm
+        self.ranges, self.whole, self.freeze_norm = ranges, whole, freeze_norm
         self.provenance = dict(provenance or {})
-        self.feature_shape = (backbone.out_channels, grid, grid) if grid else (backbone.out_channels,)
+        sides = (height, width) if whole else (grid, grid) if grid else ()
+        self.feature_shape = (backbone.out_channels, *sides)
         self.register_buffer("zero_point", _per_channel(zero_point), persistent=False)
         self.register_buffer("scale", _per_channel(scale), persistent=False)
-        whole = (height, width) == (grid, grid)  # nothing to average
-        self.register_buffer("bins", None if whole or not grid else pooling(height, width, grid), persistent=False)
+        averaged = grid and (height, width) != (grid, grid)
+        self.register_buffer("bins", pooling(height, width, grid) if averaged else None, persistent=False)
         self.zero_point: Tensor
         self.scale: Tensor
         self.bins: Tensor | None
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames uint8 (T, H, W, 3) -> features float32 (T, C, G, G) or (T, D)."""
+        """Frames uint8 (T, H, W, 3) -> features float32 (T, *feature_shape)."""
         return self.features(self.normalize(frames))
 
     def normalize(self, frames: Tensor) -> Tensor:
@@ -75,8 +81,13 @@ class FrameExtractor(nn.Module):
         return (frames.permute(0, 3, 1, 2).float() - self.zero_point) * self.scale
 
     def features(self, pictures: Tensor) -> Tensor:
-        """Normalized pictures (T, 3, H, W) -> features float32 (T, C, G, G) or (T, D)."""
-        maps = self.backbone(pictures)
+        """Normalized pictures (T, 3, H, W) -> features float32 (T, *feature_shape)."""
+        return self.pool(self.backbone(pictures))
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Maps of the backbone (T, C, h, w) -> features (T, *feature_shape)."""
+        if self.whole:
+            return maps
         if not self.grid:
             return maps.mean((2, 3))
         if self.bins is None:
@@ -112,8 +123,6 @@ def build_extractor(config: Extractor) -> FrameExtractor:
     builder = EXTRACTORS.get(config.name)
     if builder is None:
         raise RecipeError(f"extractor.name must be one of {', '.join(EXTRACTORS)}, got {config.name!r}")
-    if min(config.input_size) < 32:
-        raise RecipeError(f"extractor.input_size must be at least 32 x 32, got {config.input_size}")
     return builder(config).eval()
 
 
@@ -140,6 +149,8 @@ def extractor_from_tflite(
 
 
 def _mobilenetv2(config: Extractor) -> FrameExtractor:
+    if min(config.input_size) < 32:
+        raise RecipeError(f"extractor.input_size must be at least 32 x 32, got {config.input_size}")
     if config.weights == "none":
         backbone = MobileNetV2(config.width, config.cut)
         return FrameExtractor(backbone, config.input_size, config.grid, provenance={"weights": "none"})
@@ -159,7 +170,17 @@ def _mobilenetv2(config: Extractor) -> FrameExtractor:
     )
 
 
-EXTRACTORS: dict[str, Callable[[Extractor], FrameExtractor]] = {"mobilenetv2": _mobilenetv2}
+def _pixels(config: Extractor) -> FrameExtractor:
+    if config.weights != "none":
+        raise RecipeError(f"extractor.weights of pixels must be 'none': it has no weights, got {config.weights!r}")
+    backbone = Pixels(config.cut)
+    return FrameExtractor(
+        backbone, config.input_size, config.grid,
+        zero_point=127.5, scale=1 / 127.5, provenance={"weights": "none"}, whole=True,
+    )  # fmt: skip
+
+
+EXTRACTORS: dict[str, Callable[[Extractor], FrameExtractor]] = {"mobilenetv2": _mobilenetv2, "pixels": _pixels}
 
 
 def _weights_file(weights: str) -> tuple[Path, dict[str, Any]]:
