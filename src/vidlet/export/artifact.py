@@ -48,8 +48,9 @@ class ArtifactNetwork(nn.Module):
     def forward(self, frames: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Scores (N, K) of frames (T, H, W, 3) for N windows, their next state, and the features (T, ...)."""
         features = self.extractor(frames)
-        windows = state[0].shape[0]
-        shared = features.unsqueeze(0).expand(windows, *features.shape)  # (N, T, ...)
+        shared = features.unsqueeze(0)  # (1, T, ...)
+        if not self.head.shares_frames:
+            shared = shared.expand(state[0].shape[0], *features.shape)  # (N, T, ...)
         logits, after = self.head(shared, dict(zip(self.head.state_shapes, state, strict=True)))
         logits = logits / self.temperature
         scores = logits.sigmoid() if self.multi_label else logits.softmax(1)

@@ -94,7 +94,7 @@ _CORE = re.compile(r"(^|\.)cores\.\d+$")
 
 
 class _CoresAsInputs(nn.Module):
-    """A module whose cores are arguments: the exporter's optimizer would multiply constants out, and lose their names."""
+    """A module whose cores are arguments: as constants the exporter would multiply them out and lose their names."""
 
     def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__()

@@ -18,9 +18,14 @@ State = dict[str, Tensor]
 
 
 class Head(nn.Module):
-    """What all heads share: the names and shapes of their state, and zeros to begin with."""
+    """What all heads share: the names and shapes of their state, and zeros to begin with.
+
+    ``shares_frames``: features of batch 1 go with a state of any batch. The windows of an artifact share the frames;
+    such a head computes once for all of them what does not depend on the state.
+    """
 
     state_shapes: Mapping[str, tuple[int, ...]]
+    shares_frames: bool = False
 
     def zero_state(self, batch: int, like: Tensor) -> State:
         """State of ``batch`` windows that have seen nothing, on the device of ``like``."""

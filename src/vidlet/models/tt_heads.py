@@ -37,6 +37,7 @@ class TTRecurrent(Head):
 
     name: str
     layer: type[TTLSTM] | type[TTGRU]
+    shares_frames = True
 
     def __init__(
         self,
@@ -67,8 +68,6 @@ class TTRecurrent(Head):
 
         With a mask (training) the returned c of an LSTM is that after the padding: start from zeros then.
         """
-        if torch.compiler.is_exporting():
-            features = features[:1]  # an artifact's windows share the frames, whose projections are then made once
         x = group_last(self.standardize(features), self.groups)  # (B, T, D)
         hidden_mask = None
         if self.training:
