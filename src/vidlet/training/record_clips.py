@@ -1,0 +1,95 @@
+"""Records of frame features as padded batches: quantized codes become numbers before padding, so that padding is 0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
+
+import numpy as np
+
+from ..datasets.frame_record import dequantize
+from ..datasets.records import RecordSet
+from ..errors import DataError
+from .batches import Batch, FeatureClips
+
+MOMENT_CLIPS = 2000  # read to find mean and deviation
+
+
+class RecordClips:
+    """Some records of a set as clips for the training loop, read anew each epoch.
+
+    Args:
+        rows: numbers of the records in ``records``.
+        classes: K; labels are below it.
+        keys: features that stand side by side in a frame, e.g. ("rgb", "audio"); records of means have one frame.
+        max_frames: longer clips are cut in training where augmentation is on (see FeatureClips).
+
+    Raises:
+        DataError: a record whose label is outside 0..K-1; names id and shard.
+    """
+
+    def __init__(
+        self,
+        records: RecordSet,
+        rows: Sequence[int],
+        classes: int,
+        keys: Sequence[str] = ("rgb", "audio"),
+        max_frames: int = 300,
+    ) -> None:
+        self.records, self.rows, self.keys = records, list(rows), tuple(keys)
+        labels = [records.labels[row] for row in self.rows]
+        for row, own in zip(self.rows, labels, strict=True):
+            if own and not 0 <= min(own) <= max(own) < classes:
+                shard = records.shards[records.shard_of[row]]
+                raise DataError(f"{shard}: id {records.ids[row]}: labels {own} do not fit {classes} classes")
+        self._labels = _MultiHot(labels, classes)
+        names = [records.ids[row] for row in self.rows]
+        spread = np.ones(self._read(0).shape[1] if self.rows else 1, np.float32)
+        self._clips = FeatureClips(self._read, cast(np.ndarray, self._labels), names, spread, max_frames)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(N, K) float32, made when asked for: 15 GB for a million records of 3862 classes, so ask of few."""
+        return self._labels[range(len(self.rows))]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batches(
+        self, size: int, order: Sequence[int], amounts: Mapping[str, float] | None, seed: Sequence[int]
+    ) -> Iterator[Batch]:
+        """See Clips.batches. x is float32 (B, T, D), D the keys' sizes together."""
+        return self._clips.batches(size, order, amounts, seed)
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of each feature over the frames of up to 2000 clips: (D,), (D,) float32."""
+        chosen = np.linspace(0, len(self.rows) - 1, min(len(self.rows), MOMENT_CLIPS)).astype(int)
+        count, total, squares = 0, np.zeros(0), np.zeros(0)
+        for index in chosen:
+            x = self._read(int(index)).astype(np.float64)  # (T, D)
+            count += len(x)
+            total, squares = (total + x.sum(0), squares + (x**2).sum(0)) if total.size else (x.sum(0), (x**2).sum(0))
+        mean = total / count
+        return mean.astype(np.float32), np.sqrt(np.maximum(squares / count - mean**2, 0)).astype(np.float32)
+
+    def _read(self, index: int) -> np.ndarray:
+        """The frames of a clip, float32 (T, D)."""
+        features = self.records.read(self.rows[index]).features
+        parts = [features[key] for key in self.keys]
+        return np.concatenate([dequantize(x) if x.dtype == np.uint8 else x[None] for x in parts], axis=1)
+
+
+class _MultiHot:
+    """Labels of N clips that look like a matrix (N, K) and become one row by row."""
+
+    def __init__(self, labels: Sequence[tuple[int, ...]], classes: int) -> None:
+        self.labels, self.classes = labels, classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Sequence[int]) -> np.ndarray:
+        found = np.zeros((len(rows), self.classes), np.float32)
+        for place, row in enumerate(rows):
+            found[place, list(self.labels[row])] = 1
+        return found
