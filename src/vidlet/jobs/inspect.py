@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ def inspect(model: str | Path) -> dict[str, Any]:
 
     Returns:
         ``bytes`` {"weights", "graph", "metadata", "total"}, ``parameters``, ``tensors`` (largest first), ``parts``
-        (extractor, head), ``operators``, ``inputs``, ``state``, ``outputs``, ``metadata``; see
+        (extractor, head), ``operators``, ``tensor_trains``, ``inputs``, ``state``, ``outputs``, ``metadata``; see
         ``vidlet.runtime.inspect_artifact``.
 
     Raises:
@@ -59,9 +59,31 @@ def inspect_text(found: Mapping[str, Any], most: int = 15) -> str:
             "",
             text_table(tensors, [f"largest {len(tensors)} tensors", "type", "shape", "bytes", "share"], "lllrr"),
             "",
+            *_trains(found.get("tensor_trains", [])),
             f"operators: {operators}",
         ]
     )
+
+
+def _trains(trains: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table of the tensor trains and how each meets a frame."""
+    if not trains:
+        return []
+    rows = []
+    for train in trains:
+        modes = " ".join(f"{m}.{n}" for m, n in zip(train["in_modes"], train["out_modes"], strict=True))
+        groups = ["-".join(str(k + 1) for k in sorted({group[0], group[-1]})) for group in train["groups"]]
+        rows.append(
+            [
+                train["name"],
+                f"{train['places']} x {modes}" if train["places"] else modes,
+                " ".join(map(str, train["ranks"])),
+                f"{train['parameters']:,}",
+                f"{train['dense_parameters']:,}",
+                " | ".join(groups) if len(groups) > 1 else "whole, made at load",
+            ]
+        )
+    return [text_table(rows, ["tensor train", "modes", "ranks", "stored", "dense", "cores multiplied"], "lllrrl"), ""]
 
 
 def _sampling(sampling: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from .metadata import KEY, graph_sha256, read_metadata, read_model_bytes
 from .onnx_parts import Graph, SparseTensor, Tensor, Value
 from .safety import check_safe
+from .trains import tensor_trains
 
 
 def inspect_artifact(path: str | Path) -> dict[str, Any]:
@@ -19,8 +20,9 @@ def inspect_artifact(path: str | Path) -> dict[str, Any]:
         ``bytes`` {"weights", "graph", "metadata", "total"}; ``parameters``; ``tensors``, the largest first, each
         {"name", "part", "dtype", "shape", "bytes", "share"} (share of the whole file); ``parts`` {"part", "tensors",
         "parameters", "bytes", "share"} (extractor: what the inner tensor ``features`` is made of; head: the rest; in
-        a graph without one, by the tensors' names); ``operators`` {name: count}; ``inputs``, ``outputs`` and ``state``
-        {"name", "dtype", "shape"}; ``metadata`` as it stands; ``graph_sha256``.
+        a graph without one, by the tensors' names); ``operators`` {name: count}; ``tensor_trains`` (see
+        ``tensor_trains``); ``inputs``, ``outputs`` and ``state`` {"name", "dtype", "shape"}; ``metadata`` as it stands;
+        ``graph_sha256``.
 
     Raises:
         ModelError: not a model file of ours, or not a safe one.
@@ -41,6 +43,7 @@ def inspect_artifact(path: str | Path) -> dict[str, Any]:
         "tensors": tensors,
         "parts": _parts(tensors, len(data)),
         "operators": dict(Counter(_operators(file.graph)).most_common()),
+        "tensor_trains": tensor_trains(file.graph),
         "inputs": [row for row in inputs if not row["name"].startswith("state.")],
         "state": [row for row in inputs if row["name"].startswith("state.")],
         "outputs": [_value(value) for value in file.graph.outputs],

@@ -1,0 +1,83 @@
+"""Tensor trains in a model file: their modes and ranks, and what a runtime multiplies frame by frame.
+
+Cores are known by their names ("head.rnn.input_map.cores.0"). What nodes make of constants alone, a runtime computes
+once, when it loads the file; the first tensors that meet anything else are what each frame is multiplied with: the
+cores, super-cores of neighbors, or the whole matrix or kernel.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import ChainMap
+from collections.abc import Mapping
+from typing import Any
+
+from .onnx_parts import Graph
+
+_CORE = re.compile(r"^(.+)\.cores\.(\d+)(\.\w+)?$")
+
+Origin = frozenset[tuple[str, int]]  # layer and number of each core that a constant is made of
+
+
+def tensor_trains(graph: Graph) -> list[dict[str, Any]]:
+    """The layers that are stored as trains of cores, in the order of their names.
+
+    Returns:
+        Of each: ``name``; ``in_modes``, ``out_modes``; ``places``, those of a convolution's kernel (0: a matrix);
+        ``ranks``, the outer ones included; ``parameters``; ``dense_parameters`` of the whole matrix or kernel;
+        ``groups``, the cores (from 0) of each factor that frames are multiplied with, one group being the whole.
+    """
+    shapes: dict[str, dict[int, tuple[int, ...]]] = {}
+    origins: ChainMap[str, Origin] = ChainMap()
+    for tensor in graph.initializers:
+        found = _CORE.match(tensor.name)
+        origins[tensor.name] = frozenset([(found[1], int(found[2]))]) if found else frozenset()
+        if found and len(tensor.dims) in (2, 4) and tensor.elements > 1:
+            number = int(found[2])
+            if math.prod(tensor.dims) >= math.prod(shapes.setdefault(found[1], {}).get(number, ())):
+                shapes[found[1]][number] = tensor.dims
+    used: dict[str, set[frozenset[int]]] = {name: set() for name in shapes}
+    _walk(graph, origins, used)
+    rows = [_row(name, cores, used[name]) for name, cores in sorted(shapes.items())]
+    return [row for row in rows if row is not None]
+
+
+def _walk(graph: Graph, origins: ChainMap[str, Origin], used: Mapping[str, set[frozenset[int]]]) -> None:
+    """Follow constants through the nodes; note the cores of each that meets something else."""
+    for node in graph.nodes:
+        inner = [part for attribute in node.attributes.values() for part in attribute.graphs]
+        read = [name for name in node.inputs if name]
+        if read and not inner and all(name in origins for name in read):
+            for name in node.outputs:
+                origins[name] = frozenset().union(*(origins[part] for part in read))
+            continue
+        for name in read:
+            for layer in {layer for layer, _ in origins.get(name, frozenset())} & set(used):
+                used[layer].add(frozenset(number for owner, number in origins[name] if owner == layer))
+        for part in inner:
+            own = origins.new_child({tensor.name: frozenset() for tensor in part.initializers})
+            _walk(part, own, used)
+
+
+def _row(name: str, cores: Mapping[int, tuple[int, ...]], used: set[frozenset[int]]) -> dict[str, Any] | None:
+    """The description of one layer, or None where the tensors of these names are no train."""
+    shapes = [cores[k] for k in sorted(cores)]
+    places = shapes[0][0] if len(shapes[0]) == 2 else 0
+    trains = shapes[1:] if places else shapes
+    bonds = [(shape[0], shape[-1]) for shape in shapes]
+    whole = sorted(cores) == list(range(len(cores))) and all(len(shape) == 4 for shape in trains) and trains
+    if not whole or any(left[1] != right[0] for left, right in itertools.pairwise(bonds)):
+        return None
+    in_modes, out_modes = ([shape[axis] for shape in trains] for axis in (1, 2))
+    return {
+        "name": name,
+        "in_modes": in_modes,
+        "out_modes": out_modes,
+        "places": places,
+        "ranks": [shape[-1] for shape in shapes] if places else [trains[0][0], *(shape[-1] for shape in trains)],
+        "parameters": sum(math.prod(shape) for shape in shapes),
+        "dense_parameters": max(places, 1) * math.prod(in_modes) * math.prod(out_modes),
+        "groups": sorted(sorted(group) for group in used),
+    }
