@@ -118,7 +118,7 @@ def store_weights_int4(
 
     Args:
         block: inputs that share a scale, where the number of inputs can be divided by it; else fewer.
-        skip: prefixes of the names of initializers to leave alone.
+        skip: names of initializers to leave alone, or what stands before a dot in them.
         min_elements: smaller initializers are left alone, and all vectors.
     """
     axes = large_weights(model, 2, skip, min_elements)

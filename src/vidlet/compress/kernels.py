@@ -62,6 +62,8 @@ def round_kernels(
         if node.op_type == "Conv" and _pointwise(node, model, min_elements)
     }
     names = [name for name in quantized_kernels(model, until) if name in nodes]
+    if not names:
+        return RoundedKernels(model, {})
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     moments = input_moments(model, {name: nodes[name].input[0] for name in names}, feeds)
     codes: dict[str, Codes] = {}

@@ -50,7 +50,8 @@ def quantize_within(
         loss: of a graph; None: :func:`score_loss` on up to 8 of the clips.
     """
     measure = loss or score_loss(model, clips[:: max(1, len(clips) // LOSS_CLIPS)][:LOSS_CLIPS])
-    ranges = calibrate(model, clip_feeds(model, clips), quantized_tensors(model, until))
+    names = quantized_tensors(model, until)
+    ranges = calibrate(model, clip_feeds(model, clips), names) if names else {}  # pixels have no convolution
     kernels = quantized_kernels(model, until)
 
     def quantized(kept: Sequence[str]) -> onnx.ModelProto:

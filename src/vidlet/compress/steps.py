@@ -12,42 +12,23 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx
 
-from .calibrate import calibrate
 from .chain import Chain, parse_chain
-from .int8 import quantize_graph, quantized_tensors
+from .graph_steps import codebook, half, head4, int4, int8, sparse
 from .material import Material, Trained
-from .storage import store_weights_half, store_weights_int8
-
-CALIBRATION_FRAMES = 3  # of a clip: its frames look alike, other clips do not
 
 NetworkStep = Callable[[Trained, "float | None", Material], Trained]
 GraphStep = Callable[[onnx.ModelProto, "float | None", Sequence[np.ndarray]], onnx.ModelProto]
 
 
-def int8(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
-    """Integer convolutions in the extractor (u8 activations, s8 weights per channel), 8-bit storage of the head.
-
-    Args:
-        clips: frames uint8 (T, H, W, 3) of training clips; the activations' ranges are those of a few frames of each.
-    """
-    zero = {
-        i.name: np.zeros((1, *(d.dim_value for d in i.type.tensor_type.shape.dim[1:])), np.float32)
-        for i in graph.graph.input
-        if i.name.startswith("state.")
-    }
-    feeds = ({"frames": frames[_spread(len(frames), CALIBRATION_FRAMES)], **zero} for frames in clips)
-    names = quantized_tensors(graph, until="features")
-    ranges = calibrate(graph, feeds, names) if names else {}  # pixels have no convolution
-    return store_weights_int8(quantize_graph(graph, ranges, until="features"))
-
-
-def half(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
-    """All large weights stored as float16, computed in float32."""
-    return store_weights_half(graph)
-
-
 NETWORK_STEPS: dict[str, NetworkStep] = {}
-GRAPH_STEPS: dict[str, GraphStep] = {"int8": int8, "half": half}
+GRAPH_STEPS: dict[str, GraphStep] = {
+    "int8": int8,
+    "int4": int4,
+    "head4": head4,
+    "codebook": codebook,
+    "half": half,
+    "sparse": sparse,
+}
 
 
 def find_chain(text: str) -> Chain:
@@ -73,8 +54,3 @@ def shrink_graph(chain: Chain, graph: onnx.ModelProto, clips: Sequence[np.ndarra
         if step.name in GRAPH_STEPS:
             graph = GRAPH_STEPS[step.name](graph, step.amount, clips)
     return graph
-
-
-def _spread(frames: int, most: int) -> np.ndarray:
-    """Indices of at most ``most`` frames, evenly over a clip."""
-    return np.linspace(0, frames - 1, min(most, frames)).astype(int)

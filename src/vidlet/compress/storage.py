@@ -130,7 +130,7 @@ def store_weights_int8(
     row is what makes one output: a gate unit of a GRU or LSTM, a column of a MatMul, a channel of a convolution.
 
     Args:
-        skip: prefixes of the names of initializers to leave alone.
+        skip: names of initializers to leave alone, or what stands before a dot in them.
         min_elements: smaller initializers are left alone, and all vectors.
     """
     axes = large_weights(model, 2, skip, min_elements)
@@ -183,7 +183,7 @@ def large_weights(
         and len(tensor.dims) >= rank
         and int(np.prod(tensor.dims)) >= min_elements
         and tensor.name in axes
-        and not tensor.name.startswith(tuple(skip))
+        and not any(tensor.name == name or tensor.name.startswith(f"{name}.") for name in skip)
     }
 
 

@@ -1,0 +1,119 @@
+"""Steps on the exported float32 graph, as recipes name them: what computes in integers, and how weights are stored.
+
+Each takes the graph, its amount (None: its own default) and frames uint8 (T, H, W, 3) of training clips, and returns a
+graph that runs on any ONNX Runtime. Steps that round take what is still float32 in the graph they are given, so
+"head4+int8" is a head in 4 bits behind an extractor in 8.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+
+from ..errors import RecipeError
+from .blocks import BLOCK, store_codes_int4, store_weights_int4
+from .calibrate import calibrate, clip_feeds
+from .codebook import ENTRIES, store_codebook
+from .int8 import quantize_graph, quantized_tensors
+from .kernels import round_kernels
+from .mixed import quantize_within
+from .sparse import store_sparse
+from .storage import large_weights, store_weights_half, store_weights_int8
+
+RESTORED = "vidlet.restored"  # metadata entry: which layers a bound on the loss brought back to 16 bits
+
+
+def int8(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """Integer convolutions in the extractor (u8 activations, s8 weights per channel), 8-bit storage of the head.
+
+    Args:
+        amount: the most that the scores of training clips may diverge from the float ones, in nats; the layers that
+            cost most go back to 16 bits until they do not. The file's metadata entry ``vidlet.restored`` names them.
+            None: all layers in 8 bits.
+    """
+    if amount is not None:
+        return _within(graph, amount, clips)
+    names = quantized_tensors(graph)
+    ranges = calibrate(graph, clip_feeds(graph, clips), names) if names else {}  # pixels have no convolution
+    return store_weights_int8(quantize_graph(graph, ranges))
+
+
+def int4(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """Integer convolutions whose large pointwise kernels are stored in 4 bits, and the head's matrices in 4-bit blocks.
+
+    The kernels are rounded by what they do to the clips' frames (kernels.py) and run in the same integer kernels as
+    those of ``int8``; depthwise, first and small ones have 8 bits.
+
+    Args:
+        amount: weights that share a scale; None: 32.
+    """
+    block = _block(amount)
+    rounded = round_kernels(graph, clip_feeds(graph, clips), block=block)
+    names = quantized_tensors(graph)
+    ranges = calibrate(rounded.model, clip_feeds(graph, clips), names) if names else {}
+    integer = quantize_graph(rounded.model, ranges, codes=rounded.codes)
+    return store_weights_int4(store_codes_int4(integer, block), block)
+
+
+def head4(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """The head's large matrices in 4-bit blocks, computed in float32; the extractor stays.
+
+    Args:
+        amount: weights that share a scale; None: 32.
+    """
+    head = _behind(graph, "features")
+    others = [name for name in large_weights(graph, 1, min_elements=0) if name not in head]
+    return store_weights_int4(graph, _block(amount), skip=others)
+
+
+def codebook(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """Large matrices as indices into a table of their own, computed in float32.
+
+    Args:
+        amount: entries of a table, 16 or 256; None: 256.
+    """
+    entries = 256 if amount is None else amount
+    if entries not in ENTRIES:
+        raise RecipeError(f"compress: codebook has 16 or 256 entries, got {entries:g}")
+    return store_codebook(graph, int(entries))
+
+
+def sparse(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """Tensors with many zeros stored without them, where that is smaller; the same values exactly."""
+    return store_sparse(graph)
+
+
+def half(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """All large weights stored as float16, computed in float32."""
+    return store_weights_half(graph)
+
+
+def _within(graph: onnx.ModelProto, bound: float, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
+    mixed = quantize_within(graph, bound, clips)
+    entry = mixed.model.metadata_props.add()
+    entry.key = RESTORED
+    entry.value = json.dumps({"layers": mixed.restored, "losses": [float(f"{loss:.3g}") for loss in mixed.losses]})
+    return mixed.model
+
+
+def _block(amount: float | None) -> int:
+    if amount is None:
+        return BLOCK
+    if amount != int(amount) or amount < 2:
+        raise RecipeError(f"compress: weights of a block are a whole number from 2, got {amount:g}")
+    return int(amount)
+
+
+def _behind(graph: onnx.ModelProto, tensor: str) -> set[str]:
+    """Everything in the graph that ``tensor`` is not made of."""
+    makers = {made: node for node in graph.graph.node for made in node.output}
+    inside, todo = set[str](), [tensor]
+    while todo:
+        name = todo.pop()
+        if name not in inside:
+            inside.add(name)
+            todo += makers[name].input if name in makers else ()
+    return {name for node in graph.graph.node for name in (*node.input, *node.output)} - inside
