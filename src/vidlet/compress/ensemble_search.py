@@ -73,15 +73,16 @@ def search_ensemble(
     limit_bytes: int,
     shared_bytes: int = 0,
     *,
-    screen_clips: int = 2000,
+    screen_clips: int = 1000,
     keep: int = 20,
     exhaustive: int = EXHAUSTIVE,
 ) -> Chosen:
     """The ensemble of the highest GAP@20 whose members fit, together, into ``limit_bytes``.
 
     All subsets (or the greedy path, beyond ``exhaustive`` models) are judged at equal weights on up to
-    ``screen_clips`` clips; the best ``keep`` on all clips, and their weights are then refined, never below 0. Single
-    models are among the subsets: the result is at least as good as the best of them that fits.
+    ``screen_clips`` clips, each with the 40 likeliest classes; the best ``keep`` on all clips, and their weights are
+    then refined, never below 0. Single models are among the subsets: the result is at least as good as the best that
+    fits.
 
     Args:
         labels: class indices of each clip.
@@ -93,7 +94,7 @@ def search_ensemble(
     _check(candidates, labels, limit_bytes - shared_bytes)
     room = limit_bytes - shared_bytes
     whole = _Pool(candidates, labels)
-    part = whole if len(labels) <= screen_clips else whole.some(screen_clips)
+    part = whole.some(min(len(labels), screen_clips))
     sizes = np.array([candidate.bytes for candidate in candidates], np.int64)
     found = _subsets(part, sizes, room) if len(candidates) <= exhaustive else _greedy_path(part, sizes, room)
     ranked = sorted(found, key=lambda item: -item[0])
@@ -136,14 +137,16 @@ class _Pool:
         self.positives = sum(len(set(own)) for own in labels)
         self.outside = self.positives - int(self.hits.sum())  # labels that no model names
 
-    def some(self, clips: int) -> _Pool:
-        """Every n-th clip."""
+    def some(self, clips: int, width: int = 40) -> _Pool:
+        """Every n-th clip, and of each its ``width`` classes of the highest mean score: to judge many ensembles."""
         rows = np.linspace(0, self.hits.shape[0] - 1, clips).astype(int)
         part = object.__new__(_Pool)
-        part.scores, part.hits = np.ascontiguousarray(self.scores[:, rows]), self.hits[rows]
-        share = clips / self.hits.shape[0]
-        part.outside = round(self.outside * share)
-        part.positives = int(part.hits.sum()) + part.outside
+        scores, hits = self.scores[:, rows], self.hits[rows]
+        width = min(width, scores.shape[2])
+        best = np.argsort(-scores.mean(axis=0), axis=1, kind="stable")[:, :width]  # (n, width)
+        part.scores = np.ascontiguousarray(np.take_along_axis(scores, best[None], 2))
+        part.hits = np.take_along_axis(hits, best, 1)
+        part.positives = int(hits.sum()) + round(self.outside * clips / self.hits.shape[0])
         return part
 
     def gap(self, weights: NDArray[np.float64]) -> float:
