@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from vidlet.compress.average import fresh_start
 from vidlet.errors import RecipeError
 from vidlet.models import build_head
 from vidlet.models.gating import Experts, MixtureOfExperts, logit_of
@@ -93,6 +94,18 @@ def test_probabilities_survive_as_logits():
     p = torch.tensor([0.0, 1e-9, 1e-6, 1e-3, 0.3, 0.999, 1 - 1e-6, 1.0])
     torch.testing.assert_close(logit_of(p).sigmoid(), p, atol=2e-7, rtol=0)
     assert logit_of(p).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["netvlad", "nextvlad", "bag-of-frames", "bag-of-words", "netfv"])
+def test_a_fresh_start_draws_all_weights_anew_as_a_new_head_does(name):
+    options = {"nextvlad": {"clusters": 8, "groups": 4}}.get(name, {})
+    head = made(name, {"hidden": 64, **options})
+    fresh = fresh_start(head, 7)
+    for key, value in fresh.named_parameters():
+        old = head.get_parameter(key)
+        if value.ndim > 1:
+            assert not torch.equal(value, old)
+            assert value.std() == pytest.approx(old.std().item(), rel=0.25), key
 
 
 def test_with_all_weight_on_the_dummy_every_class_is_impossible():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import RecipeError
 from .frame_input import FrameInput, FrameNorm, masked
-from .gating import GatedClassifier, batch_norm, l2_normalize, normal_linear
+from .gating import GatedClassifier, NormalLinear, batch_norm, l2_normalize
 from .head import Head, State
 from .netvlad import Assignment, check_positive, joined_shapes, pool_modalities
 
@@ -40,7 +40,7 @@ class BagOfFrames(Head):
         if pool not in ("max", "mean"):
             raise RecipeError(f"head bag-of-frames: option pool must be max or mean, got {pool!r}")
         self.input = FrameInput("bag-of-frames", feature_shape, 0, standardize, True, sampled)
-        self.project = FrameNorm(normal_linear(self.input.size, project), batch_norm(project, momentum))
+        self.project = FrameNorm(NormalLinear(self.input.size, project), batch_norm(project, momentum))
         self.classifier = GatedClassifier(project, classes, hidden, experts, momentum, gating)
         self.mean = pool == "mean"
         self.state_shapes = {"sum": (project,), "count": (1,)} if self.mean else {"max": (project,)}
@@ -85,10 +85,16 @@ class FisherVector(nn.Module):
     def __init__(self, width: int, clusters: int, momentum: float) -> None:
         super().__init__()
         self.assign = Assignment(width, clusters, momentum)
-        self.centers = nn.Parameter(torch.randn(width, clusters) * width**-0.5)
-        self.root_deviation = nn.Parameter(1 + torch.randn(width, clusters) * width**-0.5)
+        self.centers = nn.Parameter(torch.empty(width, clusters))
+        self.root_deviation = nn.Parameter(torch.empty(width, clusters))
         self.state_shapes = {"sum": (width, clusters), "squares": (width, clusters), "mass": (clusters,)}
         self.outputs = 2 * width * clusters
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw centers around 0 and deviations around 1, both with a standard deviation of 1/sqrt(D)."""
+        nn.init.normal_(self.centers, std=len(self.centers) ** -0.5)
+        nn.init.normal_(self.root_deviation, 1.0, len(self.centers) ** -0.5)
 
     def forward(self, x: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State]:
         """Descriptor of all frames so far, and the state: sums of a x, a x^2 (B, D, V) and a (B, V)."""

@@ -21,13 +21,27 @@ def batch_norm(size: int, momentum: float) -> nn.BatchNorm1d:
     return nn.BatchNorm1d(size, eps=NORM_EPSILON, momentum=momentum)
 
 
-def normal_linear(inputs: int, outputs: int, bias: bool = False) -> nn.Linear:
-    """A linear layer drawn from N(0, 1/sqrt(inputs)), its bias from N(0, 0.01) (standard deviations)."""
-    layer = nn.Linear(inputs, outputs, bias)
-    nn.init.normal_(layer.weight, std=inputs**-0.5)
-    if bias:
-        nn.init.normal_(layer.bias, std=0.01)
-    return layer
+class NormalLinear(nn.Linear):
+    """A linear layer drawn from N(0, 1/sqrt(inputs)), its bias, if any, from N(0, 0.01) (standard deviations)."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
+        super().__init__(inputs, outputs, bias)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights."""
+        nn.init.normal_(self.weight, std=self.in_features**-0.5)
+        if self.bias is not None:
+            nn.init.normal_(self.bias, std=0.01)
+
+
+class XavierLinear(nn.Linear):
+    """A linear layer with Xavier's uniform weights and a bias, if any, of 0."""
+
+    def reset_parameters(self) -> None:
+        """Draw the weights."""
+        nn.init.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
 
 def l2_normalize(x: Tensor, dim: int = -1, epsilon: float = 1e-12) -> Tensor:
@@ -46,7 +60,7 @@ class ContextGating(nn.Module):
 
     def __init__(self, size: int, momentum: float) -> None:
         super().__init__()
-        self.gate = normal_linear(size, size)
+        self.gate = NormalLinear(size, size)
         self.norm = batch_norm(size, momentum)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -63,11 +77,8 @@ class MixtureOfExperts(nn.Module):
     def __init__(self, inputs: int, classes: int, experts: int) -> None:
         super().__init__()
         self.experts = experts
-        self.gates = nn.Linear(inputs, classes * (experts + 1), bias=False)
-        self.scores = nn.Linear(inputs, classes * experts)
-        nn.init.xavier_uniform_(self.gates.weight)
-        nn.init.xavier_uniform_(self.scores.weight)
-        nn.init.zeros_(self.scores.bias)
+        self.gates = XavierLinear(inputs, classes * (experts + 1), bias=False)
+        self.scores = XavierLinear(inputs, classes * experts)
 
     def forward(self, h: Tensor) -> Tensor:
         """Probabilities (B, K) of h (B, D)."""
@@ -109,9 +120,9 @@ class GatedClassifier(nn.Module):
         self, inputs: int, classes: int, hidden: int, experts: int, momentum: float, gating: bool = True
     ) -> None:
         super().__init__()
-        self.hidden = normal_linear(inputs, hidden)
+        self.hidden = NormalLinear(inputs, hidden)
         self.norm = batch_norm(hidden, momentum)
-        self.widen = normal_linear(hidden, 2 * hidden, bias=True)
+        self.widen = NormalLinear(hidden, 2 * hidden, bias=True)
         self.gating = ContextGating(2 * hidden, momentum) if gating else nn.Identity()
         self.experts = Experts(2 * hidden, classes, experts, momentum, gating)
 

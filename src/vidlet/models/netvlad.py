@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import RecipeError
 from .frame_input import FrameInput, FrameNorm, masked
-from .gating import GatedClassifier, batch_norm, l2_normalize, normal_linear
+from .gating import GatedClassifier, NormalLinear, batch_norm, l2_normalize
 from .head import Head, State
 
 
@@ -20,7 +20,7 @@ class Assignment(nn.Module):
 
     def __init__(self, width: int, clusters: int, momentum: float) -> None:
         super().__init__()
-        self.score = FrameNorm(normal_linear(width, clusters), batch_norm(clusters, momentum))
+        self.score = FrameNorm(NormalLinear(width, clusters), batch_norm(clusters, momentum))
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Frames (B, T, D) -> shares (B, T, V) that sum to 1 on real frames, 0 on others."""
@@ -33,8 +33,14 @@ class NetVLAD(nn.Module):
     def __init__(self, width: int, clusters: int, momentum: float, light: bool = False) -> None:
         super().__init__()
         self.assign = Assignment(width, clusters, momentum)
-        self.centers = None if light else nn.Parameter(torch.randn(width, clusters) * width**-0.5)
+        self.centers = None if light else nn.Parameter(torch.empty(width, clusters))
         self.state_shapes = {"sum": (width, clusters)} | ({} if light else {"mass": (clusters,)})
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the centers from N(0, 1/sqrt(D)) (standard deviation)."""
+        if self.centers is not None:
+            nn.init.normal_(self.centers, std=len(self.centers) ** -0.5)
 
     def forward(self, x: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State]:
         """Descriptor (B, D V) of all frames so far, and the state: sum_t a_tv x_t (B, D, V), sum_t a_tv (B, V)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import RecipeError
 from .frame_input import FrameInput, FrameNorm, masked
-from .gating import Experts, batch_norm, l2_normalize, normal_linear
+from .gating import Experts, NormalLinear, batch_norm, l2_normalize
 from .head import Head, State
 from .netvlad import check_positive, joined_shapes, pool_modalities
 
@@ -29,10 +29,15 @@ class NeXtVLAD(nn.Module):
         self.inner = wide // groups
         self.expand = nn.Linear(width, wide)
         self.attend = nn.Linear(wide, groups)
-        self.assign = FrameNorm(normal_linear(wide, groups * clusters), batch_norm(groups * clusters, momentum))
-        self.centers = nn.Parameter(torch.randn(self.inner, clusters) * self.inner**-0.5)
+        self.assign = FrameNorm(NormalLinear(wide, groups * clusters), batch_norm(groups * clusters, momentum))
+        self.centers = nn.Parameter(torch.empty(self.inner, clusters))
         self.norm = batch_norm(self.inner * clusters, momentum)
         self.state_shapes = {"sum": (self.inner, clusters), "mass": (clusters,)}
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the centers from N(0, 1/sqrt(E D / G)) (standard deviation)."""
+        nn.init.normal_(self.centers, std=self.inner**-0.5)
 
     def forward(self, x: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State]:
         """Descriptor (B, V E D / G) of all frames so far, and the state: sums of residual parts and of shares."""
@@ -86,9 +91,9 @@ class NeXtVLADHead(Head):
         inputs = sum(pool.inner * pool.clusters for pool in self.pools)  # type: ignore[operator, misc]
         inside = max(1, hidden // reduction)
         self.dropout = nn.Dropout(dropout)
-        self.hidden, self.norm = normal_linear(inputs, hidden), batch_norm(hidden, momentum)
-        self.squeeze, self.squeeze_norm = normal_linear(hidden, inside), batch_norm(inside, momentum)
-        self.excite = normal_linear(inside, hidden)
+        self.hidden, self.norm = NormalLinear(inputs, hidden), batch_norm(hidden, momentum)
+        self.squeeze, self.squeeze_norm = NormalLinear(hidden, inside), batch_norm(inside, momentum)
+        self.excite = NormalLinear(inside, hidden)
         self.experts = Experts(hidden, classes, experts, momentum)
         self.state_shapes = joined_shapes(self.pools)
 
