@@ -7,12 +7,14 @@ from .decompose import kernel_to_cores, matrix_to_cores, tt_svd
 from .layers import TTLinear
 from .machine import Machine, measure_machine
 from .modes import channel_modes, conv_ranks, factor, linear_modes, linear_ranks, pair_modes, split_places
-from .planner import Plan, plan_product
+from .planner import Plan, plan_convolution, plan_product
 from .recurrent import TTGRU, TTLSTM
+from .tensorize import LayerReport, densify, layer_plan, slower_than_dense, tensorize
 
 __all__ = [
     "TTGRU",
     "TTLSTM",
+    "LayerReport",
     "Machine",
     "Plan",
     "TTConv2d",
@@ -20,20 +22,25 @@ __all__ = [
     "TTLinear",
     "channel_modes",
     "conv_ranks",
+    "densify",
     "factor",
     "from_conv",
     "from_linear",
     "from_recurrent",
     "kernel_to_cores",
+    "layer_plan",
     "linear_modes",
     "linear_ranks",
     "matrix_to_cores",
     "maximal_ranks",
     "measure_machine",
     "pair_modes",
+    "plan_convolution",
     "plan_product",
     "relative_error",
+    "slower_than_dense",
     "split_places",
+    "tensorize",
     "to_conv",
     "to_linear",
     "to_recurrent",

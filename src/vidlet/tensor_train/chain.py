@@ -8,6 +8,7 @@ All steps are ordinary operations: gradients, double gradients and ONNX export c
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -42,13 +43,14 @@ def run_steps(
     x: Tensor, matrices: Sequence[Tensor], in_modes: Sequence[int], out_modes: Sequence[int], last_first: bool
 ) -> Tensor:
     """Multiply x (B, M) by the train; modes are those of the super-cores, m_1 .. m_G and n_1 .. n_G."""
-    batch, state, done = x.shape[0], x, 1
+    batch, state, waiting, done = x.shape[0], x, math.prod(in_modes), 1
     for matrix, m, n in zip(matrices, *in_order(in_modes, out_modes, last_first), strict=True):
         rank = matrix.shape[0] // m
-        if not last_first:  # (B, m_k, rest, r) with rest = m_{k+1} .. n_{k-1}
-            state = state.reshape(batch, m, -1, rank).transpose(1, 2)
+        waiting //= m
+        if not last_first:  # (B, m_k, m_{k+1} .. m_G n_1 .. n_{k-1}, r)
+            state = state.reshape(batch, m, waiting * done, rank).transpose(1, 2)
         elif done > 1:  # (B m_1 .. m_{k-1}, m_k, n_G .. n_{k+1}, r)
-            state = state.reshape(-1, m, done, rank).transpose(1, 2)
+            state = state.reshape(batch * waiting, m, done, rank).transpose(1, 2)
         state = state.reshape(-1, m * rank) @ matrix
         done *= n
     if last_first and len(out_modes) > 1:

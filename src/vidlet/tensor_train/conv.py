@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from .cache import CoreCache
 from .cores import check_modes, check_saved_cores, fit_ranks, merge_flat, random_cores
+from .planner import Plan, plan_convolution
 
 
 class _TTConv(nn.Module):
@@ -72,6 +73,13 @@ class _TTConv(nn.Module):
     def kernel(self) -> Tensor:
         """The whole kernel (S, C, *kernel_size), with gradients to the cores."""
         return rebuild_kernel(list(self.cores), self.kernel_size)
+
+    def plan(self, batch: int, positions: int, training: bool = False, input_gradient: bool = True) -> Plan:
+        """What ``batch`` clips of ``positions`` output positions cost: see planner.py."""
+        places = math.prod(self.kernel_size)
+        return plan_convolution(
+            self.in_modes, self.out_modes, places, self.ranks, batch, positions, training, input_gradient
+        )
 
     def _weight(self) -> Tensor:
         """The kernel, from the cache where no gradient needs it."""

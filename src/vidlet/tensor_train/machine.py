@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Machine:
     read_bytes_per_s: float
     write_bytes_per_s: float
     copy_elements_per_s: float
+    conv_flops_per_s: float  # of a dense convolution
 
     def product_s(self, rows: int, inner: int, columns: int) -> float:
         """(rows, inner) @ (inner, columns)."""
@@ -54,6 +56,7 @@ EPYC = Machine(
     read_bytes_per_s=15e9,
     write_bytes_per_s=4.5e9,
     copy_elements_per_s=1.1e9,
+    conv_flops_per_s=60e9,
 )
 
 
@@ -70,8 +73,18 @@ def measure_machine() -> Machine:
     write = weight.numel() * 4 / _seconds(lambda: column @ wide, 7)
     cube = torch.randn(640, 20, 4, 4)
     copy = cube.numel() / _seconds(lambda: cube.transpose(1, 2).contiguous(), 20)
+    clip, kernel = torch.randn(1, 32, 8, 16, 16), torch.randn(32, 32, 3, 3, 3)
+    conv = 2 * 2048 * kernel.numel() / _seconds(lambda: functional.conv3d(clip, kernel, padding=1), 7)
     return Machine(
-        2 * call_s, flops_per_s, EPYC.narrow, max(narrow_columns, EPYC.narrow), EPYC.cache_bytes, read, write, copy
+        call_s=2 * call_s,
+        flops_per_s=flops_per_s,
+        narrow=EPYC.narrow,
+        narrow_columns=max(narrow_columns, EPYC.narrow),
+        cache_bytes=EPYC.cache_bytes,
+        read_bytes_per_s=read,
+        write_bytes_per_s=write,
+        copy_elements_per_s=copy,
+        conv_flops_per_s=conv,
     )
 
 

@@ -123,6 +123,47 @@ def plan_product(
     return Plan(groups, last_first, batch, training, flops, 1e3 * seconds, dense.flops, 1e3 * dense.seconds)
 
 
+@functools.lru_cache(maxsize=1024)
+def plan_convolution(
+    in_modes: tuple[int, ...],
+    out_modes: tuple[int, ...],
+    places: int,
+    ranks: tuple[int, ...],
+    batch: int,
+    positions: int,
+    training: bool = False,
+    input_gradient: bool = True,
+    machine: Machine = EPYC,
+) -> Plan:
+    """A convolution is always rebuilt, once a step in training, once in all in evaluation; this says what that costs.
+
+    Args:
+        in_modes: c_1 .. c_d.
+        out_modes: s_1 .. s_d.
+        places: p, the numbers of the kernel a pair of channels.
+        ranks: r_0 .. r_{d+1}.
+        batch: clips.
+        positions: output positions a clip.
+        training: price the rebuild and all gradients.
+        input_gradient: whether the gradient of the input is needed.
+        machine: what steps cost.
+    """
+    pairs = math.prod(in_modes) * math.prod(out_modes)
+    times = 2 + input_gradient if training else 1
+    dense_flops = times * 2 * batch * positions * places * pairs
+    dense_s = dense_flops / machine.conv_flops_per_s
+    rebuild = _Bill(machine, training)
+    if training:
+        channels = [(r, c * s, q) for r, c, s, q in zip(ranks[1:], in_modes, out_modes, ranks[2:], strict=False)]
+        flops = 3 * merge_flops(channels)
+        rebuild.flops, rebuild.seconds = flops, flops / machine.flops_per_s + 9 * len(channels) * machine.call_s
+        rebuild.product(pairs, ranks[1], places)
+        rebuild.copy(pairs * places)
+    flops, seconds = dense_flops + rebuild.flops, dense_s + rebuild.seconds
+    groups = (len(in_modes) + 1,)
+    return Plan(groups, False, batch, training, flops, 1e3 * seconds, dense_flops, 1e3 * dense_s)
+
+
 def _price(
     shapes: Sequence[tuple[int, int, int, int]],
     groups: Sequence[int],
