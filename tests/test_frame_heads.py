@@ -103,9 +103,9 @@ def test_a_fresh_start_draws_all_weights_anew_as_a_new_head_does(name):
     fresh = fresh_start(head, 7)
     for key, value in fresh.named_parameters():
         old = head.get_parameter(key)
-        if value.ndim > 1:
+        if value.numel() > 200:
             assert not torch.equal(value, old)
-            assert value.std() == pytest.approx(old.std().item(), rel=0.25), key
+            assert value.detach().std().item() == pytest.approx(old.detach().std().item(), rel=0.25), key
 
 
 def test_with_all_weight_on_the_dummy_every_class_is_impossible():
