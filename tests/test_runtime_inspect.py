@@ -115,3 +115,30 @@ def test_what_is_wrong_with_a_file_is_said_by_the_benchmark_too(tmp_path, model_
         benchmark(tmp_path / "cut.onnx")
     with pytest.raises(DependencyError, match="unknown provider"):
         benchmark(model_path, provider="abacus")
+
+
+def test_packed_weights_say_how_they_are_stored_and_what_they_hold(tmp_path):
+    from vidlet.compress.blocks import store_weights_int4
+    from vidlet.compress.sparse import store_sparse
+
+    pruned = np.random.default_rng(0).normal(size=(96, 64)) * (np.arange(6144).reshape(96, 64) % 4 == 0)
+    model = artifacts.classifier()
+    model.graph.initializer.append(artifacts.constant("head.large", pruned))
+    model.graph.node.append(helper.make_node("MatMul", ["head.large", "head.large.other"], ["unused"]))
+    model.graph.initializer.append(artifacts.constant("head.large.other", np.ones((64, 1))))
+    for opset in model.opset_import:
+        opset.version = 20
+    for store, expected in (
+        (
+            store_weights_int4,
+            {"head.large.int4": ("4-bit blocks", 6144, 3072), "head.large.scale": ("scales", 192, 384)},
+        ),
+        (store_sparse, {"head.large.mask": ("bit mask", 0, 768), "head.large.nonzero": ("nonzero values", 1537, 6148)}),
+    ):
+        path = artifacts.save(store(model), tmp_path / "m.onnx")
+        found = inspect_artifact(path)
+        rows = {row["name"]: (row["storage"], row["parameters"], row["bytes"]) for row in found["tensors"]}
+        assert {name: rows[name] for name in expected} == expected
+        assert rows["head.weight"][0] == "dense"
+        sizes = found["bytes"]
+        assert sizes["weights"] + sizes["graph"] + sizes["metadata"] == path.stat().st_size

@@ -19,7 +19,7 @@ MIN_BYTES = 256  # of a tensor: smaller ones cannot repay the nodes
 
 
 def store_sparse(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose tensors with many zeros take fewer bytes: exactly the same values.
+    """Return a copy whose tensors with many zeros take fewer bytes: exactly the same values (-0 is 0).
 
     Each is stored as a bit mask or as gaps with its nonzero values, in the type that it has, where the file becomes
     smaller by it (nodes and names count), else as it is. Stands behind steps that round, which leave zeros zero.
@@ -45,8 +45,9 @@ def write_mask(stored: Stored, values: np.ndarray, shape: tuple[int, ...]) -> St
 
     At load: bits -> running count, 0 where the bit is -> the value of that number.
     """
-    mask = np.packbits(_present(values), bitorder="little").reshape(-1, 1)
-    table = np.concatenate([np.zeros(1, values.dtype), values[_present(values)]])
+    present = values != 0
+    mask = np.packbits(present, bitorder="little").reshape(-1, 1)
+    table = np.concatenate([np.zeros(1, values.dtype), values[present]])
     shifted = stored.node(
         "BitShift", stored.keep("mask", mask), stored.share(np.arange(8, dtype=np.uint8)), direction="RIGHT"
     )
@@ -77,15 +78,9 @@ def write_gaps(stored: Stored, values: np.ndarray, shape: tuple[int, ...]) -> St
     return stored
 
 
-def _present(values: np.ndarray) -> np.ndarray:
-    """Where an array is not zero; minus zero is a value of its own."""
-    found: np.ndarray = values != 0
-    return found | np.signbit(values) if values.dtype.kind == "f" else found
-
-
 def _places(values: np.ndarray) -> np.ndarray:
     """Indices of the nonzero values, with indices of zeros between those that are too far apart."""
-    places = np.flatnonzero(_present(values))
+    places = np.flatnonzero(values)
     steps = np.diff(places, prepend=0)
     extra = np.maximum(steps - 1, 0) // FAR  # stops before each
     stops = [

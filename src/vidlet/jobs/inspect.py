@@ -47,7 +47,14 @@ def inspect_text(found: Mapping[str, Any], most: int = 15) -> str:
         [name, "-", "-", f"{size[name]:,}", f"{size[name] / size['total']:.1%}"] for name in ("graph", "metadata")
     ]
     tensors = [
-        [t["name"], t["dtype"], " x ".join(map(str, t["shape"])) or "-", f"{t['bytes']:,}", f"{t['share']:.1%}"]
+        [
+            t["name"],
+            t["dtype"],
+            " x ".join(map(str, t["shape"])) or "-",
+            t["storage"],
+            f"{t['bytes']:,}",
+            f"{t['share']:.1%}",
+        ]
         for t in found["tensors"][:most]
     ]
     operators = ", ".join(f"{name} {count}" for name, count in found["operators"].items())
@@ -57,7 +64,9 @@ def inspect_text(found: Mapping[str, Any], most: int = 15) -> str:
             "",
             text_table(parts, ["part", "tensors", "parameters", "bytes", "share"], "lrrrr"),
             "",
-            text_table(tensors, [f"largest {len(tensors)} tensors", "type", "shape", "bytes", "share"], "lllrr"),
+            text_table(
+                tensors, [f"largest {len(tensors)} tensors", "type", "shape", "storage", "bytes", "share"], "llllrr"
+            ),
             "",
             *_trains(found.get("tensor_trains", [])),
             f"operators: {operators}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,10 @@ def inspect_artifact(path: str | Path) -> dict[str, Any]:
 
     Returns:
         ``bytes`` {"weights", "graph", "metadata", "total"}; ``parameters``; ``tensors``, the largest first, each
-        {"name", "part", "dtype", "shape", "bytes", "share"} (share of the whole file); ``parts`` {"part", "tensors",
-        "parameters", "bytes", "share"} (extractor: what the inner tensor ``features`` is made of; head: the rest; in
-        a graph without one, by the tensors' names); ``operators`` {name: count}; ``tensor_trains`` (see
+        {"name", "part", "dtype", "shape", "storage", "parameters", "bytes", "share"} (storage: "dense", "codes", "4-bit
+        blocks", "bit mask" ...; parameters: the values it holds; share of the whole file); ``parts`` {"part",
+        "tensors", "parameters", "bytes", "share"} (extractor: what the inner tensor ``features`` is made of; head: the
+        rest; in a graph without one, by the tensors' names); ``operators`` {name: count}; ``tensor_trains`` (see
         ``tensor_trains``); ``inputs``, ``outputs`` and ``state`` {"name", "dtype", "shape"}; ``metadata`` as it stands;
         ``graph_sha256``.
 
@@ -39,7 +41,7 @@ def inspect_artifact(path: str | Path) -> dict[str, Any]:
     return {
         "path": where,
         "bytes": {"weights": weights, "graph": len(data) - weights - own, "metadata": own, "total": len(data)},
-        "parameters": sum(_elements(row) for row in tensors),
+        "parameters": sum(row["parameters"] for row in tensors),
         "tensors": tensors,
         "parts": _parts(tensors, len(data)),
         "operators": dict(Counter(_operators(file.graph)).most_common()),
@@ -102,14 +104,31 @@ def _names_of_extractor(graph: Graph) -> set[str] | None:
 
 def _row(name: str, tensor: Tensor, extractor: set[str] | None, total: int) -> dict[str, Any]:
     part = _part(name) if extractor is None else "extractor" if name in extractor else "head"
+    storage, values_each = _STORAGE.get(name.rpartition(".")[2] if "." in name else "", ("dense", 1))
     return {
         "name": name,
         "part": part,
         "dtype": tensor.dtype,
         "shape": list(tensor.dims),
+        "storage": storage,
+        "parameters": math.prod(tensor.dims) * values_each,
         "bytes": tensor.stored_bytes,
         "share": tensor.stored_bytes / total,
     }
+
+
+_STORAGE = {  # the last word of a stored tensor's name: what it is, and how many values an element of it holds
+    "q": ("codes", 1),
+    "scale": ("scales", 1),
+    "int4": ("4-bit blocks", 2),
+    "steps": ("whole scales", 1),
+    "codebook": ("codebook", 1),
+    "index": ("codebook index", 1),
+    "index4": ("codebook index", 2),
+    "mask": ("bit mask", 0),
+    "gaps": ("gaps", 0),
+    "nonzero": ("nonzero values", 1),
+}
 
 
 def _part(name: str) -> str:
@@ -118,19 +137,12 @@ def _part(name: str) -> str:
     return first if dot and first.isidentifier() else "constants"
 
 
-def _elements(row: dict[str, Any]) -> int:
-    count = 1
-    for dim in row["shape"]:
-        count *= dim
-    return count
-
-
 def _parts(tensors: list[dict[str, Any]], total: int) -> list[dict[str, Any]]:
     parts: dict[str, dict[str, Any]] = {}
     for row in tensors:
         part = parts.setdefault(row["part"], {"part": row["part"], "tensors": 0, "parameters": 0, "bytes": 0})
         part["tensors"] += 1
-        part["parameters"] += _elements(row)
+        part["parameters"] += row["parameters"]
         part["bytes"] += row["bytes"]
     ordered = sorted(parts.values(), key=lambda part: -part["bytes"])
     return [{**part, "share": part["bytes"] / total} for part in ordered]
