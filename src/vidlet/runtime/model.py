@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .. import video
 from ..errors import DataError, DependencyError, ModelError
 from ..recipe import Sampling
+from ..video.folder import load_image
 from .metadata import read_metadata, read_model_bytes
 from .onnx_parts import OnnxFile, Value
 from .safety import check_safe
@@ -195,6 +196,25 @@ class Model:
             raise DataError(f"{path}: no frame could be read")
         label, score, named = self.name_scores(scores[0])
         return Prediction(label, score, named, count, damage)
+
+    def detect(self, picture: str | Path | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Boxes (M, 6) of an image file, or of a picture uint8 (H, W, 3) of any size.
+
+        A row is x1 y1 x2 y2 in [0, 1], score, and the class, an index into ``box_labels``; best first, down to a score
+        of 0.001: choose your own threshold.
+
+        Raises:
+            DataError: not an image.
+            ModelError: the model does not detect.
+        """
+        if not self.box_labels:
+            raise ModelError(f"{self.path}: no detector, it has no boxes to give")
+        self.needs_video()
+        rgb = picture if isinstance(picture, np.ndarray) else load_image(Path(picture))
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
+            raise DataError(f"a picture must be uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}")
+        boxes = self.run(video.resize(rgb, self.input_size)[None]).boxes
+        return np.zeros((0, 6), np.float32) if boxes is None else boxes
 
     def stream(self, source: Source, windows: int | None = None) -> Iterator[Moment]:
         """Yield the answer after every sampled frame of a file, a folder of frames, a camera or a stream.
