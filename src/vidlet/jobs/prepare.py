@@ -11,12 +11,12 @@ import numpy as np
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, VidletError
 from ..export import extractor_graph
-from ..features import extract
+from ..features import FeatureStore, extract
 from ..files import cache_folder
 from ..models import FrameExtractor
-from ..recipe import Recipe
-from ..training import Clips, FeatureClips, FrameClips, keep_memory
-from ..video import read_clip, read_many
+from ..recipe import Recipe, Sampling
+from ..training import Clips, FeatureClips, FrameClips, keep_memory, training_sampling
+from ..video import SampledClip, read_clip, read_many
 from .progress import bar, say
 
 CALIBRATION_CLIPS = 40
@@ -49,45 +49,52 @@ def targets_of(clips: Sequence[Clip], labels: Sequence[str]) -> np.ndarray:
 
 def prepare_features(plan: Recipe, table: ClipTable, extractor: FrameExtractor, strict: bool) -> Prepared:
     """Features of all training and validation clips, from the store or through the runtime."""
-    graph = extractor_graph(extractor)
-    wanted = table.with_clips(clip for clip in table if clip.split in ("train", "val"))
-    with bar("features") as move:
-        found = extract(
-            wanted,
-            graph.SerializeToString(deterministic=True),
-            plan.sampling,
-            extractor.input_size,
-            cache_folder("features"),
-            progress=move,
-        )
-    _refuse(found.failures, strict)
-    parts: dict[str, list[tuple[Clip, str]]] = {"train": [], "val": []}
-    for clip, key in zip(wanted, found.keys, strict=True):
-        if key:
-            parts[clip.split].append((clip, key))
+    graph = extractor_graph(extractor).SerializeToString(deterministic=True)
+    parts: dict[str, list[tuple[Clip, FeatureStore, str]]] = {"train": [], "val": []}
+    failures: list[tuple[str, str]] = []
+    for splits, sampling in _passes(plan):
+        wanted = table.with_clips(clip for clip in table if clip.split in splits)
+        with bar("features") as move:
+            found = extract(wanted, graph, sampling, extractor.input_size, cache_folder("features"), progress=move)
+        failures += found.failures
+        for clip, key in zip(wanted, found.keys, strict=True):
+            if key:
+                parts[clip.split].append((clip, found.store, key))
+    _refuse(failures, strict)
     _need_clips(parts, table)
-    mean, std = moments(found.store.read(key).features for _, key in parts["train"])
+    mean, std = moments(store.read(key).features for _, store, key in parts["train"])
 
     def clips(split: str) -> FeatureClips:
         rows = parts[split]
         return FeatureClips(
-            lambda i: found.store.read(rows[i][1]).features,
-            targets_of([clip for clip, _ in rows], table.labels),
-            [clip.path.name for clip, _ in rows],
+            lambda i: rows[i][1].read(rows[i][2]).features,
+            targets_of([clip for clip, _, _ in rows], table.labels),
+            [clip.path.name for clip, _, _ in rows],
             std,
             plan.sampling.max_frames,
         )
 
-    times = [found.store.read(key).times_s for _, key in parts["train"]]
-    return Prepared(clips("train"), clips("val"), tuple(found.failures), median_seconds(times, plan), mean, std)
+    times = [store.read(key).times_s for _, store, key in parts["train"]]
+    return Prepared(clips("train"), clips("val"), tuple(failures), median_seconds(times, plan), mean, std)
+
+
+def _passes(plan: Recipe) -> list[tuple[tuple[str, ...], Sampling]]:
+    """Which splits are read together, and how: training clips may be read more densely (augmentation "redraw")."""
+    dense = training_sampling(plan.sampling, plan.training.augment)
+    if dense == plan.sampling:
+        return [(("train", "val"), dense)]
+    return [(("train",), dense), (("val",), plan.sampling)]
 
 
 def prepare_frames(plan: Recipe, table: ClipTable, extractor: FrameExtractor, strict: bool) -> Prepared:
     """Decoded frames of all training and validation clips; every clip is read once to know that it can be."""
     keep_memory()
 
-    def read(clip: Clip) -> np.ndarray:
-        return read_clip(clip.path, plan.sampling, extractor.input_size, start_s=clip.start_s, end_s=clip.end_s).frames
+    sampling_of = {split: sampling for splits, sampling in _passes(plan) for split in splits}
+
+    def read(clip: Clip) -> SampledClip:
+        sampling = sampling_of[clip.split]
+        return read_clip(clip.path, sampling, extractor.input_size, start_s=clip.start_s, end_s=clip.end_s)
 
     wanted = [clip for clip in table if clip.split in ("train", "val")]
     failures: list[tuple[str, str]] = []
@@ -96,12 +103,7 @@ def prepare_frames(plan: Recipe, table: ClipTable, extractor: FrameExtractor, st
     parts: dict[str, list[tuple[Clip, str]]] = {"train": [], "val": []}
     room = KEEP_BYTES
     with bar("decode") as move:
-        jobs = read_many(
-            wanted,
-            lambda clip: read_clip(
-                clip.path, plan.sampling, extractor.input_size, start_s=clip.start_s, end_s=clip.end_s
-            ),
-        )
+        jobs = read_many(wanted, read)
         for done, (clip, result) in enumerate(jobs, 1):
             move(done, len(wanted))
             if isinstance(result, VidletError):
@@ -120,7 +122,7 @@ def prepare_frames(plan: Recipe, table: ClipTable, extractor: FrameExtractor, st
 
         def frames_of(index: int) -> np.ndarray:
             kept = frames[split][index]
-            return read(rows[index]) if kept is None else kept
+            return read(rows[index]).frames if kept is None else kept
 
         names = [clip.path.name for clip in rows]
         return FrameClips(frames_of, targets_of(rows, table.labels), names, plan.sampling.max_frames)

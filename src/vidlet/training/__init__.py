@@ -1,6 +1,6 @@
 """Training: batches of clips, augmentation, and the one loop."""
 
-from .augment import check_amounts
+from .augment import check_amounts, training_sampling
 from .batches import Batch, Clips, FeatureClips, FrameClips
 from .checkpoint import Progress, save_tensors
 from .loop import ClipNetwork, fit, predict_logits
@@ -20,4 +20,5 @@ __all__ = [
     "keep_memory",
     "predict_logits",
     "save_tensors",
+    "training_sampling",
 ]

@@ -5,6 +5,7 @@ Amounts come from the recipe's ``training.augment`` table; a key that is absent 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import RecipeError
-from ..recipe import nearest
+from ..recipe import Sampling, nearest
+from ..video.sample import random_ascending
 
 AMOUNTS = {
     "speed": "clips are played up to this fraction faster or slower",
@@ -25,6 +27,7 @@ AMOUNTS = {
     "rotate": "pictures are turned by up to this many degrees",
     "light": "contrast and brightness change by up to this fraction",
     "flip": "probability of mirroring a clip (only where left and right mean the same)",
+    "redraw": "clips are read with this many times the frames, of which each epoch draws at random, in order",
     "mixup": "parameter of the beta distribution by which two clips and their labels are mixed",
 }
 
@@ -46,6 +49,30 @@ def check_amounts(amounts: Mapping[str, float], mode: str = "") -> None:
             raise RecipeError(f"training.augment.{key} has no effect where training.mode is {mode!r}: remove it")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
             raise RecipeError(f"training.augment.{key} must be a number >= 0, got {value!r}")
+        if key == "redraw" and (value != int(value) or value < 2):
+            raise RecipeError(f"training.augment.redraw must be a whole number >= 2, got {value!r}")
+
+
+def training_sampling(sampling: Sampling, amounts: Mapping[str, float]) -> Sampling:
+    """How training clips are read: as the model sees clips, or "redraw" times as densely.
+
+    Raises:
+        RecipeError: "redraw" where frames are sampled at a rate.
+    """
+    if "redraw" not in amounts:
+        return sampling
+    if sampling.rule != "uniform":
+        raise RecipeError(
+            f'training.augment.redraw needs sampling.rule = "uniform", so many frames a clip; got {sampling.rule!r}'
+        )
+    return dataclasses.replace(sampling, frames=sampling.frames * int(amounts["redraw"]))
+
+
+def redrawn(clip: np.ndarray, amounts: Mapping[str, float], rng: np.random.Generator) -> np.ndarray:
+    """Frames of a clip that was read by ``training_sampling``, drawn at random in ascending order (DEEPEYE's 6)."""
+    if "redraw" not in amounts:
+        return clip
+    return clip[random_ascending(len(clip), max(1, len(clip) // int(amounts["redraw"])), rng)]
 
 
 def time_positions(frames: int, amounts: Mapping[str, float], rng: np.random.Generator) -> np.ndarray:

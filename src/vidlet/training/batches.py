@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import TrainingError, VidletError
 from ..video import read_many
-from .augment import mix, read_between, time_positions, transform_frames
+from .augment import mix, read_between, redrawn, time_positions, transform_frames
 
 WORKERS = min(8, max(2, (os.cpu_count() or 2) // 2))  # threads that decode and augment
 
@@ -82,7 +82,7 @@ class FeatureClips:
         features = self.read(index)
         if amounts is None:
             return features.astype(np.float32)
-        features = _window(features, self.max_frames, rng)
+        features = _window(redrawn(features, amounts, rng), self.max_frames, rng)
         features = read_between(features, time_positions(len(features), amounts, rng)).astype(np.float32)
         if noise := amounts.get("noise", 0.0):
             spread = self.spread.reshape(-1, *([1] * (features.ndim - 2))) if features.ndim > 2 else self.spread
@@ -138,7 +138,7 @@ class FrameClips:
 
     def _clip(self, frames: np.ndarray, amounts: Mapping[str, float] | None, rng: np.random.Generator) -> Tensor:
         if amounts is not None:
-            frames = _window(frames, self.max_frames, rng)
+            frames = _window(redrawn(frames, amounts, rng), self.max_frames, rng)
             frames = frames[np.round(time_positions(len(frames), amounts, rng)).astype(int)]
         clip = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()  # (T, 3, H, W)
         return clip if amounts is None else transform_frames(clip, amounts, rng)
