@@ -12,6 +12,7 @@ from vidlet.metrics.detection import (
     average_precision,
     coco_precisions,
     detection_summary,
+    map50_samples,
     mean_over_classes,
     overlaps,
     precision_recall,
@@ -224,3 +225,14 @@ def test_perfect_absent_and_impossible_detections():
     assert detection_summary(nothing, truths, ["a", "b"])["map50"] == 0
     assert detection_summary(nothing, [truth([]), truth([])], ["a"])["map50"] is None
     assert np.isnan(mean_over_classes([]))
+
+
+def test_resampled_figures_are_those_of_the_drawn_images():
+    detections, truths = random_case(5)
+    rng = np.random.default_rng(4)
+    draws = rng.integers(0, len(truths), (6, len(truths)))
+    found = map50_samples(detections, truths, 3, resamples=6, seed=4)
+    for draw, sample in zip(draws, found, strict=True):
+        curves = precision_recall([detections[i] for i in draw], [truths[i] for i in draw], 3)
+        assert sample == pytest.approx(mean_over_classes(curves), abs=0.02)  # equal scores may stand in another order
+    assert np.std(map50_samples(detections, truths, 3, 200)) > 0.01

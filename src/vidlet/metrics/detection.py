@@ -107,6 +107,22 @@ def coco_precisions(
     return result
 
 
+def map50_samples(
+    detections: Sequence[NDArray], truths: Sequence[Truth], classes: int, resamples: int = 1000, seed: int = 0
+) -> NDArray[np.float64]:
+    """Mean average precision (VOC, area, overlap .5) of ``resamples`` draws of the images with replacement (R,).
+
+    The same seed draws the same images, so that two detectors' samples can be subtracted in pairs.
+    """
+    rng = np.random.default_rng(seed)
+    count = len(truths)
+    draws = rng.integers(0, count, (resamples, count))
+    weights = np.stack([np.bincount(draw, minlength=count) for draw in draws])  # (R, I)
+    areas = np.stack([_resampled_areas(_voc_hits(detections, truths, c, 0.5, 0.0), weights) for c in range(classes)])
+    known = ~np.isnan(areas)
+    return np.where(known, areas, 0).sum(0) / np.maximum(known.sum(0), 1)
+
+
 def detection_summary(detections: Sequence[NDArray], truths: Sequence[Truth], labels: Sequence[str]) -> dict[str, Any]:
     """The figures of a detector: ``map50`` (VOC, area), ``map50_11``, ``map50_95`` (COCO), ``per_class``, counts.
 
@@ -138,14 +154,21 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _voc_curve(detections: Sequence[NDArray], truths: Sequence[Truth], c: int, overlap: float, border: float) -> Curve:
-    scores, count = [np.zeros(0)], 0
-    owners, targets, difficult = [np.zeros(0, int)], [np.zeros(0, int)], []
+class _Hits(NamedTuple):
+    """Detections of one class by falling score: scores, whether they hit, whether they count, their image (M,)."""
+
+    scores: NDArray
+    hit: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
+    owner: NDArray[np.int64]
+    truths: NDArray[np.int64]  # objects to be found in each image (I,)
+
+
+def _voc_hits(detections: Sequence[NDArray], truths: Sequence[Truth], c: int, overlap: float, border: float) -> _Hits:
+    scores, owners, targets = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    difficult = [truth.difficult[truth.classes == c] for truth in truths]
     for image, (found, truth) in enumerate(zip(detections, truths, strict=True)):
         own, here = found[found[:, 5] == c], truth.classes == c
-        hard = truth.difficult[here]
-        count += int((~hard).sum())
-        difficult.append(hard)
         scores.append(own[:, 4])
         owners.append(np.full(len(own), image))
         if here.any() and len(own):
@@ -167,9 +190,29 @@ def _voc_curve(detections: Sequence[NDArray], truths: Sequence[Truth], c: int, o
         elif place not in taken:
             taken.add(place)
             hit[rank] = True
-    right = np.cumsum(hit[counted])
+    counts = np.array([int((~hard).sum()) for hard in difficult], np.int64)
+    return _Hits(score[order], hit, counted, owner[order], counts)
+
+
+def _voc_curve(detections: Sequence[NDArray], truths: Sequence[Truth], c: int, overlap: float, border: float) -> Curve:
+    found = _voc_hits(detections, truths, c, overlap, border)
+    right = np.cumsum(found.hit[found.counted])
     precision = right / (np.arange(len(right)) + 1)
-    return Curve(right / max(count, 1), precision, score[order][counted], count)
+    count = int(found.truths.sum())
+    return Curve(right / max(count, 1), precision, found.scores[found.counted], count)
+
+
+def _resampled_areas(found: _Hits, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Areas under the envelope (R,) where image i counts weights[r, i] times; NaN where nothing is to be found."""
+    each = weights[:, found.owner[found.counted]]  # (R, M)
+    right = np.cumsum(each * found.hit[found.counted], axis=1)
+    seen = np.cumsum(each, axis=1)
+    totals = weights @ found.truths
+    precision = right / np.maximum(seen, 1)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    steps = np.diff(right, axis=1, prepend=0)
+    area = (steps * envelope).sum(1) / np.maximum(totals, 1)
+    return np.where(totals > 0, area, np.nan)
 
 
 def _coco_matches(boxes: NDArray, truths: NDArray, crowd: NDArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
