@@ -71,10 +71,10 @@ def test_a_vocabulary_of_another_size_is_refused_with_the_records_name(records):
 
 def test_the_loop_learns_labels_that_the_mean_cannot_see(tmp_path):
     """A small form of the set's experiment: six classes, NetVLAD against the mean over time."""
-    render_residual(tmp_path, 300, 1, 120, seed=1, classes=6)
+    render_residual(tmp_path, 200, 1, 100, seed=1, classes=6)
     sets = {split: RecordSet(str(tmp_path / f"{split}*"), Checks(classes=6)) for split in ("train", "test")}
     clips = {split: RecordClips(found, range(len(found)), 6) for split, found in sets.items()}
-    config = Training(epochs=8, batch=32, lr=1e-2, schedule="constant", weight_decay=0.0, clip_norm=1.0)
+    config = Training(epochs=6, batch=20, lr=1e-2, schedule="constant", weight_decay=0.0, clip_norm=1.0)
     found = {}
     for name, options in (
         ("netvlad", {"clusters": 16, "hidden": 16, "experts": 2, "audio": 16, "momentum": 0.05}),

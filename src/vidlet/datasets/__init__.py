@@ -3,8 +3,12 @@
 from .boxes import Box, BoxImage, BoxTable, box_kind, read_boxes, with_box_splits
 from .check import DataReport, check_trainable, inspect_table
 from .folders import VIDEO_SUFFIXES
+from .frame_record import Record, dequantize, quantize
 from .motion import MOTION_PAIRS, render_motion
 from .read import read_table
+from .record_table import read_record_table
+from .records import Checks, Problem, RecordSet, read_records, write_records
+from .residual import render_residual
 from .splits import group_folds, leave_one_group_out, with_splits
 from .table import SPLITS, Clip, ClipTable
 
@@ -15,17 +19,27 @@ __all__ = [
     "Box",
     "BoxImage",
     "BoxTable",
+    "Checks",
     "Clip",
     "ClipTable",
     "DataReport",
+    "Problem",
+    "Record",
+    "RecordSet",
     "box_kind",
     "check_trainable",
+    "dequantize",
     "group_folds",
     "inspect_table",
     "leave_one_group_out",
+    "quantize",
     "read_boxes",
+    "read_record_table",
+    "read_records",
     "read_table",
     "render_motion",
+    "render_residual",
     "with_box_splits",
     "with_splits",
+    "write_records",
 ]

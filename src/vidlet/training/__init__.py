@@ -6,6 +6,7 @@ from .checkpoint import Progress, save_tensors
 from .loop import ClipNetwork, fit, predict_logits
 from .losses import Teacher
 from .memory import keep_memory
+from .record_clips import RecordClips
 
 __all__ = [
     "Batch",
@@ -14,6 +15,7 @@ __all__ = [
     "FeatureClips",
     "FrameClips",
     "Progress",
+    "RecordClips",
     "Teacher",
     "check_amounts",
     "fit",
