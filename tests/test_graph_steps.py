@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vidlet.compress import GRAPH_STEPS, find_chain, shrink_graph
 from vidlet.compress.blocks import quantize_kernel
 from vidlet.compress.calibrate import calibrate, calibrate_along, clip_feeds, run_along, run_inner, zero_states
+from vidlet.compress.compact import narrow_biases
 from vidlet.compress.graph_steps import RESTORED
 from vidlet.compress.kernels import input_moments, round_kernels, round_with_feedback
 from vidlet.compress.mixed import divergence, quantize_within, score_loss
@@ -99,7 +100,17 @@ def initializers(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
-CHAINS = ["int8", "int4", "half", "codebook", "codebook:16+sparse", "head4+int8", "int4:16+sparse", "int8:1"]
+CHAINS = [
+    "int8",
+    "int4",
+    "half",
+    "codebook",
+    "codebook:16+sparse",
+    "head4+int8",
+    "int4:16+sparse",
+    "int8:1",
+    "int4+compact",
+]
 
 
 @pytest.mark.parametrize("chain", CHAINS)
@@ -142,6 +153,38 @@ def test_kernels_in_4_bits_run_in_the_integer_kernels_of_8(tmp_path):
     kinds = collections.Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
     assert kinds["QLinearConv"] == 3
     assert not {"Conv", "BitShift", "BitwiseAnd", "Gather"} & set(kinds)
+
+
+@pytest.mark.parametrize("chain", ["int8", "int4", "int8+sparse"])
+def test_a_compact_file_says_the_same_to_the_last_bit_in_fewer_bytes(chain, tmp_path):
+    large = shrink_graph(find_chain(chain), artifact(), clips())
+    small = shrink_graph(find_chain("compact"), large, clips())
+    (scores, state), (same, same_state) = run_whole(large, clips()[1]), run_whole(small, clips()[1])
+    np.testing.assert_array_equal(scores, same)
+    np.testing.assert_array_equal(state["state.h"], same_state["state.h"])
+    np.testing.assert_array_equal(features(large, clips()[0]), features(small, clips()[0]))
+    names = initializers(small)
+    assert "point.weight.q" in names or "point.weight.q.int4" in names
+    assert not any(name.endswith("bias.scale") for name in names)
+    assert large.ByteSize() - small.ByteSize() > 1000
+    session(small, str(tmp_path / "optimized.onnx"))
+    kinds = collections.Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    assert kinds["QLinearConv"] == 3
+    twice = shrink_graph(find_chain("compact"), small, clips())
+    assert twice.ByteSize() <= small.ByteSize()
+
+
+def test_biases_that_fit_16_bits_are_stored_in_them_and_others_are_not():
+    values = {"small": np.arange(-300, 300, dtype=np.int32), "large": np.arange(0, 60_000_000, 100_000, dtype=np.int32)}
+    nodes = [helper.make_node("Add", list(values), ["sum"])]
+    made = [helper.make_tensor_value_info("sum", TensorProto.INT32, [600])]
+    stored = [numpy_helper.from_array(array, name) for name, array in values.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [], made, stored), opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    )
+    found = initializers(narrow_biases(model))
+    assert {name: array.dtype.name for name, array in found.items()} == {"small.q": "int16", "large": "int32"}
+    np.testing.assert_array_equal(session(narrow_biases(model)).run(None, {})[0], values["small"] + values["large"])
 
 
 def test_errors_that_later_weights_make_up_for_are_smaller_in_what_comes_out():

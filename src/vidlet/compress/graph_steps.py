@@ -17,6 +17,7 @@ from ..errors import RecipeError
 from .blocks import BLOCK, store_codes_int4, store_weights_int4
 from .calibrate import calibrate, clip_feeds
 from .codebook import ENTRIES, store_codebook
+from .compact import compact as compact_graph
 from .int8 import quantize_graph, quantized_tensors
 from .kernels import round_kernels
 from .mixed import quantize_within
@@ -89,6 +90,11 @@ def sparse(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndar
 def half(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
     """All large weights stored as float16, computed in float32."""
     return store_weights_half(graph)
+
+
+def compact(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """Short names, and nothing stored twice: the same to the last bit, in a smaller file. The last step of a chain."""
+    return compact_graph(graph)
 
 
 def _within(graph: onnx.ModelProto, bound: float, clips: Sequence[np.ndarray]) -> onnx.ModelProto:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from .chain import Chain, parse_chain
-from .graph_steps import codebook, half, head4, int4, int8, sparse
+from .graph_steps import codebook, compact, half, head4, int4, int8, sparse
 from .material import Material, Trained
 
 NetworkStep = Callable[[Trained, "float | None", Material], Trained]
@@ -28,6 +28,7 @@ GRAPH_STEPS: dict[str, GraphStep] = {
     "codebook": codebook,
     "half": half,
     "sparse": sparse,
+    "compact": compact,
 }
 
 

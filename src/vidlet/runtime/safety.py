@@ -25,8 +25,10 @@ MAX_SMALL = 2**16  # of a number in one of SMALL_ATTRIBUTES
 
 _SAME = ("Identity", "Cast", "DequantizeLinear", "QuantizeLinear", "Neg", "Abs", "Sqrt", "Reciprocal", "Floor", "Ceil")
 _SAME_COUNT = ("Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose")
-_BROADCAST = ("Add", "Sub", "Mul", "Div", "Pow", "Where", "Min", "Max", "Mod", "And", "Or", "Equal", "Less", "Greater")
-_BROADCAST += ("BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor")
+_BROADCAST = (
+    "Add", "Sub", "Mul", "Div", "Pow", "Where", "Min", "Max", "Mod", "And", "Or", "Equal", "Less", "Greater",
+    "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor",
+)  # fmt: skip
 
 Shape = tuple[int, ...]
 Constant = tuple[Shape, "np.ndarray | None"]  # shape, and the values where they are few
