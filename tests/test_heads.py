@@ -22,8 +22,10 @@ OPTIONS = {
     "pooled": {"top": 3, "hidden": 8},
     "gru-moe": {"hidden": 7, "layers": 2},
     "lstm-moe": {"hidden": 7, "layers": 2},
+    "clip-network": {"network": "small", "frames": 5},
 }
 VARIANTS = [
+    Head("clip-network", {"network": "small", "tt": "both"}),
     Head("grid-gru", {"appearance": True}),
     Head("netvlad", {"clusters": 4, "hidden": 8, "light": True, "gating": False, "experts": 0, "standardize": True}),
     Head("bag-of-frames", {"project": 12, "hidden": 8, "pool": "mean"}),
@@ -38,7 +40,7 @@ def head(request):
     torch.manual_seed(0)
     built = build_head(request.param, SHAPE, CLASSES)
     for module in built.modules():  # statistics other than the identity
-        if isinstance(module, torch.nn.BatchNorm1d):
+        if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm3d)):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
     built.calibrate(torch.randn(SHAPE[0]), torch.rand(SHAPE[0]) + 0.5)

@@ -12,6 +12,7 @@ from ..errors import RecipeError
 from ..recipe import Head as HeadRecipe
 from ..recipe import nearest
 from .bags import BagOfFrames, BagOfWords, NetFV
+from .clip_networks import ClipNetworkHead
 from .grid_gru import GridGRU
 from .head import Head
 from .netvlad import GatedNetVLAD
@@ -37,6 +38,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "tt-lstm": TTLSTMHead,
     "tt-gru": TTGRUHead,
     "tt-grid-gru": TTGridGRU,
+    "clip-network": ClipNetworkHead,
 }
 
 

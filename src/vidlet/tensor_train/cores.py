@@ -94,6 +94,8 @@ def random_cores(shapes: Sequence[Sequence[int]], variance: float) -> list[Tenso
     inner = math.prod(shape[-1] for shape in shapes[:-1])
     std = (variance / inner) ** (0.5 / len(shapes))
     cores = [torch.randn(tuple(shape)) * std for shape in shapes]
+    if cores[0].is_meta:  # only shapes are wanted
+        return cores
     elements = math.prod(math.prod(shape[1:-1]) for shape in shapes)
     missing = (variance * elements) ** 0.5 / train_norm(cores)
     return [core * missing ** (1 / len(cores)) for core in cores]
