@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .cache import CoreCache
-from .cores import check_modes, check_saved_cores, fit_ranks, merge_flat, random_cores
+from .cores import check_modes, check_saved_cores, fit_ranks, kernel_split, merge_flat, random_cores
 from .planner import Plan, plan_convolution
 
 
@@ -168,16 +168,21 @@ class TTConv3d(_TTConv):
 def rebuild_kernel(cores: Sequence[Tensor], kernel_size: Sequence[int]) -> Tensor:
     """The kernel (S, C, *kernel_size) of cores (p, r_1), (r_1, c_1, s_1, r_2), ...
 
-    The places are multiplied last and lie innermost, so that what is reordered moves in blocks of p numbers.
+    The last product is cut where the whole costs least, and made so that the places lie innermost: what is then
+    reordered moves in blocks of p numbers.
     """
-    channels = merge_flat([core.reshape(core.shape[0], -1, core.shape[-1]) for core in cores[1:]])  # (r_1, q, 1)
-    flat = channels.reshape(channels.shape[0], -1).t() @ _places_as_in_kernel(cores[0], kernel_size).t()  # (q, p)
-    pairs = [size for core in cores[1:] for size in core.shape[1:3]]  # c_1, s_1, .., c_d, s_d
-    apart = flat.reshape(*pairs, -1)
-    d = len(pairs) // 2
-    turned = apart.permute(*range(1, 2 * d, 2), *range(0, 2 * d, 2), 2 * d)  # (s_1, .., s_d, c_1, .., c_d, p)
-    outputs = math.prod(pairs[1::2])
-    return turned.reshape(outputs, -1, *kernel_size)
+    flat = [core.reshape(core.shape[0], -1, core.shape[-1]) for core in cores[1:]]  # (r, c s, r')
+    places = _places_as_in_kernel(cores[0], kernel_size)[None]  # (1, p, r_1)
+    cut, _ = kernel_split(places.shape[1], [(core.shape[0], core.shape[1], core.shape[2]) for core in flat])
+    front = merge_flat([places, *flat[:cut]])  # (1, p q_1 .. q_cut, r)
+    front = front.reshape(places.shape[1], -1, front.shape[-1]).permute(2, 1, 0)  # (r, q_1 .. q_cut, p)
+    back = merge_flat(flat[cut:])  # (r, q_{cut+1} .. q_d, 1)
+    whole = back.reshape(back.shape[0], -1).t() @ front.reshape(back.shape[0], -1)
+    order = [*range(cut, len(flat)), *range(cut)]  # the cores as their channels now stand
+    apart = whole.reshape(*[size for k in order for size in cores[k + 1].shape[1:3]], -1)
+    at = {k: 2 * place for place, k in enumerate(order)}
+    turned = apart.permute(*[at[k] + 1 for k in sorted(at)], *[at[k] for k in sorted(at)], -1)  # (s.., c.., p)
+    return turned.reshape(math.prod(core.shape[2] for core in cores[1:]), -1, *kernel_size)
 
 
 def _places_as_in_kernel(core: Tensor, kernel_size: Sequence[int]) -> Tensor:

@@ -137,6 +137,21 @@ def merge_flops(shapes: Sequence[tuple[int, int, int]]) -> int:
     return _best_splits(shapes)[0][0, len(shapes) - 1]
 
 
+def kernel_split(places: int, shapes: Sequence[tuple[int, int, int]]) -> tuple[int, int]:
+    """Where to cut a kernel's train for its last and largest product, and the FLOPs of the whole rebuild.
+
+    ``shapes`` are (r_k, c_k s_k, r_{k+1}) of the cores after that of the places; returns (cut, flops): the places and
+    the cores before ``cut`` are multiplied to one factor, the others to the other one.
+    """
+    options = []
+    for cut in range(len(shapes)):
+        front = [(1, places, shapes[0][0]), *shapes[:cut]]
+        last = 2 * places * math.prod(shape[1] for shape in shapes) * shapes[cut][0]
+        options.append((merge_flops(front) + merge_flops(shapes[cut:]) + last, cut))
+    flops, cut = min(options)
+    return cut, flops
+
+
 def _best_splits(
     shapes: Sequence[tuple[int, int, int]],
 ) -> tuple[dict[tuple[int, int], int], dict[tuple[int, int], int]]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .chain import groupings, in_order
-from .cores import merge_flops
+from .cores import kernel_split, merge_flops
 from .machine import EPYC, Machine
 
 
@@ -155,9 +155,8 @@ def plan_convolution(
     rebuild = _Bill(machine, training)
     if training:
         channels = [(r, c * s, q) for r, c, s, q in zip(ranks[1:], in_modes, out_modes, ranks[2:], strict=False)]
-        flops = 3 * merge_flops(channels)
+        flops = 3 * kernel_split(places, channels)[1]
         rebuild.flops, rebuild.seconds = flops, flops / machine.flops_per_s + 9 * len(channels) * machine.call_s
-        rebuild.product(pairs, ranks[1], places)
         rebuild.copy(pairs * places)
     flops, seconds = dense_flops + rebuild.flops, dense_s + rebuild.seconds
     groups = (len(in_modes) + 1,)
