@@ -21,6 +21,7 @@ from .compact import compact as compact_graph
 from .int8 import quantize_graph, quantized_tensors
 from .kernels import round_kernels
 from .mixed import quantize_within
+from .products import integer_products, product_ranges
 from .sparse import store_sparse
 from .storage import large_weights, store_weights_half, store_weights_int8
 
@@ -29,6 +30,8 @@ RESTORED = "vidlet.restored"  # metadata entry: which layers a bound on the loss
 
 def int8(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
     """Integer convolutions in the extractor (u8 activations, s8 weights per channel), 8-bit storage of the head.
+
+    Matrix products and recurrent cells of the head that are large enough to be faster so compute in integers too.
 
     Args:
         amount: the most that the scores of training clips may diverge from the float ones, in nats; the layers that
@@ -39,7 +42,8 @@ def int8(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarra
         return _within(graph, amount, clips)
     names = quantized_tensors(graph)
     ranges = calibrate(graph, clip_feeds(graph, clips), names) if names else {}  # pixels have no convolution
-    return store_weights_int8(quantize_graph(graph, ranges))
+    wide = product_ranges(graph, clips)
+    return store_weights_int8(integer_products(quantize_graph(graph, ranges), wide))
 
 
 def int4(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:

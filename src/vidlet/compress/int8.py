@@ -20,7 +20,7 @@ from ..export.onnx_graph import names_read
 from .storage import quantize_weight, store_weights_half, store_weights_int8
 
 __all__ = [
-    "QuantizableGraph", "Range", "quantize_graph", "quantize_weight", "quantized_tensors", "range_of",
+    "QuantizableGraph", "Range", "alive", "quantize_graph", "quantize_weight", "quantized_tensors", "range_of",
     "ranges_from_tflite", "store_weights_half", "store_weights_int8",
 ]  # fmt: skip
 
@@ -327,7 +327,7 @@ class _Writer:
 
     def _finish(self) -> None:
         graph = self.graph.graph
-        nodes = list(_alive(self.nodes, self.graph.results))
+        nodes = list(alive(self.nodes, self.graph.results))
         names = {name for node in nodes for name in names_read(node)}
         kept = [tensor for tensor in graph.initializer if tensor.name in names]
         del graph.node[:], graph.initializer[:]
@@ -335,7 +335,7 @@ class _Writer:
         graph.initializer.extend([*kept, *self.added.values()])
 
 
-def _alive(nodes: list[onnx.NodeProto], results: set[str]) -> list[onnx.NodeProto]:
+def alive(nodes: list[onnx.NodeProto], results: set[str]) -> list[onnx.NodeProto]:
     """Nodes that an output depends on, in order (of the float normalization nobody reads any more)."""
     used, kept = set(results), []
     for node in reversed(nodes):

@@ -10,6 +10,7 @@ import onnx
 
 from .calibrate import calibrate, clip_feeds, zero_states
 from .int8 import quantize_graph, quantized_kernels, quantized_tensors
+from .products import integer_products, product_ranges, product_weights
 from .storage import large_weights, store_weights_half, store_weights_int8
 
 __all__ = ["Loss", "Mixed", "quantize_within", "score_loss"]
@@ -40,9 +41,9 @@ def quantize_within(
 ) -> Mixed:
     """Quantize a float32 artifact to 8 bits and restore layers until ``loss`` is at most ``bound``.
 
-    A layer is a convolution that became an integer kernel, or a large matrix of the head. What each costs is measured
-    once: the loss with that layer alone restored. They are restored in this order, one by one; where all of them are
-    not enough, all are restored and the last loss stands above the bound.
+    A layer is a convolution or product that became an integer kernel, or a large matrix of the head. What each costs is
+    measured once: the loss with that layer alone restored. They are restored in this order, one by one; where all of
+    them are not enough, all are restored and the last loss stands above the bound.
 
     Args:
         bound: of the loss, in its own unit.
@@ -52,10 +53,11 @@ def quantize_within(
     measure = loss or score_loss(model, clips[:: max(1, len(clips) // LOSS_CLIPS)][:LOSS_CLIPS])
     names = quantized_tensors(model, until)
     ranges = calibrate(model, clip_feeds(model, clips), names) if names else {}  # pixels have no convolution
-    kernels = quantized_kernels(model, until)
+    wide = product_ranges(model, clips)
+    kernels = [*quantized_kernels(model, until), *product_weights(model)]
 
     def quantized(kept: Sequence[str]) -> onnx.ModelProto:
-        integer = quantize_graph(model, ranges, until, keep=kept)
+        integer = integer_products(quantize_graph(model, ranges, until, keep=kept), wide, keep=kept)
         return store_weights_half(store_weights_int8(integer, skip=kept))
 
     smallest = quantized(())
