@@ -20,6 +20,7 @@ from .cache import CoreCache, exporting, needs_gradient
 from .chain import run_steps, step_matrices
 from .cores import check_saved_cores, full_ranks, merge_cores, random_cores
 from .planner import Plan, bucket, plan_product
+from .stream import plan_stream, planned_product
 
 
 class TTLinear(nn.Module):
@@ -93,7 +94,11 @@ class TTLinear(nn.Module):
             )
         rows = x.reshape(-1, self.in_features)  # (B, in)
         cores = list(self.cores)
-        plan = self.plan(1) if exporting() else self.plan(rows.shape[0], needs_gradient(cores), x.requires_grad)
+        if exporting():  # the file holds cores; a runtime merges those that the plan for one row wants merged
+            out = planned_product(cores, plan_stream([tuple(core.shape) for core in cores]))(rows)  # (B, out)
+            out = out if self.bias is None else out + self.bias
+            return out.reshape(*x.shape[:-1], self.out_features)
+        plan = self.plan(rows.shape[0], needs_gradient(cores), x.requires_grad)
         order = (plan.groups, plan.last_first)
         matrices = self._made.get(order, cores, lambda: step_matrices(cores, *order))
         if len(matrices) == 1 and self.bias is not None:
