@@ -81,6 +81,7 @@ class Training:
     class_weights: bool = True
     clip_norm: float = 1.0
     augment: dict[str, float] = field(default_factory=dict)
+    one_way: tuple[str, ...] = ()  # labels whose clips are never mirrored or reversed (augment "flip", "reverse")
     average: float = 0.0  # decay of an exponential moving average of the weights; 0: none
     seed: int = 0
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..datasets import Clip, ClipTable
-from ..errors import DataError, VidletError
+from ..errors import DataError, RecipeError, VidletError
 from ..export import extractor_graph
 from ..features import FeatureStore, extract
 from ..files import cache_folder
 from ..models import FrameExtractor
-from ..recipe import Recipe, Sampling
+from ..recipe import Recipe, Sampling, nearest
 from ..training import Clips, FeatureClips, FrameClips, keep_memory, training_sampling
 from ..video import SampledClip, read_clip, read_many
 from .progress import bar, say
@@ -47,8 +47,21 @@ def targets_of(clips: Sequence[Clip], labels: Sequence[str]) -> np.ndarray:
     return targets
 
 
+def one_way_clips(clips: Sequence[Clip], labels: Sequence[str], one_way: Sequence[str]) -> np.ndarray | None:
+    """Which clips (N,) have a label that must not be mirrored or reversed; None where no label is named.
+
+    Raises:
+        RecipeError: a name that is no label of the data, with the nearest.
+    """
+    for name in one_way:
+        if name not in labels:
+            raise RecipeError(f"training.one_way: the data have no label {name!r}{nearest(name, labels)}")
+    return np.array([any(name in one_way for name in clip.labels) for clip in clips]) if one_way else None
+
+
 def prepare_features(plan: Recipe, table: ClipTable, extractor: FrameExtractor, strict: bool) -> Prepared:
     """Features of all training and validation clips, from the store or through the runtime."""
+    one_way_clips((), table.labels, plan.training.one_way)  # a wrong name is told before the work
     graph = extractor_graph(extractor).SerializeToString(deterministic=True)
     parts: dict[str, list[tuple[Clip, FeatureStore, str]]] = {"train": [], "val": []}
     failures: list[tuple[str, str]] = []
@@ -72,6 +85,7 @@ def prepare_features(plan: Recipe, table: ClipTable, extractor: FrameExtractor, 
             [clip.path.name for clip, _, _ in rows],
             std,
             plan.sampling.max_frames,
+            one_way_clips([clip for clip, _, _ in rows], table.labels, plan.training.one_way),
         )
 
     times = [store.read(key).times_s for _, store, key in parts["train"]]
@@ -89,7 +103,7 @@ def _passes(plan: Recipe) -> list[tuple[tuple[str, ...], Sampling]]:
 def prepare_frames(plan: Recipe, table: ClipTable, extractor: FrameExtractor, strict: bool) -> Prepared:
     """Decoded frames of all training and validation clips; every clip is read once to know that it can be."""
     keep_memory()
-
+    one_way_clips((), table.labels, plan.training.one_way)
     sampling_of = {split: sampling for splits, sampling in _passes(plan) for split in splits}
 
     def read(clip: Clip) -> SampledClip:
@@ -125,7 +139,8 @@ def prepare_frames(plan: Recipe, table: ClipTable, extractor: FrameExtractor, st
             return read(rows[index]).frames if kept is None else kept
 
         names = [clip.path.name for clip in rows]
-        return FrameClips(frames_of, targets_of(rows, table.labels), names, plan.sampling.max_frames)
+        one_way = one_way_clips(rows, table.labels, plan.training.one_way)
+        return FrameClips(frames_of, targets_of(rows, table.labels), names, plan.sampling.max_frames, one_way)
 
     return Prepared(clips("train"), clips("val"), tuple(failures), median_seconds(times, plan))
 

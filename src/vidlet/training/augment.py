@@ -26,14 +26,27 @@ AMOUNTS = {
     "shift": "pictures are moved by up to this fraction of their size",
     "rotate": "pictures are turned by up to this many degrees",
     "light": "contrast and brightness change by up to this fraction",
-    "flip": "probability of mirroring a clip (only where left and right mean the same)",
+    "contrast": "contrast alone changes by up to this fraction",
+    "saturation": "saturation changes by up to this fraction",
+    "flip": "probability of mirroring a clip (only where left and right mean the same; training.one_way)",
+    "reverse": "probability of playing a clip backwards (only where that means the same; training.one_way)",
     "redraw": "clips are read with this many times the frames, of which each epoch draws at random, in order",
     "mixup": "parameter of the beta distribution by which two clips and their labels are mixed",
 }
 
 
-OF_FRAMES = ("zoom", "shift", "rotate", "light", "flip")  # stored features cannot be changed so
+OF_FRAMES = (
+    "zoom",
+    "shift",
+    "rotate",
+    "light",
+    "contrast",
+    "saturation",
+    "flip",
+)  # stored features cannot be changed so
 OF_FEATURES = ("noise", "mixup")
+TURNS = ("flip", "reverse")  # what may turn one class into another
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def check_amounts(amounts: Mapping[str, float], mode: str = "") -> None:
@@ -51,6 +64,11 @@ def check_amounts(amounts: Mapping[str, float], mode: str = "") -> None:
             raise RecipeError(f"training.augment.{key} must be a number >= 0, got {value!r}")
         if key == "redraw" and (value != int(value) or value < 2):
             raise RecipeError(f"training.augment.redraw must be a whole number >= 2, got {value!r}")
+
+
+def without_turns(amounts: Mapping[str, float]) -> dict[str, float]:
+    """The amounts for a clip of a class that has a direction: neither mirrored nor reversed."""
+    return {key: value for key, value in amounts.items() if key not in TURNS}
 
 
 def training_sampling(sampling: Sampling, amounts: Mapping[str, float]) -> Sampling:
@@ -76,7 +94,10 @@ def redrawn(clip: np.ndarray, amounts: Mapping[str, float], rng: np.random.Gener
 
 
 def time_positions(frames: int, amounts: Mapping[str, float], rng: np.random.Generator) -> np.ndarray:
-    """Return the positions (fractions of frames, ascending) at which a clip of ``frames`` frames is read again."""
+    """Return the positions (fractions of frames) at which a clip of ``frames`` frames is read again.
+
+    They ascend, or descend where the clip is reversed.
+    """
     cut = amounts.get("crop", 0.0) * (frames - 1)
     begin, end = rng.uniform(0, cut / 2), frames - 1 - rng.uniform(0, cut / 2)
     spread = amounts.get("speed", 0.0)
@@ -87,6 +108,8 @@ def time_positions(frames: int, amounts: Mapping[str, float], rng: np.random.Gen
         kept = rng.random(count) >= drop
         kept[0] = True
         positions = positions[np.maximum.accumulate(np.where(kept, np.arange(count), 0))]
+    if (reverse := amounts.get("reverse", 0.0)) and rng.random() < reverse:
+        positions = positions[::-1]
     return positions
 
 
@@ -99,7 +122,7 @@ def read_between(features: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def transform_frames(frames: Tensor, amounts: Mapping[str, float], rng: np.random.Generator) -> Tensor:
-    """Zoom, shift, turn, mirror and relight a clip's frames, alike for all its frames.
+    """Zoom, shift, turn, mirror, relight and recolor a clip's frames, alike for all its frames.
 
     Args:
         frames: float (T, 3, H, W), 0..255.
@@ -122,7 +145,17 @@ def transform_frames(frames: Tensor, amounts: Mapping[str, float], rng: np.rando
         contrast, brightness = np.exp(rng.uniform(-light, light)), rng.uniform(-light, light) * 128
         center = frames.mean()
         frames = ((frames - center) * contrast + center + brightness).clamp(0, 255)
+    if amount := amounts.get("contrast", 0.0):
+        frames = _away_from(frames.mean(), frames, 1 + rng.uniform(-amount, amount))
+    if amount := amounts.get("saturation", 0.0):
+        gray = (frames * frames.new_tensor(LUMA).reshape(3, 1, 1)).sum(1, keepdim=True)  # (T, 1, H, W)
+        frames = _away_from(gray, frames, 1 + rng.uniform(-amount, amount))
     return frames
+
+
+def _away_from(center: Tensor, frames: Tensor, factor: float) -> Tensor:
+    """Stretch the distance of frames (T, 3, H, W) to a center; what leaves 0..255 is cut."""
+    return (center + (frames - center) * factor).clamp(0, 255)
 
 
 def mix(x: Tensor, mask: Tensor, y: Tensor, strength: float, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:

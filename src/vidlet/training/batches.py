@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import TrainingError, VidletError
 from ..video import read_many
-from .augment import mix, read_between, redrawn, time_positions, transform_frames
+from .augment import mix, read_between, redrawn, time_positions, transform_frames, without_turns
 
 WORKERS = min(8, max(2, (os.cpu_count() or 2) // 2))  # threads that decode and augment
 
@@ -50,6 +50,7 @@ class FeatureClips:
         targets: (N, K) target probabilities.
         names: of the clips, for messages.
         spread: deviation of each channel, shape (*shape[:1],), the unit of the augmentation "noise".
+        one_way: bool (N,), True for a clip that is never mirrored or reversed; None: there is none.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class FeatureClips:
         names: Sequence[str],
         spread: np.ndarray,
         max_frames: int = 256,
+        one_way: np.ndarray | None = None,
     ) -> None:
         self.read, self.targets, self.names, self.spread, self.max_frames = read, targets, names, spread, max_frames
+        self.one_way = one_way
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -82,6 +85,8 @@ class FeatureClips:
         features = self.read(index)
         if amounts is None:
             return features.astype(np.float32)
+        if self.one_way is not None and self.one_way[index]:
+            amounts = without_turns(amounts)
         features = _window(redrawn(features, amounts, rng), self.max_frames, rng)
         features = read_between(features, time_positions(len(features), amounts, rng)).astype(np.float32)
         if noise := amounts.get("noise", 0.0):
@@ -95,13 +100,19 @@ class FrameClips:
 
     Args:
         read: index -> frames uint8 (T, H, W, 3), from memory or decoded anew.
-        targets, names, max_frames: as in FeatureClips.
+        targets, names, max_frames, one_way: as in FeatureClips.
     """
 
     def __init__(
-        self, read: Callable[[int], np.ndarray], targets: np.ndarray, names: Sequence[str], max_frames: int = 32
+        self,
+        read: Callable[[int], np.ndarray],
+        targets: np.ndarray,
+        names: Sequence[str],
+        max_frames: int = 32,
+        one_way: np.ndarray | None = None,
     ) -> None:
         self.read, self.targets, self.names, self.max_frames = read, targets, names, max_frames
+        self.one_way = one_way
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -114,7 +125,7 @@ class FrameClips:
         chosen: list[int] = []
 
         def prepare(index: int) -> Tensor:
-            return self._clip(self.read(index), amounts, np.random.default_rng([*seed, index]))
+            return self._clip(index, amounts, np.random.default_rng([*seed, index]))
 
         for index, clip in read_many(list(order), prepare, workers=WORKERS, ahead=2 * size):
             if isinstance(clip, VidletError):
@@ -136,8 +147,11 @@ class FrameClips:
             mask[row, : len(clip)] = True
         return Batch(x, mask, torch.from_numpy(self.targets[chosen]), tuple(self.names[i] for i in chosen))
 
-    def _clip(self, frames: np.ndarray, amounts: Mapping[str, float] | None, rng: np.random.Generator) -> Tensor:
+    def _clip(self, index: int, amounts: Mapping[str, float] | None, rng: np.random.Generator) -> Tensor:
+        frames = self.read(index)
         if amounts is not None:
+            if self.one_way is not None and self.one_way[index]:
+                amounts = without_turns(amounts)
             frames = _window(redrawn(frames, amounts, rng), self.max_frames, rng)
             frames = frames[np.round(time_positions(len(frames), amounts, rng)).astype(int)]
         clip = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()  # (T, 3, H, W)
