@@ -101,17 +101,17 @@ class Search:
         return sorted(longest.values(), key=lambda t: (t.round, t.outcome.score), reverse=True)
 
     def run(self, workers: Workers, until: float, say: Callable[[str], None]) -> None:
-        """Try candidates until ``until`` (of ``time.monotonic()``); trials that then run are not waited for."""
+        """Try candidates until ``until`` (of ``time.monotonic()``), one at least; trials that then run are dropped."""
         running: dict[Future[Outcome], tuple[Candidate, int]] = {}
         exhausted = False
-        while time.monotonic() < until and not (exhausted and not running):
+        while (time.monotonic() < until or not self.trials) and not (exhausted and not running):
             while not exhausted and len(running) < workers.count:
                 job = self.next()
                 if job is None:
                     exhausted = True
                     break
                 running[workers.submit((job[0], self.rounds[job[1]]))] = job
-            done, _ = wait(running, timeout=max(0.0, min(1.0, until - time.monotonic())), return_when=FIRST_COMPLETED)
+            done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in done:
                 candidate, number = running.pop(future)
                 trial = self.finish(candidate, number, future.result())

@@ -135,12 +135,17 @@ class Storage:
         total = 0.0
         for parameter in [*head.parameters(), *head.buffers()]:
             large = parameter.ndim > 1 and parameter.numel() >= 1024 and self.head_bits < 32
-            rows = parameter.shape[0] if large and self.head_bits < 16 else 0
+            rows = parameter.shape[0] if large and self.head_bits == 8 else 0
             total += parameter.numel() * (self.head_bits if large else 32) / 8 + 4 * rows
         return total
 
 
-STORAGES = (Storage("", 32, 0.0), Storage("int8", 8, 0.002))
+STORAGES = (
+    Storage("", 32, 0.0),
+    Storage("int8+compact", 8, 0.002),
+    Storage("head4+int8+compact", 4.5, 0.005),  # a block of 32 codes shares a float16 scale
+    Storage("int4+compact", 4.5, 0.01),
+)
 
 
 def first_candidates(space: Space) -> list[Candidate]:

@@ -1,0 +1,117 @@
+"""A budget search from clips to the chosen file, on rendered clips and an untrained extractor."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+
+from vidlet.datasets import render_motion
+from vidlet.errors import RecipeError, TrainingError
+from vidlet.fit.job import fit
+from vidlet.fit.space import Space
+from vidlet.jobs.evaluate import evaluate
+from vidlet.models.mobilenetv2 import MobileNetV2
+from vidlet.runtime import load
+
+BUDGET = 70_000
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fit") / "clips"
+    render_motion(folder, clips=64, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "random.pt"
+    torch.manual_seed(0)
+    torch.save(MobileNetV2(0.35, "block5").state_dict(), path)
+    return Space(("block2", "block5"), (8.0, 16.0), (64, 64), 4, 0.35, str(path), epochs=4, batch=16)
+
+
+@pytest.fixture(scope="module")
+def found(clips, space, tmp_path_factory, cache):
+    out = tmp_path_factory.mktemp("fit") / "run"
+    return out, fit(clips, max_size=BUDGET, time=25, out=out, workers=1, space=space)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDLET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def test_the_chosen_file_keeps_the_budget_and_runs(found):
+    out, result = found
+    assert result["files"]["model.onnx"] == (out / "model.onnx").stat().st_size <= BUDGET
+    assert len(load(out / "model.onnx").labels) == 8
+    assert (out / "report.html").stat().st_size > 10_000
+    assert {"recipe.toml", "metrics.json", "fit.json"} <= set(result["files"])
+    assert result["metrics"]["split"] == "test"
+    assert result["metrics"]["refit"] is True
+
+
+def test_every_point_of_the_front_measures_the_same_from_its_file_alone(found, clips):
+    out, result = found
+    front = result["metrics"]["front"]
+    for point in front:
+        path = out / "files" / point["file"]
+        assert path.stat().st_size == point["bytes"]
+        assert sum(
+            other["bytes"] <= point["bytes"] and other["accuracy"] > point["accuracy"] for other in front
+        ) == 0 or (
+            point["measured"]["frame_ms"]["p50"]
+            < min(o["measured"]["frame_ms"]["p50"] for o in front if o["accuracy"] > point["accuracy"])
+        )
+    chosen = result["metrics"]["chosen"]
+    assert chosen["accuracy"] == max(p["accuracy"] for p in front if p["bytes"] <= BUDGET)
+
+
+def test_what_if_rows_allow_half_and_twice_the_bytes(found):
+    rows = found[1]["metrics"]["what_if"]
+    assert [row["bytes"] for row in rows] == [BUDGET // 2, BUDGET, 2 * BUDGET]
+    for row in rows:
+        assert row["best"] is None or row["best"]["bytes"] <= row["bytes"]
+    accuracies = [row["best"]["accuracy"] for row in rows if row["best"]]
+    assert accuracies == sorted(accuracies)
+
+
+def test_the_step_table_compares_the_chosen_network_with_its_float32_file(found):
+    steps = found[1]["metrics"]["steps"]
+    chosen = found[1]["metrics"]["chosen"]
+    assert steps[0]["chain"] == ""
+    assert steps[-1]["file"] == chosen["file"]
+    assert all(step["candidate"] == chosen["candidate"] for step in steps)
+
+
+def test_the_test_clips_are_scored_by_the_chosen_file_alone(found, clips):
+    out, result = found
+    again = evaluate(out / "model.onnx", clips)
+    assert again["accuracy"] == result["metrics"]["accuracy"]
+    assert set(result["metrics"]["files"]) == {"model.onnx"}
+
+
+def test_a_search_goes_on_without_repeating_what_is_finished(found, clips, space):
+    out, _ = found
+    before = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
+    with pytest.raises(TrainingError, match="holds a search; --resume goes on with it"):
+        fit(clips, max_size=BUDGET, time=5, out=out, space=space)
+    fit(clips, max_size=BUDGET, time=8, out=out, workers=1, resume=True, space=space)
+    after = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
+    assert after[: len(before)] == before
+    for kind, name in (("trial", lambda r: (json.dumps(r["candidate"]), r["round"])), ("file", lambda r: r["file"])):
+        counts = Counter(name(r) for r in after if r["kind"] == kind)
+        assert counts
+        assert max(counts.values()) == 1
+
+
+def test_an_impossible_budget_is_refused_at_once_with_what_comes_nearest(clips, space, tmp_path, cache):
+    with pytest.raises(
+        RecipeError, match=r"no model of the search fits 9,000 bytes: the smallest is block2 int4.compact with"
+    ):
+        fit(clips, max_size="9kB", time=60, out=tmp_path / "none", space=space)
+    assert not (tmp_path / "none" / "files").exists()
