@@ -83,7 +83,7 @@ def play(search, trials):
 
 
 def test_a_search_tries_only_what_fits_and_nothing_twice(tmp_path):
-    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), small, (5, 20))
+    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), small, small, (5, 20))
     asked = play(search, 60)
     assert len(asked) == len(set(asked)) == 60
     assert all(small(trial.candidate) for trial in search.trials)
@@ -93,7 +93,7 @@ def test_a_search_tries_only_what_fits_and_nothing_twice(tmp_path):
 
 
 def test_the_better_third_of_a_round_goes_on(tmp_path):
-    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), small, (5, 20))
+    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), small, small, (5, 20))
     play(search, 60)
     begun: list[float] = []
     for trial in search.trials:  # in the order in which they ended
@@ -109,15 +109,15 @@ def test_the_better_third_of_a_round_goes_on(tmp_path):
 
 def test_a_search_that_was_stopped_goes_on_without_repeating_a_trial(tmp_path):
     log = TrialLog(tmp_path / "t.jsonl", "a")
-    before = play(Search(Space(), log, small, (5, 20)), 25)
-    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), small, (5, 20))
+    before = play(Search(Space(), log, small, small, (5, 20)), 25)
+    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), small, small, (5, 20))
     assert len(search.trials) == 25
     after = play(search, 25)
     assert not set(before) & set(after)
 
 
 def test_a_search_ends_where_nothing_fits(tmp_path):
-    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), lambda candidate: False, (5, 20))
+    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), lambda candidate: False, small, (5, 20))
     assert search.next() is None
 
 

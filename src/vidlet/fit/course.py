@@ -75,7 +75,7 @@ class Course:
         """Try heads until the time for trials is over."""
         epochs = self.space.epochs
         rounds = (max(1, epochs // 6), max(1, epochs // 2))
-        self.trials = Search(self.space, self.log, self._fits, rounds)
+        self.trials = Search(self.space, self.log, self._fits, self._inside, rounds)
         say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
         workers = Workers(self.space, self.pool, self.worker_count)
         try:
@@ -92,12 +92,13 @@ class Course:
         table = self.judged.folds[0]
         with _processes(self.worker_count) as executor:
             running: dict[Future[list[Point]], Candidate] = {}
-            while (plan and (time.monotonic() < self.at(FILES_SHARE) or not (self.points or running))) or running:
-                while (
-                    plan
-                    and len(running) < self.worker_count
-                    and (time.monotonic() < self.at(FILES_SHARE) or not (self.points or running))
-                ):
+
+            def more() -> bool:
+                kept = any(not self.budget.broken(p.bytes) for p in self.points)
+                return bool(plan) and (time.monotonic() < self.at(FILES_SHARE) or not (kept or running))
+
+            while more() or running:
+                while len(running) < self.worker_count and more():
                     candidate, storage = plan.pop(0)
                     job = (self.space, table, candidate, self.space.epochs, [storage.chain], files)
                     running[executor.submit(realize, *job)] = candidate
@@ -259,6 +260,10 @@ class Course:
     def _fits(self, candidate: Candidate) -> bool:
         """Whether a candidate fits the budget in some storage, or twice its bytes."""
         return bool(self.cards.storages(candidate, _scaled(self.budget, max(TIERS))))
+
+    def _inside(self, candidate: Candidate) -> bool:
+        """Whether a candidate fits the budget in some storage."""
+        return bool(self.cards.storages(candidate, self.budget))
 
     def _finalists(self) -> list[tuple[Candidate, Storage]]:
         """What is worth a file: of each tier the best candidates in the finest storage that fits; the budget first."""

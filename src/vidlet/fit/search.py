@@ -38,18 +38,27 @@ class Search:
 
     Args:
         fits: whether a candidate may be tried.
+        inside: whether it fits the budget itself, not only what "what if" asks for.
         rounds: epochs of each round, increasing.
     """
 
-    def __init__(self, space: Space, log: TrialLog, fits: Callable[[Candidate], bool], rounds: Sequence[int]) -> None:
-        self.space, self.log, self.fits, self.rounds = space, log, fits, tuple(rounds)
+    def __init__(
+        self,
+        space: Space,
+        log: TrialLog,
+        fits: Callable[[Candidate], bool],
+        inside: Callable[[Candidate], bool],
+        rounds: Sequence[int],
+    ) -> None:
+        self.space, self.log, self.fits, self.inside, self.rounds = space, log, fits, inside, tuple(rounds)
         self.trials = [Trial(Candidate(**r["candidate"]), r["round"], Outcome(**r["outcome"])) for r in log.of("trial")]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = optuna.samplers.TPESampler(seed=space.seed + len(self.trials), multivariate=True, constant_liar=True)
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
         self._begun: dict[str, Any] = {}  # candidate's key -> Optuna's trial, not yet told
         self._taken = {(trial.candidate.key, trial.round) for trial in self.trials}
-        self._first = [c for c in first_candidates(space) if (c.key, 0) not in self._taken]
+        first = [c for c in first_candidates(space) if (c.key, 0) not in self._taken and fits(c)]
+        self._first = sorted(first, key=lambda candidate: not inside(candidate))
         for trial in self.trials:
             if trial.round == 0:
                 self._study.add_trial(_told(space, trial))
@@ -62,11 +71,10 @@ class Search:
                 if (trial.candidate.key, number + 1) not in self._taken:
                     self._taken.add((trial.candidate.key, number + 1))
                     return trial.candidate, number + 1
-        while self._first:
+        if self._first:
             candidate = self._first.pop(0)
-            if self.fits(candidate):
-                self._taken.add((candidate.key, 0))
-                return candidate, 0
+            self._taken.add((candidate.key, 0))
+            return candidate, 0
         for _ in range(DRAWS):
             asked = self._study.ask()
             candidate = draw(self.space, asked)
@@ -101,10 +109,15 @@ class Search:
         return sorted(longest.values(), key=lambda t: (t.round, t.outcome.score), reverse=True)
 
     def run(self, workers: Workers, until: float, say: Callable[[str], None]) -> None:
-        """Try candidates until ``until`` (of ``time.monotonic()``), one at least; trials that then run are dropped."""
+        """Try candidates until ``until`` (of ``time.monotonic()``); trials that then run are dropped.
+
+        One trial of a candidate inside the budget is finished in any case.
+        """
         running: dict[Future[Outcome], tuple[Candidate, int]] = {}
         exhausted = False
-        while (time.monotonic() < until or not self.trials) and not (exhausted and not running):
+        while not (exhausted and not running):
+            if time.monotonic() >= until and any(self.inside(trial.candidate) for trial in self.trials):
+                break
             while not exhausted and len(running) < workers.count:
                 job = self.next()
                 if job is None:
