@@ -38,10 +38,13 @@ def cell(kind: str, moved: bool = True, **attributes) -> onnx.ModelProto:
     tensors = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in stored.items()]
     tensors.append(numpy_helper.from_array(np.array([0], np.int64), "axis"))
     states = ["h", "c"][: gates - 2]
+    given = {"hidden_size": HIDDEN, "direction": "forward", "layout": 0}  # as torch's exporter says them
+    given |= {"linear_before_reset": 1} if kind == "GRU" else {"input_forget": 0}
     nodes = [helper.make_node("Unsqueeze", ["w.flat", "axis"], ["w"])] if moved else []
-    attributes = {"hidden_size": HIDDEN, **({"linear_before_reset": 1} if kind == "GRU" else {}), **attributes}
     nodes.append(
-        helper.make_node(kind, ["x", "w", "r", "b", "", *states], ["all", *(f"next.{s}" for s in states)], **attributes)
+        helper.make_node(
+            kind, ["x", "w", "r", "b", "", *states], ["all", *(f"next.{s}" for s in states)], **(given | attributes)
+        )
     )
     value = helper.make_tensor_value_info
     graph = helper.make_graph(

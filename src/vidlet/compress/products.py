@@ -211,7 +211,7 @@ class _Products:
         if node.op_type == "Gemm":
             factors = [known[name].f for name in ("alpha", "beta") if name in known]
             return not _number(node, "transA", 0) and all(factor == 1.0 for factor in factors)
-        if node.op_type not in _GATES or {"activations", "clip", "input_forget"} & set(known):
+        if node.op_type not in _GATES or {"activations", "clip"} & set(known) or _number(node, "input_forget", 0):
             return False
         forward = known["direction"].s == b"forward" if "direction" in known else True
         states = [*node.input[5:6], *(node.input[6:7] if node.op_type == "LSTM" else [])]
