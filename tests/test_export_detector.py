@@ -16,6 +16,7 @@ from vidlet.errors import DataError, ModelError, ParityError
 from vidlet.export.detector import (
     MAP,
     MOST_OVERLAP,
+    broken_rule,
     check_boxes,
     detector_graph,
     detector_metadata,
@@ -94,6 +95,21 @@ def test_suppression_by_hand_and_by_its_rule():
     for label in (0, 1):
         own = found[found[:, 5] == label, :4]
         assert (overlaps(own, own) - np.eye(len(own)) <= MOST_OVERLAP).all()
+
+
+def test_a_choice_of_boxes_that_breaks_the_rule_is_told():
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 0.6, (200, 2))
+    places = np.hstack([low, low + rng.uniform(0.1, 0.4, (200, 2))]).astype(np.float32)
+    scores = rng.random((2, 200)).astype(np.float32) ** 4
+    found = suppress(places, scores)
+    assert len(found) > 20 and broken_rule(found, places, scores) == ""
+    assert "is missing" in broken_rule(found[1:], places, scores)
+    assert "is none of the network's" in broken_rule(found + np.float32([0.001, 0, 0.001, 0, 0, 0]), places, scores)
+    both = suppress(places, scores, most_overlap=0.9)
+    assert "overlap by" in broken_rule(both, places, scores)
+    many = suppress(places, scores, most_overlap=1.0)  # 100 a class
+    assert len(many) == 200 and (many[:, 5] == 0).sum() == 100
 
 
 def test_a_frame_in_which_nothing_is_found_has_no_boxes(frames, tmp_path):
