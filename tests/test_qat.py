@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from steps_material import material, trained
+from vidlet.compress import find_chain, shrink_graph
 from vidlet.compress.blocks import quantize_blocks
 from vidlet.compress.fake_quant import channel_scales, fake_blocks, fake_int8, fake_int32, fake_rows, fake_uint8
 from vidlet.compress.int8 import quantize_weight
 from vidlet.compress.material import Trained
 from vidlet.compress.qat import QuantizedNetwork, integer_graph, known_layers, prepare_qat, write_back_
 from vidlet.compress.qat_steps import extractor_qat, prepare_extractor, qat, qat4, trained_ranges, with_backbone
-from vidlet.compress.ranges import attach_ranges, take_ranges
+from vidlet.compress.ranges import activation_ranges, attach_ranges, drop_ranges
 from vidlet.errors import ExportError
 from vidlet.export import extractor_graph
 from vidlet.export.onnx_graph import to_onnx_graph
@@ -247,15 +248,19 @@ def test_gradients_of_weights_and_biases_pass_the_rounding():
     assert ((offset / 0.01).round() * 0.01 - offset).abs().max() < 1e-6
 
 
-def test_ranges_travel_with_the_graph_and_are_not_written():
+def test_learned_ranges_travel_with_the_graph_to_the_step_int8_and_are_not_written():
     network, extractor, _ = tuned()
     graph = extractor_graph(extractor)
     carried = attach_ranges(graph, network.ranges())
-    again, ranges = take_ranges(carried)
-    assert again.SerializeToString(deterministic=True) == graph.SerializeToString(deterministic=True)
-    assert ranges is not None
-    assert sorted(ranges.values()) == sorted(v for k, v in network.ranges().items() if k != "input")
-    assert take_ranges(graph)[1] is None
+    learned = activation_ranges(carried, [])
+    assert sorted(learned.values()) == sorted(v for k, v in network.ranges().items() if k != "input")
+    assert drop_ranges(carried).SerializeToString(deterministic=True) == graph.SerializeToString(deterministic=True)
+    calibrated = activation_ranges(graph, [pictures(4)])
+    assert calibrated.keys() == learned.keys()
+    assert calibrated != learned
+    small = shrink_graph(find_chain("int8"), graph, [pictures(4)], network.ranges())
+    np.testing.assert_array_equal(run(small, pictures(3, 5)), run(tuned()[2], pictures(3, 5)))
+    assert not any(entry.key == "ranges" for entry in small.metadata_props)
 
 
 @pytest.mark.parametrize("step", [qat, qat4])

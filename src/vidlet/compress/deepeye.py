@@ -187,7 +187,7 @@ class DeepeyeNetwork(nn.Module):
     def map_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the maps of pictures of this size."""
         with torch.device("meta"):
-            x = torch.empty(1, len(self.layers[0].weight[0]), height, width)  # type: ignore[arg-type, index]
+            x = torch.empty(1, len(self.layers[0].weight[0]), height, width)  # type: ignore[index]
         for layer in self.layers:
             assert isinstance(layer, DeepeyeLayer)
             x = layer.conv(x, layer.weight.to("meta"))

@@ -22,6 +22,7 @@ from .int8 import quantize_graph, quantized_tensors
 from .kernels import round_kernels
 from .mixed import quantize_within
 from .products import integer_products, product_ranges
+from .ranges import activation_ranges
 from .sparse import store_sparse
 from .storage import large_weights, store_weights_half, store_weights_int8
 
@@ -40,8 +41,7 @@ def int8(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarra
     """
     if amount is not None:
         return _within(graph, amount, clips)
-    names = quantized_tensors(graph)
-    ranges = calibrate(graph, clip_feeds(graph, clips), names) if names else {}  # pixels have no convolution
+    ranges = activation_ranges(graph, clips)
     wide = product_ranges(graph, clips)
     return store_weights_int8(integer_products(quantize_graph(graph, ranges), wide))
 

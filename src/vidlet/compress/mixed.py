@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from .calibrate import calibrate, clip_feeds, zero_states
-from .int8 import quantize_graph, quantized_kernels, quantized_tensors
+from .calibrate import zero_states
+from .int8 import quantize_graph, quantized_kernels
 from .products import integer_products, product_ranges, product_weights
+from .ranges import activation_ranges
 from .storage import large_weights, store_weights_half, store_weights_int8
 
 __all__ = ["Loss", "Mixed", "quantize_within", "score_loss"]
@@ -51,8 +52,7 @@ def quantize_within(
         loss: of a graph; None: :func:`score_loss` on up to 8 of the clips.
     """
     measure = loss or score_loss(model, clips[:: max(1, len(clips) // LOSS_CLIPS)][:LOSS_CLIPS])
-    names = quantized_tensors(model, until)
-    ranges = calibrate(model, clip_feeds(model, clips), names) if names else {}  # pixels have no convolution
+    ranges = activation_ranges(model, clips, until)
     wide = product_ranges(model, clips)
     kernels = [*quantized_kernels(model, until), *product_weights(model)]
 

@@ -1,43 +1,51 @@
-"""Ranges that were learned in training, on their way from the network to the step that writes integers.
+"""Ranges of the activations that become integers: those that training has learned, else calibrated ones.
 
-A graph in memory carries them as an entry of its metadata, by layer; ``take_ranges`` takes it out again, so that no
-file has it.
+A graph in memory carries learned ranges as an entry of its metadata, by layer; ``drop_ranges`` removes it before the
+graph becomes a file.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx
 
-from .int8 import Range
+from .calibrate import calibrate, clip_feeds
+from .int8 import Range, quantized_tensors
 from .qat import ranges_by_layer
 
 KEY = "ranges"
 
 
+def activation_ranges(graph: onnx.ModelProto, clips: Sequence[np.ndarray], until: str = "features") -> dict[str, Range]:
+    """The range of every tensor before ``until`` that becomes integers: learned, or calibrated on frames of clips.
+
+    Raises:
+        ExportError: ranges were learned, but a layer has none.
+    """
+    carried = [entry.value for entry in graph.metadata_props if entry.key == KEY]
+    if carried:
+        ranges = {layer: (float(scale), int(zero)) for layer, (scale, zero) in json.loads(carried[0]).items()}
+        return ranges_by_layer(graph, ranges, until)
+    names = quantized_tensors(graph, until)
+    return calibrate(graph, clip_feeds(graph, clips), names) if names else {}  # pixels have no convolution
+
+
 def attach_ranges(graph: onnx.ModelProto, ranges: Mapping[str, Range] | None) -> onnx.ModelProto:
     """A copy of the graph that carries ranges by layer name; of None, nothing."""
-    result = onnx.ModelProto()
-    result.CopyFrom(graph)
+    result = drop_ranges(graph)
     if ranges:
         entry = result.metadata_props.add()
         entry.key, entry.value = KEY, json.dumps(dict(ranges))
     return result
 
 
-def take_ranges(graph: onnx.ModelProto, until: str = "features") -> tuple[onnx.ModelProto, dict[str, Range] | None]:
-    """A copy of the graph without the ranges that it carries, and these by tensor; None if it carries none.
-
-    Raises:
-        ExportError: a layer that is computed in integers has none.
-    """
+def drop_ranges(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the graph that carries no ranges."""
     result = onnx.ModelProto()
     result.CopyFrom(graph)
-    for entry in list(result.metadata_props):
-        if entry.key == KEY:
-            result.metadata_props.remove(entry)
-            ranges = {layer: (float(scale), int(zero)) for layer, (scale, zero) in json.loads(entry.value).items()}
-            return result, ranges_by_layer(result, ranges, until)
-    return result, None
+    for entry in [entry for entry in result.metadata_props if entry.key == KEY]:
+        result.metadata_props.remove(entry)
+    return result

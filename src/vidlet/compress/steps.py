@@ -7,20 +7,27 @@ function usable alone; its docstring states what it guarantees.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
 
 from .chain import Chain, parse_chain
 from .graph_steps import codebook, compact, half, head4, int4, int8, sparse
+from .int8 import Range
 from .material import Material, Trained
+from .qat_steps import extractor_qat, qat, qat4
+from .ranges import attach_ranges, drop_ranges
 
 NetworkStep = Callable[[Trained, "float | None", Material], Trained]
 GraphStep = Callable[[onnx.ModelProto, "float | None", Sequence[np.ndarray]], onnx.ModelProto]
 
 
-NETWORK_STEPS: dict[str, NetworkStep] = {}
+NETWORK_STEPS: dict[str, NetworkStep] = {
+    "qat": qat,
+    "qat4": qat4,
+    "extractor-qat": extractor_qat,
+}
 GRAPH_STEPS: dict[str, GraphStep] = {
     "int8": int8,
     "int4": int4,
@@ -49,9 +56,17 @@ def shrink_network(chain: Chain, trained: Trained, material: Material) -> Traine
     return trained
 
 
-def shrink_graph(chain: Chain, graph: onnx.ModelProto, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
-    """Apply the graph steps of a chain to the exported graph; ``clips``: frames uint8 (T, H, W, 3) to calibrate on."""
+def shrink_graph(
+    chain: Chain, graph: onnx.ModelProto, clips: Sequence[np.ndarray], ranges: Mapping[str, Range] | None = None
+) -> onnx.ModelProto:
+    """Apply the graph steps of a chain to the exported graph.
+
+    Args:
+        clips: frames uint8 (T, H, W, 3) to calibrate on.
+        ranges: by layer, of the extractor's activations, where training has learned them (``trained_ranges``).
+    """
+    graph = attach_ranges(graph, ranges)
     for step in chain:
         if step.name in GRAPH_STEPS:
             graph = GRAPH_STEPS[step.name](graph, step.amount, clips)
-    return graph
+    return drop_ranges(graph)

@@ -18,6 +18,7 @@ from ..compress import (
     file_name,
     shrink_graph,
     shrink_network,
+    trained_ranges,
 )
 from ..datasets import ClipTable
 from ..export import ArtifactNetwork, artifact_graph, artifact_metadata, torch_reference, write_artifact
@@ -103,7 +104,8 @@ class Workshop:
             self.table.multi_label,
         )
         samples = self.material.samples
-        graph = shrink_graph(chain, artifact_graph(network, small.extractor.input_size), samples)
+        exported = artifact_graph(network, small.extractor.input_size)
+        graph = shrink_graph(chain, exported, samples, trained_ranges(small.extractor))
         as_trained = not any(step.name in GRAPH_STEPS for step in chain)
         frames = _at_least(max(samples, key=len), 5)
         write_artifact(graph, path, metadata, frames, torch_reference(network) if as_trained else None)
