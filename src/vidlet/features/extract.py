@@ -150,6 +150,27 @@ def extract_taps(
     return found
 
 
+def not_stored(
+    table: ClipTable,
+    extractor: bytes,
+    shape: tuple[int, ...],
+    sampling: Sampling,
+    size: tuple[int, int],
+    root: Path,
+    storage: str = "float16",
+) -> list[Clip]:
+    """The clips whose features :func:`extract` would have to compute; unreadable ones are not among them."""
+    store = FeatureStore(root, _setting(sampling, size, extractor, shape, storage))
+    missing = []
+    for clip in table:
+        try:
+            if clip_key(clip) not in store:
+                missing.append(clip)
+        except DataError:
+            continue
+    return missing
+
+
 def thinned(found: Extracted, sampling: Sampling, factor: int, root: Path) -> Extracted:
     """The store of a rate that is a whole fraction of the one at hand: every ``factor``-th frame, nothing computed.
 

@@ -13,6 +13,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..compress import GRAPH_STEPS, find_chain
 from ..errors import TrainingError
 from ..files import write_text
@@ -24,7 +26,7 @@ from ..models import FrameExtractor
 from ..recipe import save_recipe
 from ..runtime import benchmark
 from .budget import Budget
-from .cards import EVIDENCE_BYTES, SMALLEST, Card, Cards, make_card
+from .cards import EVIDENCE_BYTES, SMALLEST, Card, Cards, make_cards
 from .data import Judged, build_cuts, extraction_seconds, open_pool
 from .proxy import Workers
 from .realize import Point, front, point_of, point_record, realize, refit
@@ -242,18 +244,17 @@ class Course:
         """Cards of all cuts and storages, from the log where they stand there."""
         size = self.space.input_size[0]
         known = {(r["size"], r["card"]["cut"], r["card"]["chain"]): Card(**r["card"]) for r in self.log.of("card")}
-        table, samples = self.judged.folds[0], None
-        found = []
+        table = self.judged.folds[0]
+        found: list[Card] = []
+        samples: list[np.ndarray] = []
         for cut, extractor in cuts.items():
-            for storage in STORAGES:
-                card = known.get((size, cut, storage.chain))
-                if card is None:
-                    if samples is None:
-                        recipe = self.space.recipe(_smallest(cut, self.space), "samples")
-                        samples = sample_clips(table, recipe)
-                    card = make_card(self.space, table, extractor, cut, storage, samples)
+            cards = [known[size, cut, s.chain] for s in STORAGES if (size, cut, s.chain) in known]
+            if len(cards) < len(STORAGES):
+                samples = samples or sample_clips(table, self.space.recipe(_smallest(cut, self.space), "samples"), 3)
+                cards = make_cards(self.space, table, extractor, cut, samples)
+                for card in cards:
                     self.log.add("card", size=size, card=asdict(card))
-                found.append(card)
+            found += cards
         shapes = {cut: extractor.feature_shape for cut, extractor in cuts.items()}
         return Cards(self.space, shapes, len(table.labels), found)
 
