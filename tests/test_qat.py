@@ -66,7 +66,7 @@ def float_extractor() -> FrameExtractor:
 
 @functools.cache
 def tuned() -> tuple[QuantizedNetwork, FrameExtractor, onnx.ModelProto]:
-    """The network after some steps of training, the extractor that it was written back to, and the integer graph."""
+    """The network after some steps of training, the extractor it was written back to, and that one's float graph."""
     extractor = float_extractor()
     network = prepare_extractor(extractor, [pictures(6, seed) for seed in range(3)])
     x = extractor.normalize(torch.from_numpy(pictures(8, 9)))
@@ -84,17 +84,24 @@ def tuned() -> tuple[QuantizedNetwork, FrameExtractor, onnx.ModelProto]:
     result = copy.deepcopy(extractor)
     write_back_(result.backbone, network)
     result.ranges = network.ranges()
-    return network, result, integer_graph(extractor_graph(result), network.ranges())
+    return network, result, extractor_graph(result)
+
+
+@functools.cache
+def integer() -> onnx.ModelProto:
+    """The integer graph of that extractor."""
+    network, _, graph = tuned()
+    return integer_graph(graph, network.ranges())
 
 
 def test_the_files_integers_are_the_simulated_ones_at_every_layer():
     network, extractor, graph = tuned()
     frames = pictures(6, 50)
     simulated = network.codes(extractor.normalize(torch.from_numpy(frames)))
-    tensors = {layer: tensor for tensor, layer in known_layers(extractor_graph(extractor), network.ranges()).items()}
+    tensors = {layer: tensor for tensor, layer in known_layers(graph, network.ranges()).items()}
     names = [name for name in simulated if network.layers[name] in tensors]
     assert len(names) == 1 + 2 + 4 * 3 + 2  # stem, block 0, blocks 1 to 4, sums
-    found = integers(graph, [f"{tensors[network.layers[name]]}.q" for name in names], frames=frames)
+    found = integers(integer(), [f"{tensors[network.layers[name]]}.q" for name in names], frames=frames)
     for depth, (name, codes) in enumerate(zip(names, found, strict=True)):
         distance = np.abs(simulated[name].numpy().astype(int) - codes)
         assert (distance == 0).mean() > (0.999 if depth < 3 else 0.95), network.layers[name]
@@ -104,10 +111,10 @@ def test_the_files_integers_are_the_simulated_ones_at_every_layer():
 def test_each_layer_alone_differs_by_one_step_at_ties_only():
     network, extractor, graph = tuned()
     frames = pictures(6, 51)
-    tensors = {layer: tensor for tensor, layer in known_layers(extractor_graph(extractor), network.ranges()).items()}
+    tensors = {layer: tensor for tensor, layer in known_layers(graph, network.ranges()).items()}
     names = [name for name in network.zero_points if network.layers[name] in tensors]
     found = dict(
-        zip(names, integers(graph, [f"{tensors[network.layers[n]]}.q" for n in names], frames=frames), strict=True)
+        zip(names, integers(integer(), [f"{tensors[network.layers[n]]}.q" for n in names], frames=frames), strict=True)
     )
     values = {
         name: (torch.from_numpy(codes.astype(np.float32)) - network.zero_points[name]) * network.step(name).detach()
@@ -138,9 +145,9 @@ def network_constants(network: QuantizedNetwork) -> set[str]:
 
 
 def test_the_file_and_the_simulation_choose_the_same_channel():
-    network, extractor, graph = tuned()
+    network, extractor, _ = tuned()
     frames = pictures(40, 52)
-    features = run(graph, frames)
+    features = run(integer(), frames)
     with torch.no_grad():
         simulated = with_backbone(extractor, network)(torch.from_numpy(frames)).numpy()
     assert (features.argmax(1) == simulated.argmax(1)).mean() > 0.98
@@ -200,11 +207,11 @@ def test_a_three_dimensional_network_is_simulated_as_its_file_computes():
 
 
 def test_a_layer_without_a_trained_range_is_an_error_that_names_it():
-    network, extractor, _ = tuned()
+    network, _, graph = tuned()
     ranges = network.ranges()
     del ranges["block3.expand"]
     with pytest.raises(ExportError, match=r"no range was trained for layer backbone\.block3\.expand"):
-        integer_graph(extractor_graph(extractor), ranges)
+        integer_graph(graph, ranges)
 
 
 def test_an_operator_that_cannot_be_trained_is_named():
@@ -249,8 +256,7 @@ def test_gradients_of_weights_and_biases_pass_the_rounding():
 
 
 def test_learned_ranges_travel_with_the_graph_to_the_step_int8_and_are_not_written():
-    network, extractor, _ = tuned()
-    graph = extractor_graph(extractor)
+    network, _, graph = tuned()
     carried = attach_ranges(graph, network.ranges())
     learned = activation_ranges(carried, [])
     assert sorted(learned.values()) == sorted(v for k, v in network.ranges().items() if k != "input")
@@ -259,7 +265,7 @@ def test_learned_ranges_travel_with_the_graph_to_the_step_int8_and_are_not_writt
     assert calibrated.keys() == learned.keys()
     assert calibrated != learned
     small = shrink_graph(find_chain("int8"), graph, [pictures(4)], network.ranges())
-    np.testing.assert_array_equal(run(small, pictures(3, 5)), run(tuned()[2], pictures(3, 5)))
+    np.testing.assert_array_equal(run(small, pictures(3, 5)), run(integer(), pictures(3, 5)))
     assert not any(entry.key == "ranges" for entry in small.metadata_props)
 
 
