@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from .int8 import Range
 from .material import Material, Trained
 from .qat import QuantizedNetwork, prepare_qat, write_back_
 from .storage import MIN_ELEMENTS
-from .tuning import clips_of, learned_part, tune, tuning_epochs
+from .tuning import clips_of, learned_part, tune
 
 FRAMES = 8  # of a clip, for learning; 3 of them for finding ranges
 PASSES = 6.0  # over the frames
@@ -41,7 +42,8 @@ def extractor_qat(trained: Trained, amount: float | None, material: Material) ->
     steps), whose distance from the float features, on the frames it learned from, is not above that before training.
 
     Args:
-        amount: passes over the frames (6 by default), or epochs where the recipe trains the whole network.
+        amount: passes over the frames (6 by default), or epochs (a quarter of the recipe's) where it trains the whole
+            network.
 
     Raises:
         ExportError: the extractor has no convolutions of its own to train.
@@ -52,8 +54,7 @@ def extractor_qat(trained: Trained, amount: float | None, material: Material) ->
     if material.config.mode == "frozen":
         distill_features(student, trained.extractor, frames, PASSES if amount is None else amount, material.seed)
     else:
-        epochs = tuning_epochs(material, LENGTH) if amount is None else max(1, round(amount))
-        tuned = tune(Trained(student, head), material, epochs, rate=0.1)
+        tuned = tune(Trained(student, head), material, _epochs(amount, material), rate=0.1)
         student, head = tuned.extractor, tuned.head
     return Trained(with_trained_weights(trained.extractor, student.backbone), head)
 
@@ -173,13 +174,17 @@ def distill_features(
 
 
 def _head_qat(trained: Trained, amount: float | None, material: Material, rounding: Round) -> Trained:
-    epochs = tuning_epochs(material, LENGTH) if amount is None else max(1, round(amount))
     start = Trained(trained.extractor, RoundedHead(trained.head, rounding))
-    tuned = tune(start, material, epochs, rate=0.25)
+    tuned = tune(start, material, _epochs(amount, material), rate=0.25)
     if _validation_loss(tuned, material) > _validation_loss(start, material):
         return trained
     assert isinstance(tuned.head, RoundedHead)
     return Trained(tuned.extractor, tuned.head.head)
+
+
+def _epochs(amount: float | None, material: Material) -> int:
+    """The epochs asked for; a quarter of the recipe's by default."""
+    return max(1, math.ceil(material.config.epochs * LENGTH) if amount is None else round(amount))
 
 
 @torch.no_grad()
