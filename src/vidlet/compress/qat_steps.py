@@ -39,7 +39,8 @@ def extractor_qat(trained: Trained, amount: float | None, material: Material) ->
     Where the recipe trains the head alone, the integers learn to give the float extractor's features of the material's
     frames (no labels needed); where it trains the whole network, they are trained with the head, on the labels.
     Guarantee: the integer file computes what the simulation did in training (but where a sum lies on the border of two
-    steps), whose distance from the float features, on the frames it learned from, is not above that before training.
+    steps); in the first case its distance from the float features of those frames is not above that before training.
+    Steps that change the extractor stand before this one.
 
     Args:
         amount: passes over the frames (6 by default), or epochs (a quarter of the recipe's) where it trains the whole
