@@ -82,6 +82,7 @@ class ClipNetwork3d(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(size, classes)
         self.apply(_initialize)
+        nn.init.normal_(self.classify.weight, std=0.01)  # all classes alike to begin with
 
     def forward(self, clips: Tensor) -> Tensor:
         """Clips (B, C, L, H, W) -> logits (B, K)."""
