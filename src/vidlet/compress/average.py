@@ -63,7 +63,7 @@ def ensemble(trained: Trained, amount: float | None, material: Material) -> Trai
     for i in range(1, count):
         fresh = Trained(trained.extractor, fresh_start(trained.head, material.seed + SEED_STEP * i))
         seed = material.seed + SEED_STEP * i
-        members.append(tune(fresh, material, material.config.epochs, rate=1.0, seed=seed).head)
+        members.append(tune(fresh, material, seed=seed).head)
     return Trained(trained.extractor, Ensemble(members, material.multi_label))
 
 

@@ -20,12 +20,11 @@ from ..models.extractor import FrameExtractor
 from ..models.head import Head, State
 from ..training import ClipNetwork, FeatureClips, FrameClips, Teacher
 from .material import Material, Trained
-from .tuning import tune, tuning_epochs
+from .tuning import tune
 
 ClipsRead = TypeVar("ClipsRead", FeatureClips, FrameClips)
 
 TEMPERATURE = 4.0
-LENGTH = 1.0  # of the recipe's epochs
 
 
 def distill(
@@ -53,12 +52,11 @@ def distill(
     if not 0 < share <= 1:
         raise RecipeError(f"distill: the amount is the teachers' share of the loss, at most 1, got {share:g}")
     teachers = list(teachers) or [trained]
-    epochs = tuning_epochs(material, LENGTH)
     if material.config.mode != "frozen":
         train, val = material.frames()
         teacher = _teacher_of_frames(trained, teachers, share, material.multi_label)
         assert isinstance(train, FrameClips)
-        return tune(trained, material, epochs, teacher=teacher, clips=(with_unlabelled(train, unlabelled), val))
+        return tune(trained, material, teacher=teacher, clips=(with_unlabelled(train, unlabelled), val))
     extractors = _distinct([trained.extractor, *(t.extractor for t in teachers)])
     views = [_view(e, material, unlabelled) for e in extractors]
     heads = [(t.head, next(i for i, e in enumerate(extractors) if e is t.extractor)) for t in teachers]
@@ -70,7 +68,7 @@ def distill(
         heads = [(Part(head, int(begins[i]), extractors[i].feature_shape), i) for head, i in heads]
     networks = [ClipNetwork(copy.deepcopy(head)).eval() for head, _ in heads]
     tuned = tune(
-        pupil, material, epochs, teacher=ensemble_teacher(networks, share, material.multi_label), clips=clips
+        pupil, material, teacher=ensemble_teacher(networks, share, material.multi_label), clips=clips
     )  # fmt: skip
     return Trained(trained.extractor, tuned.head.head if isinstance(tuned.head, Part) else tuned.head)
 

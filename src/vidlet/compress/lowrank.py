@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import RecipeError
 from ..models.head import Head
 from .material import Material, Trained
-from .tuning import clips_of, learned_part, single_batches, teacher_before, tune
+from .tuning import clips_of, learned_part, single_batches, tune
 
 DEFAULT_ERROR = 0.3
 JUDGED_CLIPS = 100  # training clips on which layers are watched
@@ -76,7 +76,7 @@ def lowrank(trained: Trained, amount: float | None, material: Material) -> Train
     if not 0 < error < 1:
         raise RecipeError(f"lowrank: the amount is a relative error, between 0 and 1, got {error:g}")
     small = factor_head(trained.head, error, input_moments(trained, material))
-    return tune(Trained(trained.extractor, small), material, teacher=teacher_before(trained, material))
+    return tune(Trained(trained.extractor, small), material)
 
 
 def factor_head(head: Head, error: float, moments: dict[str, Moments] | None = None) -> Head:

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from ..errors import RecipeError
 from ..training import ClipNetwork
 from .material import Material, Trained
-from .tuning import clips_of, teacher_before, tune, tuning_epochs
+from .tuning import clips_of, tune, tuning_epochs
 
 MIN_ELEMENTS = 1024  # smaller matrices are left alone: their bit mask would not pay
 RAMP = 2 / 3  # of the updates, over which the sparsity rises; the rest recovers with the final mask
 EVERY = 5  # updates between two masks
-LENGTH = 1.0  # of the recipe's epochs
 
 
 def prune(trained: Trained, amount: float | None, material: Material) -> Trained:
@@ -36,7 +35,7 @@ def prune(trained: Trained, amount: float | None, material: Material) -> Trained
     share = 0.75 if amount is None else amount
     if not 0 < share < 1:
         raise RecipeError(f"prune: the amount is the share of zeros, between 0 and 1, got {share:g}")
-    epochs = tuning_epochs(material, LENGTH)
+    epochs = tuning_epochs(material)
     updates = epochs * -(-len(clips_of(trained, material)[0]) // material.config.batch)
     held: list[Masks] = []
 
@@ -44,7 +43,7 @@ def prune(trained: Trained, amount: float | None, material: Material) -> Trained
         held.append(Masks(large_matrices(network.head), share, max(1, int(updates * RAMP))))
         return held[0].update
 
-    tuned = tune(trained, material, epochs, teacher=teacher_before(trained, material), hold_of=hold_of)
+    tuned = tune(trained, material, epochs, hold_of=hold_of)
     held[0].apply()  # the weights chosen may be an average over the way
     return tuned
 

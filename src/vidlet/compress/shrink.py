@@ -21,10 +21,11 @@ from ..models.head import Head
 from ..models.thesis_heads import Mean, PaperGRU, PaperLSTM, PaperRNN, SingleFrame
 from ..training.losses import label_losses
 from .material import Material, Trained
-from .tuning import clips_of, learned_part, single_batches, teacher_before, tune
+from .tuning import clips_of, learned_part, single_batches, tune
 
 JUDGED_CLIPS = 400  # training clips that say what a unit is worth
 JUDGED_AT_ONCE = 4
+LEAST = 8  # a group keeps at least one in so many of its units
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ class Units:
 def units(trained: Trained, amount: float | None, material: Material) -> Trained:
     """Remove whole units of the head, those that the loss misses least, and tune what is left.
 
-    Guarantee: the head is of the same class; of each group of n units ``max(1, round((1 - amount) n))`` are left; the
-    weights among these start as they were.
+    Guarantee: the head is of the same class; of its n units ``round(amount n)`` are gone, fewer only where every group
+    is down to an eighth; the weights among those left start as they were.
 
     Args:
-        amount: share of the units removed, 0.5 by default.
+        amount: share of all units removed, 0.5 by default.
 
     Raises:
         RecipeError: an amount outside (0, 1), or a head that has no such units.
@@ -62,10 +63,9 @@ def units(trained: Trained, amount: float | None, material: Material) -> Trained
     if not 0 < share < 1:
         raise RecipeError(f"units: the amount is the share of units removed, between 0 and 1, got {share:g}")
     groups = units_of(trained.head)
-    scores = importance(trained, groups, material)
-    kept = {g.name: best_units(scores[g.name], max(1, round((1 - share) * g.count))) for g in groups}
+    kept = best_units(importance(trained, groups, material), share)
     small = Trained(trained.extractor, keep_units(trained.head, kept))
-    return tune(small, material, teacher=teacher_before(trained, material))
+    return tune(small, material)
 
 
 def units_of(head: Head) -> list[Units]:
@@ -118,9 +118,20 @@ def importance(trained: Trained, groups: list[Units], material: Material) -> dic
     return worth
 
 
-def best_units(worth: Tensor, count: int) -> Tensor:
-    """Indices, ascending, of the ``count`` units worth most."""
-    return worth.argsort(descending=True, stable=True)[:count].sort().values
+def best_units(worth: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Ascending indices by group of what is left when this share of all units goes, the least worth first.
+
+    An eighth of each group stays, whatever it is worth.
+    """
+    order = {name: values.argsort(descending=True, stable=True) for name, values in worth.items()}
+    counts = {name: -(-len(values) // LEAST) for name, values in worth.items()}
+    rest = sorted(
+        ((-float(worth[name][i]), name) for name in worth for i in order[name][counts[name] :]),
+    )
+    total = sum(len(values) for values in worth.values())
+    for _, name in rest[: max(0, total - round(share * total) - sum(counts.values()))]:
+        counts[name] += 1
+    return {name: order[name][: counts[name]].sort().values for name in worth}
 
 
 def _by_unit(values: Tensor, use: Use) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 from ..training import Batch, ClipNetwork, Clips, Teacher, fit
 from .material import Material, Trained
 
-LENGTH = 1 / 2  # of the recipe's epochs: how long a network is tuned after a step
-RATE = 1 / 2  # of the recipe's learning rates
+LENGTH = {"frozen": 1.0, "finetune": 0.5}  # of the recipe's epochs: how long a network is tuned after a step
+RATE = {"frozen": 1.0, "finetune": 0.5}  # of the recipe's learning rates
 
 
 def learned_part(trained: Trained, material: Material) -> ClipNetwork:
@@ -27,9 +27,14 @@ def clips_of(trained: Trained, material: Material) -> tuple[Clips, Clips]:
     return material.features(trained.extractor) if material.config.mode == "frozen" else material.frames()
 
 
-def tuning_epochs(material: Material, length: float = LENGTH) -> int:
-    """How many epochs a step tunes for: a share of the recipe's, at least one."""
-    return max(1, math.ceil(material.config.epochs * length))
+def tuning_epochs(material: Material, length: float | None = None) -> int:
+    """How many epochs a step tunes for: the recipe's for a head on stored features, half of them on frames.
+
+    Args:
+        length: another share of the recipe's epochs.
+    """
+    share = LENGTH[material.config.mode] if length is None else length
+    return max(1, math.ceil(material.config.epochs * share))
 
 
 def tune(
@@ -37,7 +42,7 @@ def tune(
     material: Material,
     epochs: int | None = None,
     *,
-    rate: float = RATE,
+    rate: float | None = None,
     teacher: Teacher | None = None,
     clips: tuple[Clips, Clips] | None = None,
     hold_of: Callable[[ClipNetwork], Callable[[], None]] | None = None,
@@ -48,12 +53,13 @@ def tune(
     Without ``hold_of``, a recipe's early stopping holds here too. A frozen extractor stays the same object.
 
     Args:
-        epochs: None: half of the recipe's.
-        rate: the recipe's learning rates are multiplied by it.
+        epochs: None: :func:`tuning_epochs`.
+        rate: the recipe's learning rates are multiplied by it; None: 1 for a head on stored features, 1/2 on frames.
         clips: other (train, val) clips than the recipe's (some of train without labels, say).
         hold_of: gives, for the network that is trained, what keeps its weights in place after each update.
         seed: of the order of clips and the augmentation; None: the material's.
     """
+    rate = RATE[material.config.mode] if rate is None else rate
     config = replace(
         material.config,
         epochs=epochs or tuning_epochs(material),
@@ -80,12 +86,6 @@ def tune(
     )
     network.to("cpu")
     return tuned
-
-
-def teacher_before(trained: Trained, material: Material, temperature: float = 4.0, share: float = 0.5) -> Teacher:
-    """The network before a step as the teacher of the one after it; both take the same clips."""
-    network = learned_part(Trained(copy.deepcopy(trained.extractor), copy.deepcopy(trained.head)), material).eval()
-    return Teacher(lambda x, mask: network.to(x.device)(x, mask), temperature, share)
 
 
 def single_batches(clips: Clips, most: int, size: int = 1) -> Iterator[Batch]:
