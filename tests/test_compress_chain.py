@@ -1,5 +1,6 @@
 """Chains of compression steps: how recipes write them, and that they are applied in order."""
 
+import onnx
 import pytest
 
 from vidlet.compress import GRAPH_STEPS, Step, chain_text, file_name, find_chain, shrink_graph
@@ -42,6 +43,12 @@ def test_a_chain_that_cannot_be_is_refused_with_its_reason(text, message):
 
 
 def test_the_graph_steps_of_a_chain_are_applied_in_its_order(monkeypatch):
+    def noted(name):
+        def step(graph, amount, clips):
+            return onnx.ModelProto(producer_name=f"{graph.producer_name} {name} {amount}")
+
+        return step
+
     for name in ("int8", "half"):
-        monkeypatch.setitem(GRAPH_STEPS, name, lambda graph, amount, clips, name=name: [*graph, (name, amount)])
-    assert shrink_graph(find_chain("half:3+int8"), [], []) == [("half", 3.0), ("int8", None)]
+        monkeypatch.setitem(GRAPH_STEPS, name, noted(name))
+    assert shrink_graph(find_chain("half:3+int8"), onnx.ModelProto(), []).producer_name == " half 3.0 int8 None"
