@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import RecipeError
 from ..models.head import Head
+from ..tensor_train import TTGRU, TTLSTM
 from .material import Material, Trained
 from .tuning import clips_of, learned_part, single_batches, tune
 
@@ -90,14 +91,20 @@ def factor_head(head: Head, error: float, moments: dict[str, Moments] | None = N
         layer = small.get_submodule(name)
         replaced = _factor(layer, error, (moments or {}).get(name))
         if replaced is not None:
-            parent, _, last = name.rpartition(".")
-            setattr(small.get_submodule(parent), last, replaced)
+            replace_layer_(small, name, replaced)
     return small
+
+
+def replace_layer_(head: Head, name: str, layer: nn.Module) -> None:
+    """Put a layer in the place of the one of that name."""
+    parent, _, last = name.rpartition(".")
+    setattr(head.get_submodule(parent), last, layer)
 
 
 def factored_layers(head: Head) -> list[str]:
     """Names of the layers that can be factored: fully connected ones, and recurrent ones of one layer and direction."""
-    inside = tuple(name for name, layer in head.named_modules() if isinstance(layer, (Factors, FactoredRNN)))
+    compound = (Factors, FactoredRNN, TTLSTM, TTGRU)  # their parts are what they expect
+    inside = tuple(name for name, layer in head.named_modules() if isinstance(layer, compound))
     return [
         name
         for name, layer in head.named_modules()

@@ -27,6 +27,7 @@ class Ensemble(Head):
             raise RecipeError("an ensemble needs at least one head, got none")
         self.members = nn.ModuleList(heads)
         self.multi_label = multi_label
+        self.shares_frames = all(head.shares_frames for head in heads)
         self.state_shapes = {
             f"m{i}_{name}": shape for i, head in enumerate(heads) for name, shape in head.state_shapes.items()
         }
