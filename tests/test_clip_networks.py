@@ -8,12 +8,21 @@ import torch
 from torch import nn
 
 from vidlet.errors import RecipeError
-from vidlet.export import ArtifactNetwork, artifact_graph, check_parity, torch_reference
+from vidlet.export import (
+    ArtifactNetwork,
+    artifact_graph,
+    artifact_metadata,
+    check_parity,
+    torch_reference,
+    write_artifact,
+)
 from vidlet.models import build_extractor, build_head
 from vidlet.models.clip_networks import count_weights
 from vidlet.models.clip_tables import CLIP_NETWORKS, read_train
-from vidlet.recipe import Extractor, Head, load_recipe, recipe_names
+from vidlet.recipe import Extractor, Head, Recipe, Sampling, load_recipe, recipe_names
+from vidlet.runtime import load
 from vidlet.tensor_train import TTConv3d, TTLinear, to_conv, to_linear
+from vidlet.video import read_clip, write_video
 
 SHAPE, FRAMES = (2, 9, 7), 6
 SMALL = {"network": "small", "frames": FRAMES}
@@ -211,3 +220,22 @@ def test_the_file_holds_the_cores_and_the_runtime_multiplies_them_once_at_load(t
     assert [constants[node.input[1]][0] for node in convolutions] == [8, 16, 32, 64]
     assert not [name for name in constants if ".cores." in name and ".convolution." in name]
     assert not [node for node in loaded.node if node.op_type == "BatchNormalization"]
+
+
+def test_a_clip_of_the_networks_length_is_one_call_of_the_runtime(tmp_path, monkeypatch):
+    extractor = build_extractor(Extractor("pixels", input_size=SHAPE[1:], cut="gray-sobel", grid=0, weights="none"))
+    network = ArtifactNetwork(extractor, small()).eval()
+    plan = Recipe("test", Sampling("uniform", frames=FRAMES), head=Head("clip-network", SMALL))
+    clip = np.random.default_rng(0).integers(0, 256, (20, 24, 32, 3), np.uint8)
+    write_video(tmp_path / "clip.mp4", clip, fps=10)
+    metadata = artifact_metadata(plan, ("a", "b", "c", "d"), 2.0, {"weights": "none"})
+    graph = artifact_graph(network, SHAPE[1:])
+    write_artifact(graph, tmp_path / "model.onnx", metadata, clip[:6, : SHAPE[1], : SHAPE[2]])
+    model = load(tmp_path / "model.onnx", threads=1)
+    calls = []
+    run = model.run
+    monkeypatch.setattr(model, "run", lambda frames, state: calls.append(len(frames)) or run(frames, state))
+    prediction = model.classify(tmp_path / "clip.mp4")
+    assert calls == [FRAMES]
+    frames = read_clip(tmp_path / "clip.mp4", plan.sampling, SHAPE[1:]).frames
+    np.testing.assert_allclose(list(prediction.scores.values()), model(frames)[0][0], atol=1e-6)

@@ -71,7 +71,7 @@ def _main() -> None:
 
 
 def _measure(path: str, seconds: float, threads: int, provider: str, clip_frames: int | None) -> dict[str, Any]:
-    from .model import CHUNK, load
+    from .model import load
 
     started = time.perf_counter()
     model = load(path, threads, provider)
@@ -82,7 +82,7 @@ def _measure(path: str, seconds: float, threads: int, provider: str, clip_frames
     clip = {name: _random(rng, name, (clip_frames, *shape)) for name, shape in model.inputs.items()}
     frames, pieces = (
         [{name: array[t : t + step] for name, array in clip.items()} for t in range(0, clip_frames, step)]
-        for step in (1, CHUNK)
+        for step in (1, model.clip_chunk)
     )
     state = model.zero_state()
 

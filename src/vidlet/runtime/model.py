@@ -140,6 +140,12 @@ class Model:
         return sampling.hz if sampling.rule == "rate" else sampling.frames / self.median_s
 
     @property
+    def clip_chunk(self) -> int:
+        """Frames a call when a clip is classified: few, but all that a ring of frames spans: it costs once a call."""
+        ring = self.state_spec.get("ring")
+        return max(CHUNK, ring.shape[0] + 1) if ring else CHUNK
+
+    @property
     def multi_label(self) -> bool:
         """Whether the labels are independent of each other."""
         return bool(self.metadata.get("multi_label", False))
@@ -188,10 +194,11 @@ class Model:
         state: State | None = None
         scores: NDArray | None = None
         count, damage = 0, ""
-        clip = video.stream_clip(path, self.sampling, self.input_size, chunk=CHUNK, start_s=start_s, end_s=end_s)
-        for chunk in ahead(clip):
-            scores, state = self(chunk.frames, state)
-            count, damage = count + len(chunk.frames), chunk.damage
+        chunk = self.clip_chunk
+        clip = video.stream_clip(path, self.sampling, self.input_size, chunk=chunk, start_s=start_s, end_s=end_s)
+        for part in ahead(clip):
+            scores, state = self(part.frames, state)
+            count, damage = count + len(part.frames), part.damage
         if scores is None:
             raise DataError(f"{path}: no frame could be read")
         label, score, named = self.name_scores(scores[0])
