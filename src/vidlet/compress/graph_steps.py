@@ -25,6 +25,7 @@ from .products import integer_products, product_ranges
 from .ranges import activation_ranges
 from .sparse import store_sparse
 from .storage import large_weights, store_weights_half, store_weights_int8
+from .volumes import integer_volumes
 
 RESTORED = "vidlet.restored"  # metadata entry: which layers a bound on the loss brought back to 16 bits
 
@@ -43,7 +44,8 @@ def int8(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarra
         return _within(graph, amount, clips)
     ranges = activation_ranges(graph, clips)
     wide = product_ranges(graph, clips)
-    return store_weights_int8(integer_products(quantize_graph(graph, ranges), wide))
+    integer = integer_volumes(quantize_graph(graph, ranges), clips)
+    return store_weights_int8(integer_products(integer, wide))
 
 
 def int4(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
