@@ -14,6 +14,7 @@ from vidlet.fit.space import Candidate, Space, Storage, first_candidates
 from vidlet.fit.trials import TrialLog
 
 CANDIDATE = Candidate("block6", 8.0, 16, 64, 64, True, 0.2, 0.0, 0.2, 2e-3)
+SPACE = Space(epochs=20, rounds=(0.25, 1.0))
 MEASURED = {"frame_ms": {"p50": 3.0, "p95": 4.0}, "clip_ms": {"p50": 60.0, "p95": 70.0}, "peak_rss_bytes": 90_000_000}
 
 
@@ -83,7 +84,7 @@ def play(search, trials):
 
 
 def test_a_search_tries_only_what_fits_and_nothing_twice(tmp_path):
-    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), small, small, (5, 20))
+    search = Search(SPACE, TrialLog(tmp_path / "t.jsonl", "a"), small, small)
     asked = play(search, 60)
     assert len(asked) == len(set(asked)) == 60
     assert all(small(trial.candidate) for trial in search.trials)
@@ -93,7 +94,7 @@ def test_a_search_tries_only_what_fits_and_nothing_twice(tmp_path):
 
 
 def test_the_better_third_of_a_round_goes_on(tmp_path):
-    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), small, small, (5, 20))
+    search = Search(SPACE, TrialLog(tmp_path / "t.jsonl", "a"), small, small)
     play(search, 60)
     begun: list[float] = []
     for trial in search.trials:  # in the order in which they ended
@@ -109,16 +110,25 @@ def test_the_better_third_of_a_round_goes_on(tmp_path):
 
 def test_a_search_that_was_stopped_goes_on_without_repeating_a_trial(tmp_path):
     log = TrialLog(tmp_path / "t.jsonl", "a")
-    before = play(Search(Space(), log, small, small, (5, 20)), 25)
-    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), small, small, (5, 20))
+    before = play(Search(SPACE, log, small, small), 25)
+    search = Search(SPACE, TrialLog(tmp_path / "t.jsonl", "a"), small, small)
     assert len(search.trials) == 25
     after = play(search, 25)
     assert not set(before) & set(after)
 
 
 def test_a_search_ends_where_nothing_fits(tmp_path):
-    search = Search(Space(), TrialLog(tmp_path / "t.jsonl", "a"), lambda candidate: False, small, (5, 20))
+    search = Search(SPACE, TrialLog(tmp_path / "t.jsonl", "a"), lambda candidate: False, small)
     assert search.next() is None
+
+
+def test_the_random_baseline_begins_nowhere_and_tries_what_fits_once(tmp_path):
+    space = replace(SPACE, sampler="random", rounds=(1.0,))
+    search = Search(space, TrialLog(tmp_path / "t.jsonl", "a"), small, small)
+    asked = play(search, 30)
+    assert len(set(asked)) == 30
+    assert {number for _, number in asked} == {0}
+    assert all(small(trial.candidate) for trial in search.trials)
 
 
 def test_first_candidates_are_of_the_space_and_differ():

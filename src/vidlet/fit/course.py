@@ -75,9 +75,7 @@ class Course:
 
     def search(self) -> None:
         """Try heads until the time for trials is over."""
-        epochs = self.space.epochs
-        rounds = (max(1, epochs // 6), max(1, epochs // 2))
-        self.trials = Search(self.space, self.log, self._fits, self._inside, rounds)
+        self.trials = Search(self.space, self.log, self._fits, self._inside)
         say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
         workers = Workers(self.space, self.pool, self.worker_count)
         try:

@@ -39,7 +39,6 @@ class Search:
     Args:
         fits: whether a candidate may be tried.
         inside: whether it fits the budget itself, not only what "what if" asks for.
-        rounds: epochs of each round, increasing.
     """
 
     def __init__(
@@ -48,16 +47,17 @@ class Search:
         log: TrialLog,
         fits: Callable[[Candidate], bool],
         inside: Callable[[Candidate], bool],
-        rounds: Sequence[int],
     ) -> None:
-        self.space, self.log, self.fits, self.inside, self.rounds = space, log, fits, inside, tuple(rounds)
+        self.space, self.log, self.fits, self.inside = space, log, fits, inside
+        self.rounds = tuple(max(1, round(share * space.epochs)) for share in space.rounds)
         self.trials = [Trial(Candidate(**r["candidate"]), r["round"], Outcome(**r["outcome"])) for r in log.of("trial")]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler = optuna.samplers.TPESampler(seed=space.seed + len(self.trials), multivariate=True, constant_liar=True)
+        sampler = _sampler(space, space.seed + len(self.trials))
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
         self._begun: dict[str, Any] = {}  # candidate's key -> Optuna's trial, not yet told
         self._taken = {(trial.candidate.key, trial.round) for trial in self.trials}
-        first = [c for c in first_candidates(space) if (c.key, 0) not in self._taken and fits(c)]
+        begin = first_candidates(space) if space.sampler == "tpe" else []
+        first = [c for c in begin if (c.key, 0) not in self._taken and fits(c)]
         self._first = sorted(first, key=lambda candidate: not inside(candidate))
         for trial in self.trials:
             if trial.round == 0:
@@ -137,6 +137,12 @@ class Search:
             f"trial {len(self.trials)}: {trial.candidate.describe()}, {self.rounds[trial.round]} epochs: "
             f"{trial.outcome.accuracy:.3f} (best {best.outcome.accuracy:.3f}, {best.candidate.describe()})"
         )
+
+
+def _sampler(space: Space, seed: int) -> optuna.samplers.BaseSampler:
+    if space.sampler == "random":
+        return optuna.samplers.RandomSampler(seed)
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
 
 
 def _told(space: Space, trial: Trial) -> optuna.trial.FrozenTrial:

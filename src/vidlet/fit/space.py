@@ -48,7 +48,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Space:
-    """The values that each part of a candidate may take, and what all candidates share."""
+    """The values that each part of a candidate may take, what all candidates share, and how they are drawn.
+
+    ``rounds`` are shares of ``epochs``: how long a trial of each round trains. ``sampler``: "tpe", or "random", the
+    baseline that begins nowhere and learns nothing.
+    """
 
     cuts: tuple[str, ...] = ("block3", "block6", "block10", "block12", "block14")
     rates_hz: tuple[float, ...] = (8.0, 16.0)
@@ -59,6 +63,8 @@ class Space:
     epochs: int = 30
     batch: int = 16
     seed: int = 0
+    rounds: tuple[float, ...] = (1 / 6, 1 / 2)
+    sampler: str = "tpe"
 
     def extractor(self, cut: str) -> Extractor:
         """The extractor cut there."""

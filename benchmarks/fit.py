@@ -1,0 +1,124 @@
+"""`vidlet fit` on real clips: what is left of the accuracy at each budget, and whether the search beats random draws.
+
+    python benchmarks/fit.py budgets DATA --sizes 4MB 1MB 256KB 64KB --time 10m --seeds 0
+    python benchmarks/fit.py random DATA --sizes 256KB --time 10m --seeds 0 1 2
+    python benchmarks/fit.py folds DATA --sizes 1MB --time 150s --folds 5
+
+"random" runs each search twice, with the same time, workers and space: once as `vidlet fit` does it, once with
+candidates drawn at random and trained whole. Accuracies are those of the chosen file on test clips; where DATA has no
+test clips, name another table in which its val clips are called test. Runs are left in --out; finished ones are read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidlet.errors import VidletError
+from vidlet.fit.job import fit
+from vidlet.fit.space import Space
+from vidlet.metrics import bootstrap_interval
+from vidlet.reports import text_table
+
+SPACES = {"fit": Space(), "random": Space(sampler="random", rounds=(1.0,))}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One search."""
+
+    kind: str
+    size: str
+    seed: int
+    fold: str | None
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return "-".join(
+            [self.kind, self.size, f"seed{self.seed}", *([self.fold.replace("/", "of")] if self.fold else [])]
+        )
+
+
+def runs_of(args: argparse.Namespace) -> Iterator[Run]:
+    """The searches that were asked for; rivals one after the other, so that both see the same machine."""
+    kinds = ("fit", "random") if args.what == "random" else ("fit",)
+    folds = [f"{i}/{args.folds}" for i in range(args.folds)] if args.what == "folds" else [None]
+    for size in args.sizes:
+        for seed in args.seeds:
+            for fold in folds:
+                for kind in kinds:
+                    yield Run(kind, size, seed, fold)
+
+
+def search(run: Run, args: argparse.Namespace) -> dict[str, Any] | None:
+    """The metrics of a search, made now or read; None where it found nothing."""
+    folder = Path(args.out) / run.name
+    if not (folder / "metrics.json").exists():
+        base = SPACES[run.kind]
+        space = Space(seed=run.seed, sampler=base.sampler, rounds=base.rounds, input_size=(args.input, args.input))
+        try:
+            fit(
+                args.data, run.size, time=args.time, out=folder, fold=run.fold, workers=args.workers,
+                resume=(folder / "trials.jsonl").exists(), space=space,
+            )  # fmt: skip
+        except VidletError as error:
+            print(f"{run.name}: {error}", file=sys.stderr)
+            return None
+    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text("utf-8"))
+    return found
+
+
+def main() -> None:
+    """Run what was asked for and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["budgets", "random", "folds"])
+    parser.add_argument("data")
+    parser.add_argument("--sizes", nargs="+", default=["4MB", "1MB", "256KB", "64KB"])
+    parser.add_argument("--time", default="10m")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--input", type=int, default=224)
+    parser.add_argument("--out", default="runs/fit-benchmark")
+    args = parser.parse_args()
+    rows, right, groups = [], [], []
+    for run in runs_of(args):
+        found = search(run, args)
+        if found is None:
+            rows.append([run.kind, run.size, run.seed, run.fold or "", None, None, None, None, "nothing found"])
+            continue
+        chosen = found["chosen"]
+        rows.append(
+            [
+                run.kind, run.size, run.seed, run.fold or "", found["bytes"]["model.onnx"],
+                chosen["measured"]["frame_ms"]["p50"], chosen["accuracy"], found["accuracy"],
+                f"{found['trials']} trials; {chosen['candidate']['cut']} {chosen['chain'] or 'float32'}",
+            ]
+        )  # fmt: skip
+        for line in _predictions(Path(args.out) / run.name):
+            right.append(line[0])
+            groups.append(line[1])
+    headers = ["search", "budget", "seed", "fold", "bytes", "ms a frame", "chosen at", "test", "what"]
+    print(text_table(rows, headers))
+    if args.what == "folds" and right:
+        low, high = bootstrap_interval(np.array(right), groups)
+        print(f"pooled over folds: {np.mean(right):.3f} [{low:.3f}, {high:.3f}] on {len(right)} clips")
+
+
+def _predictions(folder: Path) -> list[tuple[bool, str]]:
+    import csv
+
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return [(row["label"] == row["predicted"], row["group"]) for row in csv.DictReader(file)]
+
+
+if __name__ == "__main__":
+    main()
