@@ -15,6 +15,7 @@ from ..errors import ExportError
 from ..models.extractor import FrameExtractor
 from ..models.head import Head, State
 from ..training import ClipNetwork, Clips, predict_logits
+from ..training.augment import transform_frames
 from ..training.losses import batch_loss
 from .fake_quant import fake_blocks, fake_rows
 from .int8 import Range
@@ -27,6 +28,7 @@ FRAMES = 8  # of a clip, for learning; 3 of them for finding ranges
 PASSES = 6.0  # over the frames
 BATCH = 16
 RATE = 1e-4
+VARIED = {"zoom": 0.15, "shift": 0.1, "light": 0.2, "flip": 0.5}  # of the frames learned from (augment.py)
 LENGTH = 1 / 4  # of the recipe's epochs
 TRAINED = "trained for integer kernels"
 
@@ -140,7 +142,7 @@ def distill_features(
 ) -> tuple[float, float]:
     """Train a student's backbone to give the teacher's features of frames uint8 (T, H, W, 3); no labels.
 
-    Keeps the best of what it was at the beginning and at the end of each pass.
+    Both see each frame varied anew. Kept is the student of least error on the frames as they are, the first included.
 
     Returns:
         mean squared error in the student's features, in units of the teacher's variance a channel: before and after.
@@ -153,6 +155,7 @@ def distill_features(
     def error(a: Tensor, b: Tensor) -> Tensor:
         return ((a - b).square() * weights).mean()
 
+    draw = np.random.default_rng([seed, 88])
     updates = max(1, round(passes * len(frames) / BATCH))
     parameters = [p for p in student.backbone.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, rate)
@@ -161,7 +164,10 @@ def distill_features(
     best = copy.deepcopy(student.backbone.state_dict())
     each = max(1, -(-len(frames) // BATCH))
     for update, chosen in zip(range(updates), _shuffled(len(frames), BATCH, seed), strict=False):
-        loss = error(student(frames[chosen]), targets[chosen])
+        pictures = _varied(frames[chosen], teacher, draw)
+        with torch.no_grad():
+            wanted = teacher.features(pictures)
+        loss = error(student.features(pictures), wanted)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -172,6 +178,14 @@ def distill_features(
                 least, best = now, copy.deepcopy(student.backbone.state_dict())
     student.backbone.load_state_dict(best)
     return before, least
+
+
+def _varied(frames: Tensor, extractor: FrameExtractor, draw: np.random.Generator) -> Tensor:
+    """Normalized pictures (B, 3, H, W) of frames uint8 (B, H, W, 3), each moved, lit and mirrored on its own."""
+    pictures = frames.permute(0, 3, 1, 2).float()  # (B, 3, H, W)
+    moved = torch.cat([transform_frames(picture[None], VARIED, draw) for picture in pictures])
+    varied: Tensor = (moved.round().clamp(0, 255) - extractor.zero_point) * extractor.scale
+    return varied
 
 
 def _head_qat(trained: Trained, amount: float | None, material: Material, rounding: Round) -> Trained:
