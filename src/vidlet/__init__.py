@@ -18,9 +18,10 @@ _JOBS = ("train", "compress", "evaluate", "predict", "extract", "export", "bench
 _NAMES = {"load": ("vidlet.runtime", "load"), **{name: (f"vidlet.jobs.{name}", name) for name in _JOBS}}
 _NAMES["data"] = ("vidlet.jobs.data", "inspect_data")
 _NAMES["fit"] = ("vidlet.fit.job", "fit")
+_NAMES["papers"] = ("vidlet.papers", "papers")
 
 __all__ = ["__version__", "benchmark", "compress", "data", "demo", "evaluate", "export", "extract", "fit", "inspect"]
-__all__ += ["load", "predict", "train"]
+__all__ += ["load", "papers", "predict", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -37,7 +38,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """``vidlet.compress``, ``export`` and ``fit`` are functions, though packages of these names stand beside them.
+    """``compress``, ``export``, ``fit`` and ``papers`` are functions, though packages of these names stand beside them.
 
     Importing the package sets it as an attribute of its parent; the property keeps the name for the function.
     """
@@ -45,6 +46,7 @@ class _Package(ModuleType):
     compress = property(lambda self: __getattr__("compress"), lambda self, module: None)
     export = property(lambda self: __getattr__("export"), lambda self, module: None)
     fit = property(lambda self: __getattr__("fit"), lambda self, module: None)
+    papers = property(lambda self: __getattr__("papers"), lambda self, module: None)
 
 
 sys.modules[__name__].__class__ = _Package

@@ -29,6 +29,7 @@ COMMANDS = {
     "benchmark": ("benchmark_command", "latency, frames/s, peak memory and bytes of a model file"),
     "inspect": ("inspect_command", "what is inside a model file, tensor by tensor, byte by byte"),
     "extract": ("extract_command", "compute what train needs of each clip, once; go on where it was stopped"),
+    "papers": ("papers_command", "the papers' tables: what they print, what our code recomputes, what we measured"),
 }
 
 

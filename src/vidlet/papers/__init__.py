@@ -1,1 +1,68 @@
-"""One module a seed paper: its recipes, its tables, what we get beside what it printed."""
+"""One module a seed paper: its recipes, its tables, what we get beside what it printed.
+
+A module has ``tables()``; it is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+from ..errors import RecipeError
+from ..recipe import nearest
+
+
+class Paper(NamedTuple):
+    """What a paper is, and the built-in recipes that follow it."""
+
+    title: str
+    recipes: tuple[str, ...] = ()
+
+
+PAPERS = {  # each is the module of this name
+    "youtube8m": Paper("Liu & Liu 2018: size-constrained gated NetVLAD models for YouTube-8M"),
+    "deepeye": Paper(
+        "Cheng et al.: DEEPEYE, an 8-bit tiny-YOLOv2 and a tensor-train LSTM in one pass",
+        ("tiny-yolov2", "lstm-pixels", "tt-lstm-pixels"),
+    ),
+    "tt3dcnn": Paper(
+        "Wang et al.: 3-D CNNs compressed by tensor-train decomposition",
+        ("viva-1", "viva-1-tt", "viva-2", "viva-2-tt", "viva-4", "viva-4-tt", "ucf-rgb", "ucf-rgb-tt"),
+    ),
+    "mobile": Paper(
+        "Chiche 2019: MobileNetV2 and Inception-v3 with recurrent classifiers on UCF101",
+        ("mobilenetv2-gru", "mobilenetv2-lstm", "mobilenetv2-single"),
+    ),
+}
+
+
+def papers(name: str | None = None, data: str | None = None) -> dict[str, Any]:
+    """The tables of a paper: what it prints, what our code recomputes of it, what we measured.
+
+    Args:
+        name: a name of ``PAPERS``; None lists them.
+        data: clips to run the paper's experiments on; no paper has experiments built in yet.
+
+    Returns:
+        {"tables": [{"title", "rows": [{"name", "unit", "printed", "recomputed", "measured"}]}]}: numbers, or None
+        where there is none; accuracies are fractions. Without a name {"papers": [{"name", "title", "recipes"}]}.
+
+    Raises:
+        RecipeError: no such paper, with the nearest; or ``data``.
+    """
+    if name is not None and name not in PAPERS:
+        raise RecipeError(f"no paper {name!r}{nearest(name, PAPERS)}; known: {', '.join(PAPERS)}")
+    if data is not None:
+        raise RecipeError(_no_experiment(name))
+    if name is None:
+        return {"papers": [{"name": key, **paper._asdict()} for key, paper in PAPERS.items()]}
+    tables: dict[str, Any] = importlib.import_module(f"{__name__}.{name}").tables()
+    return tables
+
+
+def _no_experiment(name: str | None) -> str:
+    if name is None:
+        return "papers: data is of use with the name of a paper only"
+    recipes = PAPERS[name].recipes
+    instead = f"; train one of its recipes on it: {', '.join(recipes)}" if recipes else ""
+    return f"papers {name}: no experiment on data is built in{instead}"

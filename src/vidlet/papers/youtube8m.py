@@ -6,10 +6,11 @@ Its tables with every size recomputed from the shapes of the weights. MiB are 2^
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from .rows import row
 
 VIDEO, AUDIO, CLASSES, EXPERTS = 1024, 128, 3862, 5
 LIMIT_BYTES = 2**30
@@ -127,20 +128,13 @@ def fitting_subsets(limit: int = LIMIT_BYTES, large_bytes: int = 2) -> int:
     return int((totals <= limit).sum()) - 1
 
 
-def tables(data: str | Path | None = None) -> dict[str, Any]:
-    """The paper's tables: printed and recomputed.
-
-    GAP cannot be recomputed without YouTube-8M (1.5 TB); ``data`` is not read, and nothing is measured here.
-    """
+def tables() -> dict[str, Any]:
+    """The paper's tables: printed and recomputed. GAP cannot be recomputed without YouTube-8M (1.5 TB)."""
     return {"tables": [_single_models(), _ensembles(), _shares(), _int8()]}
 
 
 def _size(letter: str) -> tuple[int, int]:
     return UNLISTED[letter] if letter in UNLISTED else MODELS[letter][:2]
-
-
-def _row(name: str, unit: str, printed: float | None, recomputed: float | None) -> dict[str, Any]:
-    return {"name": name, "unit": unit, "printed": printed, "recomputed": recomputed, "measured": None}
 
 
 def _mib(size: int) -> float:
@@ -153,18 +147,18 @@ def _single_models() -> dict[str, Any]:
         name = f"{letter} K{model.clusters}-H{model.hidden}"
         for kind, printed, large in (("float32", model.float32_mib, 4), ("float16", model.half_mib, 2)):
             size = stored_bytes(model.clusters, model.hidden, large)
-            rows.append(_row(f"{name}, {kind}", "MiB", printed, _mib(size)))
-        rows.append(_row(f"{name}, averaged checkpoints", "GAP@20", model.gap_averaged, None))
-        rows.append(_row(f"{name}, best checkpoint", "GAP@20", model.gap_single, None))
+            rows.append(row(f"{name}, {kind}", "MiB", printed, _mib(size)))
+        rows.append(row(f"{name}, averaged checkpoints", "GAP@20", model.gap_averaged, None))
+        rows.append(row(f"{name}, best checkpoint", "GAP@20", model.gap_single, None))
     return {"title": "Table 1: single models", "rows": rows}
 
 
 def _ensembles() -> dict[str, Any]:
     rows = []
     for members, printed in ENSEMBLES.items():
-        rows.append(_row(f"{members}, float16", "MiB", printed.mib, _mib(ensemble_bytes(members))))
+        rows.append(row(f"{members}, float16", "MiB", printed.mib, _mib(ensemble_bytes(members))))
         figures = {"local": printed.gap_local, "public": printed.gap_public, "private": printed.gap_private}
-        rows += [_row(f"{members}, {where}", "GAP@20", gap, None) for where, gap in figures.items() if gap is not None]
+        rows += [row(f"{members}, {where}", "GAP@20", gap, None) for where, gap in figures.items() if gap is not None]
     return {"title": "Table 2: ensembles within 1 GiB", "rows": rows}
 
 
@@ -174,18 +168,18 @@ def _shares() -> dict[str, Any]:
     return {
         "title": "In the text",
         "rows": [
-            _row("K32-H1024: share of the four large tensors", "fraction", 0.98, round(large, 4)),
-            _row("K32-H1024: variables", "count", None, len(shapes)),
-            _row("K32-H1024: numbers", "count", None, parameter_count(*_size("H"))),
-            _row("subsets of the 18 models that fit into 1 GiB", "count", None, fitting_subsets()),
+            row("K32-H1024: share of the four large tensors", "fraction", 0.98, round(large, 4)),
+            row("K32-H1024: variables", "count", None, len(shapes)),
+            row("K32-H1024: numbers", "count", None, parameter_count(*_size("H"))),
+            row("subsets of the 18 models that fit into 1 GiB", "count", None, fitting_subsets()),
         ],
     }
 
 
 def _int8() -> dict[str, Any]:
     """What the paper names as next: the large tensors in 8 bits."""
-    rows = [_row(f"{name}, int8", "MiB", None, _mib(ensemble_bytes(name, 1))) for name in ("YHLS", "GHLS", "YGLP")]
-    return {"title": "The large tensors in 8 bits", "rows": [*rows, _row("subsets that fit", "count", None, _fit8())]}
+    rows = [row(f"{name}, int8", "MiB", None, _mib(ensemble_bytes(name, 1))) for name in ("YHLS", "GHLS", "YGLP")]
+    return {"title": "The large tensors in 8 bits", "rows": [*rows, row("subsets that fit", "count", None, _fit8())]}
 
 
 def _fit8() -> int:

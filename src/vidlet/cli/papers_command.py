@@ -1,0 +1,57 @@
+"""`vidlet papers`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+EXAMPLE = "example: vidlet papers deepeye"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `vidlet papers`."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a paper; without it, they are listed")
+    parser.add_argument("--data", metavar="DATA", help="run its experiment on these clips, where one is built in")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Print the tables, or the list of papers."""
+    if args.name:
+        from .train_command import need_train_extra
+
+        need_train_extra("papers")
+    from ..papers import papers
+
+    found = papers(args.name, args.data)
+    if not args.json:
+        print(tables_text(found["tables"]) if args.name else list_text(found["papers"]))
+    return found
+
+
+def list_text(papers: list[dict[str, Any]]) -> str:
+    """A line a paper, and what it has of recipes."""
+    from ..reports import text_table
+
+    rows = [(paper["name"], paper["title"], ", ".join(paper["recipes"]) or None) for paper in papers]
+    return text_table(rows, ("paper", "what it is", "recipes"))
+
+
+def tables_text(tables: list[dict[str, Any]]) -> str:
+    """The tables one below the other, their columns aligned."""
+    from ..reports import text_table
+
+    columns = ("printed", "recomputed", "measured")
+    parts = []
+    for table in tables:
+        rows = [(row["name"], row["unit"], *(number_text(row[key]) for key in columns)) for row in table["rows"]]
+        parts.append(f"{table['title']}\n\n{text_table(rows, ('', 'unit', *columns), 'llrrr')}")
+    return "\n\n\n".join(parts)
+
+
+def number_text(value: float | None) -> str | None:
+    """58,982,400 or 3.991: all that is known of a number, in groups of three digits; None where there is none."""
+    if value is None:
+        return None
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.6f}".rstrip("0").rstrip(".")

@@ -1,0 +1,179 @@
+"""Chiche 2019 (KTH), "Video classification with memory and computation-efficient convolutional neural network".
+
+Its tables: the six combinations of two extractors and three classifiers on UCF101 split 1, the per-class report and
+the counts over it. Sizes are recomputed where our networks are the thesis'; Inception-v3 is not among them yet, so of
+its combinations only the classifier, on the 2,048 numbers of a frame, has a size here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..models import MobileNetV2, build_head, fuse_batch_norm
+from ..recipe import Head
+from .mobile_classes import METRICS, ClassReport, Metrics, class_reports
+from .rows import Number, Row, row, table
+
+CLASSES = 101
+FEATURES = {"Inception-v3": 2048, "quantized MobileNetV2": 1280}
+HEADS = {"LSTM": "lstm", "GRU": "gru", "single frame": "single"}
+
+# Accuracy and top-5; precision, recall and F1 where they are printed.
+PRINTED: dict[tuple[str, str], tuple[float, ...]] = {
+    ("Inception-v3", "LSTM"): (0.7875, 0.9422),
+    ("Inception-v3", "GRU"): (0.7961, 0.9469, 0.77, 0.77, 0.76),
+    ("quantized MobileNetV2", "LSTM"): (0.7430, 0.9117),
+    ("quantized MobileNetV2", "GRU"): (0.7594, 0.9297, 0.74, 0.73, 0.72),
+    ("Inception-v3", "single frame"): (0.6969, 0.8812, 0.67, 0.67, 0.66),
+    ("quantized MobileNetV2", "single frame"): (0.6425, 0.8473, 0.62, 0.61, 0.61),
+}
+OTHERS = {"LSTM + flow": 0.886, "two-stream": 0.870, "fused two-stream": 0.925}
+
+
+def tables() -> dict[str, Any]:
+    """The thesis' tables, printed and recomputed. Accuracies, precision, recall and F1 are fractions."""
+    return {"tables": [_extractors(), _others(), _per_class(), _over_classes(), _combinations(), _sizes()]}
+
+
+def classifier_parameters(extractor: str, classifier: str, classes: int = CLASSES) -> int:
+    """Trained parameters of a classifier on the features of an extractor (Keras' GRU of the time has one bias less)."""
+    with torch.device("meta"):
+        head = build_head(Head(HEADS[classifier]), (FEATURES[extractor],), classes)
+    return sum(p.numel() for p in head.parameters())
+
+
+def mobilenetv2_size(classes: int | None = None) -> tuple[int, int]:
+    """Numbers of MobileNetV2 1.0, batch norm folded, and its bytes: weights in 8 bits, biases in 32.
+
+    ``classes``: with the classifier of so many ImageNet classes, as the .tflite file has it (1,001).
+    """
+    with torch.device("meta"):
+        network = fuse_batch_norm(MobileNetV2(classes=classes))
+    weights = sum(p.numel() for p in network.parameters() if p.ndim > 1)
+    biases = sum(p.numel() for p in network.parameters() if p.ndim == 1)
+    return weights + biases, weights + 4 * biases
+
+
+def _combinations() -> dict[str, Any]:
+    rows: list[Row] = []
+    for (extractor, classifier), figures in PRINTED.items():
+        names = ("accuracy", "top-5", *METRICS)
+        rows += [
+            row(f"{extractor}, {classifier}: {name}", name, figure)
+            for name, figure in zip(names, figures, strict=False)
+        ]
+    return table("The six combinations on UCF101 split 1", rows)
+
+
+def _sizes() -> dict[str, Any]:
+    numbers, size = mobilenetv2_size()
+    rows: list[Row] = []
+    for extractor, classifier in PRINTED:
+        count = classifier_parameters(extractor, classifier)
+        ours = extractor == "quantized MobileNetV2"
+        where = f"{extractor}, {classifier}"
+        rows += [
+            row(f"{where}: classifier", "parameters", None, count),
+            row(f"{where}: extractor and classifier", "parameters", None, numbers + count if ours else None),
+            row(f"{where}: classifier in float32", "MB", None, round(4 * count / 1e6, 3)),
+            row(
+                f"{where}: 8-bit extractor and float32 classifier", "MB", None, _mb(size + 4 * count) if ours else None
+            ),
+        ]
+    return table("Sizes of the six combinations (Inception-v3 is not built in: its own size stays empty)", rows)
+
+
+def _extractors() -> dict[str, Any]:
+    full = mobilenetv2_size(1001)[1]  # the page's MB fits 2^20 bytes
+    rows = [
+        row("Inception-v3: file", "MB", 95.3),
+        row("Inception-v3: ImageNet top-1", "accuracy", 0.779),
+        row("Inception-v3: ImageNet top-5", "top-5", 0.938),
+        row("Inception-v3: a frame on a Pixel 2", "ms", 1433),
+        row("quantized MobileNetV2: file (ours: its numbers, 1,001 classes)", "MiB", 3.4, round(full / 2**20, 3)),
+        row("quantized MobileNetV2: without the classifier", "MB", None, _mb(mobilenetv2_size()[1])),
+        row("quantized MobileNetV2: ImageNet top-1", "accuracy", 0.708),
+        row("quantized MobileNetV2: ImageNet top-5", "top-5", 0.899),
+        row("quantized MobileNetV2: a frame on a Pixel 2", "ms", 80.3),
+    ]
+    return table("Extractors, from the page of the .tflite files", rows)
+
+
+def _others() -> dict[str, Any]:
+    rows = [row(name, "accuracy", accuracy) for name, accuracy in OTHERS.items()]
+    return table("Other methods on UCF101, mean of three splits", rows)
+
+
+def _per_class() -> dict[str, Any]:
+    rows: list[Row] = []
+    for name, report in class_reports().items():
+        for extractor, figures in (("MobileNetV2", report.mobilenetv2), ("Inception-v3", report.inceptionv3)):
+            where = f"{name}, {extractor}"
+            rows += [row(f"{where}: {metric}", metric, x) for metric, x in zip(METRICS, figures, strict=True)]
+        rows.append(row(f"{name}: test clips", "clips", report.support))
+    return table("Per class, GRU", rows)
+
+
+# Of the classes' three metrics with MobileNetV2 and Inception-v3: what is true of so many classes, as printed.
+CLAIMS: dict[str, tuple[int, Callable[[Metrics, Metrics], bool]]] = {
+    "any metric higher with MobileNetV2": (54, lambda ours, theirs: any(a > b for a, b in _pairs(ours, theirs))),
+    "all metrics higher or equal with MobileNetV2, not all equal": (
+        23,
+        lambda ours, theirs: ours != theirs and all(a >= b for a, b in _pairs(ours, theirs)),
+    ),
+    "all metrics higher with MobileNetV2": (15, lambda ours, theirs: all(a > b for a, b in _pairs(ours, theirs))),
+    "all metrics equal": (7, lambda ours, theirs: ours == theirs),
+}
+
+
+def _over_classes() -> dict[str, Any]:
+    """Counted over the per-class report as it is printed."""
+    reports = list(class_reports().values())
+    pairs = [pair for report in reports for pair in _pairs(report.mobilenetv2, report.inceptionv3)]
+    rows = [
+        row("metrics", "count", 303, len(pairs)),
+        row("metrics higher with Inception-v3", "count", 157, sum(a < b for a, b in pairs)),
+        row("metrics higher with MobileNetV2", "count", 109, sum(a > b for a, b in pairs)),
+        row("metrics equal", "count", 37, sum(a == b for a, b in pairs)),
+    ]
+    for text, (printed, holds) in CLAIMS.items():
+        found = sum(holds(report.mobilenetv2, report.inceptionv3) for report in reports)
+        rows.append(row(f"classes: {text}", "count", printed, found))
+    rows.append(row("test clips", "clips", 3783, sum(report.support for report in reports)))
+    for extractor, of in (("quantized MobileNetV2", _mobilenetv2), ("Inception-v3", _inceptionv3)):
+        rows += _means(extractor, of, reports)
+    return table("Over the classes, GRU (recomputed from the per-class report)", rows)
+
+
+def _means(extractor: str, of: Callable[[ClassReport], Metrics], reports: list[ClassReport]) -> list[Row]:
+    """Means over classes; recalls weighted by support are the accuracy, and do not give the printed one."""
+    accuracy, _, *means = PRINTED[extractor, "GRU"]
+    rows = [
+        row(f"{extractor}: mean {metric}", metric, mean, _mean([(of(report)[i], 1) for report in reports]))
+        for i, (metric, mean) in enumerate(zip(METRICS, means, strict=True))
+    ]
+    implied = _mean([(of(report)[1], report.support) for report in reports])
+    return [*rows, row(f"{extractor}: accuracy that the recalls give", "accuracy", accuracy, implied)]
+
+
+def _mobilenetv2(report: ClassReport) -> Metrics:
+    return report.mobilenetv2
+
+
+def _inceptionv3(report: ClassReport) -> Metrics:
+    return report.inceptionv3
+
+
+def _pairs(ours: Metrics, theirs: Metrics) -> list[tuple[float, float]]:
+    return list(zip(ours, theirs, strict=True))
+
+
+def _mean(weighted: list[tuple[float, Number]]) -> float:
+    return round(sum(value * weight for value, weight in weighted) / sum(weight for _, weight in weighted), 4)
+
+
+def _mb(size: int) -> float:
+    return round(size / 1e6, 3)
