@@ -12,18 +12,33 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx
 
+from .average import average, ensemble
 from .chain import Chain, parse_chain
+from .distill import distill
 from .graph_steps import codebook, compact, half, head4, int4, int8, sparse
 from .int8 import Range
+from .lowrank import lowrank
 from .material import Material, Trained
+from .prune import prune
 from .qat_steps import extractor_qat, qat, qat4
 from .ranges import attach_ranges, drop_ranges
+from .shrink import units
+from .tensorize import tensor_train
+from .thin import channels
 
 NetworkStep = Callable[[Trained, "float | None", Material], Trained]
 GraphStep = Callable[[onnx.ModelProto, "float | None", Sequence[np.ndarray]], onnx.ModelProto]
 
 
 NETWORK_STEPS: dict[str, NetworkStep] = {
+    "units": units,
+    "channels": channels,
+    "prune": prune,
+    "lowrank": lowrank,
+    "tt": tensor_train,
+    "distill": lambda trained, amount, material: distill(trained, amount, material),
+    "average": average,
+    "ensemble": ensemble,
     "qat": qat,
     "qat4": qat4,
     "extractor-qat": extractor_qat,
