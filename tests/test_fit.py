@@ -68,7 +68,8 @@ def test_every_point_of_the_front_measures_the_same_from_its_file_alone(found, c
             < min(o["measured"]["frame_ms"]["p50"] for o in front if o["accuracy"] > point["accuracy"])
         )
     chosen = result["metrics"]["chosen"]
-    assert chosen["accuracy"] == max(p["accuracy"] for p in front if p["bytes"] <= BUDGET)
+    best = max(p["accuracy"] - 0.05 * p["loss"] for p in front if p["bytes"] <= BUDGET)
+    assert chosen["accuracy"] - 0.05 * chosen["loss"] >= best - 1e-9
 
 
 def test_what_if_rows_allow_half_and_twice_the_bytes(found):

@@ -141,7 +141,7 @@ def test_first_candidates_are_of_the_space_and_differ():
 
 def point(size, ms, accuracy):
     measured = {**MEASURED, "frame_ms": {"p50": ms, "p95": ms}}
-    return Point(CANDIDATE, "int8", "f.onnx", size, accuracy, (0.0, 1.0), 10, measured, None, 1.0)
+    return Point(CANDIDATE, "int8", "f.onnx", size, accuracy, 1.0, (0.0, 1.0), 10, measured, None, 1.0)
 
 
 def test_the_front_holds_what_nothing_beats_in_size_time_and_accuracy():

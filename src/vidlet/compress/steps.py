@@ -36,7 +36,7 @@ NETWORK_STEPS: dict[str, NetworkStep] = {
     "prune": prune,
     "lowrank": lowrank,
     "tt": tensor_train,
-    "distill": lambda trained, amount, material: distill(trained, amount, material),
+    "distill": distill,
     "average": average,
     "ensemble": ensemble,
     "qat": qat,

@@ -169,9 +169,9 @@ class Course:
         return {"out": str(self.folder), "files": run_files(self.folder), "metrics": metrics}
 
     def _choose(self) -> Point | None:
-        """The most accurate file that keeps the budget, timed again now that nothing else runs."""
+        """The best file that keeps the budget, timed again now that nothing else runs."""
         able = [p for p in self.points if p.accuracy >= self.budget.min_accuracy and not self.budget.broken(p.bytes)]
-        for point in sorted(able, key=lambda p: (-p.accuracy, p.bytes)):
+        for point in sorted(able, key=lambda p: (-p.score, p.bytes)):
             measured = benchmark(self.folder / "files" / point.file, seconds=2.0, threads=1)
             if not self.budget.broken(point.bytes, measured):
                 return point

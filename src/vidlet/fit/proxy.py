@@ -53,8 +53,13 @@ class Outcome:
 
     @property
     def score(self) -> float:
-        """What the search maximizes: accuracy, and the loss where accuracies are equal or rest on a few clips."""
-        return self.accuracy - 0.05 * self.loss
+        """What the search maximizes."""
+        return worth(self.accuracy, self.loss)
+
+
+def worth(accuracy: float, loss: float) -> float:
+    """One figure to choose by: accuracy, and the loss (nats) where accuracies are equal or rest on a few clips."""
+    return accuracy - 0.05 * loss
 
 
 def try_candidate(space: Space, pool: Pool, candidate: Candidate, epochs: int) -> Outcome:

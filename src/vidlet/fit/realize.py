@@ -19,6 +19,7 @@ from ..jobs.product import Workshop
 from ..models import build_extractor, build_head
 from ..runtime import benchmark, load
 from ..training import ClipNetwork, fit, save_tensors
+from .proxy import worth
 from .space import Candidate, Space
 
 
@@ -31,11 +32,17 @@ class Point:
     file: str  # under the search's folder
     bytes: int
     accuracy: float
+    loss: float  # mean cross-entropy of its scores
     interval: tuple[float, float]
     clips: int
     measured: dict[str, Any]  # frame_ms, clip_ms, peak_rss_bytes
     temperature: float | None
     seconds: float
+
+    @property
+    def score(self) -> float:
+        """What files are chosen by: as trials are (proxy.py)."""
+        return worth(self.accuracy, self.loss)
 
     def describe(self) -> str:
         """The candidate and how it is stored."""
@@ -99,7 +106,9 @@ def _trained(
 def measure(path: Path, candidate: Candidate, chain: str, table: ClipTable, seconds: float = 0.0) -> Point:
     """Score a file on the validation clips of a table, and time it, from the file alone."""
     model = load(path, threads=1)
-    figures = summarize(score_clips(model, table.of_split("val"), workers=1), model)
+    scored = score_clips(model, table.of_split("val"), workers=1)
+    figures = summarize(scored, model)
+    given = scored.scores[np.arange(len(scored.labels)), scored.labels]  # the probability of each clip's label
     timed = benchmark(path, seconds=1.0, threads=1)
     return Point(
         candidate,
@@ -107,6 +116,7 @@ def measure(path: Path, candidate: Candidate, chain: str, table: ClipTable, seco
         path.name,
         path.stat().st_size,
         figures["accuracy"],
+        float(-np.log(np.maximum(given, 1e-6)).mean()),
         (float(figures["accuracy_interval"][0]), float(figures["accuracy_interval"][1])),
         figures["clips"],
         {key: timed[key] for key in ("frame_ms", "clip_ms", "peak_rss_bytes", "load_ms")},
