@@ -75,10 +75,11 @@ class Search:
             candidate = self._first.pop(0)
             self._taken.add((candidate.key, 0))
             return candidate, 0
-        for _ in range(DRAWS):
+        for number in range(DRAWS):
             asked = self._study.ask()
             candidate = draw(self.space, asked)
-            if (candidate.key, 0) in self._taken or not self.fits(candidate):
+            allowed = self.inside if number < DRAWS / 2 else self.fits  # what "what if" asks for comes second
+            if (candidate.key, 0) in self._taken or not allowed(candidate):
                 self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
                 continue
             self._taken.add((candidate.key, 0))

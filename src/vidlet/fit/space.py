@@ -155,10 +155,12 @@ STORAGES = (
 
 
 def first_candidates(space: Space) -> list[Candidate]:
-    """Where a search begins: heads of four sizes on each cut, the large ones at the fastest rate."""
+    """Where a search begins: heads of five sizes on each cut, the large ones at the fastest rate."""
     fast, slow = max(space.rates_hz), min(space.rates_hz)
     default = Candidate("", slow, 32, 96, 128, False, 0.2, 0.0, 0.2, 2e-3)
     large = Candidate("", fast, 32, 192, 256, True, 0.5, 0.3, 0.5, 2e-3)
     small = replace(large, channels=16, project=64, hidden=64, dropout=0.35)
     tiny = replace(large, channels=8, project=32, hidden=48, dropout=0.2, mixup=0.0)
-    return [replace(candidate, cut=cut) for candidate in (default, large, small, tiny) for cut in reversed(space.cuts)]
+    least = replace(default, channels=16, project=32, hidden=32)
+    heads = (default, large, small, tiny, least)
+    return [replace(candidate, cut=cut) for candidate in heads for cut in reversed(space.cuts)]
