@@ -102,7 +102,7 @@ def agreement(a: Trained, b: Trained) -> float:
     return float((answers[0] == answers[1]).mean())
 
 
-@pytest.mark.parametrize("more", [False, True])
+@pytest.mark.parametrize("more", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_pupil_learns_from_a_teacher_with_another_extractor(more):
     torch.manual_seed(11)
     other = build_extractor(replace(EXTRACTOR, cut="block3", grid=4)).eval()
