@@ -118,7 +118,7 @@ def test_a_search_that_was_stopped_goes_on_without_repeating_a_trial(tmp_path):
 
 
 def test_a_search_ends_where_nothing_fits(tmp_path):
-    search = Search(SPACE, TrialLog(tmp_path / "t.jsonl", "a"), lambda candidate: False, small)
+    search = Search(SPACE, TrialLog(tmp_path / "t.jsonl", "a"), lambda candidate: False, lambda candidate: False)
     assert search.next() is None
 
 
