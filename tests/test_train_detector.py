@@ -9,7 +9,6 @@ from PIL import Image
 import vidlet
 from vidlet.datasets import read_boxes
 from vidlet.errors import DataError, RecipeError, TrainingError
-from vidlet.jobs.score_boxes import evaluate_detector
 from vidlet.jobs.train_detector import for_machine, train_detector
 from vidlet.recipe import load_recipe
 
@@ -46,7 +45,7 @@ def run(tmp_path_factory):
     data = write_squares(root / "squares")
     whole = (data / "train" / "02.png").read_bytes()
     (data / "train" / "02.png").write_bytes(whole[: len(whole) // 2])
-    return data, root / "run", train_detector(data, "tiny-yolov2", root / "run", OVERRIDES, command="as tested")
+    return data, root / "run", vidlet.train(data, "tiny-yolov2", root / "run", OVERRIDES, command="as tested")
 
 
 def test_a_run_leaves_its_files_and_says_what_it_could_not_use(run):
@@ -70,7 +69,7 @@ def test_a_run_leaves_its_files_and_says_what_it_could_not_use(run):
 
 def test_evaluate_gives_the_runs_figures_and_the_file_names_them(run):
     data, folder, result = run
-    found = evaluate_detector(folder / "model.onnx", data)
+    found = vidlet.evaluate(folder / "model.onnx", data)
     stored = result["metrics"]["files"]["model.onnx"]
     for key in ("map50", "map50_interval", "map50_95", "per_class", "boxes", "bytes"):
         assert found[key] == stored[key], key
@@ -100,7 +99,7 @@ def test_a_finished_run_is_not_overwritten_and_a_wrong_class_is_named(run, tmp_p
     other = write_squares(tmp_path / "other")
     (other / "classes.txt").write_text("red\nblue\n")
     with pytest.raises(DataError, match="class 'blue' is not one of the model's"):
-        evaluate_detector(folder / "model.onnx", other)
+        vidlet.evaluate(folder / "model.onnx", other)
     with pytest.raises(TrainingError, match="was trained on red, green; the data have red, blue"):
         train_detector(
             other, "tiny-yolov2", tmp_path / "run", OVERRIDES | {"extractor.weights": str(folder / "detector.pt")}

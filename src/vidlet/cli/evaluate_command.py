@@ -24,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Score the file, print a table of classes."""
     from ..jobs.evaluate import evaluate
-    from ..reports import text_table
 
     found = evaluate(args.model, args.data, args.split, args.fold, args.strict, args.threads)
     if args.out:
@@ -34,18 +33,45 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
         write_text(args.out, json.dumps(found, indent=1))
     if not args.json:
-        low, high = found["accuracy_interval"]
-        print(
-            f"accuracy {found['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}   "
-            f"top-5 {found['top5']:.3f}   macro F1 {found['macro_f1']:.3f}   calibration error {found['ece']:.3f}\n"
-            f"{found['clips']} {found['split']} clips, {len(found['skipped'])} skipped   "
-            f"{found['bytes']:,} bytes   {found['clip_ms']['p50']:.0f} ms a clip, decoding included (median)\n"
-        )
-        rows = [
-            [name, f"{c['precision']:.2f}", f"{c['recall']:.2f}", f"{c['f1']:.2f}", str(c["support"])]
-            for name, c in found["per_class"].items()
-        ]
-        print(text_table(rows, ["class", "precision", "recall", "F1", "clips"], "lrrrr"))
-        for item in found["skipped"]:
-            print(f"skipped {item['error']}")
+        (print_boxes if "map50" in found else print_classes)(found)
     return found
+
+
+def print_classes(found: dict[str, Any]) -> None:
+    """The figures of a classifier, class by class."""
+    from ..reports import text_table
+
+    low, high = found["accuracy_interval"]
+    print(
+        f"accuracy {found['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}   "
+        f"top-5 {found['top5']:.3f}   macro F1 {found['macro_f1']:.3f}   calibration error {found['ece']:.3f}\n"
+        f"{found['clips']} {found['split']} clips, {len(found['skipped'])} skipped   "
+        f"{found['bytes']:,} bytes   {found['clip_ms']['p50']:.0f} ms a clip, decoding included (median)\n"
+    )
+    rows = [
+        [name, f"{c['precision']:.2f}", f"{c['recall']:.2f}", f"{c['f1']:.2f}", str(c["support"])]
+        for name, c in found["per_class"].items()
+    ]
+    print(text_table(rows, ["class", "precision", "recall", "F1", "clips"], "lrrrr"))
+    for item in found["skipped"]:
+        print(f"skipped {item['error']}")
+
+
+def print_boxes(found: dict[str, Any]) -> None:
+    """The figures of a detector, class by class."""
+    from ..reports import text_table
+
+    low, high = found["map50_interval"]
+    print(
+        f"mAP at IoU 0.5 {found['map50']:.3f}, 95 % interval {low:.3f} to {high:.3f}   "
+        f"11-point {found['map50_11']:.3f}   mAP .5:.95 {found['map50_95']:.3f}\n"
+        f"{found['images']} {found['split']} images, {len(found['skipped'])} skipped   "
+        f"{found['bytes']:,} bytes   {found['image_ms']['p50']:.0f} ms an image, decoding included (median)\n"
+    )
+    rows = [
+        [name, f"{c['ap50']:.3f}", f"{c['ap50_95']:.3f}", str(c["truths"]), str(c["detections"])]
+        for name, c in found["per_class"].items()
+    ]
+    print(text_table(rows, ["class", "AP .5", "AP .5:.95", "boxes", "found"], "lrrrr"))
+    for item in found["skipped"]:
+        print(f"skipped {item['error']}")

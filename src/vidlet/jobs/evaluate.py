@@ -127,12 +127,17 @@ def evaluate(
     Returns:
         ``accuracy``, ``accuracy_interval`` [low, high] (95 %, bootstrap over groups), ``top5``, ``macro_f1``,
         ``per_class`` {label: precision, recall, f1, support}, ``confusion``, ``ece``, ``bytes``, ``clips``, ``clip_ms``
-        {"p50", "p95"}, ``split``, ``skipped`` and ``damaged`` (lists of {"path", "error"}). Rates are fractions.
+        {"p50", "p95"}, ``split``, ``skipped`` and ``damaged`` (lists of {"path", "error"}). Rates are fractions. For a
+        file that detects, ``map50``, ``map50_95`` and what ``evaluate_detector`` lists.
 
     Raises:
         DataError: no clips, none that can be read, or a label that the model does not know.
         ModelError: not a model file.
     """
     loaded = load(model, threads=threads)
+    if loaded.box_labels and not loaded.labels:
+        from .score_boxes import evaluate_detector
+
+        return evaluate_detector(model, data, split, strict, threads)
     name, clips = scored_split(labelled_clips(data, fold, strict), split)
     return {"split": name, **summarize(score_clips(loaded, clips, strict), loaded)}

@@ -24,6 +24,8 @@ from .product import Workshop, say_result, score_files, write_evidence
 from .progress import bar
 from .report import report_run
 
+DETECTOR_HEAD = "region"  # a recipe with this head is a detector's: its data are images with boxes
+
 
 def train(
     data: str | Path,
@@ -36,7 +38,7 @@ def train(
     device: str = "auto",
     command: str = "",
 ) -> dict[str, Any]:
-    """Train a classifier of labelled clips by a recipe and leave the files of a run in ``out``.
+    """Train a classifier of clips, or a detector of boxes, by a recipe and leave the files of a run in ``out``.
 
         vidlet.train("clips/", out="runs/a", overrides={"training.epochs": 30})
 
@@ -44,7 +46,8 @@ def train(
     ``report.html``, ``metrics.json`` and what docs/architecture.md lists.
 
     Args:
-        data: a folder per class, a folder with clips.csv, or a .csv file (docs/data.md).
+        data: a folder per class, a folder with clips.csv, or a .csv file; images with boxes for a detector's recipe
+            (docs/data.md).
         recipe: a built-in name, a .toml file or a ``Recipe`` (docs/recipes.md).
         out: the run folder; None: runs/ and the recipe's name.
         overrides: values of the recipe by dotted key; not with a ``Recipe``.
@@ -62,6 +65,12 @@ def train(
     """
     started = time.monotonic()
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    if plan.head.name == DETECTOR_HEAD:
+        if fold is not None:
+            raise TrainingError("--fold: images with boxes have no groups; give splits (docs/data.md)")
+        from .train_detector import train_detector
+
+        return train_detector(data, recipe, out, overrides, resume, strict, device, command)
     chains = [find_chain(text) for text in plan.compress]
     check_amounts(plan.training.augment, plan.training.mode)
     table = labelled_clips(data, fold, strict)
