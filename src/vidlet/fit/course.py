@@ -28,7 +28,7 @@ from ..runtime import benchmark
 from .budget import Budget
 from .cards import EVIDENCE_BYTES, SMALLEST, Card, Cards, make_cards
 from .data import Judged, build_cuts, extraction_seconds, open_pool
-from .proxy import Workers
+from .proxy import Workers, follow_parent
 from .realize import Point, front, point_of, point_record, realize, refit
 from .report import report_fit
 from .search import Search
@@ -292,7 +292,7 @@ def _has_graph_step(chain: str) -> bool:
 @contextmanager
 def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """Processes for files; on an error or an interrupt those under way are ended."""
-    executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+    executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=follow_parent)
     try:
         yield executor
     finally:

@@ -145,10 +145,26 @@ _given: list[tuple[Space, Pool]] = []  # of this process, filled once by _begin
 
 
 def _begin(space: Space, pool: Pool) -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the search
+    follow_parent()
     _given.append((space, pool))
+
+
+def follow_parent() -> None:
+    """For a process that works for another: leave interrupts to it, and end when it has ended, killed or not."""
+    import os
+    import signal
+    import threading
+    import time
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _try(candidate: Candidate, epochs: int) -> Outcome:
