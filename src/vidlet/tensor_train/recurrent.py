@@ -6,8 +6,9 @@ et al., DEEPEYE.
 
 The projections of all frames are one product with the train; the recurrence multiplies by the hidden matrix rebuilt
 once a sequence. Under export the train is contracted by the plan for one frame (stream.py) and the recurrence is one
-Scan node, so the number of frames stays free and the file holds cores. (ONNX's own LSTM node would need the dense
-input matrix: for 1,536 inputs and 256 units it takes 0.11 ms a frame, the train and the scan 0.04.)
+Scan node, so the number of frames stays free and the file holds cores. (ONNX's own LSTM node needs dense matrices: for
+1,536 inputs and 256 units it takes 0.11 ms a frame, the train and the scan 0.04.) Where both plans are the whole matrix
+that node is used, its matrices multiplied from the cores when the file is loaded: a frame costs what it costs dense.
 """
 
 from __future__ import annotations
@@ -57,10 +58,12 @@ class _TTRecurrent(nn.Module):
 
     def _project(self, x: Tensor) -> Tensor:
         """The share of the inputs x (B, T, D) in the gates: (B, T, gates H)."""
-        if isinstance(self.input_map, TTLinear) and torch.compiler.is_exporting():
-            return _product(self.input_map)(x.reshape(-1, self.input_size)).unflatten(0, x.shape[:2]) + self.bias
         projected: Tensor = self.input_map(x) + self.bias
         return projected
+
+    def _as_node(self) -> bool:
+        """Whether an export uses the runtime's own recurrent node: for matrices so small that no train is faster."""
+        return torch.compiler.is_exporting() and _is_whole(self.input_map) and _is_whole(self.hidden_map)
 
     def extra_repr(self) -> str:
         """Sizes for ``print(model)``."""
@@ -106,6 +109,11 @@ class TTLSTM(_TTRecurrent):
         if state is None:
             zeros = x.new_zeros(1, x.shape[0], self.hidden_size)
             state = (zeros, zeros)
+        if self._as_node():
+            weights = [_matrix(self.input_map), _matrix(self.hidden_map), self.bias, torch.zeros_like(self.bias)]
+            x = x.expand(state[0].shape[1], -1, -1)
+            out, h, c = torch._VF.lstm(x, state, weights, True, 1, 0.0, False, False, True)
+            return out, (h, c)
         hidden = _product(self.hidden_map)  # (B, H) -> (B, 4 H)
 
         def cell(frame: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -148,6 +156,13 @@ class TTGRU(_TTRecurrent):
         if state is None:
             state = x.new_zeros(1, x.shape[0], self.hidden_size)
         hidden, size = _product(self.hidden_map), 2 * self.hidden_size  # (B, H) -> (B, 3 H)
+        if self._as_node():
+            bias = torch.cat([self.hidden_bias.new_zeros(size), self.hidden_bias])
+            weights = [_matrix(self.input_map), _matrix(self.hidden_map), self.bias, bias]
+            out, after = torch._VF.gru(
+                x.expand(state.shape[1], -1, -1), state, weights, True, 1, 0.0, False, False, True
+            )
+            return out, after
 
         def cell(frame: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             h = state[0]  # (B, H)
@@ -190,3 +205,13 @@ def _product(mapping: TTLinear | nn.Linear) -> Callable[[Tensor], Tensor]:
         return planned_product(cores, plan_stream([core.shape for core in cores]))
     matrix = mapping.matrix()
     return lambda x: x @ matrix
+
+
+def _is_whole(mapping: TTLinear | nn.Linear) -> bool:
+    """Whether one row is fastest multiplied with the whole matrix."""
+    return isinstance(mapping, nn.Linear) or len(plan_stream([core.shape for core in mapping.cores]).groups) == 1
+
+
+def _matrix(mapping: TTLinear | nn.Linear) -> Tensor:
+    """The weights (out, in), as torch's recurrent kernels take them."""
+    return mapping.matrix().t() if isinstance(mapping, TTLinear) else mapping.weight
