@@ -17,9 +17,11 @@ from ..errors import TrainingError
 from ..jobs.progress import say
 from .budget import parse_seconds, read_budget
 from .course import Course
-from .data import judge
+from .data import FEW_CLIPS, judge
 from .space import Space
 from .trials import TrialLog
+
+EPOCHS, EPOCHS_FEW = 30, 60  # of a file's training: a few hundred clips make few updates an epoch
 
 
 def fit(
@@ -75,7 +77,8 @@ def fit(
     if not resume and (folder / "trials.jsonl").exists():
         raise TrainingError(f"{folder}: holds a search; --resume goes on with it, or choose another --out")
     judged = judge(data, fold, strict)
-    asked = space or Space(seed=seed)
+    few = len(judged.folds[0]) < FEW_CLIPS
+    asked = space or Space(seed=seed, epochs=EPOCHS_FEW if few else EPOCHS)
     determined = json.dumps([judged.table.sha256(), asdict(asked), fold], sort_keys=True)
     log = TrialLog(folder / "trials.jsonl", hashlib.sha256(determined.encode()).hexdigest())
     course = Course(log, folder, judged, budget, seconds, workers)
