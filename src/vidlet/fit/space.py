@@ -155,12 +155,13 @@ STORAGES = (
 
 
 def first_candidates(space: Space) -> list[Candidate]:
-    """Where a search begins: heads of five sizes on each cut, the large ones at the fastest rate."""
+    """Where a search begins: heads of five sizes on each cut, from the largest and the middle of the network."""
     fast, slow = max(space.rates_hz), min(space.rates_hz)
     default = Candidate("", slow, 32, 96, 128, False, 0.2, 0.0, 0.2, 2e-3)
     large = Candidate("", fast, 32, 192, 256, True, 0.5, 0.3, 0.5, 2e-3)
     small = replace(large, channels=16, project=64, hidden=64, dropout=0.35)
     tiny = replace(large, channels=8, project=32, hidden=48, dropout=0.2, mixup=0.0)
     least = replace(default, channels=16, project=32, hidden=32)
-    heads = (default, large, small, tiny, least)
-    return [replace(candidate, cut=cut) for candidate in heads for cut in reversed(space.cuts)]
+    middle = (len(space.cuts) - 1) / 2
+    cuts = sorted(space.cuts, key=lambda cut: abs(space.cuts.index(cut) - middle))
+    return [replace(candidate, cut=cut) for candidate in (large, default, small, tiny, least) for cut in cuts]
