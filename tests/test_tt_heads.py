@@ -10,7 +10,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vidlet.compress.steps import find_chain, shrink_graph
 from vidlet.errors import RecipeError
-from vidlet.export import ArtifactNetwork, artifact_graph, artifact_metadata, torch_reference, write_artifact
+from vidlet.export import (
+    ArtifactNetwork,
+    artifact_graph,
+    artifact_metadata,
+    check_parity,
+    torch_reference,
+    write_artifact,
+)
 from vidlet.models import build_extractor, build_head
 from vidlet.models.tt_heads import group_last
 from vidlet.recipe import Extractor, Head, Recipe, load_recipe
@@ -214,6 +221,22 @@ def test_frames_are_projected_once_whatever_the_number_of_windows(pixel_file):
     scan = next(node for node in graph.node if node.op_type == "Scan")
     assert shapes[scan.input[-1]][1:] == [1, 1024]
     assert not [node.name for node in graph.node if node.op_type == "Expand"]
+
+
+@pytest.mark.parametrize(("height", "node", "groups"), [(32, "Scan", 2), (1, "GRU", 1)])
+def test_a_train_is_contracted_a_frame_or_becomes_the_matrix_of_the_runtimes_own_node(height, node, groups):
+    torch.manual_seed(0)
+    shape = (3, height, 48)
+    head = build_head(Head("tt-gru", {"out_modes": [4, 4, 4], "ranks": [3]}), shape, 4)
+    network = ArtifactNetwork(torch.nn.Identity(), head).eval()
+    network.extractor.forward = lambda frames: frames.permute(0, 3, 1, 2) / 255
+    graph = artifact_graph(network, shape[1:])
+    frames = np.random.default_rng(0).integers(0, 256, (6, *shape[1:], 3), dtype=np.uint8)
+    check_parity(graph.SerializeToString(), frames, torch_reference(network))  # whole, frame by frame, 1 and 3 windows
+    assert [n.op_type for n in graph.graph.node if n.op_type in ("Scan", "GRU", "Loop")] == [node]
+    (train,) = tensor_trains(check_safe(graph.SerializeToString(), "").graph)
+    assert len(train["groups"]) == groups
+    assert {t.name for t in graph.graph.initializer} >= {f"head.rnn.input_map.cores.{k}" for k in range(3)}
 
 
 # The plan of a frame.
