@@ -580,7 +580,9 @@ def test_unknown_and_negative_amounts_are_refused_with_the_nearest():
     for value in (-0.1, True, "much"):
         with pytest.raises(RecipeError, match=r"training\.augment\.zoom must be a number >= 0"):
             check_amounts({"zoom": value})
-    check_amounts(dict.fromkeys(AMOUNTS, 0.1))
+    with pytest.raises(RecipeError, match=r"training\.augment\.redraw must be a whole number >= 2, got 0.1"):
+        check_amounts({"redraw": 0.1})
+    check_amounts(dict.fromkeys(AMOUNTS, 2))
 
 
 @pytest.mark.parametrize(("key", "mode"), [("zoom", "frozen"), ("flip", "frozen"), ("noise", "finetune")])

@@ -332,7 +332,10 @@ class _Writer:
         kept = [tensor for tensor in graph.initializer if tensor.name in names]
         del graph.node[:], graph.initializer[:]
         graph.node.extend(nodes)
-        graph.initializer.extend([*kept, *self.added.values()])
+        present = {
+            tensor.name for tensor in kept
+        }  # scales and zero points that an earlier pass wrote; names say their values
+        graph.initializer.extend([*kept, *(tensor for name, tensor in self.added.items() if name not in present)])
 
 
 def alive(nodes: list[onnx.NodeProto], results: set[str]) -> list[onnx.NodeProto]:

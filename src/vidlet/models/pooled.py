@@ -14,7 +14,7 @@ from .gating import Experts, batch_norm
 from .head import Head, State, last_of
 from .netvlad import check_positive
 
-_LEAST_VARIANCE = 1e-3  # of standardized features; keeps the root from what rounding leaves of a variance of 0
+_LEAST_VARIANCE = 1e-2  # of standardized features; keeps the root from what rounding leaves of a variance of 0
 
 
 class Pooled(Head):
