@@ -19,8 +19,8 @@ from ..models import MobileNetV2
 from ..models.extractor import FrameExtractor
 from ..training.augment import transform_frames
 from .channels import FRAMES, thin_backbone
-from .distill import distill
 from .material import Material, Trained
+from .tuning import tune
 
 UPDATES = 200
 BATCH = 8  # frames, of as many clips
@@ -45,7 +45,7 @@ def channels(trained: Trained, amount: float | None, material: Material) -> Trai
         raise RecipeError(f"channels: the amount is the share of weights removed, between 0 and 1, got {share:g}")
     thin = thin_extractor(trained.extractor, share, spread_frames(material.samples, FRAMES), material.seed)
     learn_features_(thin, trained.extractor, material.samples, UPDATES, seed=material.seed)
-    return distill(Trained(thin, trained.head), None, material, [trained])
+    return tune(Trained(thin, trained.head), material)
 
 
 def thin_extractor(extractor: FrameExtractor, share: float, frames: np.ndarray, seed: int = 0) -> FrameExtractor:
