@@ -276,7 +276,7 @@ class Course:
             ranked.sort(key=lambda item: -item[0])
             lists.append([(candidate, storage) for _, candidate, storage in ranked[:8]])
         order: list[tuple[Candidate, Storage]] = []
-        inside, half, twice = lists
+        inside, half, twice = ([*chosen[:1], *map(_distilled, chosen[:1]), *chosen[1:]] for chosen in lists)
         for i in range(8):  # three inside the budget for each one around it
             for chosen in (*inside[3 * i : 3 * i + 3], *half[i : i + 1], *twice[i : i + 1]):
                 if chosen not in order:
@@ -299,6 +299,12 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
         for process in list((executor._processes or {}).values()):
             process.terminate()
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _distilled(found: tuple[Candidate, Storage]) -> tuple[Candidate, Storage]:
+    """The same candidate, tuned on its own answers before it is stored: no byte more."""
+    candidate, storage = found
+    return candidate, replace(storage, chain="+".join(filter(None, ["distill", storage.chain])))
 
 
 def _smallest(cut: str, space: Space) -> Candidate:
