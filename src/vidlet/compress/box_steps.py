@@ -17,14 +17,18 @@ BoxStep = Callable[[onnx.ModelProto, Sequence[np.ndarray]], onnx.ModelProto]
 
 
 def int8_boxes(graph: onnx.ModelProto, pictures: Sequence[np.ndarray]) -> onnx.ModelProto:
-    """Integer convolutions up to the map (u8 activations, s8 weights per channel); boxes and suppression stay float32.
+    """Integer convolutions (u8 activations, s8 weights per channel) up to the last, which makes the map in float32.
+
+    Sizes are exponentials of the map's values: in 8 bits it cost tiny-YOLOv2 a third of a point of mAP, in float32 it
+    is a few per cent of the bytes.
 
     Args:
         pictures: uint8 (H, W, 3) of training images, to find the activations' ranges on.
     """
-    names = quantized_tensors(graph, MAP)
+    last = [node.input[1] for node in graph.graph.node if MAP in node.output]
+    names = quantized_tensors(graph, MAP, keep=last)
     ranges = calibrate(graph, ({"frames": picture[None]} for picture in pictures), names)
-    return quantize_graph(graph, ranges, MAP)
+    return quantize_graph(graph, ranges, MAP, keep=last)
 
 
 BOX_STEPS: dict[str, BoxStep] = {"int8": int8_boxes}
