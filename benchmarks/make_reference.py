@@ -1,7 +1,7 @@
 """Write src/vidlet/runtime/reference.onnx: the small network by which two machines are compared.
 
-Six inverted residuals as MobileNetV2 has them at 14 x 14 (96 channels, expansion 6). Their weights are made of constants
-when the file is loaded: it has a few kB.
+Six inverted residuals as MobileNetV2 has them at 14 x 14 (96 channels, expansion 6). Their weights are made when the
+file is loaded: it has a few kB.
 
     python benchmarks/make_reference.py
 """
