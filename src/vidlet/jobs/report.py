@@ -14,7 +14,7 @@ from ..datasets import ClipTable
 from ..errors import VidletError
 from ..metrics import Difference, reliability
 from ..reports import Command, DataSummary, FileRow, Mistake, PartRow, Report, Section, python_client, write_report
-from ..runtime import benchmark, inspect_artifact, load
+from ..runtime import benchmark, inspect_artifact, load, read_metadata
 from ..video import read_clip
 from .evaluate import Scored
 
@@ -60,7 +60,10 @@ def report_run(
             frame_ms=timed[product]["frame_ms"],
             machine=f"{platform.machine()}, 1 thread",
             files=[
-                *(_file_row(name, metrics["files"][name], metrics["bytes"][name], timed[name]) for name in names),
+                *(
+                    _file_row(folder / name, metrics["files"][name], metrics["bytes"][name], timed[name])
+                    for name in names
+                ),
                 *baselines,
             ],
             log=log,
@@ -85,11 +88,11 @@ def report_run(
     )
 
 
-def _file_row(name: str, figures: Mapping[str, Any], size: int, timed: Mapping[str, Any]) -> FileRow:
+def _file_row(path: Path, figures: Mapping[str, Any], size: int, timed: Mapping[str, Any]) -> FileRow:
     difference = figures.get("difference")
     return FileRow(
-        name,
-        kind=name.removeprefix("model").removesuffix(".onnx").removeprefix(".") or "float32",
+        path.name,
+        kind=", ".join(read_metadata(path)["recipe"].get("compress", ())) or "float32",
         accuracy=figures["accuracy"],
         interval=figures["accuracy_interval"],
         difference=Difference(*(difference[key] for key in ("mean", "low", "high"))) if difference else None,
