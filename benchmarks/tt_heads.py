@@ -31,8 +31,9 @@ from vidlet.models import build_extractor, build_head
 from vidlet.models.head import Head
 from vidlet.recipe import Extractor
 from vidlet.recipe import Head as HeadRecipe
+from vidlet.runtime.train_plan import StreamPlan, frame_us, groupings, merged, plan_stream
 from vidlet.tensor_train import TTLinear
-from vidlet.tensor_train.stream import StreamPlan, _frame_us, _groupings, _merged, plan_stream, planned_product
+from vidlet.tensor_train.stream import planned_product
 
 CLASSES = 10
 FRAMES: dict[str, Any] = {"in_modes": [8, 20, 20, 18]}
@@ -196,9 +197,9 @@ def plans(in_modes: tuple[int, ...], out_modes: tuple[int, ...], rounds: int) ->
     shapes = [tuple(core.shape) for core in layer.cores]
     chosen = plan_stream(shapes)
     rows = []
-    for groups in _groupings(len(shapes)):
+    for groups in groupings(len(shapes)):
         for first in (False, True) if len(groups) > 1 else (False,):
-            expected = _frame_us([_merged(shapes, group) for group in groups], first)
+            expected = frame_us([merged(shapes, group) for group in groups], first)
             if len(groups) == 1 and layer.in_features > 10_000:
                 continue  # hundreds of megabytes
             plan = StreamPlan(groups, first, expected, 0.0)

@@ -191,6 +191,7 @@ def test_inspect_tells_modes_ranks_sizes_and_what_a_frame_is_multiplied_with(pix
     assert inputs == {
         "name": "head.rnn.input_map", "in_modes": [8, 20, 20, 18], "out_modes": [16, 4, 4, 4], "places": 0,
         "ranks": [1, 4, 4, 4, 1], "parameters": 3360, "dense_parameters": 58_982_400, "groups": [[0], [1], [2, 3]],
+        **{key: inputs[key] for key in ("form", "why", "expected_us", "dense_us", "chain_us", "slower")},
     }  # fmt: skip
     assert (hidden["name"], hidden["groups"]) == ("head.rnn.hidden_map", [[0, 1], [2, 3]])
 
@@ -211,7 +212,8 @@ def test_inspect_tells_a_convolution_whose_kernel_is_rebuilt_when_the_file_is_lo
     model = helper.make_model(helper.make_graph(nodes, "g", [x], [z], kept))
     assert tensor_trains(check_safe(model.SerializeToString(), "here").graph) == [
         {"name": "body", "in_modes": [4], "out_modes": [6], "places": 9, "ranks": [2, 1], "parameters": 66,
-         "dense_parameters": 216, "groups": [[0, 1]]}
+         "dense_parameters": 216, "groups": [[0, 1]], "form": "rebuilt", "expected_us": None, "dense_us": None,
+         "chain_us": None, "why": "kernels are rebuilt at load, a frame costs what it costs dense", "slower": ""}
     ]  # fmt: skip
 
 

@@ -11,6 +11,9 @@ EXAMPLE = "example: vidlet inspect runs/a/model.int8.onnx"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet inspect`."""
     parser.add_argument("model", metavar="MODEL", help="a model file (.onnx)")
+    parser.add_argument(
+        "--measure", action="store_true", help="time each tensor train beside its dense form on this machine"
+    )
     parser.add_argument("--out", metavar="FILE", help="write the JSON object to this file too")
 
 
@@ -18,7 +21,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Look inside, print tables."""
     from ..jobs.inspect import inspect, inspect_text
 
-    found = inspect(args.model)
+    if args.measure:
+        from .train_command import need_train_extra
+
+        need_train_extra("inspect --measure")
+    found = inspect(args.model, args.measure)
     if args.out:
         import json
 

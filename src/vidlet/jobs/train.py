@@ -18,6 +18,7 @@ from ..files import write_text
 from ..models import build_extractor, build_head
 from ..recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
 from ..training import ClipNetwork, check_amounts, fit, save_tensors
+from .advice import warn_of_slow_trains
 from .clips import labelled_clips, scored_split
 from .prepare import prepare_features, prepare_frames
 from .product import Workshop, say_result, score_files, write_evidence
@@ -89,6 +90,7 @@ def train(
     prepared = (prepare_features if frozen else prepare_frames)(plan, table, extractor, strict)
     if prepared.mean is not None and prepared.std is not None:
         head.calibrate(torch.from_numpy(prepared.mean), torch.from_numpy(prepared.std))
+    warn_of_slow_trains(head, extractor.feature_shape, plan, prepared.median_s, device)
     network = ClipNetwork(head, None if frozen else extractor)
     with bar("train", "epoch") as move:
         progress = fit(

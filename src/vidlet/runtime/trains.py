@@ -15,8 +15,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from .onnx_parts import Graph
+from .train_plan import frame_us, merged, plan_stream
 
 _CORE = re.compile(r"^(.+)\.cores\.(\d+)(\.\w+)?$")
+
+SLOWER = 1.05  # within so much of the dense form's time a train is as fast
 
 Origin = frozenset[tuple[str, int]]  # layer and number of each core that a constant is made of
 
@@ -28,6 +31,10 @@ def tensor_trains(graph: Graph) -> list[dict[str, Any]]:
         Of each: ``name``; ``in_modes``, ``out_modes``; ``places``, those of a convolution's kernel (0: a matrix);
         ``ranks``, the outer ones included; ``parameters``; ``dense_parameters`` of the whole matrix or kernel;
         ``groups``, the cores (from 0) of each factor that frames are multiplied with, one group being the whole.
+        ``form``: "chain" of all cores, "merged" (super-cores of neighbors), or "rebuilt" (the whole matrix or kernel,
+        made when the file is loaded); ``why``, in words; ``expected_us``, ``dense_us`` and ``chain_us``: microseconds
+        a frame as stored here, by the whole matrix and by all cores one by one, by the model of train_plan.py (None
+        for a kernel); ``slower``: a sentence where it costs more than dense, else "".
     """
     shapes: dict[str, dict[int, tuple[int, ...]]] = {}
     origins: ChainMap[str, Origin] = ChainMap()
@@ -71,6 +78,7 @@ def _row(name: str, cores: Mapping[int, tuple[int, ...]], used: set[frozenset[in
     if not whole or any(left[1] != right[0] for left, right in itertools.pairwise(bonds)):
         return None
     in_modes, out_modes = ([shape[axis] for shape in trains] for axis in (1, 2))
+    groups = sorted(sorted(group) for group in used)
     return {
         "name": name,
         "in_modes": in_modes,
@@ -79,5 +87,47 @@ def _row(name: str, cores: Mapping[int, tuple[int, ...]], used: set[frozenset[in
         "ranks": [shape[-1] for shape in shapes] if places else [trains[0][0], *(shape[-1] for shape in trains)],
         "parameters": sum(math.prod(shape) for shape in shapes),
         "dense_parameters": max(places, 1) * math.prod(in_modes) * math.prod(out_modes),
-        "groups": sorted(sorted(group) for group in used),
+        "groups": groups,
+        **_plan(name, shapes, groups, bool(places)),
     }
+
+
+def slower_sentence(name: str, frame: float, dense: float, how: str) -> str:
+    """What to say where a train costs clearly more milliseconds a frame than its dense form; else ""."""
+    if frame <= SLOWER * dense:
+        return ""
+    return f"{name}: slower than dense, {frame:.3g} ms a frame against {dense:.3g} ms ({how})"
+
+
+def _plan(name: str, shapes: list[tuple[int, ...]], groups: list[list[int]], kernel: bool) -> dict[str, Any]:
+    """How the layer meets a frame, what that should cost, and why it was chosen."""
+    found: dict[str, Any] = {"form": _form(groups), "expected_us": None, "dense_us": None, "chain_us": None}
+    if kernel:
+        return {**found, "why": "kernels are rebuilt at load, a frame costs what it costs dense", "slower": ""}
+    if sorted(itertools.chain(*groups)) != list(range(len(shapes))):
+        return {
+            **found,
+            "form": "",
+            "why": "the file multiplies it in a way that this version does not know",
+            "slower": "",
+        }
+    cores = [(shape[0], shape[1], shape[2], shape[3]) for shape in shapes]
+    here, chain = (
+        min(frame_us([merged(cores, group) for group in parts], first) for first in (False, True))
+        for parts in (groups, [[k] for k in range(len(cores))])
+    )
+    plan = plan_stream(cores)
+    found |= {"expected_us": round(here, 1), "dense_us": round(plan.dense_us, 1), "chain_us": round(chain, 1)}
+    why = {
+        "rebuilt": f"the whole matrix, {plan.dense_us:,.0f} us a frame expected; the chain {chain:,.0f}",
+        "chain": f"core by core, {here:,.0f} us a frame expected; the whole matrix {plan.dense_us:,.0f}",
+        "merged": f"{here:,.0f} us a frame expected; core by core {chain:,.0f}, the whole matrix {plan.dense_us:,.0f}",
+    }[found["form"]]
+    slower = slower_sentence(name, here / 1e3, plan.dense_us / 1e3, "expected")
+    return {**found, "why": why, "slower": slower}
+
+
+def _form(groups: list[list[int]]) -> str:
+    if len(groups) == 1:
+        return "rebuilt"
+    return "chain" if all(len(group) == 1 for group in groups) else "merged"

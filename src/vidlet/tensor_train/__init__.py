@@ -1,5 +1,6 @@
 """Tensor-train cores, layers, decomposition, rank choice and the plan of computation."""
 
+from .advice import slow_trains
 from .conv import TTConv2d, TTConv3d
 from .convert import from_conv, from_linear, from_recurrent, relative_error, to_conv, to_linear, to_recurrent
 from .cores import maximal_ranks
@@ -38,6 +39,7 @@ __all__ = [
     "plan_convolution",
     "plan_product",
     "relative_error",
+    "slow_trains",
     "slower_than_dense",
     "split_places",
     "tensorize",

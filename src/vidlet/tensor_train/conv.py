@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from .cache import CoreCache
 from .cores import check_modes, check_saved_cores, fit_ranks, kernel_split, merge_flat, random_cores
+from .machine import EPYC, Machine
 from .planner import Plan, plan_convolution
 
 
@@ -74,11 +75,18 @@ class _TTConv(nn.Module):
         """The whole kernel (S, C, *kernel_size), with gradients to the cores."""
         return rebuild_kernel(list(self.cores), self.kernel_size)
 
-    def plan(self, batch: int, positions: int, training: bool = False, input_gradient: bool = True) -> Plan:
+    def plan(
+        self,
+        batch: int,
+        positions: int,
+        training: bool = False,
+        input_gradient: bool = True,
+        machine: Machine = EPYC,
+    ) -> Plan:
         """What ``batch`` clips of ``positions`` output positions cost: see planner.py."""
         places = math.prod(self.kernel_size)
         return plan_convolution(
-            self.in_modes, self.out_modes, places, self.ranks, batch, positions, training, input_gradient
+            self.in_modes, self.out_modes, places, self.ranks, batch, positions, training, input_gradient, machine
         )
 
     def _weight(self) -> Tensor:

@@ -19,6 +19,7 @@ from ..errors import RecipeError
 from .cache import CoreCache, exporting, needs_gradient
 from .chain import run_steps, step_matrices
 from .cores import check_saved_cores, full_ranks, merge_cores, random_cores
+from .machine import EPYC, Machine
 from .planner import Plan, bucket, plan_product
 from .stream import plan_stream, planned_product
 
@@ -78,9 +79,9 @@ class TTLinear(nn.Module):
         """The whole weight (in, out), with gradients to the cores."""
         return merge_cores(list(self.cores)).view(self.in_features, self.out_features)
 
-    def plan(self, batch: int, training: bool = False, input_gradient: bool = True) -> Plan:
+    def plan(self, batch: int, training: bool = False, input_gradient: bool = True, machine: Machine = EPYC) -> Plan:
         """How ``batch`` rows are multiplied: see planner.py."""
-        return plan_product(self.in_modes, self.out_modes, self.ranks, bucket(batch), training, input_gradient)
+        return plan_product(self.in_modes, self.out_modes, self.ranks, bucket(batch), training, input_gradient, machine)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., in) to (..., out).

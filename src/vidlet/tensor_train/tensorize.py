@@ -17,6 +17,7 @@ from ..errors import RecipeError, VidletError
 from .conv import TTConv2d, TTConv3d
 from .convert import check_recurrent, from_conv, from_linear, from_recurrent, to_conv, to_linear, to_recurrent
 from .layers import TTLinear
+from .machine import EPYC, Machine
 from .modes import channel_modes, conv_ranks, linear_modes, linear_ranks
 from .planner import Plan
 from .recurrent import TTGRU, TTLSTM
@@ -129,12 +130,14 @@ def densify(model: nn.Module) -> nn.Module:
     return result
 
 
-def slower_than_dense(layer: Train, batch: int, training: bool = False, positions: int = 1) -> str | None:
+def slower_than_dense(
+    layer: Train, batch: int, training: bool = False, positions: int = 1, machine: Machine = EPYC
+) -> str | None:
     """A sentence with figures if the planner expects this layer to be slower than its dense form, else None.
 
     ``batch`` counts rows (B T of a sequence), for convolutions clips; ``positions`` output positions a clip.
     """
-    plan = layer_plan(layer, batch, training, positions)
+    plan = layer_plan(layer, batch, training, positions, machine)
     if plan.ms <= 1.02 * plan.dense_ms:
         return None
     return (
@@ -143,18 +146,18 @@ def slower_than_dense(layer: Train, batch: int, training: bool = False, position
     )
 
 
-def layer_plan(layer: Train, batch: int, training: bool = False, positions: int = 1) -> Plan:
+def layer_plan(layer: Train, batch: int, training: bool = False, positions: int = 1, machine: Machine = EPYC) -> Plan:
     """The plan of any tensor-train layer; that of a recurrent one is its input-to-hidden product's.
 
     Raises:
         VidletError: a recurrent layer whose input mapping is dense.
     """
     if isinstance(layer, TTConv2d | TTConv3d):
-        return layer.plan(batch, positions, training)
+        return layer.plan(batch, positions, training, machine=machine)
     mapping = layer if isinstance(layer, TTLinear) else layer.input_map
     if not isinstance(mapping, TTLinear):
         raise VidletError(f"{type(layer).__name__}: its input mapping is dense, so there is nothing to plan")
-    return mapping.plan(batch, training)
+    return mapping.plan(batch, training, machine=machine)
 
 
 def _choose(

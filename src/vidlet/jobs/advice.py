@@ -1,0 +1,36 @@
+"""What a person should know before a long training begins."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..models.head import Head
+from ..recipe import Recipe
+from ..tensor_train import TTConv2d, TTConv3d, TTLinear, measure_machine, slow_trains
+from .progress import say
+
+
+def warn_of_slow_trains(
+    head: Head, feature_shape: tuple[int, ...], plan: Recipe, median_s: float, device: str
+) -> list[str]:
+    """Say, with figures, which tensor trains of the head will train slower than their dense forms on this machine.
+
+    The machine's constants are measured first (a second), where the head has trains and is trained on the CPU.
+    """
+    if device != "cpu" or not any(isinstance(part, TTLinear | TTConv2d | TTConv3d) for part in head.modules()):
+        return []
+    clips = min(plan.training.batch, plan.training.micro_batch or plan.training.batch)
+    sampling = plan.sampling
+    frames = sampling.frames if sampling.rule == "uniform" else max(1, round(sampling.hz * median_s))
+    shape = (clips, min(frames, sampling.max_frames), *feature_shape)
+
+    def run(shadow: nn.Module) -> None:
+        assert isinstance(shadow, Head)
+        x = torch.empty(shape, device="meta")
+        shadow(x, shadow.zero_state(clips, x))
+
+    found = slow_trains(head, run, True, measure_machine())
+    for line in found:
+        say(f"warning: {line}")
+    return found
