@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,29 @@ import torch
 from ..errors import ParityError, WeightsError
 from ..export import extractor_graph
 from ..files import write_bytes
+from ..models import MobileNetV2
 from ..models.extractor import FrameExtractor, extractor_from_tflite
+from ..models.mobilenetv1 import MobileNetV1
 from .int8 import quantize_graph, ranges_from_tflite
 
-WIDTHS = (1.0, 0.35, 0.5, 0.75, 1.3, 1.4)
+NETWORKS: dict[type[MobileNetV1 | MobileNetV2], tuple[str, tuple[float, ...]]] = {  # whole cut, widths of known files
+    MobileNetV2: ("head", (1.0, 0.35, 0.5, 0.75, 1.3, 1.4)),
+    MobileNetV1: ("block12", (1.0, 0.25, 0.5, 0.75)),
+}
 PARITY = 1e-4  # largest difference between torch and the float graph, relative to the largest feature
 
 
 def export_tflite(
-    path: str | os.PathLike[str], out: str | os.PathLike[str], cut: str = "head", grid: int = 0
+    path: str | os.PathLike[str], out: str | os.PathLike[str], cut: str | None = None, grid: int = 0
 ) -> dict[str, Any]:
     """Write ``out``: frames uint8 (T, H, W, 3) -> features float32 (T, D) or (T, C, G, G), computed in integers.
 
-    Returns what was made: {"width", "input_size", "feature_shape", "float_difference", "int8_cosine"}; the last two
-    compare, on generated pictures, the float graph with torch and the file with the float graph.
+    ``cut`` names the last block; without it, the whole network. Returns what was made: {"network", "width",
+    "input_size", "feature_shape", "float_difference", "int8_cosine"}; the last two compare, on generated pictures, the
+    float graph with torch and the file with the float graph.
 
     Raises:
-        WeightsError: not a quantized MobileNetV2.
+        WeightsError: not a quantized MobileNetV1 or MobileNetV2.
     """
     extractor = _load(path, cut, grid)
     graph = extractor_graph(extractor)
@@ -47,6 +54,7 @@ def export_tflite(
     integer = _run(quantized, frames)
     write_bytes(out, quantized.SerializeToString(deterministic=True))
     return {
+        "network": type(extractor.backbone).__name__,
         "width": extractor.backbone.width,
         "input_size": list(extractor.input_size),
         "feature_shape": list(extractor.feature_shape),
@@ -61,16 +69,22 @@ def quantize_imported(graph: onnx.ModelProto, extractor: FrameExtractor) -> onnx
     return quantize_graph(graph, ranges_from_tflite(graph, extractor.ranges))
 
 
-def _load(path: str | os.PathLike[str], cut: str, grid: int) -> FrameExtractor:
-    """The extractor, of the first width that fits; if none does, the error of width 1."""
-    first: WeightsError | None = None
-    for width in WIDTHS:
-        try:
-            return extractor_from_tflite(Path(path), width, cut, grid)
-        except WeightsError as error:
-            first = first or error
-    assert first is not None
-    raise first
+def _load(path: str | os.PathLike[str], cut: str | None, grid: int) -> FrameExtractor:
+    """The extractor, of the first network and width that fit; if none does, the error that got furthest."""
+    errors: list[WeightsError] = []
+    for network, (whole, widths) in NETWORKS.items():
+        for width in widths:
+            try:
+                return extractor_from_tflite(Path(path), width, cut or whole, grid, network=network)
+            except WeightsError as error:
+                errors.append(error)
+    raise max(errors, key=_progress)
+
+
+def _progress(error: WeightsError) -> int:
+    """How many operators fitted before an error; -1 where it is of another kind."""
+    found = re.search(r": operator (\d+) .* is not ", str(error))
+    return int(found[1]) if found else -1
 
 
 def _pictures(size: tuple[int, int]) -> np.ndarray:

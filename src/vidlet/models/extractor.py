@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from ..errors import RecipeError, WeightsError
 from ..files import sha256_of
 from ..recipe import Extractor
+from .mobilenetv1 import MobileNetV1
 from .mobilenetv2 import ConvNorm, MobileNetV2
 from .pixels import Pixels
-from .tflite import Range, import_mobilenetv2
-from .weights import WEIGHTS, find_weights, is_torchvision, load_into_, load_state_dict, weights_entry
+from .tflite import Range
+from .tflite_import import import_network
+from .weights import MOBILENETV1, WEIGHTS, find_weights, is_torchvision, load_into_, load_state_dict, weights_entry
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of [0, 1] RGB, as torchvision's weights expect them
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -42,7 +44,7 @@ class FrameExtractor(nn.Module):
 
     def __init__(
         self,
-        backbone: MobileNetV2 | Pixels,
+        backbone: MobileNetV1 | MobileNetV2 | Pixels,
         input_size: tuple[int, int] = (224, 224),
         grid: int = 0,
         *,
@@ -134,13 +136,14 @@ def extractor_from_tflite(
     *,
     input_size: tuple[int, int] | None = None,
     provenance: dict[str, Any] | None = None,
+    network: type[MobileNetV1 | MobileNetV2] = MobileNetV2,
 ) -> FrameExtractor:
-    """An extractor with the weights of a quantized TFLite MobileNetV2, in eval mode; by default of the file's size.
+    """An extractor with the weights of a quantized TFLite MobileNet, in eval mode; by default of the file's size.
 
     Raises:
         WeightsError: not such a file, or of another width.
     """
-    found = import_mobilenetv2(path, width, cut)
+    found = import_network(network, path, width, cut)
     scale, zero_point = found.ranges["input"]
     return FrameExtractor(
         found.backbone, input_size or found.input_size, grid, zero_point=float(zero_point), scale=scale,
@@ -170,6 +173,31 @@ def _mobilenetv2(config: Extractor) -> FrameExtractor:
     )
 
 
+def _mobilenetv1(config: Extractor) -> FrameExtractor:
+    if min(config.input_size) < 32:
+        raise RecipeError(f"extractor.input_size must be at least 32 x 32, got {config.input_size}")
+    if config.weights == "none":
+        backbone = MobileNetV1(config.width, config.cut)
+        return FrameExtractor(backbone, config.input_size, config.grid, provenance={"weights": "none"})
+    weights = config.weights
+    if weights == "imagenet":
+        if config.width not in MOBILENETV1:
+            widths = ", ".join(f"{width:g}" for width in MOBILENETV1)
+            raise WeightsError(
+                f"weights 'imagenet': MobileNetV1 has them for the widths {widths}, got {config.width:g}"
+            )
+        weights = MOBILENETV1[config.width]
+    path, provenance = _weights_file(weights)
+    if path.suffix == ".tflite":
+        return extractor_from_tflite(
+            path, config.width, config.cut, config.grid,
+            input_size=config.input_size, provenance=provenance, network=MobileNetV1,
+        )  # fmt: skip
+    backbone = MobileNetV1(config.width, config.cut)
+    load_into_(backbone, load_state_dict(path), str(path))
+    return FrameExtractor(backbone, config.input_size, config.grid, provenance=provenance)
+
+
 def _pixels(config: Extractor) -> FrameExtractor:
     if config.weights != "none":
         raise RecipeError(f"extractor.weights of pixels must be 'none': it has no weights, got {config.weights!r}")
@@ -180,7 +208,11 @@ def _pixels(config: Extractor) -> FrameExtractor:
     )  # fmt: skip
 
 
-EXTRACTORS: dict[str, Callable[[Extractor], FrameExtractor]] = {"mobilenetv2": _mobilenetv2, "pixels": _pixels}
+EXTRACTORS: dict[str, Callable[[Extractor], FrameExtractor]] = {
+    "mobilenetv2": _mobilenetv2,
+    "mobilenetv1": _mobilenetv1,
+    "pixels": _pixels,
+}
 
 
 def _weights_file(weights: str) -> tuple[Path, dict[str, Any]]:

@@ -108,7 +108,7 @@ class MobileNetV2(nn.Module):
             outputs = round_channels(1280 * max(1.0, width))
             self._append("head", ConvNorm(self.out_channels, outputs, padding=padding), outputs)
         self.classifier = nn.Linear(self.out_channels, classes) if classes is not None else None
-        self.apply(_initialize)
+        self.apply(initialize)
 
     def _append(self, name: str, module: nn.Module, outputs: int) -> None:
         self.add_module(name, module)
@@ -165,10 +165,11 @@ def _plan(width: float) -> list[tuple[str, int, int, int]]:
     return blocks
 
 
-def _initialize(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
+    """Random weights of one layer: convolutions by He et al. 2015, arXiv:1502.01852; small linear ones."""
     if isinstance(module, nn.Conv2d):
         fan_out = module.weight[0, 0].numel() * module.out_channels / module.groups
-        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)  # He et al. 2015
+        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
     elif isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.01)
         nn.init.zeros_(module.bias)

@@ -12,7 +12,7 @@ import pickle
 import re
 import shutil
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import WeightsError
 from ..files import atomic_path, cache_folder, sha256_of
+from .mobilenetv1 import MobileNetV1
 from .mobilenetv2 import MobileNetV2
 
 CORAL = "https://github.com/google-coral/test_data/raw/104342d2d3480b3e66203073dac24f4e2dbb4c41"
@@ -53,8 +54,42 @@ WEIGHTS: dict[str, WeightsFile] = {
         "Apache-2.0",
         "MobileNetV2 1.0 224, ImageNet, uint8 per tensor, trained with quantization; the file of the authors",
     ),
+    "mobilenet_v1_0.25_128_quant": WeightsFile(
+        "mobilenet_v1_0.25_128_quant.tflite",
+        f"{CORAL}/mobilenet_v1_0.25_128_quant.tflite",
+        "cb273c23ee76374b05b9583177e28aa19744858a7679c56a250e83d0333da785",
+        "Apache-2.0",
+        "MobileNetV1 0.25 128, ImageNet, uint8 per tensor, trained with quantization",
+    ),
+    "mobilenet_v1_0.5_160_quant": WeightsFile(
+        "mobilenet_v1_0.5_160_quant.tflite",
+        f"{CORAL}/mobilenet_v1_0.5_160_quant.tflite",
+        "3cc6d2ca460abd2e0f699a6d0d2550c6b61c6e3b0e27a3616e384ea74cb86f43",
+        "Apache-2.0",
+        "MobileNetV1 0.5 160, ImageNet, uint8 per tensor, trained with quantization",
+    ),
+    "mobilenet_v1_0.75_192_quant": WeightsFile(
+        "mobilenet_v1_0.75_192_quant.tflite",
+        f"{CORAL}/mobilenet_v1_0.75_192_quant.tflite",
+        "41daeb22fdcf947e0e5ec32373aa9df7c31f3ef45dbd0ef7b5940fbce3c20f6a",
+        "Apache-2.0",
+        "MobileNetV1 0.75 192, ImageNet, uint8 per tensor, trained with quantization",
+    ),
+    "mobilenet_v1_1.0_224_quant_embedding_extractor": WeightsFile(
+        "mobilenet_v1_1.0_224_quant_embedding_extractor.tflite",
+        f"{CORAL}/mobilenet_v1_1.0_224_quant_embedding_extractor.tflite",
+        "f409ef4f73fcbb9667841965623c5c8524aac33d41b9bf5f3667161fb4a76319",
+        "Apache-2.0",
+        "MobileNetV1 1.0 224, ImageNet, uint8 per tensor, without its classifier",
+    ),
 }
 ALIASES = {"imagenet": "mobilenet_v2_1.0_224_ptq", "imagenet-paper": "mobilenet_v2_1.0_224_quant"}
+MOBILENETV1 = {  # what "imagenet" is to a MobileNetV1 of this width
+    0.25: "mobilenet_v1_0.25_128_quant",
+    0.5: "mobilenet_v1_0.5_160_quant",
+    0.75: "mobilenet_v1_0.75_192_quant",
+    1.0: "mobilenet_v1_1.0_224_quant_embedding_extractor",
+}
 
 
 def weights_entry(name: str) -> WeightsFile:
@@ -125,26 +160,29 @@ def torchvision_key(key: str) -> str:
     return f"features.{block + 1}.conv.{position}.{inner}.{tensor}"
 
 
-def load_into_(backbone: MobileNetV2, state: Mapping[str, Tensor], where: str) -> None:
+def load_into_(backbone: MobileNetV1 | MobileNetV2, state: Mapping[str, Tensor], where: str) -> None:
     """Fill ``backbone`` from a state dict with our or torchvision's keys; what lies behind the cut is left out.
 
     Raises:
-        WeightsError: a tensor is missing, has another shape, or is not known to MobileNetV2; ``backbone`` is then
+        WeightsError: a tensor is missing, has another shape, or is not known to the network; ``backbone`` is then
             untouched.
     """
-    name = torchvision_key if is_torchvision(state) else str
+    network = type(backbone)
+    torchvision = network is MobileNetV2 and is_torchvision(state)
+    name = torchvision_key if torchvision else str
     wanted = {key: value for key, value in backbone.state_dict().items() if not key.endswith("num_batches_tracked")}
-    whole = _shapes(backbone.width)
+    whole = _shapes(network, backbone.width)
     known = {name(key) for key in whole} | {name(key) for key in wanted}
     missing = [name(key) for key in wanted if name(key) not in state]
     unexpected = [key for key in state if key not in known and not key.endswith("num_batches_tracked")]
-    fit = f"a MobileNetV2 of width {backbone.width:g} would fit (keys of torchvision or vidlet)"
+    keys = "keys of torchvision or vidlet" if network is MobileNetV2 else "keys of vidlet"
+    fit = f"a {network.__name__} of width {backbone.width:g} would fit ({keys})"
     if missing or unexpected:
         raise WeightsError(f"{where}: {_listing('missing', missing)}{_listing('unexpected', unexpected)}{fit}")
     for key, value in wanted.items():
         found = state[name(key)]
         if found.shape != value.shape:
-            other = _fitting_width(state, name)
+            other = _fitting_width(network, state, name)
             hint = f"set extractor.width = {other:g}" if other else fit
             raise WeightsError(
                 f"{where}: {name(key)} has shape {tuple(found.shape)}, "
@@ -153,15 +191,17 @@ def load_into_(backbone: MobileNetV2, state: Mapping[str, Tensor], where: str) -
     backbone.load_state_dict({key: state[name(key)] for key in wanted}, strict=False)
 
 
-def _shapes(width: float, classes: int = 1) -> dict[str, torch.Size]:
+def _shapes(network: type[MobileNetV1 | MobileNetV2], width: float, classes: int = 1) -> dict[str, torch.Size]:
     with torch.device("meta"):
-        state = MobileNetV2(width, classes=classes).state_dict()
+        state = network(width, classes=classes).state_dict()
     return {key: value.shape for key, value in state.items() if not key.endswith("num_batches_tracked")}
 
 
-def _fitting_width(state: Mapping[str, Tensor], name) -> float | None:  # type: ignore[no-untyped-def]
-    for width in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4):
-        shapes = {name(key): shape for key, shape in _shapes(width).items() if not key.startswith("classifier")}
+def _fitting_width(
+    network: type[MobileNetV1 | MobileNetV2], state: Mapping[str, Tensor], name: Callable[[str], str]
+) -> float | None:
+    for width in (0.25, 0.35, 0.5, 0.75, 1.0, 1.3, 1.4):
+        shapes = {name(key): shape for key, shape in _shapes(network, width).items() if "classifier" not in key}
         if all(key not in state or state[key].shape == shape for key, shape in shapes.items()):
             return width
     return None
