@@ -15,19 +15,19 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vidlet.datasets import read_table
 from vidlet.errors import VidletError
-from vidlet.fit.job import fit
-from vidlet.fit.space import Space
+from vidlet.fit.data import FEW_CLIPS
+from vidlet.fit.job import FEW, MANY, fit
+from vidlet.fit.space import Space, cuts_of
 from vidlet.metrics import bootstrap_interval
 from vidlet.reports import text_table
-
-SPACES = {"fit": Space(), "random": Space(sampler="random", rounds=(1.0,))}
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,18 @@ def runs_of(args: argparse.Namespace) -> Iterator[Run]:
                     yield Run(kind, size, seed, fold)
 
 
+def space_of(run: Run, args: argparse.Namespace) -> Space:
+    """What `vidlet fit` searches in so many clips, at one size of the input; drawn at random for the rival."""
+    usual = FEW if len(read_table(args.data)) < FEW_CLIPS else MANY
+    rival = {"sampler": "random", "rounds": (1.0,)} if run.kind == "random" else {}
+    return replace(usual, seed=run.seed, extractors=cuts_of(size=args.input), **rival)
+
+
 def search(run: Run, args: argparse.Namespace) -> dict[str, Any] | None:
     """The metrics of a search, made now or read; None where it found nothing."""
     folder = Path(args.out) / run.name
     if not (folder / "metrics.json").exists():
-        base = SPACES[run.kind]
-        space = Space(seed=run.seed, sampler=base.sampler, rounds=base.rounds, input_size=(args.input, args.input))
+        space = space_of(run, args)
         try:
             fit(
                 args.data, run.size, time=args.time, out=folder, fold=run.fold, workers=args.workers,

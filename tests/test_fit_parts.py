@@ -10,10 +10,10 @@ from vidlet.fit.budget import Budget, parse_bytes, parse_milliseconds, parse_sec
 from vidlet.fit.proxy import Outcome
 from vidlet.fit.realize import Point, front
 from vidlet.fit.search import Search
-from vidlet.fit.space import Candidate, Space, Storage, first_candidates
+from vidlet.fit.space import Candidate, Space, Storage, cuts_of, first_candidates
 from vidlet.fit.trials import TrialLog
 
-CANDIDATE = Candidate("block6", 8.0, 16, 64, 64, True, 0.2, 0.0, 0.2, 2e-3)
+CANDIDATE = Candidate("mobilenetv2 block6 224 px", 8.0, 16, 64, 64, True, 0.2, 0.0, 0.2, 2e-3)
 SPACE = Space(epochs=20, rounds=(0.25, 1.0))
 MEASURED = {"frame_ms": {"p50": 3.0, "p95": 4.0}, "clip_ms": {"p50": 60.0, "p95": 70.0}, "peak_rss_bytes": 90_000_000}
 
@@ -132,9 +132,9 @@ def test_the_random_baseline_begins_nowhere_and_tries_what_fits_once(tmp_path):
 
 
 def test_first_candidates_are_of_the_space_and_differ():
-    space = Space(cuts=("block3", "block6"), rates_hz=(8.0,))
+    space = Space(cuts_of(cuts=("block3", "block6"), size=96), rates_hz=(8.0,))
     first = first_candidates(space)
-    assert {c.cut for c in first} == {"block3", "block6"}
+    assert {c.place for c in first} == {"mobilenetv2 block3 96 px", "mobilenetv2 block6 96 px"}
     assert {c.hz for c in first} == {8.0}
     assert len({c.key for c in first}) == len(first)
 
@@ -156,3 +156,25 @@ def test_bytes_of_a_head_are_counted_by_their_storage():
     numbers = [p.numel() for p in [*head.parameters(), *head.buffers()]]
     assert Storage("", 32, 0.0).head_bytes(head) == 4 * sum(numbers)
     assert Storage("int8", 8, 0.0).head_bytes(head) < 0.35 * 4 * sum(numbers)
+    three = Storage("ensemble:3+int8+compact", 8, 0.0, 3)
+    assert three.head_bytes(head) == 3 * Storage("int8+compact", 8, 0.0).head_bytes(head)
+    assert three.stored == "int8+compact"
+
+
+def test_a_file_of_a_candidate_judged_on_all_folds_is_chosen_by_that_and_by_what_its_chain_cost():
+    alone = point(100, 1, 0.8)
+    assert alone.score == pytest.approx(0.8 - 0.05)
+    assert replace(alone, head_worth=0.78, judged=0.70).score == pytest.approx(0.70 + (0.75 - 0.78))
+
+
+def test_a_trial_counts_as_whole_on_several_folds_and_all_epochs_only(tmp_path):
+    search = Search(SPACE, TrialLog(tmp_path / "t.jsonl", "a"), small, small, folds=3)
+    play(search, 30)
+    whole = next(t for t in search.trials if t.round == 1)
+    part = next(
+        t for t in search.trials if (t.candidate.key, 1) not in {(u.candidate.key, u.round) for u in search.trials}
+    )
+    assert search.whole(whole.candidate) == whole.outcome.score
+    assert search.whole(part.candidate) is None
+    search.folds = 1
+    assert search.whole(whole.candidate) is None

@@ -1,4 +1,4 @@
-"""What each cut costs before anything is trained: bytes and milliseconds of its file with a small untrained head.
+"""What each extractor costs before anything is trained: bytes and milliseconds of its file with a small untrained head.
 
 Bytes and time follow from structure, not from weights' values. A budget that nothing fits is refused here, at once.
 """
@@ -17,13 +17,12 @@ import torch
 
 from ..compress import find_chain, shrink_graph
 from ..datasets import ClipTable
-from ..errors import RecipeError
 from ..export import ArtifactNetwork, artifact_graph, artifact_metadata
 from ..files import atomic_path
 from ..models import FrameExtractor, build_head
 from ..runtime import benchmark, write_metadata
 from .budget import Budget
-from .space import STORAGES, Candidate, Space, Storage
+from .space import ALONE, STORAGES, Candidate, Space, Storage
 
 EVIDENCE_BYTES = 1200  # what the measured figures add to a file's metadata
 SMALLEST = Candidate("", 8.0, 8, 24, 24, False, 0.2, 0.0, 0.2, 2e-3)
@@ -31,74 +30,73 @@ SMALLEST = Candidate("", 8.0, 8, 24, 24, False, 0.2, 0.0, 0.2, 2e-3)
 
 @dataclass(frozen=True)
 class Card:
-    """One cut in one storage: what its file costs besides the head's weights."""
+    """One extractor in one storage: what its file costs besides the head's weights."""
 
-    cut: str
+    place: str
     chain: str
     bytes: int
     measured: dict[str, Any]  # what ``benchmark`` found, the smallest head included
 
 
 class Cards:
-    """Costs of all cuts in all storages, and which candidates can keep a budget."""
+    """Costs of all extractors in all storages, and which candidates can keep a budget."""
 
     def __init__(
         self, space: Space, shapes: Mapping[str, tuple[int, ...]], classes: int, cards: Sequence[Card]
     ) -> None:
         self.space, self.shapes, self.classes = space, shapes, classes
-        self.of = {(card.cut, card.chain): card for card in cards}
+        self.of = {(card.place, card.chain): card for card in cards}
 
     def bytes(self, candidate: Candidate, storage: Storage) -> int:
         """About the bytes of a candidate's file."""
-        head = self.space.head(candidate, self.shapes[candidate.cut], self.classes)
-        return math.ceil(self.of[candidate.cut, storage.chain].bytes + storage.head_bytes(head))
+        head = self.space.head(candidate, self.shapes[candidate.place], self.classes)
+        return math.ceil(self.of[candidate.place, storage.stored].bytes + storage.head_bytes(head))
 
     def storages(self, candidate: Candidate, budget: Budget) -> list[Storage]:
-        """The storages in which a candidate is expected to keep a budget, the finest first."""
+        """The storages in which a candidate is expected to keep a budget, the most promising first."""
         return [
             storage
             for storage in STORAGES
-            if (candidate.cut, storage.chain) in self.of
-            and not budget.broken(self.bytes(candidate, storage), self.of[candidate.cut, storage.chain].measured)
+            if (candidate.place, storage.stored) in self.of
+            and not budget.broken(self.bytes(candidate, storage), self.of[candidate.place, storage.stored].measured)
         ]
 
-    def refuse_impossible(self, budget: Budget) -> None:
-        """Say at once where nothing can keep the budget, with what comes nearest.
+    def possible(self, place: str, budget: Budget) -> bool:
+        """Whether the smallest head on an extractor can keep a budget."""
+        return bool(self.storages(self._smallest(place), budget))
 
-        Raises:
-            RecipeError: naming the smallest, the fastest and the least hungry file.
-        """
-        smallest = [replace(SMALLEST, cut=cut, hz=min(self.space.rates_hz)) for cut in self.space.cuts]
-        if any(self.storages(candidate, budget) for candidate in smallest):
-            return
-        files = [(c, s) for c in smallest for s in STORAGES if (c.cut, s.chain) in self.of]
+    def nearest(self, budget: Budget) -> str:
+        """What comes nearest to a budget that nothing can keep: the smallest file and the fastest, in words."""
+        files = [(self._smallest(place), storage) for place in self.space.places for storage in ALONE]
         size = min(files, key=lambda f: self.bytes(*f))
-        fast = min(files, key=lambda f: budget.latency_ms(self.of[f[0].cut, f[1].chain].measured))
-        ms = budget.latency_ms(self.of[fast[0].cut, fast[1].chain].measured)
-        raise RecipeError(
-            f"no model of the search fits {budget.describe()}: the smallest is {size[0].cut} "
-            f"{size[1].chain or 'float32'} with {self.bytes(*size):,} bytes, the fastest {fast[0].cut} "
-            f"{fast[1].chain or 'float32'} with {ms:.2f} ms a {budget.latency[0]}"
+        fast = min(files, key=lambda f: budget.latency_ms(self.of[f[0].place, f[1].chain].measured))
+        ms = budget.latency_ms(self.of[fast[0].place, fast[1].chain].measured)
+        return (
+            f"the smallest is {size[0].place} {size[1].chain or 'float32'} with {self.bytes(*size):,} bytes, "
+            f"the fastest {fast[0].place} {fast[1].chain or 'float32'} with {ms:.2f} ms a {budget.latency[0]}"
         )
+
+    def _smallest(self, place: str) -> Candidate:
+        return replace(SMALLEST, place=place, hz=min(self.space.rates_hz))
 
 
 def make_cards(
-    space: Space, table: ClipTable, extractor: FrameExtractor, cut: str, samples: Sequence[np.ndarray]
+    space: Space, table: ClipTable, extractor: FrameExtractor, place: str, samples: Sequence[np.ndarray]
 ) -> list[Card]:
-    """Write a cut with the smallest head, untrained, in each storage; measure the files, and forget them.
+    """Write an extractor with the smallest head, untrained, in each storage; measure the files, and forget them.
 
     Args:
         samples: a few clips' frames uint8 (T, H, W, 3): what ranges are calibrated on does not change what they cost.
     """
-    candidate = replace(SMALLEST, cut=cut, hz=min(space.rates_hz))
-    recipe = space.recipe(candidate, "card", [storage.chain for storage in STORAGES])
+    candidate = replace(SMALLEST, place=place, hz=min(space.rates_hz))
+    recipe = space.recipe(candidate, "card", [storage.chain for storage in ALONE])
     torch.manual_seed(0)
     head = build_head(recipe.head, extractor.feature_shape, len(table.labels))
     graph = artifact_graph(ArtifactNetwork(extractor, head), extractor.input_size)
     metadata = artifact_metadata(recipe, table.labels, 1.0, extractor.provenance, 1.0)
     cards = []
     with tempfile.TemporaryDirectory() as folder:
-        for storage in STORAGES:
+        for storage in ALONE:
             small = shrink_graph(find_chain(storage.chain) if storage.chain else (), graph, samples)
             path = Path(folder) / "card.onnx"
             with atomic_path(path) as draft:
@@ -107,5 +105,5 @@ def make_cards(
             size = path.stat().st_size + EVIDENCE_BYTES - round(storage.head_bytes(head))
             measured = benchmark(path, seconds=0.6, threads=1)
             kept = {key: measured[key] for key in ("frame_ms", "clip_ms", "peak_rss_bytes")}
-            cards.append(Card(cut, storage.chain, size, kept))
+            cards.append(Card(place, storage.chain, size, kept))
     return cards

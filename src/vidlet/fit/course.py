@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -16,27 +16,26 @@ from typing import Any
 import numpy as np
 
 from ..compress import GRAPH_STEPS, find_chain
-from ..errors import TrainingError
+from ..errors import RecipeError, TrainingError
 from ..files import write_text
 from ..jobs.prepare import sample_clips
 from ..jobs.product import score_files, write_evidence
 from ..jobs.progress import megabytes, say
 from ..jobs.train import run_files
 from ..models import FrameExtractor
-from ..recipe import save_recipe
+from ..recipe import Extractor, save_recipe
 from ..runtime import benchmark
 from .budget import Budget
 from .cards import EVIDENCE_BYTES, SMALLEST, Card, Cards, make_cards
-from .data import Judged, build_cuts, extraction_seconds, open_pool
+from .data import Judged, build_extractors, extraction_seconds, open_pool
 from .proxy import Workers, follow_parent
 from .realize import Point, front, point_of, point_record, realize, refit
 from .report import report_fit
 from .search import Search
-from .space import STORAGES, Candidate, Space, Storage
+from .space import ALONE, Candidate, Space, Storage, place_of
 from .trials import TrialLog
 
-SIZES = (224, 160, 128, 96)  # of the extractor's input: the largest whose features time allows
-EXTRACTION_SHARE, SEARCH_SHARE, FILES_SHARE = 0.35, 0.6, 0.9  # of the time: for features; until trials, files begin
+EXTRACTION_SHARE, SEARCH_SHARE = 0.35, 0.5  # of the time: for features; when trials end
 TIERS = (1.0, 0.5, 2.0)  # of the budget's bytes: the budget, and "what if" it were half, or twice
 
 
@@ -61,21 +60,49 @@ class Course:
         """The moment at which this share of the time is used."""
         return self.started + share * self.seconds
 
-    def prepare(self, space: Space, fixed_size: bool) -> None:
-        """Measure what each cut costs, refuse what cannot be, and compute the features of the cuts that can."""
-        self.space, cuts = space, build_cuts(space)
-        if not fixed_size:
-            self.space, cuts = self._affordable(space)
-        self.cards = self._cost(cuts)
-        self.cards.refuse_impossible(self.budget)
-        within = tuple(cut for cut in self.space.cuts if self._fits(_smallest(cut, self.space)))
-        self.space = replace(self.space, cuts=within)
-        say(f"features of {', '.join(within)} at {self.space.input_size[0]} pixels")
-        self.pool = open_pool(self.space, self.judged, {cut: cuts[cut] for cut in within})
+    def prepare(self, space: Space, ladder: Sequence[Sequence[Extractor]]) -> None:
+        """Measure what extractors cost, refuse what cannot be, and compute the features of those that can.
+
+        Args:
+            ladder: networks from the largest; searched is the first whose features time allows and on which something
+                keeps the budget, and the next too where a limit on time or memory may favor it.
+
+        Raises:
+            RecipeError: nothing on the ladder keeps the budget; naming what comes nearest.
+        """
+        tight = self.budget.max_latency_ms is not None or self.budget.max_memory_bytes is not None
+        left = EXTRACTION_SHARE * self.seconds
+        chosen: list[Extractor] = []
+        cards: list[Card] = []
+        networks: dict[str, FrameExtractor] = {}
+        nearest = ""
+        for number, step in enumerate(ladder):
+            part = replace(space, extractors=tuple(step))
+            built = build_extractors(part)
+            expected = extraction_seconds(part, self.judged, built)
+            if expected > left and (chosen or number < len(ladder) - 1):
+                continue
+            found = self._cost(part, built)
+            nearest = found.nearest(self.budget)
+            within = [plan for plan in step if found.possible(place_of(plan), self.budget)]
+            chosen += within
+            cards += found.of.values()
+            networks |= built
+            left -= expected
+            if chosen and not (tight and within == chosen):
+                break
+        if not chosen:
+            raise RecipeError(f"no model of the search fits {self.budget.describe()}: {nearest}")
+        self.space = replace(space, extractors=tuple(chosen))
+        kept = {place: networks[place] for place in self.space.places}
+        shapes = {place: network.feature_shape for place, network in kept.items()}
+        self.cards = Cards(self.space, shapes, len(self.judged.table.labels), cards)
+        say(f"features of {', '.join(self.space.places)}")
+        self.pool = open_pool(self.space, self.judged, kept)
 
     def search(self) -> None:
         """Try heads until the time for trials is over."""
-        self.trials = Search(self.space, self.log, self._fits, self._inside)
+        self.trials = Search(self.space, self.log, self._fits, self._inside, len(self.judged.folds))
         say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
         workers = Workers(self.space, self.pool, self.worker_count)
         try:
@@ -95,12 +122,13 @@ class Course:
 
             def more() -> bool:
                 kept = any(not self.budget.broken(p.bytes) for p in self.points)
-                return bool(plan) and (time.monotonic() < self.at(FILES_SHARE) or not (kept or running))
+                return bool(plan) and (time.monotonic() < self._last_call() or not (kept or running))
 
             while more() or running:
                 while len(running) < self.worker_count and more():
                     candidate, storage = plan.pop(0)
-                    job = (self.space, table, candidate, self.space.epochs, [storage.chain], files)
+                    judged = self.trials.whole(candidate)
+                    job = (self.space, table, candidate, self.space.epochs, [storage.chain], files, judged)
                     running[executor.submit(realize, *job)] = candidate
                 finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in finished:
@@ -114,6 +142,12 @@ class Course:
                             f"{point.measured['frame_ms']['p50']:.2f} ms a frame, accuracy {point.accuracy:.3f}"
                             + (f" (over the budget: {broken})" if broken else "")
                         )
+
+    def _last_call(self) -> float:
+        """When the last file may begin: then the best so far can still be trained once more in time."""
+        able = [p for p in self.points if not self.budget.broken(p.bytes, p.measured)]
+        again = max(able, key=lambda p: p.score).seconds if able and len(self.judged.test) else 0.0
+        return self.at(1.0) - 2 * again
 
     def conclude(self, data: str, fold: str | None, command: str) -> dict[str, Any]:
         """Choose a file, explain it, train it once more on all clips that are not test, score it, report.
@@ -210,8 +244,9 @@ class Course:
         known = {p.chain: p for p in self.points if p.candidate == chosen.candidate}
         missing = [chain for chain in wanted if chain not in known and _has_graph_step(chain)]
         for point in realize(
-            self.space, self.judged.folds[0], chosen.candidate, self.space.epochs, missing, self.folder / "files"
-        ):
+            self.space, self.judged.folds[0], chosen.candidate, self.space.epochs, missing, self.folder / "files",
+            chosen.judged,
+        ):  # fmt: skip
             self.log.add("file", **point_record(point))
             self.points.append(point)
             known[point.chain] = point
@@ -228,33 +263,23 @@ class Course:
         shutil.copyfile(self.folder / "files" / chosen.file, path)
         return path.name
 
-    def _affordable(self, space: Space) -> tuple[Space, dict[str, FrameExtractor]]:
-        """The space with the largest input whose features take at most their share of the time."""
-        for size in SIZES:
-            sized = replace(space, input_size=(size, size))
-            cuts = build_cuts(sized)
-            expected = extraction_seconds(sized, self.judged, cuts)
-            if expected <= EXTRACTION_SHARE * self.seconds:
-                break
-        return sized, cuts
-
-    def _cost(self, cuts: dict[str, FrameExtractor]) -> Cards:
-        """Cards of all cuts and storages, from the log where they stand there."""
-        size = self.space.input_size[0]
-        known = {(r["size"], r["card"]["cut"], r["card"]["chain"]): Card(**r["card"]) for r in self.log.of("card")}
+    def _cost(self, space: Space, extractors: Mapping[str, FrameExtractor]) -> Cards:
+        """Cards of all extractors and storages, from the log where they stand there."""
+        known = {(r["card"]["place"], r["card"]["chain"]): Card(**r["card"]) for r in self.log.of("card")}
         table = self.judged.folds[0]
         found: list[Card] = []
         samples: list[np.ndarray] = []
-        for cut, extractor in cuts.items():
-            cards = [known[size, cut, s.chain] for s in STORAGES if (size, cut, s.chain) in known]
-            if len(cards) < len(STORAGES):
-                samples = samples or sample_clips(table, self.space.recipe(_smallest(cut, self.space), "samples"), 3)
-                cards = make_cards(self.space, table, extractor, cut, samples)
+        for place, extractor in extractors.items():
+            cards = [known[place, s.chain] for s in ALONE if (place, s.chain) in known]
+            if len(cards) < len(ALONE):
+                plan = space.recipe(replace(SMALLEST, place=place, hz=min(space.rates_hz)), "samples")
+                samples = samples or sample_clips(table, plan, 3)
+                cards = make_cards(space, table, extractor, place, samples)
                 for card in cards:
-                    self.log.add("card", size=size, card=asdict(card))
+                    self.log.add("card", card=asdict(card))
             found += cards
-        shapes = {cut: extractor.feature_shape for cut, extractor in cuts.items()}
-        return Cards(self.space, shapes, len(table.labels), found)
+        shapes = {place: extractor.feature_shape for place, extractor in extractors.items()}
+        return Cards(space, shapes, len(table.labels), found)
 
     def _fits(self, candidate: Candidate) -> bool:
         """Whether a candidate fits the budget in some storage, or twice its bytes."""
@@ -305,10 +330,6 @@ def _distilled(found: tuple[Candidate, Storage]) -> tuple[Candidate, Storage]:
     """The same candidate, tuned on its own answers before it is stored: no byte more."""
     candidate, storage = found
     return candidate, replace(storage, chain="+".join(filter(None, ["distill", storage.chain])))
-
-
-def _smallest(cut: str, space: Space) -> Candidate:
-    return replace(SMALLEST, cut=cut, hz=min(space.rates_hz))
 
 
 def _scaled(budget: Budget, factor: float) -> Budget:

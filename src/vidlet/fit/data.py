@@ -19,10 +19,10 @@ from ..jobs.prepare import targets_of
 from ..jobs.progress import bar
 from ..models import FrameExtractor, build_extractor
 from ..models.taps import Taps
-from ..recipe import Sampling
+from ..recipe import Extractor, Sampling
 from ..video import probe
 from .proxy import Pool
-from .space import Space
+from .space import Space, place_of
 
 FEW_CLIPS = 1000  # with fewer, one validation set is too small to choose by: three folds
 VAL_SHARE = 0.25  # much, because it chooses; the chosen is trained once more on all of them
@@ -69,28 +69,30 @@ def judge(data: str | Path, fold: str | None = None, strict: bool = False) -> Ju
     return Judged(table, tuple(folds), table.of_split("test"), rule)
 
 
-def build_cuts(space: Space) -> dict[str, FrameExtractor]:
-    """The extractor of each cut of the space."""
-    return {cut: build_extractor(space.extractor(cut)) for cut in space.cuts}
+def build_extractors(space: Space) -> dict[str, FrameExtractor]:
+    """The network of each place of the space."""
+    return {place_of(plan): build_extractor(plan) for plan in space.extractors}
 
 
-def open_pool(space: Space, judged: Judged, cuts: Mapping[str, FrameExtractor]) -> Pool:
-    """Features of the clips a search may see, for every cut and rate; what is stored is not computed again."""
+def open_pool(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor]) -> Pool:
+    """Features of the clips a search may see, for every extractor and rate; what is stored is not computed again."""
     seen = judged.folds[0]
-    graphs = {cut: extractor_graph(e).SerializeToString(deterministic=True) for cut, e in cuts.items()}
-    taps = taps_graph(Taps(cuts)).SerializeToString(deterministic=True)
     fastest = max(space.rates_hz)
     sampling = Sampling("rate", hz=fastest)
     root = cache_folder("features")
-    with bar("features") as move:
-        found = extract_taps(seen, taps, graphs, sampling, space.input_size, root, progress=move)
     stores: dict[tuple[str, float], Extracted] = {}
-    for cut, extracted in found.items():
-        stores[cut, fastest] = extracted
-        for hz in space.rates_hz:
-            if hz != fastest:
-                stores[cut, hz] = thinned(extracted, sampling, round(fastest / hz), root)
-    first = stores[space.cuts[0], fastest]
+    for cuts in _networks(space):
+        graphs = {p.cut: extractor_graph(extractors[place_of(p)]).SerializeToString(deterministic=True) for p in cuts}
+        taps = taps_graph(_taps(cuts, extractors)).SerializeToString(deterministic=True)
+        with bar("features") as move:
+            found = extract_taps(seen, taps, graphs, sampling, cuts[0].input_size, root, progress=move)
+        for plan in cuts:
+            stores[place_of(plan), fastest] = found[plan.cut]
+            for hz in space.rates_hz:
+                if hz != fastest:
+                    thin = thinned(found[plan.cut], sampling, round(fastest / hz), root)
+                    stores[place_of(plan), hz] = thin
+    first = next(iter(stores.values()))
     good = [i for i, key in enumerate(first.keys) if key]
     if not good:
         raise DataError(f"{judged.table.root}: no clip could be read; first: {first.failures[0][1]}")
@@ -103,20 +105,34 @@ def open_pool(space: Space, judged: Judged, cuts: Mapping[str, FrameExtractor]) 
     )
 
 
-def extraction_seconds(space: Space, judged: Judged, cuts: Mapping[str, FrameExtractor]) -> float:
+def extraction_seconds(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor]) -> float:
     """About how long the features will take that are not stored: a few frames timed, a few clips' lengths read."""
     sampling = Sampling("rate", hz=max(space.rates_hz))
-    missing: list[Clip] = []
-    for extractor in cuts.values():
-        graph = extractor_graph(extractor).SerializeToString(deterministic=True)
-        shape = extractor.feature_shape
-        found = not_stored(judged.folds[0], graph, shape, sampling, space.input_size, cache_folder("features"))
-        missing = max(missing, found, key=len)
-    if not missing:
-        return 0.0
-    some = [missing[i] for i in np.linspace(0, len(missing) - 1, min(20, len(missing))).astype(int)]
-    frames = float(np.mean([_seconds(clip) for clip in some])) * sampling.hz * len(missing)
-    return frames * _frame_seconds(Taps(cuts))
+    total = 0.0
+    for cuts in _networks(space):
+        missing: list[Clip] = []
+        for extractor in (extractors[place_of(plan)] for plan in cuts):
+            graph = extractor_graph(extractor).SerializeToString(deterministic=True)
+            shape, size = extractor.feature_shape, extractor.input_size
+            found = not_stored(judged.folds[0], graph, shape, sampling, size, cache_folder("features"))
+            missing = max(missing, found, key=len)
+        if missing:
+            some = [missing[i] for i in np.linspace(0, len(missing) - 1, min(20, len(missing))).astype(int)]
+            frames = float(np.mean([_seconds(clip) for clip in some])) * sampling.hz * len(missing)
+            total += frames * _frame_seconds(_taps(cuts, extractors))
+    return total
+
+
+def _networks(space: Space) -> list[list[Extractor]]:
+    """The extractors of a space, those together that are cuts of one network: one pass computes them."""
+    found: dict[Extractor, list[Extractor]] = {}
+    for plan in space.extractors:
+        found.setdefault(replace(plan, cut=""), []).append(plan)
+    return list(found.values())
+
+
+def _taps(cuts: Sequence[Extractor], extractors: Mapping[str, FrameExtractor]) -> Taps:
+    return Taps({plan.cut: extractors[place_of(plan)] for plan in cuts})
 
 
 def _seconds(clip: Clip) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,14 @@ from ..jobs.progress import say
 from .budget import parse_seconds, read_budget
 from .course import Course
 from .data import FEW_CLIPS, judge
-from .space import Space
+from .space import Space, cuts_of
 from .trials import TrialLog
 
-EPOCHS, EPOCHS_FEW = 30, 60  # of a file's training: a few hundred clips make few updates an epoch
+SIZES = (224, 160, 128, 96)  # of the extractor's square input, from the best
+MANY = Space(epochs=30)
+FEW = Space(
+    epochs=60, rounds=(1 / 6, 1 / 2, 1.0)
+)  # fewer than FEW_CLIPS: few updates an epoch, and trials on all folds
 
 
 def fit(
@@ -78,11 +82,12 @@ def fit(
         raise TrainingError(f"{folder}: holds a search; --resume goes on with it, or choose another --out")
     judged = judge(data, fold, strict)
     few = len(judged.folds[0]) < FEW_CLIPS
-    asked = space or Space(seed=seed, epochs=EPOCHS_FEW if few else EPOCHS)
+    asked = space or replace(FEW if few else MANY, seed=seed)
+    ladder = [asked.extractors] if space else [cuts_of(size=size) for size in SIZES]
     determined = json.dumps([judged.table.sha256(), asdict(asked), fold], sort_keys=True)
     log = TrialLog(folder / "trials.jsonl", hashlib.sha256(determined.encode()).hexdigest())
     course = Course(log, folder, judged, budget, seconds, workers)
-    course.prepare(asked, fixed_size=space is not None)
+    course.prepare(asked, ladder)
     interrupted = False
     try:
         course.search()

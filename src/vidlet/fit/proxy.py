@@ -25,7 +25,7 @@ class Pool:
     """The clips that a search may see, as stored features, and the folds by which they are judged.
 
     Args:
-        stores: (cut, hz) -> the setting of its store.
+        stores: (place, hz) -> the setting of its store.
         keys: of the clips, in one order.
         targets: (N, K) float32.
         folds: for each fold, True where a clip is held out, (N,); whole groups.
@@ -40,7 +40,7 @@ class Pool:
 
     def store(self, candidate: Candidate) -> FeatureStore:
         """The features that a candidate's head sees."""
-        return FeatureStore(self.root, self.stores[candidate.cut, candidate.hz])
+        return FeatureStore(self.root, self.stores[candidate.place, candidate.hz])
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,6 @@ def try_candidate(space: Space, pool: Pool, candidate: Candidate, epochs: int) -
 
     import torch
 
-    from ..metrics import fit_temperature
     from ..training import predict_logits
 
     started = time.monotonic()
@@ -79,14 +78,19 @@ def try_candidate(space: Space, pool: Pool, candidate: Candidate, epochs: int) -
         network, val = train_head(space, pool, candidate, epochs, held_out)
         logits[held_out] = predict_logits(network, val, space.batch)
         seen |= held_out
-    logits, labels = logits[seen], pool.targets[seen].argmax(1)
-    temperature = fit_temperature(logits, labels)
-    scaled = logits / temperature
+    accuracy, loss = outcome_of(logits[seen], pool.targets[seen])
+    return Outcome(accuracy, loss, round(time.monotonic() - started, 2))
+
+
+def outcome_of(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    """Accuracy, and the mean cross-entropy at the best temperature, of logits (N, K) for targets (N, K)."""
+    from ..metrics import fit_temperature
+
+    labels = targets.argmax(1)
+    scaled = logits / fit_temperature(logits, labels)
     scaled = scaled - scaled.max(1, keepdims=True)
     losses = np.log(np.exp(scaled).sum(1)) - scaled[np.arange(len(labels)), labels]
-    return Outcome(
-        float((logits.argmax(1) == labels).mean()), float(losses.mean()), round(time.monotonic() - started, 2)
-    )
+    return float((logits.argmax(1) == labels).mean()), float(losses.mean())
 
 
 def train_head(

@@ -18,8 +18,8 @@ from ..jobs.prepare import prepare_features
 from ..jobs.product import Workshop
 from ..models import build_extractor, build_head
 from ..runtime import benchmark, load
-from ..training import ClipNetwork, fit, save_tensors
-from .proxy import worth
+from ..training import ClipNetwork, fit, predict_logits, save_tensors
+from .proxy import outcome_of, worth
 from .space import Candidate, Space
 
 
@@ -38,11 +38,18 @@ class Point:
     measured: dict[str, Any]  # frame_ms, clip_ms, peak_rss_bytes
     temperature: float | None
     seconds: float
+    head_worth: float | None = None  # of the trained head on the same clips, before the chain
+    judged: float | None = None  # of the candidate on all folds, trained as long as for a file
 
     @property
     def score(self) -> float:
-        """What files are chosen by: as trials are (proxy.py)."""
-        return worth(self.accuracy, self.loss)
+        """What files are chosen by: as trials are (proxy.py).
+
+        Where the candidate was judged on all folds, that and what the chain cost on this file's clips: one fold alone
+        is a few clips.
+        """
+        own = worth(self.accuracy, self.loss)
+        return own if self.judged is None or self.head_worth is None else self.judged + own - self.head_worth
 
     def describe(self) -> str:
         """The candidate and how it is stored."""
@@ -50,11 +57,20 @@ class Point:
 
 
 def realize(
-    space: Space, table: ClipTable, candidate: Candidate, epochs: int, chains: Sequence[str], folder: Path
+    space: Space,
+    table: ClipTable,
+    candidate: Candidate,
+    epochs: int,
+    chains: Sequence[str],
+    folder: Path,
+    judged: float | None = None,
 ) -> list[Point]:
     """Train a candidate as ``vidlet train`` would by its recipe; write, score and measure a file for each chain.
 
     A head that was trained for an earlier file is taken from ``folder``/KEY.head.pt.
+
+    Args:
+        judged: what the candidate is worth on all folds, where that is known (``Point.judged``).
 
     Returns:
         a point a chain; the files are ``folder``/KEY.CHAIN.onnx.
@@ -62,11 +78,16 @@ def realize(
     started = time.monotonic()
     torch.set_num_threads(1)
     workshop, trained = _trained(space, table, candidate, epochs, chains, folder / f"{candidate.key}.head.pt")
-    points = []
+    points: list[Point] = []
+    if not chains:
+        return points
+    val = workshop.features(trained.extractor)[1]
+    figures = outcome_of(predict_logits(ClipNetwork(trained.head), val, space.batch), val.targets)
     for chain in chains:
         path = folder / f"{candidate.key}.{file_label(chain)}.onnx"
         workshop.write(trained, find_chain(chain) if chain else (), path)
-        points.append(measure(path, candidate, chain, table, time.monotonic() - started))
+        point = measure(path, candidate, chain, table, time.monotonic() - started)
+        points.append(replace(point, head_worth=worth(*figures), judged=judged))
         started = time.monotonic()
     return points
 

@@ -39,6 +39,7 @@ class Search:
     Args:
         fits: whether a candidate may be tried.
         inside: whether it fits the budget itself, not only what "what if" asks for.
+        folds: how many a trial is judged on.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class Search:
         log: TrialLog,
         fits: Callable[[Candidate], bool],
         inside: Callable[[Candidate], bool],
+        folds: int = 1,
     ) -> None:
-        self.space, self.log, self.fits, self.inside = space, log, fits, inside
+        self.space, self.log, self.fits, self.inside, self.folds = space, log, fits, inside, folds
         self.rounds = tuple(max(1, round(share * space.epochs)) for share in space.rounds)
-        self.trials = [Trial(Candidate(**r["candidate"]), r["round"], Outcome(**r["outcome"])) for r in log.of("trial")]
+        logged = [Trial(Candidate(**r["candidate"]), r["round"], Outcome(**r["outcome"])) for r in log.of("trial")]
+        self.trials = [trial for trial in logged if trial.candidate.place in space.places]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = _sampler(space, space.seed + len(self.trials))
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
@@ -108,6 +111,14 @@ class Search:
                 if known is None or trial.round > known.round:
                     longest[trial.candidate.key] = trial
         return sorted(longest.values(), key=lambda t: (t.round, t.outcome.score), reverse=True)
+
+    def whole(self, candidate: Candidate) -> float | None:
+        """What a candidate is worth on all folds after all epochs; None where there is one fold, or no such trial."""
+        scores = [t.outcome.score for t in self.trials if t.candidate == candidate and self._is_whole(t)]
+        return scores[-1] if scores else None
+
+    def _is_whole(self, trial: Trial) -> bool:
+        return self.folds > 1 and self.rounds[trial.round] >= self.space.epochs
 
     def run(self, workers: Workers, until: float, say: Callable[[str], None]) -> None:
         """Try candidates until ``until`` (of ``time.monotonic()``); trials that then run are dropped.

@@ -1,6 +1,6 @@
 """What the search chooses from: where the extractor is cut, how often it looks, and the head on it.
 
-A candidate is data. Its bytes follow from its structure before it is trained: those of the extractor's cut are measured
+A candidate is data. Its bytes follow from its structure before it is trained: those of its extractor are measured
 once for each way of storing weights, those of the head are counted.
 """
 
@@ -20,11 +20,29 @@ from ..recipe import Extractor, Recipe, Sampling, Training
 from ..recipe import Head as HeadRecipe
 
 
+def cuts_of(
+    name: str = "mobilenetv2",
+    width: float = 1.0,
+    weights: str = "imagenet",
+    size: int = 224,
+    cuts: Sequence[str] = ("block3", "block6", "block10", "block12", "block14"),
+    grid: int = 4,
+) -> tuple[Extractor, ...]:
+    """The extractors that are cuts of one network at one size of its square input: computed in one pass."""
+    return tuple(Extractor(name, width, (size, size), cut, grid, weights) for cut in cuts)
+
+
+def place_of(extractor: Extractor) -> str:
+    """An extractor in a few words: its key wherever candidates name one."""
+    width = "" if extractor.width == 1 else f"-{extractor.width:g}"
+    return f"{extractor.name}{width} {extractor.cut} {extractor.input_size[0]} px"
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """A grid-gru head on a cut of the extractor, and how it is trained."""
+    """A grid-gru head on an extractor, and how it is trained."""
 
-    cut: str
+    place: str  # of the extractor (``place_of``)
     hz: float
     channels: int
     project: int
@@ -43,7 +61,7 @@ class Candidate:
     def describe(self) -> str:
         """What it is, in a few words."""
         seen = "map and changes" if self.appearance else "changes"
-        return f"{self.cut} {self.hz:g} Hz, {seen}, {self.channels}-{self.project}-{self.hidden}"
+        return f"{self.place} {self.hz:g} Hz, {seen}, {self.channels}-{self.project}-{self.hidden}"
 
 
 @dataclass(frozen=True)
@@ -54,28 +72,29 @@ class Space:
     baseline that begins nowhere and learns nothing.
     """
 
-    cuts: tuple[str, ...] = ("block3", "block6", "block10", "block12", "block14")
+    extractors: tuple[Extractor, ...] = cuts_of()
     rates_hz: tuple[float, ...] = (8.0, 16.0)
-    input_size: tuple[int, int] = (224, 224)
-    grid: int = 4
-    width: float = 1.0
-    weights: str = "imagenet"
     epochs: int = 30
     batch: int = 16
     seed: int = 0
     rounds: tuple[float, ...] = (1 / 6, 1 / 2)
     sampler: str = "tpe"
 
-    def extractor(self, cut: str) -> Extractor:
-        """The extractor cut there."""
-        return Extractor("mobilenetv2", self.width, self.input_size, cut, self.grid, self.weights)
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The key of each extractor."""
+        return tuple(map(place_of, self.extractors))
+
+    def extractor(self, place: str) -> Extractor:
+        """The extractor of that key."""
+        return self.extractors[self.places.index(place)]
 
     def recipe(self, candidate: Candidate, name: str, chains: Sequence[str] = (), epochs: int | None = None) -> Recipe:
         """The recipe that makes a candidate."""
         return Recipe(
             name,
             Sampling("rate", hz=candidate.hz),
-            self.extractor(candidate.cut),
+            self.extractor(candidate.place),
             HeadRecipe(
                 "grid-gru",
                 {
@@ -115,7 +134,7 @@ class Chooser(Protocol):
 def draw(space: Space, trial: Chooser) -> Candidate:
     """A candidate of the space, drawn by ``trial``."""
     return Candidate(
-        cut=trial.suggest_categorical("cut", space.cuts),
+        place=trial.suggest_categorical("place", space.places),
         hz=trial.suggest_categorical("hz", space.rates_hz),
         channels=trial.suggest_categorical("channels", (8, 16, 24, 32, 48)),
         project=trial.suggest_categorical("project", (24, 32, 48, 64, 96, 128, 192)),
@@ -130,38 +149,53 @@ def draw(space: Space, trial: Chooser) -> Candidate:
 
 @dataclass(frozen=True)
 class Storage:
-    """A way to write a model, from fine to coarse: a chain of steps and the bits of the head's weights in it."""
+    """A way to write a model: a chain of steps, and the bits of the head's weights in it.
+
+    ``members``: so many heads, trained from other starts on the same extractor, give the mean of their probabilities.
+    """
 
     chain: str  # "" is float32
     head_bits: float
     penalty: float  # accuracy that it is expected to cost, before a file of it was measured
+    members: int = 1
+
+    @property
+    def stored(self) -> str:
+        """The chain without its steps of training: what the bytes and the time of the extractor follow from."""
+        return self.chain.partition("+")[2] if self.members > 1 else self.chain
 
     def head_bytes(self, head: Head) -> float:
-        """Bytes of a head's weights: matrices in ``head_bits``, with scales; vectors in 32 bits."""
+        """Bytes of the weights of all members: matrices in ``head_bits``, with scales; vectors in 32 bits."""
         total = 0.0
         for parameter in [*head.parameters(), *head.buffers()]:
             large = parameter.ndim > 1 and parameter.numel() >= 1024 and self.head_bits < 32
             rows = parameter.shape[0] if large and self.head_bits == 8 else 0
             total += parameter.numel() * (self.head_bits if large else 32) / 8 + 4 * rows
-        return total
+        return total * self.members
 
 
-STORAGES = (
+ALONE = (
     Storage("", 32, 0.0),
     Storage("int8+compact", 8, 0.002),
     Storage("head4+int8+compact", 4.5, 0.005),  # a block of 32 codes shares a float16 scale
     Storage("int4+compact", 4.5, 0.01),
 )
+MEMBERS, GAIN = 3, 0.015  # what three heads were seen to gain over one (docs/lab-notes.md)
+TOGETHER = tuple(
+    Storage(f"ensemble:{MEMBERS}+{storage.chain}", storage.head_bits, storage.penalty - GAIN, MEMBERS)
+    for storage in ALONE[1:]
+)
+STORAGES = tuple(sorted((*ALONE, *TOGETHER), key=lambda storage: storage.penalty))
 
 
 def first_candidates(space: Space) -> list[Candidate]:
-    """Where a search begins: heads of five sizes on each cut, from the largest and the middle of the network."""
+    """Where a search begins: heads of five sizes on each extractor, from the middle of the list."""
     fast, slow = max(space.rates_hz), min(space.rates_hz)
     default = Candidate("", slow, 32, 96, 128, False, 0.2, 0.0, 0.2, 2e-3)
     large = Candidate("", fast, 32, 192, 256, True, 0.5, 0.3, 0.5, 2e-3)
     small = replace(large, channels=16, project=64, hidden=64, dropout=0.35)
     tiny = replace(large, channels=8, project=32, hidden=48, dropout=0.2, mixup=0.0)
     least = replace(default, channels=16, project=32, hidden=32)
-    middle = (len(space.cuts) - 1) / 2
-    cuts = sorted(space.cuts, key=lambda cut: abs(space.cuts.index(cut) - middle))
-    return [replace(candidate, cut=cut) for candidate in (large, default, small, tiny, least) for cut in cuts]
+    middle = (len(space.places) - 1) / 2
+    places = sorted(space.places, key=lambda place: abs(space.places.index(place) - middle))
+    return [replace(candidate, place=place) for candidate in (large, default, small, tiny, least) for place in places]
