@@ -18,6 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", choices=["train", "val", "test", "all"], help="clips to score (test, or val where there is no test)"
     )
     options.add_threads(parser)
+    parser.add_argument(
+        "--against", metavar="MODEL", help="another file on the same clips: differences, class by class"
+    )
+    parser.add_argument(
+        "--report", metavar="FILE", help="with --against: an HTML page, with the clips they disagree on"
+    )
     parser.add_argument("--out", metavar="FILE", help="write the JSON object to this file too")
 
 
@@ -25,7 +31,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Score the file, print a table of classes."""
     from ..jobs.evaluate import evaluate
 
-    found = evaluate(args.model, args.data, args.split, args.fold, args.strict, args.threads)
+    found = evaluate(args.model, args.data, args.split, args.fold, args.strict, args.threads, args.against, args.report)
     if args.out:
         import json
 
@@ -34,7 +40,34 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         write_text(args.out, json.dumps(found, indent=1))
     if not args.json:
         (print_boxes if "map50" in found else print_classes)(found)
+        if "against" in found:
+            print_differences(found)
+        if args.report:
+            print(f"report: {args.report}")
     return found
+
+
+def print_differences(found: dict[str, Any]) -> None:
+    """The other file's figures, and where the two differ."""
+    from ..reports import points_text, text_table
+
+    other = found["against"]
+    gap = other["difference"]
+    print(
+        f"\nagainst {other['model']}: accuracy {other['accuracy']:.3f}, macro F1 {other['macro_f1']:.3f}, "
+        f"{other['bytes']:,} bytes\n"
+        f"difference {points_text(gap['mean'])} points of accuracy, 95 % interval {points_text(gap['low'])} to "
+        f"{points_text(gap['high'])} (paired, over groups)\n"
+        f"both right on {other['both']} clips, only this file on {other['only']}, only the other on "
+        f"{other['only_against']}, neither on {other['neither']}\n"
+    )
+    rows = []
+    for name, figures in other["per_class"].items():
+        f1 = figures["f1"]
+        known = f1["low"] is not None
+        interval = f"{points_text(f1['low'])} to {points_text(f1['high'])}" if known else "unknown"
+        rows.append([name, f"{f1['model']:.2f}", f"{f1['against']:.2f}", points_text(f1["difference"]), interval])
+    print(text_table(rows, ["class", "F1", "other", "points", "95 % interval"], "lrrrr"))
 
 
 def print_classes(found: dict[str, Any]) -> None:

@@ -117,17 +117,22 @@ def evaluate(
     fold: str | None = None,
     strict: bool = False,
     threads: int = 1,
+    against: str | Path | None = None,
+    report: str | Path | None = None,
 ) -> dict[str, Any]:
     """Score a model file on labelled clips, through the runtime.
 
     Args:
         split: "train", "val", "test" or "all"; None: test, or val where there is no test.
         fold: "0/5" scores part 0 of 5, as ``train`` with the same fold left it out.
+        against: another model file of the same labels, scored on the same clips (see ``compare_models``).
+        report: an HTML file that sets the two beside each other.
 
     Returns:
         ``accuracy``, ``accuracy_interval`` [low, high] (95 %, bootstrap over groups), ``top5``, ``macro_f1``,
         ``per_class`` {label: precision, recall, f1, support}, ``confusion``, ``ece``, ``bytes``, ``clips``, ``clip_ms``
-        {"p50", "p95"}, ``split``, ``skipped`` and ``damaged`` (lists of {"path", "error"}). Rates are fractions. For a
+        {"p50", "p95"}, ``split``, ``skipped`` and ``damaged`` (lists of {"path", "error"}); with another file
+        ``against``: its figures, the differences and where the two disagree. Rates are fractions. For a
         file that detects, ``map50``, ``map50_95`` and what ``evaluate_detector`` lists.
 
     Raises:
@@ -135,9 +140,18 @@ def evaluate(
         ModelError: not a model file.
     """
     loaded = load(model, threads=threads)
+    if report and not against:
+        raise DataError("--report sets two files beside each other: name the other with --against")
     if loaded.box_labels and not loaded.labels:
+        if against:
+            raise DataError(f"{model}: a detector; --against compares files of one label a clip")
         from .score_boxes import evaluate_detector
 
         return evaluate_detector(model, data, split, strict, threads)
     name, clips = scored_split(labelled_clips(data, fold, strict), split)
+    if against:
+        from .compare import compare_models
+
+        other = load(against, threads=threads)
+        return {"split": name, **compare_models(loaded, other, clips, (str(model), str(against)), strict, report)}
     return {"split": name, **summarize(score_clips(loaded, clips, strict), loaded)}

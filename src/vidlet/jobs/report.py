@@ -108,7 +108,7 @@ def _mistakes(scored: Scored, table: ClipTable) -> list[Mistake]:
     for i in wrong:
         clip, guess = scored.clips[i], int(scored.scores[i].argmax())
         try:
-            frames, fps = _small(clip.path, clip.start_s, clip.end_s)
+            frames, fps = small_clip(clip.path, clip.start_s, clip.end_s)
         except VidletError:
             continue  # it was readable a moment ago; a report without this picture is still a report
         found.append(
@@ -125,7 +125,7 @@ def _mistakes(scored: Scored, table: ClipTable) -> list[Mistake]:
     return found
 
 
-def _small(path: Path, start_s: float | None, end_s: float | None) -> tuple[Any, float]:
+def small_clip(path: Path, start_s: float | None, end_s: float | None) -> tuple[Any, float]:
     """At most 24 frames, 120 pixels high, and their rate."""
     from ..recipe import Sampling
     from ..video import probe

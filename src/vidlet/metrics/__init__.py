@@ -17,6 +17,7 @@ from .classification import (
     per_class,
     top_k_accuracy,
 )
+from .compare import ClassDifference, compare_classes, comparison_summary
 from .detection import (
     Curve,
     Truth,
@@ -33,6 +34,7 @@ from .multilabel import MultiLabelScores, gap, hit_at_1, mean_average_precision,
 from .summary import classification_summary
 
 __all__ = [
+    "ClassDifference",
     "Curve",
     "Difference",
     "MacroAverage",
@@ -45,6 +47,8 @@ __all__ = [
     "bootstrap_interval",
     "classification_summary",
     "coco_precisions",
+    "compare_classes",
+    "comparison_summary",
     "confusion_matrix",
     "detection_summary",
     "expected_calibration_error",
