@@ -29,6 +29,7 @@ Range = tuple[float, int]  # (scale, zero point): value = scale * (q - zero poin
 LEVELS = 255
 _FUSED = ("Relu", "Clip")
 _INTEGER = ("Conv", "Add", "MaxPool", "Concat")
+_MOVES = ("Transpose", "Reshape", "Identity", "Slice")  # of numbers, which they leave as they are
 
 
 def range_of(low: float, high: float) -> Range:
@@ -162,18 +163,22 @@ class QuantizableGraph:
         return range_of(max(low, bounds[0]), min(high, bounds[1]))
 
     def frames_chain(self, tensor: str) -> tuple[str, float, int] | None:
-        """(uint8 tensor, scale, zero point) where ``tensor`` is Mul(Sub(Cast(uint8), zero point), scale)."""
-        numbers = []
-        for kind in ("Mul", "Sub"):
+        """(uint8 tensor, scale, zero point) where ``tensor`` is Mul(Sub(Cast(uint8), zero point), scale).
+
+        Where the zero point is 0, the Sub may be absent.
+        """
+        numbers: dict[str, np.ndarray] = {"Mul": np.ones(()), "Sub": np.zeros(())}
+        for kind in numbers:
             node = self.makers.get(tensor)
-            if node is None or node.op_type != kind or node.input[1] not in self.constants:
+            if node is not None and node.op_type == kind and node.input[1] in self.constants:
+                numbers[kind] = self.value(node.input[1])
+                tensor = node.input[0]
+            elif kind == "Mul":
                 return None
-            numbers.append(self.value(node.input[1]))
-            tensor = node.input[0]
         cast = self.makers.get(tensor)
-        if cast is None or cast.op_type != "Cast" or any(number.size != 1 for number in numbers):
+        if cast is None or cast.op_type != "Cast" or any(number.size != 1 for number in numbers.values()):
             return None
-        scale, zero_point = (float(number.reshape(())) for number in numbers)
+        scale, zero_point = (float(number.reshape(())) for number in numbers.values())
         if not zero_point.is_integer() or not 0 <= zero_point <= LEVELS or not self._is_uint8(cast.input[0]):
             return None
         return cast.input[0], scale, int(zero_point)
@@ -194,7 +199,7 @@ class QuantizableGraph:
         return list(dict.fromkeys(names))
 
     def _is_uint8(self, tensor: str) -> bool:
-        while (node := self.makers.get(tensor)) is not None and node.op_type in ("Transpose", "Reshape", "Identity"):
+        while (node := self.makers.get(tensor)) is not None and node.op_type in _MOVES:
             tensor = node.input[0]
         return any(
             value.name == tensor and value.type.tensor_type.elem_type == onnx.TensorProto.UINT8

@@ -25,12 +25,19 @@ def activation_ranges(graph: onnx.ModelProto, clips: Sequence[np.ndarray], until
     Raises:
         ExportError: ranges were learned, but a layer has none.
     """
-    carried = [entry.value for entry in graph.metadata_props if entry.key == KEY]
-    if carried:
-        ranges = {layer: (float(scale), int(zero)) for layer, (scale, zero) in json.loads(carried[0]).items()}
-        return ranges_by_layer(graph, ranges, until)
+    learned = learned_ranges(graph)
+    if learned is not None:
+        return ranges_by_layer(graph, learned, until)
     names = quantized_tensors(graph, until)
     return calibrate(graph, clip_feeds(graph, clips), names) if names else {}  # pixels have no convolution
+
+
+def learned_ranges(graph: onnx.ModelProto) -> dict[str, Range] | None:
+    """The ranges by layer that a graph carries; None where it carries none."""
+    for entry in graph.metadata_props:
+        if entry.key == KEY:
+            return {layer: (float(scale), int(zero)) for layer, (scale, zero) in json.loads(entry.value).items()}
+    return None
 
 
 def attach_ranges(graph: onnx.ModelProto, ranges: Mapping[str, Range] | None) -> onnx.ModelProto:

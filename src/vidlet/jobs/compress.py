@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import time
 from pathlib import Path
@@ -14,13 +13,13 @@ from ..compress import Trained, find_chain
 from ..compress.chain import file_name
 from ..datasets import ClipTable, check_trainable
 from ..errors import TrainingError
-from ..files import write_text
 from ..models import build_extractor, build_head
 from ..recipe import Recipe, load_recipe
 from .clips import labelled_clips, scored_split
+from .metrics_file import add_to_metrics
 from .prepare import prepare_features, prepare_frames
 from .product import Workshop, say_result, score_files, write_evidence
-from .train import run_files
+from .train import DETECTOR_HEAD, run_files
 
 
 def compress(
@@ -39,7 +38,8 @@ def compress(
     ``metrics.json`` gets a section for the new file.
 
     Args:
-        data: the clips that the run was trained on: steps train on and calibrate with its training clips.
+        data: the clips (of a detector: the images with boxes) that the run was trained on: steps train on and calibrate
+            with its training clips.
         steps: a chain of steps as recipes write it (docs/recipes.md).
         fold: that of the run, where it was trained on one.
 
@@ -51,8 +51,12 @@ def compress(
     """
     started = time.monotonic()
     folder = Path(run)
-    chain = find_chain(steps)
     plan = _recipe_of(folder)
+    if plan.head.name == DETECTOR_HEAD:
+        from .compress_detector import compress_detector
+
+        return compress_detector(run, data, steps, plan, strict, command)
+    chain = find_chain(steps)
     table = labelled_clips(data, fold, strict)
     check_trainable(table)
     trained = open_run(folder, plan, table)
@@ -66,7 +70,7 @@ def compress(
     metrics |= {"split": split, "fold": fold, "seconds": round(time.monotonic() - started, 1)}
     write_evidence(folder, [name], metrics, table, command or f"vidlet compress {run} {data} {steps}")
     metrics["bytes"]["model.onnx"] = (folder / "model.onnx").stat().st_size
-    _add_to_metrics(folder, name, metrics)
+    add_to_metrics(folder, name, metrics)
     say_result(folder, metrics, names)
     return {"out": str(folder), "files": run_files(folder), "metrics": metrics}
 
@@ -97,12 +101,3 @@ def _recipe_of(folder: Path) -> Recipe:
     if not path.exists():
         raise TrainingError(f"{folder}: holds no recipe.toml; not a run folder of `vidlet train`")
     return load_recipe(path)
-
-
-def _add_to_metrics(folder: Path, name: str, metrics: dict[str, Any]) -> None:
-    """The new file's section into the run's metrics.json."""
-    path = folder / "metrics.json"
-    known = json.loads(path.read_text("utf-8")) if path.exists() else {"files": {}, "bytes": {}}
-    known["files"][name] = metrics["files"][name]
-    known["bytes"][name] = metrics["bytes"][name]
-    write_text(path, json.dumps(known, indent=1, default=float))

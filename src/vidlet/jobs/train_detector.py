@@ -14,35 +14,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..compress.box_steps import find_box_step
+from ..compress.box_material import BoxMaterial, TrainedBoxes
+from ..compress.box_steps import find_box_chain
 from ..datasets import BoxTable, read_boxes, with_box_splits
 from ..errors import DataError, TrainingError
-from ..export.detector import detector_graph, detector_metadata, torch_boxes, write_detector
 from ..files import write_text
 from ..metrics import precision_recall
-from ..models.detector import STORED, Detector, build_detector, detector_state
+from ..models.detector import STORED, build_detector, detector_state
 from ..models.region import kmeans_anchors
 from ..recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
-from ..reports import rate_text
 from ..reports.detection import DetectionReport, write_detection_report
-from ..runtime import graph_sha256, load, read_metadata, write_metadata
+from ..runtime import read_metadata
 from ..training import keep_memory, save_tensors
 from ..training.box_batches import BoxClips, check_box_amounts
 from ..training.checkpoint import Row
 from ..training.detection import fit_detector
-from ..video import annotate, enlarge, resize
+from ..video import annotate, enlarge
 from ..video.folder import load_image
-from .progress import bar, megabytes, say
+from .box_files import say_box_result, score_detectors, write_box_evidence, write_box_file
+from .progress import bar
 from .score_boxes import (
     ScoredImages,
-    boxes_csv,
-    map50_difference,
-    score_images,
     scored_images,
-    summarize_boxes,
 )
 
-CALIBRATION_IMAGES = 64
 SHOWN, SHOWN_SCORE = 12, 0.5  # pictures of the report, and the boxes drawn on them
 MACHINES = {"cpu": (0.5, (224, 224)), "cuda": (1.0, (416, 416))}  # width and input size, unless told
 
@@ -79,7 +74,7 @@ def train_detector(
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     plan = for_machine(plan, device, overrides or {})
-    steps = {name: find_box_step(name) for name in plan.compress}
+    chains = [find_box_chain(text, plan.extractor.name) for text in plan.compress]
     check_box_amounts(plan.training.augment)
     table = with_box_splits(read_boxes(data, strict))
     _check_table(table)
@@ -106,7 +101,8 @@ def train_detector(
             report=lambda row, epochs: move(int(row["epoch"]), epochs),
         )  # fmt: skip
     save_tensors(detector_state(detector), folder / STORED)
-    names = write_files(detector, plan, table.labels, train, folder, list(steps))
+    material = BoxMaterial(plan.training, train, val)
+    names = [write_box_file(TrainedBoxes(detector), plan, chain, material, folder) for chain in ((), *chains)]
     split, images = scored_images(table, None)
     metrics, scored = score_detectors(folder, names, images, strict)
     metrics |= {
@@ -118,10 +114,10 @@ def train_detector(
         "dropped": [{"path": path, "error": error} for path, error in table.dropped],
         "clipped": table.clipped,
     }
-    _write_evidence(folder, names, metrics, table, command or f"vidlet train {data}")
+    write_box_evidence(folder, names, metrics, table, command or f"vidlet train {data}")
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1))
     _report(folder, plan, metrics, scored, table, progress.history, str(data))
-    _say_result(folder, metrics, names)
+    say_box_result(folder, metrics, names)
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != "checkpoint.pt")
     return {"out": str(folder), "files": {p.name: p.stat().st_size for p in files}, "metrics": metrics}
 
@@ -147,41 +143,6 @@ def anchors_of(table: BoxTable, count: int) -> np.ndarray:
     return kmeans_anchors(sizes, count)
 
 
-def write_files(
-    detector: Detector, plan: Recipe, labels: Sequence[str], train: BoxClips, folder: Path, steps: Sequence[str]
-) -> list[str]:
-    """Write ``model.onnx``, held to its network, and a file for each step; their names."""
-    rows = np.linspace(0, len(train) - 1, min(CALIBRATION_IMAGES, len(train))).astype(int)
-    pictures = [resize(train.picture(int(i)), plan.extractor.input_size) for i in rows]
-    frames = np.stack(pictures[:3] if len(pictures) > 2 else pictures * 3)
-    graph = detector_graph(detector)
-    metadata = detector_metadata(replace(plan, compress=()), labels, detector.provenance, detector.anchors.numpy())
-    write_detector(graph, folder / "model.onnx", metadata, frames, torch_boxes(detector))
-    for name in steps:
-        own = metadata | {"recipe": recipe_to_dict(replace(plan, compress=(name,)))}
-        write_detector(find_box_step(name)(graph, pictures), folder / f"model.{name}.onnx", own, frames)
-    return ["model.onnx", *(f"model.{name}.onnx" for name in steps)]
-
-
-def score_detectors(
-    folder: Path, names: Sequence[str], images: BoxTable, strict: bool = False
-) -> tuple[dict[str, Any], dict[str, ScoredImages]]:
-    """Score every file on the same images; the others are compared with the first in pairs. Writes ``boxes.csv``."""
-    metrics: dict[str, Any] = {"files": {}}
-    scored: dict[str, ScoredImages] = {}
-    for name in names:
-        model = load(folder / name, threads=1)
-        scored[name] = score_images(model, images, strict)
-        metrics["files"][name] = summarize_boxes(scored[name], model)
-    write_text(folder / "boxes.csv", boxes_csv(scored))
-    for name in names[1:]:
-        difference = map50_difference(scored[name], scored[names[0]])
-        metrics["files"][name]["difference"] = {**difference._asdict(), "against": names[0]}
-    for key in ("map50", "map50_interval", "map50_11", "map50_95"):
-        metrics[key] = metrics["files"][names[0]][key]
-    return metrics, scored
-
-
 def _check_table(table: BoxTable) -> None:
     """Refuse data of which no detector can be trained."""
     train = table.of_split("train")
@@ -197,29 +158,6 @@ def _check_folder(folder: Path, resume: bool) -> None:
         raise TrainingError(f"{folder}: is a file, not a folder for a run")
     if not resume and (folder / "model.onnx").exists():
         raise TrainingError(f"{folder}: holds a finished run; choose another --out, or --resume to finish this one")
-
-
-def _write_evidence(folder: Path, names: Sequence[str], metrics: dict[str, Any], table: BoxTable, command: str) -> None:
-    """Into each file: what was measured of it, on which data, by which command; then its bytes into ``metrics``."""
-    for name in names:
-        path, figures = folder / name, metrics["files"][name]
-        metadata = read_metadata(path)
-        metadata["evidence"] = [
-            {
-                "what": f"{key}, split {metrics['split']}",
-                "value": figures[key],
-                "data": table.root.name,
-                "images": figures["images"],
-                "table_sha256": table.sha256(),
-                "command": command,
-                "graph_sha256": graph_sha256(path.read_bytes()),
-            }
-            for key in ("map50", "map50_interval", "map50_95")
-        ]
-        write_metadata(path, metadata)
-    metrics["bytes"] = {name: (folder / name).stat().st_size for name in names}
-    for name, size in metrics["bytes"].items():  # with the evidence in them
-        metrics["files"][name]["bytes"] = size
 
 
 def _report(
@@ -268,12 +206,3 @@ def _pictures(scored: ScoredImages) -> list[tuple[np.ndarray, str]]:
         rgb = enlarge(load_image(scored.images[row].path))
         found.append((annotate(rgb, "", boxes=boxes), scored.images[row].path.name))
     return found
-
-
-def _say_result(folder: Path, metrics: Mapping[str, Any], names: Sequence[str]) -> None:
-    parts = [
-        f"{name} {megabytes(metrics['bytes'][name])}, mAP .5 {rate_text(metrics['files'][name]['map50'])}, "
-        f".5:.95 {rate_text(metrics['files'][name]['map50_95'])}"
-        for name in names
-    ]
-    say(f"{folder}: {'; '.join(parts)} on {metrics['files'][names[0]]['images']} {metrics['split']} images")
