@@ -49,7 +49,8 @@ def _last_to_first(cores: Sequence[Tensor], x: Tensor) -> Tensor:
     for core in reversed(cores):
         left, m, n, right = core.shape
         if right == 1 and outputs == 1:
-            state = state.reshape(-1, m) @ core.permute(1, 0, 2, 3).reshape(m, left * n)  # (B m_1 .. m_{k-1}, r n)
+            turned = core if left == 1 else core.permute(1, 0, 2, 3)  # a node less to load
+            state = state.reshape(-1, m) @ turned.reshape(m, left * n)  # (B m_1 .. m_{k-1}, r n)
         else:
             matrix = core.permute(0, 2, 1, 3).reshape(left * n, m * right)
             state = matrix @ state.reshape(-1, m * right, outputs)  # (B m_1 .. m_{k-1}, r n_k, n_{k+1} .. n_d)
