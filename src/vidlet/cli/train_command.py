@@ -20,6 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="short for --set training.seed=N")
     parser.add_argument("--epochs", type=int, metavar="N", help="short for --set training.epochs=N")
     parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch of --out")
+    parser.add_argument("--init", metavar="RUN|MODEL", help="start from what this run learned, of other labels too")
+    parser.add_argument(
+        "--refit-all", action="store_true", help="then once more on all clips: model.all.onnx, to deploy"
+    )
     parser.add_argument(
         "--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to train (%(default)s)"
     )
@@ -44,6 +48,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         strict=args.strict,
         device=args.device,
         command="vidlet " + shlex.join(sys.argv[1:]),
+        init=args.init,
+        refit_all=args.refit_all,
     )
 
 

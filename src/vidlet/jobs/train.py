@@ -12,18 +12,21 @@ from typing import Any
 import torch
 
 from ..compress import Trained, find_chain
-from ..datasets import check_trainable
+from ..datasets import ClipTable, check_trainable
 from ..errors import TrainingError
 from ..files import write_text
-from ..models import build_extractor, build_head
+from ..models import FrameExtractor, Head, build_extractor, build_head
 from ..recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
 from ..training import ClipNetwork, check_amounts, fit, save_tensors
 from .advice import warn_of_slow_trains
 from .clips import labelled_clips, scored_split
-from .prepare import prepare_features, prepare_frames
+from .prepare import Prepared, prepare_features, prepare_frames
 from .product import Workshop, say_result, score_files, write_evidence
-from .progress import bar
+from .progress import bar, say
+from .refit import refit_all as refit
+from .refit import write_refit_evidence
 from .report import report_run
+from .transfer import open_start, start_extractor_, start_head_
 
 DETECTOR_HEAD = "region"  # a recipe with this head is a detector's: its data are images with boxes
 
@@ -38,6 +41,8 @@ def train(
     strict: bool = False,
     device: str = "auto",
     command: str = "",
+    init: str | Path | None = None,
+    refit_all: bool = False,
 ) -> dict[str, Any]:
     """Train a classifier of clips, or a detector of boxes, by a recipe and leave the files of a run in ``out``.
 
@@ -57,6 +62,8 @@ def train(
         strict: a clip that cannot be read is an error; else it is skipped, counted and listed.
         device: "auto", "cpu" or "cuda".
         command: what the evidence in the files says they were made with.
+        init: a run folder or model file, with the same or other labels, whose weights this one starts from.
+        refit_all: train once more on all clips, for the epochs that validation found: ``model.all.onnx``.
 
     Returns:
         {"out", "files": {name: bytes}, "metrics"}; metrics are those of the files, on test (val where there is none).
@@ -69,6 +76,8 @@ def train(
     if plan.head.name == DETECTOR_HEAD:
         if fold is not None:
             raise TrainingError("--fold: images with boxes have no groups; give splits (docs/data.md)")
+        if init or refit_all:
+            raise TrainingError(f"{'--init' if init else '--refit-all'}: not for detectors")
         from .train_detector import train_detector
 
         return train_detector(data, recipe, out, overrides, resume, strict, device, command)
@@ -77,19 +86,33 @@ def train(
     table = labelled_clips(data, fold, strict)
     check_trainable(table)
     folder = Path(out or Path("runs") / plan.name)
-    identity = hashlib.sha256(json.dumps([recipe_to_dict(plan), table.sha256()]).encode()).hexdigest()
+    start = open_start(init) if init else None
+    known = [recipe_to_dict(plan), table.sha256(), *([start.sha256] if start else [])]
+    identity = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     _check_folder(folder, resume)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
+    def begin() -> tuple[FrameExtractor, Head]:
+        extractor = build_extractor(plan.extractor)
+        if start:
+            start_extractor_(start, extractor, plan)
+        return extractor, build_head(plan.head, extractor.feature_shape, len(table.labels))
+
     torch.manual_seed(plan.training.seed)
-    extractor = build_extractor(plan.extractor)
-    head = build_head(plan.head, extractor.feature_shape, len(table.labels))
+    extractor, head = begin()
     if not (resume and (folder / "checkpoint.pt").exists()):  # else it stands there, or the run is another and refused
         save_recipe(plan, folder / "recipe.toml")
     frozen = plan.training.mode == "frozen"
-    prepared = (prepare_features if frozen else prepare_frames)(plan, table, extractor, strict)
-    if prepared.mean is not None and prepared.std is not None:
-        head.calibrate(torch.from_numpy(prepared.mean), torch.from_numpy(prepared.std))
+
+    def prepare(table: ClipTable, extractor: FrameExtractor, head: Head) -> Prepared:
+        prepared = (prepare_features if frozen else prepare_frames)(plan, table, extractor, strict)
+        if prepared.mean is not None and prepared.std is not None:
+            head.calibrate(torch.from_numpy(prepared.mean), torch.from_numpy(prepared.std))
+        if start:
+            say(f"--init {start.name}: {start_head_(start, head, plan, table.labels)}")
+        return prepared
+
+    prepared = prepare(table, extractor, head)
     warn_of_slow_trains(head, extractor.feature_shape, plan, prepared.median_s, device)
     network = ClipNetwork(head, None if frozen else extractor)
     with bar("train", "epoch") as move:
@@ -109,7 +132,8 @@ def train(
     save_tensors(head.state_dict(), folder / "head.pt")
     if not frozen:
         save_tensors(extractor.backbone.state_dict(), folder / "extractor.pt")
-    names = Workshop(plan, table, prepared, extractor).write_all(Trained(extractor, head), chains, folder)
+    workshop = Workshop(plan, table, prepared, extractor)
+    names = workshop.write_all(Trained(extractor, head), chains, folder)
     split, clips = scored_split(table, None)
     metrics, scored = score_files(folder, names, clips, strict)
     metrics |= {
@@ -120,7 +144,14 @@ def train(
         "clips": {"train": len(prepared.train), "val": len(prepared.val), "scored": len(scored[names[0]].clips)},
         "skipped": [{"path": path, "error": error} for path, error in (*table.skipped, *prepared.skipped)],
     }
-    write_evidence(folder, names, metrics, table, command or f"vidlet train {data}")
+    command = command or f"vidlet train {data}"
+    write_evidence(folder, names, metrics, table, command)
+    if refit_all:
+        temperature = workshop.temperature(Trained(extractor, head))
+        metrics["refit"] = refit(
+            plan, table, begin, prepare, progress, temperature, chains, folder, identity, resume, device
+        )
+        write_refit_evidence(folder, metrics["refit"], metrics, table, command)
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1))
     report_run(folder, metrics, progress.history, scored, table, data=str(data))
     say_result(folder, metrics, names)
