@@ -107,7 +107,7 @@ def made_up_report(names: tuple[str, ...] = GESTURES, clips: int = 237) -> Repor
             Command("Watch a camera", "vidlet predict model.int8.onnx 0 --threshold 0.6"),
             Command("Measure again", "vidlet evaluate model.int8.onnx clips/ --split test --json"),
         ],
-        client=python_client("model.int8.onnx", (224, 224)),
+        client=python_client("model.int8.onnx", {"frames": (224, 224, 3)}),
         data=DataSummary(
             {
                 "train": {name: 11 + i for i, name in enumerate(names)},

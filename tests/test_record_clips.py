@@ -65,7 +65,7 @@ def test_records_of_means_have_one_frame(tmp_path):
 
 
 def test_a_vocabulary_of_another_size_is_refused_with_the_records_name(records):
-    with pytest.raises(DataError, match=r"a.tfrecord: id c: labels \(4,\) do not fit 4 classes"):
+    with pytest.raises(DataError, match=r"a.tfrecord id c: labels \(4,\) do not fit 4 classes"):
         RecordClips(records, [0, 1, 2], 4)
 
 

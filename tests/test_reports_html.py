@@ -274,7 +274,7 @@ def test_the_printed_client_runs_on_a_model_of_the_contract(tmp_path, capsys):
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=9)
     make.set_model_props(model, {"vidlet": json.dumps({"labels": ["dark", "bright"]})})
     onnx.save(model, tmp_path / "model.onnx")
-    source = python_client(str(tmp_path / "model.onnx"), (8, 6))
+    source = python_client(str(tmp_path / "model.onnx"), {"frames": (8, 6, 3)})
     variables: dict = {}
     exec(compile(source, "client", "exec"), variables)
     assert capsys.readouterr().out == "dark 0.5\n"

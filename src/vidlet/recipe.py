@@ -52,6 +52,7 @@ class Extractor:
     cut: str = "block12"
     grid: int = 4  # features are averaged to (channels, grid, grid); 0: a pooled vector
     weights: str = "imagenet"  # a name of the weights table, a file, or "none" (from scratch)
+    audio: bool = True  # of "features" (stored ones): with the sound, where the data have it
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Training:
     lr: float = 2e-3
     extractor_lr: float = 2e-4
     schedule: str = "cosine"  # "cosine", "constant", "step", or "keras-decay" (lr / (1 + 1e-6 updates))
-    step_epochs: int = 30  # of schedule "step": the rate falls to a tenth every so many epochs
+    step_epochs: int = 30  # of schedule "step": the rate falls every so many epochs
+    step_factor: float = 0.1  # ... to this share
     weight_decay: float = 1e-2
     label_smoothing: float = 0.0
     early_stopping: int = 0  # epochs without a better validation loss; 0: never
@@ -83,6 +85,8 @@ class Training:
     augment: dict[str, float] = field(default_factory=dict)
     one_way: tuple[str, ...] = ()  # labels whose clips are never mirrored or reversed (augment "flip", "reverse")
     average: float = 0.0  # decay of an exponential moving average of the weights; 0: none
+    average_last: int = 0  # mean of up to so many of the last checkpoints, as many as validate best; 0: none
+    average_every: int = 50  # updates between these checkpoints
     seed: int = 0
 
 
@@ -220,12 +224,19 @@ def _check(recipe: Recipe, where: str) -> None:
         "training.epochs": training.epochs,
         "training.batch": training.batch,
         "training.step_epochs": training.step_epochs,
+        "training.step_factor": training.step_factor,
+        "training.average_every": training.average_every,
         "training.lr": training.lr,
         "extractor.width": recipe.extractor.width,
         "extractor.input_size": min(recipe.extractor.input_size),
     }.items():
         if not value > 0:
             raise RecipeError(f"{where}: {key} must be positive, got {value}")
+    if training.average_last < 0:
+        raise RecipeError(f"{where}: training.average_last must be 0 or more checkpoints, got {training.average_last}")
+    if training.average_last and (training.average or training.early_stopping):
+        other = "average" if training.average else "early_stopping"
+        raise RecipeError(f"{where}: training.average_last chooses the weights, and so does training.{other}: set one")
     if training.micro_batch < 0:
         raise RecipeError(f"{where}: training.micro_batch must be 0 or more clips, got {training.micro_batch}")
 

@@ -75,9 +75,14 @@ def print_classes(found: dict[str, Any]) -> None:
     from ..reports import text_table
 
     low, high = found["accuracy_interval"]
+    if found.get("gap20") is not None:
+        first = f"GAP@20 {found['gap20']:.4f}   PERR {found['perr']:.4f}   MAP {found['map']:.4f}   Hit@1"
+        last = "of labels at 0.5"
+    else:
+        first, last = "accuracy", f"calibration error {found['ece']:.3f}"
     print(
-        f"accuracy {found['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}   "
-        f"top-5 {found['top5']:.3f}   macro F1 {found['macro_f1']:.3f}   calibration error {found['ece']:.3f}\n"
+        f"{first} {found['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}   "
+        f"top-5 {found['top5']:.3f}   macro F1 {found['macro_f1']:.3f}   {last}\n"
         f"{found['clips']} {found['split']} clips, {len(found['skipped'])} skipped   "
         f"{found['bytes']:,} bytes   {found['clip_ms']['p50']:.0f} ms a clip, decoding included (median)\n"
     )

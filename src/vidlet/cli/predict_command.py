@@ -14,11 +14,15 @@ EXAMPLE = "example: vidlet predict runs/a/model.int8.onnx clip.mp4 --save annota
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet predict`."""
     parser.add_argument("model", metavar="MODEL", help="a model file (.onnx)")
-    parser.add_argument("source", metavar="SOURCE", help="video file, folder of videos or frames, camera (0), rtsp://")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="video file, folder of videos or frames, camera (0), rtsp://, or records"
+    )
     parser.add_argument("--threshold", type=float, default=0.5, metavar="P", help="a segment needs this score")
     parser.add_argument("--min-s", type=float, metavar="S", help="a segment needs this duration (1/4 training clip)")
     parser.add_argument("--save", "--out", dest="save", metavar="FILE", help="write the video with labels drawn on it")
-    parser.add_argument("--csv", metavar="FILE", help="write the segments as CSV")
+    parser.add_argument(
+        "--csv", metavar="FILE", help="write the segments as CSV; of records, a submission: id, 20 classes and scores"
+    )
     options.add_strict(parser)
     options.add_threads(parser)
 
@@ -29,6 +33,11 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
 
     if is_live(args.source):
         _live(args)
+        return None
+    from ..jobs.records import model_takes_records
+
+    if model_takes_records(args.model):
+        _records(args)
         return None
     from ..jobs.predict import predict
 
@@ -57,6 +66,16 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
 
         say(f"{failed} sources could not be read")
     return None
+
+
+def _records(args: argparse.Namespace) -> None:
+    from ..jobs.records import predict_records
+
+    for found in predict_records(args.model, args.source, args.strict, args.threads, args.csv):
+        if args.json:
+            print(json.dumps(found), flush=True)
+        else:
+            print(found.get("error") or f"{found['source']}: {found['label']} {found['score']:.3f}")
 
 
 def _live(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import onnx
 from onnx import helper
 
 from ..errors import ExportError
+from ..export.feeds import clip_feed, clip_inputs
 from .int8 import LEVELS, Range, range_of, ranges_from_tflite
 
 __all__ = [
@@ -110,9 +111,9 @@ def calibrate(
 
 def clip_feeds(model: onnx.ModelProto, clips: Iterable[np.ndarray], frames: int = CALIBRATION_FRAMES) -> Iterator[Feed]:
     """A feed a clip (T, H, W, 3): a few of its frames, evenly, and zero states. For tensors before the states."""
-    zero = zero_states(model)
+    zero, inputs = zero_states(model), clip_inputs(model)
     for clip in clips:
-        yield {"frames": clip[np.linspace(0, len(clip) - 1, min(frames, len(clip))).astype(int)], **zero}
+        yield {**clip_feed(inputs, clip[np.linspace(0, len(clip) - 1, min(frames, len(clip))).astype(int)]), **zero}
 
 
 def zero_states(model: onnx.ModelProto, windows: int = 1) -> dict[str, np.ndarray]:
@@ -152,13 +153,13 @@ def run_along(
     Raises:
         ExportError: no clips, or a tensor that the graph does not have.
     """
-    states = zero_states(model)
+    states, inputs = zero_states(model), clip_inputs(model)
     made = [*tensors, *(f"next_{name}" for name in states)]
     session, runs = _session(model, made), 0
     for clip in clips:
         state: dict[str, np.ndarray] = states
         for start in range(0, len(clip), chunk):
-            values = session.run(made, {"frames": clip[start : start + chunk], **state})
+            values = session.run(made, {**clip_feed(inputs, clip[start : start + chunk]), **state})
             state = dict(zip(states, values[len(tensors) :], strict=True))
             yield values[: len(tensors)]
         runs += 1

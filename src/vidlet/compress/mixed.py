@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from ..export.feeds import clip_feed, clip_inputs
 from .calibrate import zero_states
 from .int8 import quantize_graph, quantized_kernels
 from .products import integer_products, product_ranges, product_weights
@@ -80,7 +81,7 @@ def score_loss(model: onnx.ModelProto, clips: Sequence[np.ndarray]) -> Loss:
     Scores of labels that may occur together are taken one by one, each with its opposite.
     """
     zero = zero_states(model)
-    feeds = [{"frames": clip, **zero} for clip in clips]
+    feeds = [{**clip_feed(clip_inputs(model), clip), **zero} for clip in clips]
     expected = _scores(model, feeds)
 
     def loss(other: onnx.ModelProto) -> float:

@@ -15,8 +15,8 @@ import numpy as np
 from ..errors import DataError, VidletError
 from ..files import sha256_of
 from ..video import VideoInfo, probe, read_many
-from .csv_table import FEATURES_KEY, feature_shape
 from .folders import is_image, visible
+from .frame_record import frame_codes
 from .table import SPLITS, Clip, ClipTable
 
 FEW_CLIPS = 5  # a class with fewer is told
@@ -74,11 +74,17 @@ class DataReport:
 def check_trainable(table: ClipTable) -> None:
     """Refuse a table of which no classifier can be trained.
 
+    Records may have a vocabulary of which some classes do not occur.
+
     Raises:
         DataError: fewer than two classes, a class with one clip, or (where splits are given) without one in train.
     """
     if len(table.labels) < 2:
         raise DataError(f"{table.root}: training needs two classes, found {', '.join(table.labels) or 'none'}")
+    if table.records is not None:
+        if any(clip.split for clip in table) and not any(clip.split == "train" for clip in table):
+            raise DataError(f"{table.root}: no clip is in train")
+        return
     clips = {name: [clip for clip in table if name in clip.labels] for name in table.labels}
     for name, own in clips.items():
         if len(own) == 1:
@@ -109,15 +115,15 @@ def inspect_table(table: ClipTable, workers: int = 2, progress: Callable[[int, i
         broken += [(_name(c.path, table.root), why) for c in table if (why := _outside(c, infos.get(c.path)))]
     durations = [_duration(clip, infos[clip.path]) for clip in table if clip.path in infos]
     frames = [count for clip in table if clip.path in infos and (count := infos[clip.path].frames)]
-    if table.features is not None:
-        frames = [feature_shape(table.features)[1]]
+    if table.records is not None:
+        frames = [max(1, table.records.frames[clip.row]) for clip in table if clip.row is not None]
     sizes = Counter(f"{infos[c.path].width}x{infos[c.path].height}" for c in table if c.path in infos)
     rates = Counter(f"{infos[c.path].fps:.4g}" for c in table if c.path in infos and not c.path.is_dir())
     splits = [name for name in (*SPLITS, "") if any(clip.split == name for clip in table)]
-    classes = {
-        name: {split: sum(name in clip.labels for clip in table if clip.split == split) for split in splits}
-        for name in table.labels
-    }
+    classes = {name: dict.fromkeys(splits, 0) for name in table.labels}
+    for clip in table:
+        for name in clip.labels:
+            classes[name][clip.split] += 1
     leaking = _leaking_groups(table)
     duplicates = _duplicates(table, set(infos))
     warnings = [
@@ -200,11 +206,14 @@ def _duplicates(table: ClipTable, readable: set[Path]) -> tuple[Duplicate, ...]:
 
 
 def _feature_contents(table: ClipTable) -> list[str]:
-    """The hash of each clip's row of features."""
-    assert table.features is not None
-    with np.load(table.features, allow_pickle=False) as stored:
-        rows = stored[FEATURES_KEY]
-    return [hashlib.sha256(rows[clip.row].tobytes()).hexdigest() for clip in table]
+    """The hash of each clip's features."""
+    assert table.records is not None
+    keys = tuple(table.records.widths)
+    return [
+        hashlib.sha256(frame_codes(table.records.read(clip.row), keys).tobytes()).hexdigest()
+        for clip in table
+        if clip.row is not None
+    ]
 
 
 def _file_contents(table: ClipTable, readable: set[Path]) -> list[str]:

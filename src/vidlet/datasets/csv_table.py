@@ -181,18 +181,18 @@ def _check_feature_rows(features: Path, rows: int, table: Path) -> None:
         raise DataError(f"{features}: {FEATURES_KEY!r} has shape {shape}; {table.name} needs ({rows}, frames, size)")
 
 
-def feature_shape(features: Path) -> tuple[int, ...]:
-    """Shape of the array of stored features, from its header alone.
+def feature_shape(features: Path, key: str = FEATURES_KEY) -> tuple[int, ...]:
+    """Shape of an array of stored features, from its header alone.
 
     Raises:
         DataError: not an .npz file, or without that array.
     """
     try:
-        with zipfile.ZipFile(features) as archive, archive.open(f"{FEATURES_KEY}.npy") as handle:
+        with zipfile.ZipFile(features) as archive, archive.open(f"{key}.npy") as handle:
             version = np.lib.format.read_magic(handle)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             return tuple(read(handle)[0])
     except KeyError:
-        raise DataError(f"{features}: holds no array {FEATURES_KEY!r}") from None
+        raise DataError(f"{features}: holds no array {key!r}") from None
     except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
         raise DataError(f"{features}: not a readable .npz file ({error})") from None

@@ -8,7 +8,7 @@ Source: Abu-El-Haija et al. 2016, arXiv:1609.08675, and https://research.google.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,23 @@ def dequantize(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
 def quantize(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Values as codes: round((clip(x, -2, 2) + 2) * 255/4)."""
     return np.rint((np.clip(values, -2, 2) + 2) * (255 / 4)).astype(np.uint8)
+
+
+def frame_codes(record: Record, keys: Sequence[str]) -> NDArray[np.uint8]:
+    """The frames of a record as codes (T, D), modalities side by side; means are quantized and count as one frame.
+
+    Raises:
+        DataError: the record lacks one of ``keys`` ("rgb", "audio").
+    """
+    parts = []
+    for key in keys:
+        if key in record.features:
+            parts.append(record.features[key])
+        elif f"mean_{key}" in record.features:
+            parts.append(quantize(record.features[f"mean_{key}"])[None])
+        else:
+            raise DataError(f"id {record.id}: has no {key}, only {', '.join(record.features)}")
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def to_record(example: Example) -> tuple[Record, list[str]]:

@@ -1,4 +1,4 @@
-"""Data as people have them -> one clip table: a folder with clips.csv, a .csv, or a folder per class."""
+"""Data as people have them -> one clip table: clips.csv, a .csv, a folder per class, or shards of records."""
 
 from __future__ import annotations
 
@@ -6,31 +6,40 @@ import os
 from pathlib import Path
 
 from ..errors import DataError
-from .csv_table import read_csv
+from .array_records import with_array_records
+from .csv_table import FEATURES_NAME, read_csv
 from .folders import read_folders
+from .record_table import read_record_table
+from .records import SHARD_SUFFIXES
 from .table import ClipTable
 
 TABLE_NAME = "clips.csv"
 
 
-def read_table(path: str | os.PathLike[str], strict: bool = False) -> ClipTable:
-    """Read what is labelled how; no clip is opened.
+def read_table(path: str | os.PathLike[str], strict: bool = False, classes: int | None = None) -> ClipTable:
+    """Read what is labelled how; no clip is opened, but every record is checked.
 
-    ``path`` is a folder with clips.csv (beside features.npz: stored features), a .csv file anywhere, or a folder of
-    class folders (perhaps below train, val and test) that hold video files or folders of frame images. What is listed
-    and cannot be used is kept in ``table.skipped``; with ``strict`` it is an error.
+    ``path`` is a folder with clips.csv (beside features.npz: stored features), a .csv file anywhere, a folder of
+    class folders (perhaps below train, val and test) that hold video files or folders of frame images, or shards of
+    records: a folder, a glob or a file of .tfrecord(.gz). What is listed and cannot be used is kept in
+    ``table.skipped``; with ``strict`` it is an error.
+
+    Args:
+        classes: size of the vocabulary of records, where no file beside the shards says it.
 
     Raises:
         DataError: nothing is there, nothing is labelled, or the table contradicts itself; names the file and row.
     """
     where = Path(path)
+    if is_records(where):
+        return read_record_table(where, classes, strict)[0]
     if not where.exists():
         raise DataError(f"{where}: no such folder or table")
     if where.is_dir():
         listed = where / TABLE_NAME
-        table = read_csv(listed) if listed.is_file() else read_folders(where)
+        table = _with_records(read_csv(listed)) if listed.is_file() else read_folders(where)
     elif where.suffix.lower() in (".csv", ".tsv", ".txt"):
-        table = read_csv(where)
+        table = _with_records(read_csv(where))
     else:
         raise DataError(f"{where}: labelled data are a folder or a .csv table, not a {where.suffix or 'plain'} file")
     if table.skipped and strict:
@@ -38,6 +47,18 @@ def read_table(path: str | os.PathLike[str], strict: bool = False) -> ClipTable:
     if not table.clips:
         raise DataError(skipped_line(table) if table.skipped else f"{where}: no labelled clip")
     return table
+
+
+def is_records(where: Path) -> bool:
+    """Whether a path means shards of records: one of them, a glob, or a folder of them without features.npz."""
+    if where.is_dir():
+        stored = (where / FEATURES_NAME).is_file()
+        return not stored and any(found.name.endswith(SHARD_SUFFIXES) for found in where.iterdir())
+    return where.name.endswith(SHARD_SUFFIXES) or (not where.exists() and any(mark in where.name for mark in "*?["))
+
+
+def _with_records(table: ClipTable) -> ClipTable:
+    return table if table.features is None else with_array_records(table)
 
 
 def skipped_line(table: ClipTable, shown: int = 3) -> str:

@@ -51,7 +51,7 @@ def read_record_table(
     skipped = [(f"{problem.shard} at byte {problem.offset}", str(problem)) for problem in checks.problems]
     for index, (name, labels) in enumerate(zip(records.ids, records.labels, strict=True)):
         shard = records.shards[records.shard_of[index]]
-        where = f"{shard} id {name}"
+        where = records.where(index)
         if rows is not None and name not in rows:
             skipped.append((where, f"is not in {TABLE_NAME}"))
         elif not labels:
@@ -65,7 +65,8 @@ def read_record_table(
             clips.append(Clip(root / name, own, row.group if row is not None else "", split, row=index))
     if not clips:
         raise DataError(f"{source}: no labelled record" + (f" ({skipped[0][0]} {skipped[0][1]})" if skipped else ""))
-    return ClipTable(tuple(clips), names, root, _notes(records, checks), tuple(skipped)), records
+    notes = _notes(records, checks)
+    return ClipTable(tuple(clips), names, root, notes, tuple(skipped), Path(shards[0]), records), records
 
 
 def class_names(root: Path) -> tuple[str, ...]:

@@ -159,6 +159,15 @@ class RecordSet:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """Numbers a frame of each modality: {"rgb": 1024, "audio": 128}; of means, too."""
+        return {key.removeprefix("mean_"): size for key, size in (self.checks.sizes or {}).items()}
+
+    def where(self, index: int) -> str:
+        """Shard and id of a record, for messages."""
+        return f"{self.shards[self.shard_of[index]]} id {self.ids[index]}"
+
     def read(self, index: int) -> Record:
         """The record of a number.
 

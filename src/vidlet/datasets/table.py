@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
+
+from .frame_record import Record
 
 SPLITS = ("train", "val", "test")
 _SPLIT_WORDS = {
@@ -44,12 +47,33 @@ class Clip:
         return self.labels[0]
 
 
+class StoredRecords(Protocol):
+    """Stored features by number: what ``RecordSet`` and ``ArrayRecords`` have in common."""
+
+    ids: list[str]
+    labels: list[tuple[int, ...]]  # indices of classes
+    frames: list[int]  # how many each has; 0 of means
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Numbers a frame of each modality: {"rgb": 1024, "audio": 128}."""
+        ...
+
+    def read(self, index: int) -> Record:
+        """The record of a number."""
+        ...
+
+    def where(self, index: int) -> str:
+        """The file and id of a record, for messages."""
+        ...
+
+
 @dataclass(frozen=True)
 class ClipTable:
     """Clips in a fixed order, with the names of their classes (the model's output order).
 
-    Where ``features`` is a path, the data are stored features, not videos: clip.row is a row of its array ``rgb``,
-    uint8 (N, T, D), and clip.path is only a name below the root.
+    Where ``features`` is a path, the data are stored features, not videos: clip.row is the number of a clip's record
+    in ``records``, and clip.path is only a name below the root.
     """
 
     clips: tuple[Clip, ...]
@@ -58,6 +82,7 @@ class ClipTable:
     notes: tuple[str, ...] = field(default=())  # what the adapter had to assume or skip, one sentence each
     skipped: tuple[tuple[str, str], ...] = field(default=())  # (path, why) of what was listed and cannot be used
     features: Path | None = None
+    records: StoredRecords | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.clips)

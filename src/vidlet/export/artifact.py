@@ -1,13 +1,14 @@
 """The artifact: extractor and head as one ONNX graph by the contract of docs/clients.md, checked before it is written.
 
-``frames`` and each ``state.s`` go in; ``scores`` and each ``next_state.s`` come out. N windows (rows of the state)
-share the frames: the extractor runs once, the head N times. A file that does not give the scores of the network it
-was made from, or not the same scores frame by frame as at once, is never written.
+``frames`` (``rgb``, ``audio`` of stored features) and each ``state.s`` go in; ``scores`` and each ``next_state.s``
+come out. N windows (rows of the state) share the frames: the extractor runs once, the head N times. A file that does
+not give the scores of the network it was made from, or not the same scores frame by frame as at once, is never
+written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from ..errors import ParityError
 from ..files import atomic_path
 from ..models.extractor import FrameExtractor
 from ..models.head import Head
+from ..models.stored import StoredFeatures
 from ..models.taps import Taps
 from ..recipe import Recipe, Sampling, recipe_to_dict
 from ..runtime import write_metadata
 from ..video import RESIZE
+from .feeds import clip_feed
 from .onnx_graph import hide_outputs, to_onnx_graph
 
 FORMAT = "1.0"
@@ -45,9 +48,13 @@ class ArtifactNetwork(nn.Module):
         self.extractor, self.head = extractor, head
         self.temperature, self.multi_label = temperature, multi_label
 
-    def forward(self, frames: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Scores (N, K) of frames (T, H, W, 3) for N windows, their next state, and the features (T, ...)."""
-        features = self.extractor(frames)
+    def forward(self, frames: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        """Scores (N, K) of frames (T, H, W, 3) for N windows, their next state, and the features (T, ...).
+
+        ``rest`` is the other inputs of the extractor, if it has several, and the state.
+        """
+        more = len(input_widths(self.extractor)) - 1
+        features, state = self.extractor(frames, *rest[:more]), rest[more:]
         shared = features.unsqueeze(0)  # (1, T, ...)
         if not self.head.shares_frames:
             shared = shared.expand(state[0].shape[0], *features.shape)  # (N, T, ...)
@@ -55,6 +62,11 @@ class ArtifactNetwork(nn.Module):
         logits = logits / self.temperature
         scores = logits.sigmoid() if self.multi_label else logits.softmax(1)
         return (scores, *(after[name] for name in self.head.state_shapes), features)
+
+
+def input_widths(extractor: nn.Module) -> dict[str, int]:
+    """Inputs of an artifact with this extractor, and the size of their last dimension."""
+    return extractor.widths if isinstance(extractor, StoredFeatures) else {"frames": 3}
 
 
 def extractor_graph(extractor: FrameExtractor) -> onnx.ModelProto:
@@ -72,8 +84,10 @@ def taps_graph(taps: Taps) -> onnx.ModelProto:
 def artifact_graph(network: ArtifactNetwork, input_size: tuple[int, int]) -> onnx.ModelProto:
     """The network as an ONNX graph with the contract's names, T and N free, and the inner tensor ``features`` named."""
     names = list(network.head.state_shapes)
-    examples: dict[str, Tensor] = {"frames": torch.zeros(3, *input_size, 3, dtype=torch.uint8)}
-    dynamic: dict[str, dict[int, str]] = {"frames": {0: "T"}}
+    inputs = input_widths(network.extractor)
+    size = input_size if "frames" in inputs else ()
+    examples: dict[str, Tensor] = {n: torch.zeros(3, *size, width, dtype=torch.uint8) for n, width in inputs.items()}
+    dynamic: dict[str, dict[int, str]] = {name: {0: "T"} for name in inputs}
     for name, shape in network.head.state_shapes.items():
         examples[f"state.{name}"] = torch.zeros(2, *shape)
         dynamic[f"state.{name}"] = {0: "N"}
@@ -90,14 +104,15 @@ def artifact_metadata(
     provenance: Mapping[str, Any],
     temperature: float | None = None,
     multi_label: bool = False,
+    inputs: Sequence[str] = ("frames",),
 ) -> dict[str, Any]:
-    """The ``vidlet`` metadata object of a classifier on frames (schema/artifact.json)."""
+    """The ``vidlet`` metadata object of a classifier on frames or stored features (schema/artifact.json)."""
     return {
         "format": FORMAT,
         "labels": list(labels),
-        "inputs": ["frames"],
+        "inputs": list(inputs),
         "sampling": _sampling(recipe.sampling) | {"median_s": round(median_s, 3)},
-        "resize": RESIZE,
+        **({"resize": RESIZE} if "frames" in inputs else {}),
         "recipe": recipe_to_dict(recipe),
         "provenance": dict(provenance),
         "temperature": temperature,
@@ -116,7 +131,7 @@ def write_artifact(
     """Check the graph on real frames and write it with its metadata; return its bytes.
 
     Args:
-        frames: uint8 (T, H, W, 3), T >= 4, real ones.
+        frames: uint8 (T, H, W, 3), or codes of stored features side by side (T, D), T >= 4, real ones.
         reference: (frames, N) -> scores (N, K) of the network that the file must equal; None for a file that is
             meant to differ (8 bits), of which only the contract is checked.
 
@@ -145,10 +160,11 @@ def check_parity(
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     states = {i.name: list(i.shape[1:]) for i in session.get_inputs() if i.name.startswith("state.")}
+    inputs = {i.name: i.shape[-1] for i in session.get_inputs() if i.name not in states}
     outputs = [o.name for o in session.get_outputs()]
 
     def run(part: np.ndarray, state: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        values = dict(zip(outputs, session.run(outputs, {"frames": part, **state}), strict=True))
+        values = dict(zip(outputs, session.run(outputs, {**clip_feed(inputs, part), **state}), strict=True))
         return values["scores"], {name: values[f"next_{name}"] for name in states}
 
     def zeros(windows: int) -> dict[str, np.ndarray]:
@@ -174,7 +190,8 @@ def torch_reference(network: ArtifactNetwork) -> Callable[[np.ndarray, int], np.
     def scores(frames: np.ndarray, windows: int) -> np.ndarray:
         network.eval()
         state = network.head.zero_state(windows, torch.zeros(1))
-        result: np.ndarray = network(torch.from_numpy(frames), *state.values())[0].numpy()
+        parts = clip_feed(input_widths(network.extractor), frames).values()
+        result: np.ndarray = network(*map(torch.from_numpy, parts), *state.values())[0].numpy()
         return result
 
     return scores

@@ -10,18 +10,22 @@ from ..errors import DataError
 SPLIT_SEED = 0  # splits belong to the data, not to the seed of a training
 
 
-def labelled_clips(data: str | Path, fold: str | None = None, strict: bool = False) -> ClipTable:
+def labelled_clips(
+    data: str | Path, fold: str | None = None, strict: bool = False, stored: bool = False, classes: int | None = None
+) -> ClipTable:
     """Read a table and give every clip a split.
 
     Args:
         fold: "I/K" for fold I (from 0) of a K-fold by group; None: the table's own splits, or ours where it has none.
         strict: a clip that cannot be found is an error, not a note.
+        stored: stored features will do (records, or features.npz).
+        classes: size of the vocabulary of records, where no file beside them says it.
 
     Raises:
-        DataError: nothing usable is there, or the data are stored features.
+        DataError: nothing usable is there, or the data are stored features and ``stored`` is False.
     """
-    table = read_table(data, strict=strict)
-    if table.features is not None:
+    table = read_table(data, strict, classes)
+    if table.features is not None and not stored:
         raise DataError(f"{table.features}: stored features, no videos; this command takes clips")
     if fold is None:
         return with_splits(table, seed=SPLIT_SEED)

@@ -13,11 +13,11 @@ from ..compress import Trained, find_chain
 from ..compress.chain import file_name
 from ..datasets import ClipTable, check_trainable
 from ..errors import TrainingError
-from ..models import build_extractor, build_head
+from ..models import build_head
 from ..recipe import Recipe, load_recipe
 from .clips import labelled_clips, scored_split
 from .metrics_file import add_to_metrics
-from .prepare import prepare_features, prepare_frames
+from .prepare_records import extractor_for, prepare_clips
 from .product import Workshop, say_result, score_files, write_evidence
 from .train import DETECTOR_HEAD, run_files
 
@@ -57,11 +57,10 @@ def compress(
 
         return compress_detector(run, data, steps, plan, strict, command)
     chain = find_chain(steps)
-    table = labelled_clips(data, fold, strict)
+    table = labelled_clips(data, fold, strict, stored=True)
     check_trainable(table)
     trained = open_run(folder, plan, table)
-    prepare = prepare_features if plan.training.mode == "frozen" else prepare_frames
-    workshop = Workshop(plan, table, prepare(plan, table, trained.extractor, strict), trained.extractor)
+    workshop = Workshop(plan, table, prepare_clips(plan, table, trained.extractor, strict), trained.extractor)
     name = file_name(chain)
     workshop.write(trained, chain, folder / name)
     split, clips = scored_split(table, None)
@@ -84,7 +83,7 @@ def open_run(folder: Path, plan: Recipe, table: ClipTable) -> Trained:
     head_file = folder / "head.pt"
     if not head_file.exists():
         raise TrainingError(f"{folder}: holds no head.pt; not a finished run of `vidlet train`")
-    extractor = build_extractor(plan.extractor)
+    extractor = extractor_for(plan, table)
     head = build_head(plan.head, extractor.feature_shape, len(table.labels))
     try:
         head.load_state_dict(torch.load(head_file, weights_only=True))

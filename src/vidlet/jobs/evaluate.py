@@ -14,11 +14,12 @@ import numpy as np
 
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, VidletError
-from ..metrics import classification_summary, percentiles_ms
+from ..metrics import classification_summary, many_labels_summary, percentiles_ms
 from ..runtime import Model, load
 from ..video import read_many
 from .clips import labelled_clips, scored_split
 from .progress import bar
+from .records import classify_clip, in_model_names, multi_hot
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,14 @@ class Scored:
     names: tuple[str, ...]  # of the K classes
 
     @property
+    def truth(self) -> np.ndarray:
+        """Which labels each clip has: bool (N, K)."""
+        return multi_hot(self.clips, self.names)
+
+    @property
     def correct(self) -> np.ndarray:
-        """(N,) booleans."""
-        result: np.ndarray = self.scores.argmax(1) == self.labels
+        """(N,) booleans: the highest score is that of a label of the clip."""
+        result: np.ndarray = self.truth[np.arange(len(self.scores)), self.scores.argmax(1)]
         return result
 
     @property
@@ -60,7 +66,7 @@ def score_clips(model: Model, table: ClipTable, strict: bool = False, workers: i
 
     def classify(clip: Clip) -> tuple[np.ndarray, float, str]:
         started = time.perf_counter()
-        found = model.classify(clip.path, start_s=clip.start_s, end_s=clip.end_s)
+        found = classify_clip(model, table, clip)
         took = time.perf_counter() - started
         return np.array([found.scores[name] for name in model.labels], np.float32), took, found.damage
 
@@ -89,8 +95,12 @@ def score_clips(model: Model, table: ClipTable, strict: bool = False, workers: i
 
 def summarize(scored: Scored, model: Model) -> dict[str, Any]:
     """The figures of a scored file, as ``evaluate`` returns them."""
+    if model.multi_label:
+        figures = many_labels_summary(scored.scores, scored.truth, scored.groups, model.labels)
+    else:
+        figures = classification_summary(scored.scores, scored.labels, scored.groups, model.labels)
     return {
-        **classification_summary(scored.scores, scored.labels, scored.groups, model.labels),
+        **figures,
         "clip_ms": percentiles_ms(scored.clip_s),
         "bytes": model.bytes,
         "skipped": [{"path": path, "error": error} for path, error in scored.skipped],
@@ -106,7 +116,8 @@ def predictions_csv(scored: Mapping[str, Scored]) -> str:
     for name, found in scored.items():
         for clip, row in zip(found.clips, found.scores, strict=True):
             guess = int(row.argmax())
-            writer.writerow([name, clip.path, clip.group, clip.label, found.names[guess], f"{row[guess]:.4f}"])
+            truth = "|".join(clip.labels)
+            writer.writerow([name, clip.path, clip.group, truth, found.names[guess], f"{row[guess]:.4f}"])
     return text.getvalue()
 
 
@@ -133,7 +144,9 @@ def evaluate(
         ``per_class`` {label: precision, recall, f1, support}, ``confusion``, ``ece``, ``bytes``, ``clips``, ``clip_ms``
         {"p50", "p95"}, ``split``, ``skipped`` and ``damaged`` (lists of {"path", "error"}); with another file
         ``against``: its figures, the differences and where the two disagree. Rates are fractions. For a
-        file that detects, ``map50``, ``map50_95`` and what ``evaluate_detector`` lists.
+        file that detects, ``map50``, ``map50_95`` and what ``evaluate_detector`` lists. Where a clip may have many
+        labels, ``gap20``, ``hit1``, ``perr`` and ``map``; ``accuracy`` is Hit@1 then, ``top5`` the share of clips with
+        a label among the five highest, ``macro_f1`` that at the threshold 0.5, and there is no confusion matrix.
 
     Raises:
         DataError: no clips, none that can be read, or a label that the model does not know.
@@ -148,7 +161,9 @@ def evaluate(
         from .score_boxes import evaluate_detector
 
         return evaluate_detector(model, data, split, strict, threads)
-    name, clips = scored_split(labelled_clips(data, fold, strict), split)
+    classes = len(loaded.labels)
+    table = in_model_names(labelled_clips(data, fold, strict, stored=True, classes=classes), loaded.labels)
+    name, clips = scored_split(table, split)
     if against:
         from .compare import compare_models
 

@@ -10,6 +10,7 @@ from ..datasets import VIDEO_SUFFIXES
 from ..errors import DataError, VidletError
 from ..runtime import Model, Timeline, load, predict_timeline
 from ..video import annotate, enlarge, iter_frames, probe, write_video
+from .records import model_takes_records, predict_records
 
 
 def predict(
@@ -24,7 +25,8 @@ def predict(
     """Yield one result a source: {"source", "label", "score", "scores", "segments"}, or {"source", "error"}.
 
     Args:
-        source: a video file, a folder of frames, or a folder of videos (searched with its sub-folders).
+        source: a video file, a folder of frames, or a folder of videos (searched with its sub-folders); of a model of
+            stored features, records (see ``predict_records``).
         threshold: a segment needs this score; below it nothing is named.
         min_s: a segment needs this duration; None: a quarter of a training clip.
         save: annotated video (a folder for several sources).
@@ -33,6 +35,9 @@ def predict(
         VidletError: the source cannot be read (one of several: its result holds the error; ``strict`` raises).
     """
     loaded = model if isinstance(model, Model) else load(model, threads=threads)
+    if model_takes_records(loaded):
+        yield from predict_records(loaded, source, strict)
+        return
     sources = find_sources(source)
     for path in sources:
         try:

@@ -67,15 +67,21 @@ def report_run(
                 *baselines,
             ],
             log=log,
-            reliability=reliability(first.scores, first.labels),
+            reliability=None if model.multi_label else reliability(first.scores, first.labels),
             temperature=model.metadata.get("temperature"),
-            mistakes=_mistakes(first, table),
+            mistakes=_mistakes(first, table) if table.records is None else (),
             parts=[_part_row(part, inspect_artifact(folder / product)) for part in _parts(folder / product)],
-            commands=_commands(folder, names[-1], first.clips[0].path, data or str(table.root), metrics.get("fold")),
-            client=python_client(product, model.input_size),
+            commands=_commands(
+                folder,
+                names[-1],
+                first.clips[0].path if table.records is None else None,
+                data or str(table.root),
+                metrics.get("fold"),
+            ),
+            client=python_client(product, model.inputs),
             data=DataSummary(
                 {
-                    split: dict(Counter(clip.label for clip in table.of_split(split)))
+                    split: dict(Counter(name for clip in table.of_split(split) for name in clip.labels))
                     for split in ("train", "val", "test")
                 },
                 warnings=table.notes,
@@ -151,12 +157,15 @@ def _part_row(part: Mapping[str, Any], found: Mapping[str, Any]) -> PartRow:
     return PartRow(part["part"], part["bytes"], part["tensors"], part["parameters"], storage)
 
 
-def _commands(folder: Path, name: str, clip: Path, data: str, fold: str | None) -> list[Command]:
-    """Commands that work as they stand where the training was started."""
+def _commands(folder: Path, name: str, clip: Path | None, data: str, fold: str | None) -> list[Command]:
+    """Commands that work as they stand where the training was started; ``clip`` is None where there are no videos."""
     model = str(folder / name)
     folds = ["--fold", fold] if fold else []
+    label = Command("Label the records", _line("predict", model, data, "--csv", "submission.csv"))
+    if clip is not None:
+        label = Command("Label a video", _line("predict", model, str(clip), "--save", "annotated.mp4"))
     return [
-        Command("Label a video", _line("predict", model, str(clip), "--save", "annotated.mp4")),
+        label,
         Command("Score the file on the same clips again", _line("evaluate", model, data, *folds)),
         Command("Time it on this machine", _line("benchmark", model)),
         Command("Look inside", _line("inspect", model)),

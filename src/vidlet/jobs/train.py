@@ -15,12 +15,13 @@ from ..compress import Trained, find_chain
 from ..datasets import ClipTable, check_trainable
 from ..errors import TrainingError
 from ..files import write_text
-from ..models import FrameExtractor, Head, build_extractor, build_head
+from ..models import FrameExtractor, Head, build_head
 from ..recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
 from ..training import ClipNetwork, check_amounts, fit, save_tensors
 from .advice import warn_of_slow_trains
 from .clips import labelled_clips, scored_split
-from .prepare import Prepared, prepare_features, prepare_frames
+from .prepare import Prepared
+from .prepare_records import extractor_for, prepare_clips, recipe_for
 from .product import Workshop, say_result, score_files, write_evidence
 from .progress import bar, say
 from .refit import refit_all as refit
@@ -52,8 +53,8 @@ def train(
     ``report.html``, ``metrics.json`` and what docs/architecture.md lists.
 
     Args:
-        data: a folder per class, a folder with clips.csv, or a .csv file; images with boxes for a detector's recipe
-            (docs/data.md).
+        data: a folder per class, a folder with clips.csv, a .csv file, or stored features (records, or features.npz);
+            images with boxes for a detector's recipe (docs/data.md).
         recipe: a built-in name, a .toml file or a ``Recipe`` (docs/recipes.md).
         out: the run folder; None: runs/ and the recipe's name.
         overrides: values of the recipe by dotted key; not with a ``Recipe``.
@@ -83,8 +84,9 @@ def train(
         return train_detector(data, recipe, out, overrides, resume, strict, device, command)
     chains = [find_chain(text) for text in plan.compress]
     check_amounts(plan.training.augment, plan.training.mode)
-    table = labelled_clips(data, fold, strict)
+    table = labelled_clips(data, fold, strict, stored=True)
     check_trainable(table)
+    plan = recipe_for(plan, table)
     folder = Path(out or Path("runs") / plan.name)
     start = open_start(init) if init else None
     known = [recipe_to_dict(plan), table.sha256(), *([start.sha256] if start else [])]
@@ -93,7 +95,7 @@ def train(
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
     def begin() -> tuple[FrameExtractor, Head]:
-        extractor = build_extractor(plan.extractor)
+        extractor = extractor_for(plan, table)
         if start:
             start_extractor_(start, extractor, plan)
         return extractor, build_head(plan.head, extractor.feature_shape, len(table.labels))
@@ -105,7 +107,7 @@ def train(
     frozen = plan.training.mode == "frozen"
 
     def prepare(table: ClipTable, extractor: FrameExtractor, head: Head) -> Prepared:
-        prepared = (prepare_features if frozen else prepare_frames)(plan, table, extractor, strict)
+        prepared = prepare_clips(plan, table, extractor, strict)
         if prepared.mean is not None and prepared.std is not None:
             head.calibrate(torch.from_numpy(prepared.mean), torch.from_numpy(prepared.std))
         if start:

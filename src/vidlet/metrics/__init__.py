@@ -31,7 +31,7 @@ from .detection import (
 )
 from .latency import percentiles_ms
 from .multilabel import MultiLabelScores, gap, hit_at_1, mean_average_precision, multilabel_summary, perr
-from .summary import classification_summary
+from .summary import classification_summary, many_labels_summary
 
 __all__ = [
     "ClassDifference",
@@ -56,6 +56,7 @@ __all__ = [
     "gap",
     "hit_at_1",
     "macro_average",
+    "many_labels_summary",
     "map50_samples",
     "mean_average_precision",
     "mean_over_classes",

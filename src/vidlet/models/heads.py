@@ -75,6 +75,11 @@ def _whole_numbers(head: str, key: str, value: Any) -> tuple[int, ...]:
     return numbers
 
 
+def head_options(name: str) -> dict[str, Any]:
+    """Options of a head and their defaults; nothing of a head that is not known."""
+    return _options(HEADS[name]) if name in HEADS else {}
+
+
 def _options(builder: Callable[..., Head]) -> dict[str, Any]:
     import inspect
 

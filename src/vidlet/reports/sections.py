@@ -25,6 +25,9 @@ def headline(report: Report) -> Html:
         names = list(metrics["per_class"])
         tiles.append(("Classes", str(len(names)), f"top-5 accuracy {rate_text(metrics['top5'])}"))
         groups = f" in {report.groups} groups" if report.groups else ""
+        if metrics.get("gap20") is not None:
+            rest = f"PERR {rate_text(metrics['perr'])}, MAP {rate_text(metrics['map'])}"
+            tiles.append(("GAP@20", rate_text(metrics["gap20"]), rest))
         tiles.append(("Clips evaluated", f"{metrics['clips']:,}", f"of the {report.split} split{groups}"))
     boxes = (
         element("div", element("dt", name), element("dd", value, element("small", note)), class_="tile")
@@ -44,7 +47,7 @@ def _score(report: Report) -> Html:
     )
     return element(
         "div",
-        element("p", "Accuracy", class_="eyebrow"),
+        element("p", "Hit@1" if "gap20" in metrics else "Accuracy", class_="eyebrow"),
         element("p", rate_text(metrics["accuracy"]), class_="big"),
         drawing,
         element("p", f"{told}{over}. Guessing: {rate_text(chance)}.", class_="note"),
@@ -58,7 +61,8 @@ def files(report: Report) -> Section | None:
         return None
     first = report.files[0].name
     chance = 1 / len(report.metrics["per_class"]) if report.metrics and report.metrics["per_class"] else None
-    columns = [Column("File"), Column("Accuracy", "number"), Column("95 % interval")]
+    what = "Hit@1" if report.metrics and "gap20" in report.metrics else "Accuracy"
+    columns = [Column("File"), Column(what, "number"), Column("95 % interval")]
     columns += [Column(f"Against {first}, points")]
     columns += [Column(name, "number") for name in ("Size", "A frame, p50", "p95")]
     rows = [_file_cells(row, chance, report.product) for row in report.files]
@@ -141,7 +145,7 @@ def _number(value: Any) -> float:
 
 def confusion(report: Report) -> Section | None:
     """The confusion matrix and its commonest mistakes."""
-    if not report.metrics or not report.metrics["clips"]:
+    if not report.metrics or not report.metrics["clips"] or "confusion" not in report.metrics:
         return None
     counts, names = report.metrics["confusion"], list(report.metrics["per_class"])
     pairs = [

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import video
+from ..datasets.frame_record import Record, frame_codes
 from ..errors import DataError, DependencyError, ModelError
 from ..recipe import Sampling
 from ..video.folder import load_image
@@ -183,13 +184,24 @@ class Model:
         """The initial state of n windows."""
         return {name: np.zeros((n, *spec.shape), spec.dtype) for name, spec in self.state_spec.items()}
 
-    def classify(self, path: str | Path, start_s: float | None = None, end_s: float | None = None) -> Prediction:
+    def classify(
+        self,
+        path: str | Path | Record | NDArray | Mapping[str, NDArray],
+        start_s: float | None = None,
+        end_s: float | None = None,
+    ) -> Prediction:
         """Name a clip (a file, a part of one, or a folder of frame images), whatever its length, in constant memory.
 
+        A model of stored features takes a record, or what ``run`` takes: uint8 (T, D), or a dict of them.
+
         Raises:
-            DataError: the clip cannot be read.
+            DataError: the clip cannot be read, or the record lacks an input of the model.
             ModelError: the model takes no frames, or names no clips.
         """
+        if not isinstance(path, (str, Path)):
+            codes = {name: frame_codes(path, (name,)) for name in self.inputs} if isinstance(path, Record) else path
+            count = len(codes if isinstance(codes, np.ndarray) else next(iter(codes.values())))
+            return Prediction(*self.name_scores(self(codes)[0][0]), count)
         self.needs_video(labels=True)
         state: State | None = None
         scores: NDArray | None = None

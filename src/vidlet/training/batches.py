@@ -31,7 +31,10 @@ class Batch:
 class Clips(Protocol):
     """Labelled clips that give batches."""
 
-    targets: np.ndarray  # (N, K) float32
+    @property
+    def targets(self) -> np.ndarray:
+        """(N, K) float32."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TrainingError
+from ..metrics import gap
 from ..models.extractor import FrameExtractor
 from ..models.head import Head
 from ..recipe import Training
@@ -25,6 +26,7 @@ from .batches import Batch, Clips
 from .checkpoint import Progress, Row, RunFolder
 from .losses import Teacher, batch_loss, class_weights, clip_weights, label_losses, teacher_losses
 from .optimizers import average_, make_optimizer, rate_at
+from .snapshots import Snapshots
 
 
 class ClipNetwork(nn.Module):
@@ -61,8 +63,9 @@ def fit(
 ) -> Progress:
     """Train ``network`` in place and leave its chosen weights in it.
 
-    Chosen are the weights of the lowest validation loss where ``early_stopping`` is on, else the last (averaged)
-    ones. After every epoch ``folder`` gets ``checkpoint.pt`` and ``log.csv``; without a folder nothing is written.
+    Chosen are the weights of the lowest validation loss where ``early_stopping`` is on, the mean of the last
+    checkpoints where ``average_last`` is, else the last (averaged) ones. After every epoch ``folder`` gets
+    ``checkpoint.pt`` and ``log.csv``; without a folder nothing is written.
 
     Args:
         identity: hash of recipe and data; a checkpoint of another identity is refused.
@@ -89,6 +92,7 @@ def fit(
     of_class = torch.from_numpy(class_weights(train.targets)) if config.class_weights and not multi_label else None
     step = _Step(network, optimizer, config, of_class, multi_label, device, teacher)
     steps = math.ceil(len(train) / config.batch)
+    snapshots = Snapshots(config.average_last, config.average_every, folder) if config.average_last else None
     while progress.epoch < config.epochs and not _stopped(progress, config):
         epoch = progress.epoch
         torch.manual_seed(config.seed * 100_003 + epoch)
@@ -105,6 +109,8 @@ def fit(
             progress.updates += 1
             if hold is not None:
                 hold()
+            if snapshots is not None:
+                snapshots.keep(network, progress.updates)
             if average is not None:
                 average_(average, network, config.average, progress.updates)
             total += loss * len(batch.y)
@@ -135,6 +141,8 @@ def fit(
         network.load_state_dict(best)
     elif average is not None:
         network.load_state_dict(average.state_dict())
+    elif snapshots is not None:
+        snapshots.choose_(network, lambda: _quality(network, val, config, multi_label, device))
     network.eval()
     return progress
 
@@ -211,6 +219,14 @@ def _validate(network: nn.Module, val: Clips, config: Training, multi_label: boo
     y = torch.from_numpy(val.targets)
     loss = batch_loss(torch.from_numpy(logits), y, config.label_smoothing, None, multi_label).item()
     return loss, float((logits.argmax(1) == val.targets.argmax(1)).mean())
+
+
+def _quality(network: nn.Module, val: Clips, config: Training, multi_label: bool, device: str) -> float:
+    """What checkpoints are chosen by: GAP@20 where a clip may have many labels, else the negative loss."""
+    if multi_label:
+        logits = predict_logits(network, val, config.micro_batch or config.batch, device)
+        return gap(logits, val.targets > 0.5)
+    return -_validate(network, val, config, multi_label, device)[0]
 
 
 def _stopped(progress: Progress, config: Training) -> bool:

@@ -37,7 +37,7 @@ def rate_at(config: Training, updates: int, steps: int) -> float:
     if config.schedule == "keras-decay":
         return 1 / (1 + 1e-6 * updates)
     if config.schedule == "step":
-        return 0.1 ** (updates // (steps * config.step_epochs))
+        return config.step_factor ** (updates // (steps * config.step_epochs))
     total, warm = config.epochs * steps, min(100, config.epochs * steps // 10)
     if updates < warm:
         return (updates + 1) / warm

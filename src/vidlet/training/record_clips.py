@@ -7,8 +7,8 @@ from typing import cast
 
 import numpy as np
 
-from ..datasets.frame_record import dequantize
-from ..datasets.records import RecordSet
+from ..datasets.frame_record import dequantize, frame_codes
+from ..datasets.table import StoredRecords
 from ..errors import DataError
 from .batches import Batch, FeatureClips
 
@@ -22,7 +22,9 @@ class RecordClips:
         rows: numbers of the records in ``records``.
         classes: K; labels are below it.
         keys: features that stand side by side in a frame, e.g. ("rgb", "audio"); records of means have one frame.
-        max_frames: longer clips are cut in training where augmentation is on (see FeatureClips).
+            Asked for "rgb", a record that has only "mean_rgb" gives it quantized, as the exported model takes it.
+        max_frames, one_way: see FeatureClips.
+        keep_bytes: of records that stay in memory once they were read.
 
     Raises:
         DataError: a record whose label is outside 0..K-1; names id and shard.
@@ -30,22 +32,25 @@ class RecordClips:
 
     def __init__(
         self,
-        records: RecordSet,
+        records: StoredRecords,
         rows: Sequence[int],
         classes: int,
         keys: Sequence[str] = ("rgb", "audio"),
         max_frames: int = 300,
+        one_way: np.ndarray | None = None,
+        keep_bytes: int = 0,
     ) -> None:
         self.records, self.rows, self.keys = records, list(rows), tuple(keys)
         labels = [records.labels[row] for row in self.rows]
         for row, own in zip(self.rows, labels, strict=True):
             if own and not 0 <= min(own) <= max(own) < classes:
-                shard = records.shards[records.shard_of[row]]
-                raise DataError(f"{shard}: id {records.ids[row]}: labels {own} do not fit {classes} classes")
+                raise DataError(f"{records.where(row)}: labels {own} do not fit {classes} classes")
         self._labels = _MultiHot(labels, classes)
         names = [records.ids[row] for row in self.rows]
+        self._room, self._kept = keep_bytes, dict[int, np.ndarray]()
+        self._one_way, self._max_frames = one_way, max_frames
         spread = np.ones(self._read(0).shape[1] if self.rows else 1, np.float32)
-        self._clips = FeatureClips(self._read, cast(np.ndarray, self._labels), names, spread, max_frames)
+        self._clips = FeatureClips(self._read, cast(np.ndarray, self._labels), names, spread, max_frames, one_way)
 
     @property
     def targets(self) -> np.ndarray:
@@ -61,6 +66,11 @@ class RecordClips:
         """See Clips.batches. x is float32 (B, T, D), D the keys' sizes together."""
         return self._clips.batches(size, order, amounts, seed)
 
+    def dense(self, spread: np.ndarray) -> FeatureClips:
+        """The same clips with their targets (N, K) in memory; ``spread`` (D,) is the unit of "noise" (augmentation)."""
+        names = [self.records.ids[row] for row in self.rows]
+        return FeatureClips(self._read, self.targets, names, spread, self._max_frames, self._one_way)
+
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation of each feature over the frames of up to 2000 clips: (D,), (D,) float32."""
         chosen = np.linspace(0, len(self.rows) - 1, min(len(self.rows), MOMENT_CLIPS)).astype(int)
@@ -74,9 +84,16 @@ class RecordClips:
 
     def _read(self, index: int) -> np.ndarray:
         """The frames of a clip, float32 (T, D)."""
-        features = self.records.read(self.rows[index]).features
-        parts = [features[key] for key in self.keys]
-        return np.concatenate([dequantize(x) if x.dtype == np.uint8 else x[None] for x in parts], axis=1)
+        if index in self._kept:
+            return dequantize(self._kept[index])
+        record = self.records.read(self.rows[index])
+        if any(key.startswith("mean_") for key in self.keys):
+            return np.concatenate([record.features[key][None] for key in self.keys], axis=1)
+        codes = frame_codes(record, self.keys)
+        if codes.nbytes <= self._room:
+            self._room -= codes.nbytes
+            self._kept[index] = codes
+        return dequantize(codes)
 
 
 class _MultiHot:

@@ -1,0 +1,81 @@
+"""Stored features of one array, as records: features.npz beside clips.csv, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from .csv_table import feature_shape
+from .frame_record import FRAME_KEYS, Record
+from .record_table import class_names
+from .table import ClipTable
+
+
+class ArrayRecords:
+    """Row i of the arrays ``rgb`` and, where there is one, ``audio``, uint8 (N, T, D), as record i.
+
+    The arrays are read when the first record is asked for, and stay in memory.
+    """
+
+    def __init__(self, path: Path, ids: list[str], labels: list[tuple[int, ...]]) -> None:
+        self.path, self.ids, self.labels = path, ids, labels
+        rows, frames, width = feature_shape(path)
+        self.frames = [frames] * rows
+        self._widths = {"rgb": width}
+        with np.load(path, allow_pickle=False) as stored:
+            others = [key for key in FRAME_KEYS[1:] if key in stored.files]
+        for key in others:
+            shape = feature_shape(path, key)
+            if len(shape) != 3 or shape[:2] != (rows, frames):
+                raise DataError(f"{path}: {key} has the shape {shape}, rgb {(rows, frames, width)}")
+            self._widths[key] = shape[2]
+        self._arrays: dict[str, NDArray[np.uint8]] = {}
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Numbers a frame of each modality."""
+        return self._widths
+
+    def where(self, index: int) -> str:
+        """File and name of a record, for messages."""
+        return f"{self.path} row {index} ({self.ids[index]})"
+
+    def read(self, index: int) -> Record:
+        """The record of a row.
+
+        Raises:
+            DataError: the arrays are no bytes.
+        """
+        if not self._arrays:
+            self._load()
+        return Record(self.ids[index], self.labels[index], {key: own[index] for key, own in self._arrays.items()})
+
+    def _load(self) -> None:
+        with np.load(self.path, allow_pickle=False) as stored:
+            for key in self._widths:
+                array = stored[key]
+                if array.dtype != np.uint8:
+                    raise DataError(f"{self.path}: {key} is {array.dtype}; stored features are uint8 (docs/data.md)")
+                self._arrays[key] = array
+
+
+def with_array_records(table: ClipTable) -> ClipTable:
+    """A table of features.npz with its records; classes in the order of their numbers where a file says them."""
+    path = table.features
+    assert path is not None
+    numbered = class_names(table.root)
+    if set(numbered) == set(table.labels):
+        table = replace(table, labels=numbered)
+    index = {name: i for i, name in enumerate(table.labels)}
+    rows = feature_shape(path)[0]
+    ids, labels = [""] * rows, [()] * rows  # type: tuple[list[str], list[tuple[int, ...]]]
+    for clip in table:
+        assert clip.row is not None
+        ids[clip.row] = clip.path.name
+        labels[clip.row] = tuple(index[name] for name in clip.labels)
+    return replace(table, records=ArrayRecords(path, ids, labels))

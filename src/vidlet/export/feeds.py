@@ -1,0 +1,27 @@
+"""How a clip goes into a graph: frames as they are, stored features cut into the inputs of their modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+
+def clip_inputs(model: onnx.ModelProto) -> dict[str, int]:
+    """Inputs of a graph that a clip gives (no states): name -> size of their last dimension."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return {
+        value.name: value.type.tensor_type.shape.dim[-1].dim_value
+        for value in model.graph.input
+        if value.name not in stored and not value.name.startswith("state.")
+    }
+
+
+def clip_feed(inputs: Mapping[str, int], clip: np.ndarray) -> dict[str, np.ndarray]:
+    """Frames (T, H, W, 3), or codes side by side (T, D of all), as the arrays of ``inputs`` (see ``clip_inputs``)."""
+    if len(inputs) == 1:
+        return {next(iter(inputs)): clip}
+    edges = np.cumsum(list(inputs.values()))[:-1]
+    parts = np.split(clip, edges, axis=1)
+    return {name: np.ascontiguousarray(part) for name, part in zip(inputs, parts, strict=True)}
