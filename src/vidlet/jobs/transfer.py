@@ -169,9 +169,7 @@ def _head_of_file(path: Path, recipe: Recipe, classes: int) -> dict[str, Tensor]
     hint = "give the run folder that it came from"
     if recipe.training.mode != "frozen":
         raise TrainingError(f"{rule} (its extractor was fine-tuned); {hint}")
-    stored = {
-        t.name: numpy_helper.to_array(t) for t in onnx.load(str(path)).graph.initializer
-    }
+    stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(str(path)).graph.initializer}
     head, graph = _numbered(recipe, classes)
     sizes = {name: tensor.numel() for name, tensor in head.state_dict().items()}
     edges = np.cumsum([0, *sizes.values()])
