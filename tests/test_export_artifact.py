@@ -43,6 +43,7 @@ OPTIONS = {
     "tt-lstm": {"out_modes": [2, 2, 4], "ranks": [3], "recurrent_ranks": [3, 2]},
     "tt-gru": {"in_modes": [2, 2, 4], "out_modes": [2, 2, 4], "ranks": [3]},
     "clip-network": {"network": "small", "frames": 12, "tt": "linear"},
+    "frame-network": {"network": "cnn-2"},
 }
 GRID = Extractor(width=0.35, input_size=(64, 64), cut="block4", grid=4, weights="none")
 POOLED = Extractor(width=0.35, input_size=(64, 64), cut="block4", grid=0, weights="none")
@@ -60,13 +61,13 @@ def moving(count: int, seed: int = 0) -> np.ndarray:
 
 def network(name: str, multi_label: bool = False) -> ArtifactNetwork:
     torch.manual_seed(1)
-    extractor = build_extractor(GRID if "grid" in name or name == "clip-network" else POOLED)
+    extractor = build_extractor(GRID if "grid" in name or name in ("clip-network", "frame-network") else POOLED)
     head = build_head(Head(name, OPTIONS[name]), extractor.feature_shape, len(LABELS))
     with torch.no_grad():  # a head that has learned something: scores far from equal
         features = extractor.eval()(torch.from_numpy(moving(12)))
         dims = (0, *range(2, features.ndim))
         head.calibrate(features.mean(dims), features.std(dims))
-        noise = 0.02 if name == "clip-network" else 0.3  # seven layers multiply it
+        noise = 0.02 if name in ("clip-network", "frame-network") else 0.3  # seven layers multiply it
         for parameter in head.parameters():
             parameter.add_(noise * torch.randn_like(parameter))
     return ArtifactNetwork(extractor, head, 1.3, multi_label).eval()

@@ -32,7 +32,17 @@ VARIANTS = [
     Head("pooled", {"top": 0, "deviation": False, "experts": 0}),
 ]
 CASES = [Head(name, OPTIONS.get(name, {})) for name in HEADS] + VARIANTS
-ORDERLESS = ("single", "mean", "netvlad", "nextvlad", "bag-of-frames", "bag-of-words", "netfv", "pooled")
+ORDERLESS = (
+    "single",
+    "mean",
+    "netvlad",
+    "nextvlad",
+    "bag-of-frames",
+    "bag-of-words",
+    "netfv",
+    "pooled",
+    "frame-network",
+)
 
 
 @pytest.fixture(params=CASES, ids=lambda head: head.name + "+" * (head in VARIANTS))

@@ -13,6 +13,7 @@ from ..recipe import Head as HeadRecipe
 from ..recipe import nearest
 from .bags import BagOfFrames, BagOfWords, NetFV
 from .clip_networks import ClipNetworkHead
+from .frame_networks import FrameNetworkHead
 from .grid_gru import GridGRU
 from .head import Head
 from .netvlad import GatedNetVLAD
@@ -39,6 +40,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "tt-gru": TTGRUHead,
     "tt-grid-gru": TTGridGRU,
     "clip-network": ClipNetworkHead,
+    "frame-network": FrameNetworkHead,
 }
 
 
