@@ -6,47 +6,23 @@ classifiers (chain.py): "int8", "qat+int8", "deepeye:20".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
 
 from ..errors import RecipeError
 from ..export.detector import MAP, detector_graph
+from .box_graph import int8_boxes
 from .box_material import BoxMaterial, TrainedBoxes
 from .box_qat import deepeye_boxes, qat_boxes
-from .calibrate import calibrate
 from .chain import Chain, parse_chain
 from .deepeye_graph import replace_network
-from .int8 import Range, quantize_graph, quantized_tensors
-from .qat import layer_names
-from .ranges import attach_ranges, drop_ranges, learned_ranges
-from .reorder import pool_before_rectifying
+from .ranges import attach_ranges, drop_ranges
 from .storage import store_weights_half
 
 BoxNetworkStep = Callable[[TrainedBoxes, "float | None", BoxMaterial], TrainedBoxes]
 BoxGraphStep = Callable[[onnx.ModelProto, "float | None", Sequence[np.ndarray]], onnx.ModelProto]
-
-
-def int8_boxes(graph: onnx.ModelProto, pictures: Sequence[np.ndarray], until: str = MAP) -> onnx.ModelProto:
-    """Integer convolutions (u8 activations, s8 weights per channel) up to the last, which makes the map in float32.
-
-    Sizes are exponentials of the map's values: in 8 bits it cost tiny-YOLOv2 a third of a point of mAP, in float32 it
-    is a few per cent of the bytes. A frame's bytes are the first convolution's integers.
-
-    Args:
-        pictures: uint8 (H, W, 3) of training images, to find the activations' ranges on where none were learned.
-        until: the map's name in the graph.
-    """
-    learned = learned_ranges(graph)
-    graph = pool_before_rectifying(graph)
-    last = [node.input[1] for node in graph.graph.node if until in node.output]
-    names = quantized_tensors(graph, until, keep=last)
-    if learned is not None:
-        ranges = _by_layer(graph, learned, names, until)
-    else:
-        ranges = calibrate(graph, ({"frames": picture[None]} for picture in pictures), names)
-    return quantize_graph(graph, ranges, until, keep=last)
 
 
 def half_boxes(graph: onnx.ModelProto, amount: float | None, pictures: Sequence[np.ndarray]) -> onnx.ModelProto:
@@ -100,16 +76,3 @@ def boxes_graph(chain: Chain, trained: TrainedBoxes, pictures: Sequence[np.ndarr
         if step.name in BOX_GRAPH_STEPS:
             graph = BOX_GRAPH_STEPS[step.name](graph, step.amount, pictures)
     return drop_ranges(graph)
-
-
-def _by_layer(
-    graph: onnx.ModelProto, learned: Mapping[str, Range], names: Sequence[str], until: str
-) -> dict[str, Range]:
-    """Ranges by layer under the names of a graph's tensors; a layer may lie deeper in it than where it was trained."""
-    layers = layer_names(graph, until)
-    found = {}
-    for tensor in names:
-        layer = next((layer for layer in learned if f".{layers[tensor]}".endswith(f".{layer}")), None)
-        assert layer is not None, f"no range was trained for {layers[tensor]}"
-        found[tensor] = learned[layer]
-    return found

@@ -15,6 +15,7 @@ import onnx
 
 from ..errors import RecipeError
 from .blocks import BLOCK, store_codes_int4, store_weights_int4
+from .box_graph import finds_boxes, int8_detector
 from .calibrate import calibrate, clip_feeds
 from .codebook import ENTRIES, store_codebook
 from .compact import compact as compact_graph
@@ -33,7 +34,8 @@ RESTORED = "vidlet.restored"  # metadata entry: which layers a bound on the loss
 def int8(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
     """Integer convolutions in the extractor (u8 activations, s8 weights per channel), 8-bit storage of the head.
 
-    Matrix products and recurrent cells of the head that are large enough to be faster so compute in integers too.
+    Matrix products and recurrent cells of the head that are large enough to be faster so compute in integers too. Of a
+    detector the last convolution stays in float (box_steps.py), and one whose file was in integers stays as it is.
 
     Args:
         amount: the most that the scores of training clips may diverge from the float ones, in nats; the layers that
@@ -42,8 +44,10 @@ def int8(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarra
     """
     if amount is not None:
         return _within(graph, amount, clips)
-    ranges = activation_ranges(graph, clips)
     wide = product_ranges(graph, clips)
+    if finds_boxes(graph):
+        return store_weights_int8(integer_products(int8_detector(graph, clips), wide))
+    ranges = activation_ranges(graph, clips)
     integer = integer_volumes(quantize_graph(graph, ranges), clips)
     return store_weights_int8(integer_products(integer, wide))
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import ParityError
 from ..files import atomic_path
+from ..models.detector_file import DetectorFile
 from ..models.extractor import FrameExtractor
 from ..models.head import Head
 from ..models.stored import StoredFeatures
@@ -28,6 +29,7 @@ from ..runtime import write_metadata
 from ..video import RESIZE
 from .feeds import clip_feed
 from .onnx_graph import hide_outputs, to_onnx_graph
+from .pipeline import pipeline_graph
 
 FORMAT = "1.0"
 PARITY = 1e-4  # largest difference of a score between torch and the file, same frames
@@ -71,6 +73,8 @@ def input_widths(extractor: nn.Module) -> dict[str, int]:
 
 def extractor_graph(extractor: FrameExtractor) -> onnx.ModelProto:
     """A frame extractor as a float32 graph: frames uint8 (T, H, W, 3) -> features, T free."""
+    if isinstance(extractor, DetectorFile):
+        return extractor.graph()
     examples = {"frames": torch.zeros(3, *extractor.input_size, 3, dtype=torch.uint8)}
     return to_onnx_graph(extractor, examples, ["features"], {"frames": {0: "T"}})
 
@@ -83,6 +87,8 @@ def taps_graph(taps: Taps) -> onnx.ModelProto:
 
 def artifact_graph(network: ArtifactNetwork, input_size: tuple[int, int]) -> onnx.ModelProto:
     """The network as an ONNX graph with the contract's names, T and N free, and the inner tensor ``features`` named."""
+    if isinstance(network.extractor, DetectorFile):
+        return pipeline_graph(network.extractor, network.head, network.temperature, network.multi_label)
     names = list(network.head.state_shapes)
     inputs = input_widths(network.extractor)
     size = input_size if "frames" in inputs else ()

@@ -29,6 +29,7 @@ from ..export import (
     torch_reference,
     write_artifact,
 )
+from ..export.pipeline import box_metadata, check_same_boxes
 from ..files import write_text
 from ..metrics import fit_temperature, paired_bootstrap
 from ..models import FrameExtractor
@@ -112,11 +113,13 @@ class Workshop:
             self.table.multi_label,
             list(input_widths(small.extractor)),
         )
+        metadata |= box_metadata(small.extractor)
         samples = self.material.samples
         exported = artifact_graph(network, small.extractor.input_size)
         graph = shrink_graph(chain, exported, samples, trained_ranges(small.extractor))
         as_trained = not any(step.name in GRAPH_STEPS for step in chain)
         frames = _at_least(max(samples, key=len), 5)
+        check_same_boxes(graph, small.extractor, frames, as_trained)
         write_artifact(graph, path, metadata, frames, torch_reference(network) if as_trained else None)
         return small
 

@@ -208,10 +208,17 @@ def _pixels(config: Extractor) -> FrameExtractor:
     )  # fmt: skip
 
 
+def _detector(config: Extractor) -> FrameExtractor:
+    from .detector_file import build_detector_file  # it is a FrameExtractor itself
+
+    return build_detector_file(config)
+
+
 EXTRACTORS: dict[str, Callable[[Extractor], FrameExtractor]] = {
     "mobilenetv2": _mobilenetv2,
     "mobilenetv1": _mobilenetv1,
     "pixels": _pixels,
+    "detector": _detector,
 }
 
 

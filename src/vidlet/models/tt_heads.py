@@ -33,6 +33,7 @@ class TTRecurrent(Head):
             the same ones at all frames of a clip (as in Keras, which Yang et al. used).
         groups: channels (C, ...) are read as (groups, C / groups, ...) and the groups moved behind the positions. 1:
             channels first; C: channels last; 25 of a tiny-YOLOv2's 425 x 19 x 19: 17 x 19 x 19 x 25, DEEPEYE's modes.
+            0: modes of that kind for any map, of the smallest divisor of C not below its square root (25 of 425).
     """
 
     name: str
@@ -52,6 +53,8 @@ class TTRecurrent(Head):
         groups: int = 1,
     ) -> None:
         super().__init__()
+        if not groups:
+            groups, in_modes = map_modes(self.name, feature_shape, in_modes)
         self.groups, self.dropout, self.recurrent_dropout = groups, dropout, recurrent_dropout
         in_modes = _input_modes(self.name, feature_shape, in_modes, len(out_modes), groups)
         self.standardize = Standardize(feature_shape[0], len(feature_shape) - 1)
@@ -126,6 +129,15 @@ def group_last(features: Tensor, groups: int) -> Tensor:
     """Flatten features (B, T, C, ...) to (B, T, D), the ``groups`` of their channels behind the positions."""
     apart = features.unflatten(2, (groups, features.shape[2] // groups))  # (B, T, groups, C / groups, ...)
     return apart.movedim(2, -1).flatten(2) if groups > 1 else apart.flatten(2)
+
+
+def map_modes(head: str, feature_shape: tuple[int, ...], in_modes: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """Groups g and modes (C / g, h, w, g) of a map (C, h, w), as DEEPEYE reads it; or ``in_modes``."""
+    if len(feature_shape) != 3:
+        raise RecipeError(f"head {head}: groups = 0 takes maps (C, h, w), features are {feature_shape}")
+    channels = feature_shape[0]
+    groups = next(g for g in range(1, channels + 1) if channels % g == 0 and g * g >= channels)
+    return groups, in_modes or (channels // groups, *feature_shape[1:], groups)
 
 
 def _input_modes(

@@ -1,0 +1,169 @@
+"""A detector's file as an extractor of frames: its final map is the features, and its boxes go with the action.
+
+Cheng et al., "DEEPEYE": one pass of the detector a frame gives boxes, shown live, and the map that a recurrent network
+reads the action from. The file stays what it is, in 8 bits if it is: training sees the map that the device computes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError, RecipeError, WeightsError
+from ..files import sha256_of
+from ..recipe import Extractor
+from ..runtime import load
+from .extractor import FrameExtractor
+
+MAP, BOXES, FEATURES = "map", "boxes", "features"
+PART = "detector."  # names of all that is the detector's begin with it
+KEPT = ("frames", MAP, BOXES, "box_corners", "box_scores")  # names that others know
+
+
+class DetectorFile(FrameExtractor):
+    """uint8 frames (T, H, W, 3) -> the maps (T, A (5 + K), h, w) that a detector's file computes; not trained.
+
+    Args:
+        path: a file that detects, as ``vidlet train`` writes it.
+
+    Raises:
+        ModelError: not a model file. WeightsError: it does not detect, or has no map to read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        nn.Module.__init__(self)
+        model = load(path, threads=1)
+        if not model.box_labels or model.labels:
+            raise WeightsError(f"{path}: not the file of a detector alone; it cannot be an extractor")
+        self.box_labels, self.input_size = model.box_labels, model.input_size
+        self.backbone = nn.Identity()  # type: ignore[assignment]
+        self.grid, self.ranges, self.whole, self.freeze_norm = 0, None, True, True
+        self.provenance = {
+            "weights": "detector", "file": f"{path.parent.name}/{path.name}", "sha256": sha256_of(path),
+            "licence": str(model.metadata["provenance"].get("licence", "not stated")),
+        }  # fmt: skip
+        self.detector = _all_frames(onnx.load(str(path)), str(path))
+        self._session: Any = None
+        probe = torch.zeros(2, *self.input_size, 3, dtype=torch.uint8)
+        self.feature_shape = tuple(self.forward(probe).shape[1:])
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames uint8 (T, H, W, 3) -> maps (T, A (5 + K), h, w)."""
+        if self._session is None:
+            self._session = _session(self.graph())
+        found: np.ndarray = self._session.run([FEATURES], {"frames": frames.cpu().numpy()})[0]
+        return torch.from_numpy(found)
+
+    def graph(self) -> onnx.ModelProto:
+        """Frames uint8 (T, H, W, 3) -> ``features`` (T, A (5 + K), h, w), as the file computes them."""
+        result = onnx.ModelProto()
+        result.CopyFrom(self.detector)
+        del result.graph.output[:]
+        shape = ["T", None, None, None]
+        result.graph.output.append(onnx.helper.make_tensor_value_info(FEATURES, onnx.TensorProto.FLOAT, shape))
+        _drop_dead(result.graph)
+        return result
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_session": None}  # made again where it is needed
+
+
+def build_detector_file(config: Extractor) -> FrameExtractor:
+    """The extractor "detector" of a recipe; ``weights``: a detector's run folder (its model.onnx), or one of its files.
+
+    Raises:
+        RecipeError: no weights, a grid, or frames of another size than the detector's.
+        WeightsError: no such file, or not a detector's.
+    """
+    if config.weights in ("none", "imagenet"):
+        raise RecipeError(
+            "extractor.weights of detector must be the run folder of a detector, or one of its .onnx files, got "
+            f"{config.weights!r}: train one, as in `vidlet train boxes/ --recipe tiny-yolov2 --out runs/boxes`, and "
+            "give it by --set extractor.weights=runs/boxes"
+        )
+    path = Path(config.weights).expanduser()
+    path = path / "model.onnx" if path.is_dir() else path
+    if not path.is_file():
+        raise WeightsError(f"{config.weights}: no such file, or no finished run of a detector")
+    if config.grid:
+        raise RecipeError(f"extractor.grid of detector must be 0: its map stays whole, got {config.grid}")
+    try:
+        found = DetectorFile(path)
+    except ModelError as error:
+        raise WeightsError(str(error)) from error
+    if found.input_size != config.input_size:
+        height, width = found.input_size
+        raise RecipeError(
+            f"extractor.input_size is {list(config.input_size)}, but {path} takes frames of {height} x {width}: "
+            f"--set extractor.input_size=[{height},{width}]"
+        )
+    return found
+
+
+def _all_frames(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    """A detector's graph that computes the maps of all frames, ``features``, and the boxes of the last of them."""
+    graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    readers = [node for node in graph.node if "frames" in node.input]
+    if MAP not in makers or len(readers) != 1 or readers[0].op_type != "Slice":
+        raise WeightsError(f"{where}: has no map of its last frame; write it again with this version")
+    last = readers[0]
+    for node in graph.node:
+        node.input[:] = ["frames" if name == last.output[0] else name for name in node.input]
+        if node.output[0] == MAP:
+            node.output[0] = FEATURES
+    at = next(i for i, node in enumerate(graph.node) if node.output[0] == FEATURES)
+    of_last = onnx.helper.make_node("Slice", [FEATURES, "first", "end", "axis"], [MAP])
+    nodes = [*graph.node[: at + 1], of_last, *graph.node[at + 1 :]]
+    nodes.remove(last)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for name, value in (("first", -1), ("end", np.iinfo(np.int64).max), ("axis", 0)):
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([value], np.int64), name))
+    del graph.value_info[:], model.metadata_props[:]
+    _drop_dead(graph)
+    _prefix(graph)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _prefix(graph: onnx.GraphProto) -> None:
+    """Begin every inner name with ``PART``."""
+
+    def named(name: str) -> str:
+        return name if not name or name in (*KEPT, FEATURES) or name.startswith(PART) else PART + name
+
+    for node in graph.node:
+        node.name = ""  # those of the head have names
+        node.input[:] = [named(name) for name in node.input]
+        node.output[:] = [named(name) for name in node.output]
+    for tensor in graph.initializer:
+        tensor.name = named(tensor.name)
+
+
+def _drop_dead(graph: onnx.GraphProto) -> None:
+    """Remove nodes and constants that no output depends on."""
+    used = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if any(name in used for name in node.output):
+            used.update(node.input)
+            kept.append(node)
+    constants = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept[::-1])
+    graph.initializer.extend(constants)
+
+
+def _session(graph: onnx.ModelProto) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
