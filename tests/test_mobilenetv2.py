@@ -7,7 +7,7 @@ from torch import nn
 
 from vidlet.errors import RecipeError
 from vidlet.models import FrameExtractor, MobileNetV2, build_extractor, fuse_batch_norm
-from vidlet.models.extractor import pooling
+from vidlet.models.extractor import GridPool
 from vidlet.models.mobilenetv2 import ConvNorm, round_channels, same_pads
 from vidlet.recipe import Extractor
 
@@ -85,10 +85,12 @@ def test_folded_normalization_computes_the_same_function():
     torch.testing.assert_close(fused(x), model(x), atol=1e-4, rtol=1e-4)
 
 
-def test_the_pooling_matrix_has_torchs_bins():
-    maps = torch.randn(2, 5, 7, 6)
-    pooled = (maps.flatten(2) @ pooling(7, 6, 4)).unflatten(2, (4, 4))
-    torch.testing.assert_close(pooled, nn.functional.adaptive_avg_pool2d(maps, 4))
+@pytest.mark.parametrize(("height", "width"), [(7, 6), (8, 12), (4, 4), (28, 14)])
+def test_the_grid_has_torchs_bins(height, width):
+    maps = torch.randn(2, 5, height, width)
+    torch.testing.assert_close(
+        GridPool(height, width, 4)(maps), nn.functional.adaptive_avg_pool2d(maps, 4), atol=1e-6, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("grid", "shape"), [(0, (96,)), (3, (96, 3, 3)), (4, (96, 4, 4))])

@@ -25,7 +25,7 @@ def cuts_of(
     width: float = 1.0,
     weights: str = "imagenet",
     size: int = 224,
-    cuts: Sequence[str] = ("block3", "block6", "block10", "block12", "block14"),
+    cuts: Sequence[str] = ("block1", "block3", "block6", "block10", "block12", "block14"),
     grid: int = 4,
 ) -> tuple[Extractor, ...]:
     """The extractors that are cuts of one network at one size of its square input: computed in one pass."""
@@ -189,7 +189,7 @@ STORAGES = tuple(sorted((*ALONE, *TOGETHER), key=lambda storage: storage.penalty
 
 
 def first_candidates(space: Space) -> list[Candidate]:
-    """Where a search begins: heads of five sizes on each extractor, from the middle of the list."""
+    """Where a search begins: heads of five sizes on each extractor; the larger, and those nearer the middle, first."""
     fast, slow = max(space.rates_hz), min(space.rates_hz)
     default = Candidate("", slow, 32, 96, 128, False, 0.2, 0.0, 0.2, 2e-3)
     large = Candidate("", fast, 32, 192, 256, True, 0.5, 0.3, 0.5, 2e-3)
@@ -198,4 +198,9 @@ def first_candidates(space: Space) -> list[Candidate]:
     least = replace(default, channels=16, project=32, hidden=32)
     middle = (len(space.places) - 1) / 2
     places = sorted(space.places, key=lambda place: abs(space.places.index(place) - middle))
-    return [replace(candidate, place=place) for candidate in (large, default, small, tiny, least) for place in places]
+    pairs = [
+        (i + j, replace(head, place=place))
+        for i, place in enumerate(places)
+        for j, head in enumerate((large, default, small, tiny, least))
+    ]
+    return [candidate for _, candidate in sorted(pairs, key=lambda pair: pair[0])]

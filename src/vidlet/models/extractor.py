@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import RecipeError, WeightsError
 from ..files import sha256_of
 from ..recipe import Extractor
+from .inceptionv3 import SMALLEST, InceptionV3, load_inception_
 from .mobilenetv1 import MobileNetV1
 from .mobilenetv2 import ConvNorm, MobileNetV2
 from .pixels import Pixels
@@ -44,7 +46,7 @@ class FrameExtractor(nn.Module):
 
     def __init__(
         self,
-        backbone: MobileNetV1 | MobileNetV2 | Pixels,
+        backbone: InceptionV3 | MobileNetV1 | MobileNetV2 | Pixels,
         input_size: tuple[int, int] = (224, 224),
         grid: int = 0,
         *,
@@ -68,11 +70,9 @@ class FrameExtractor(nn.Module):
         self.feature_shape = (backbone.out_channels, *sides)
         self.register_buffer("zero_point", _per_channel(zero_point), persistent=False)
         self.register_buffer("scale", _per_channel(scale), persistent=False)
-        averaged = grid and (height, width) != (grid, grid)
-        self.register_buffer("bins", pooling(height, width, grid) if averaged else None, persistent=False)
+        self.pooled: nn.Module = GridPool(height, width, grid) if grid else nn.Identity()
         self.zero_point: Tensor
         self.scale: Tensor
-        self.bins: Tensor | None
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames uint8 (T, H, W, 3) -> features float32 (T, *feature_shape)."""
@@ -92,9 +92,7 @@ class FrameExtractor(nn.Module):
             return maps
         if not self.grid:
             return maps.mean((2, 3))
-        if self.bins is None:
-            return maps
-        return (maps.flatten(2) @ self.bins).unflatten(2, (self.grid, self.grid))  # (T, C, h w) @ (h w, G G)
+        return self.pooled(maps)
 
     def train(self, mode: bool = True) -> FrameExtractor:
         """Training mode; where ``freeze_norm``, batch normalization keeps its statistics."""
@@ -106,10 +104,28 @@ class FrameExtractor(nn.Module):
         return self
 
 
-def pooling(height: int, width: int, grid: int) -> Tensor:
-    """The matrix (h w, G G) of torch's adaptive average pooling: bin i covers floor(i n / G) to ceil((i + 1) n / G)."""
-    rows, columns = _bins(height, grid), _bins(width, grid)
-    return torch.einsum("yi,xj->yxij", rows, columns).reshape(height * width, grid * grid).contiguous()
+class GridPool(nn.Module):
+    """Torch's adaptive average pooling to (G, G): bin i covers floor(i n / G) to ceil((i + 1) n / G) of n positions.
+
+    In a file it is a plain average where G divides both sides, else a product along each side: (h w) G G numbers as one
+    matrix would outweigh the convolutions of a network that is cut early.
+    """
+
+    def __init__(self, height: int, width: int, grid: int) -> None:
+        super().__init__()
+        self.kernel = (height // grid, width // grid) if height % grid == width % grid == 0 else None
+        self.register_buffer("rows", None if self.kernel else _bins(height, grid), persistent=False)
+        self.register_buffer("columns", None if self.kernel else _bins(width, grid), persistent=False)
+        self.rows: Tensor
+        self.columns: Tensor
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(T, C, h, w) -> (T, C, G, G)."""
+        if self.kernel == (1, 1):
+            return maps
+        if self.kernel:
+            return functional.avg_pool2d(maps, self.kernel)
+        return ((maps @ self.columns).transpose(2, 3) @ self.rows).transpose(2, 3)  # w -> G, then h -> G
 
 
 def build_extractor(config: Extractor) -> FrameExtractor:
@@ -198,6 +214,25 @@ def _mobilenetv1(config: Extractor) -> FrameExtractor:
     return FrameExtractor(backbone, config.input_size, config.grid, provenance=provenance)
 
 
+def _inceptionv3(config: Extractor) -> FrameExtractor:
+    if min(config.input_size) < SMALLEST:
+        raise RecipeError(f"extractor.input_size of inceptionv3 must be at least {SMALLEST}, got {config.input_size}")
+    if config.width != 1:
+        raise RecipeError(f"extractor.width of inceptionv3 is 1, got {config.width:g}")
+    backbone, provenance = InceptionV3(config.cut), {"weights": "none"}
+    if config.weights != "none":
+        if not config.weights.endswith((".pt", ".pth")):
+            raise WeightsError(
+                f"weights {config.weights!r}: the table has none of Inception-v3; give a state dict of torchvision "
+                "(inception_v3_google-0cc3c7bd.pth), or 'none'"
+            )
+        path, provenance = _weights_file(config.weights)
+        load_inception_(backbone, load_state_dict(path), str(path))
+    return FrameExtractor(
+        backbone, config.input_size, config.grid, zero_point=127.5, scale=1 / 127.5, provenance=provenance
+    )
+
+
 def _pixels(config: Extractor) -> FrameExtractor:
     if config.weights != "none":
         raise RecipeError(f"extractor.weights of pixels must be 'none': it has no weights, got {config.weights!r}")
@@ -217,6 +252,7 @@ def _detector(config: Extractor) -> FrameExtractor:
 EXTRACTORS: dict[str, Callable[[Extractor], FrameExtractor]] = {
     "mobilenetv2": _mobilenetv2,
     "mobilenetv1": _mobilenetv1,
+    "inceptionv3": _inceptionv3,
     "pixels": _pixels,
     "detector": _detector,
 }
