@@ -20,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, default=0.5, metavar="P", help="a segment needs this score")
     parser.add_argument("--min-s", type=float, metavar="S", help="a segment needs this duration (1/4 training clip)")
     parser.add_argument("--save", "--out", dest="save", metavar="FILE", help="write the video with labels drawn on it")
+    parser.add_argument("--live", action="store_true", help="play a file at its own speed, as a camera would")
+    parser.add_argument("--show", action="store_true", help="show the live view in a window")
     parser.add_argument(
         "--csv", metavar="FILE", help="write the segments as CSV; of records, a submission: id, 20 classes and scores"
     )
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     """Print one result a source: a line of JSON each, or label and segments for people."""
     from ..video import is_live
 
-    if is_live(args.source):
+    if args.live or args.show or is_live(args.source):
         _live(args)
         return None
     from ..jobs.records import model_takes_records
@@ -50,6 +52,8 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
             print(json.dumps(found), flush=True)
         elif "error" in found:
             print(found["error"])  # it begins with the source
+        elif "time_s" in found:
+            print(f"{found['source']}: {_moment_text(found)}")
         else:
             below = "" if found["segments"] else "  (below threshold)"
             print(f"{found['source']}: {found['label']} {found['score']:.3f}{below}")
@@ -79,16 +83,33 @@ def _records(args: argparse.Namespace) -> None:
 
 
 def _live(args: argparse.Namespace) -> None:
-    from ..runtime import load, watch
+    from ..jobs.live import LiveFigures, predict_live
+    from ..jobs.progress import say
+    from .window import Window
 
-    for moment in watch(load(args.model, threads=args.threads), args.source, args.threshold):
-        line = {"time_s": moment.time_s, "label": moment.label, "score": moment.score}
-        if moment.boxes is not None:
-            line["boxes"] = moment.boxes.tolist()
-        if args.json:
-            print(json.dumps(line), flush=True)
-        else:
-            print(f"{moment.time_s:9.2f} s  {moment.label or '-'}  {moment.score:.3f}", flush=True)
+    figures = LiveFigures()
+    show = Window(f"vidlet {args.source}").show if args.show else None
+    lines = predict_live(
+        args.model, args.source, args.threshold, args.min_s, args.save, show, figures, threads=args.threads
+    )
+    try:
+        for line in lines:
+            print(json.dumps(line) if args.json else _moment_text(line), flush=True)
+    finally:
+        lines.close()
+        found = figures.to_dict()
+        delay = found["delay_ms"]
+        say(
+            f"{args.source}: {found['frames']} frames answered, {found['dropped']} dropped; delay p50 "
+            f"{delay['p50']:.0f} ms, p95 {delay['p95']:.0f} ms"
+        )
+
+
+def _moment_text(line: dict[str, Any]) -> str:
+    """A moment for people: when, the action and its score, how many boxes."""
+    boxes = f"  {len(line['boxes'])} boxes" if "boxes" in line else ""
+    action = f"{line['label'] or '-'}  {line['score']:.3f}" if line["score"] or "boxes" not in line else ""
+    return f"{line['time_s']:9.2f} s  {action}{boxes}"
 
 
 def _write_csv(path: str, rows: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from ..datasets import VIDEO_SUFFIXES
 from ..errors import DataError, VidletError
 from ..runtime import Model, Timeline, load, predict_timeline
 from ..video import annotate, enlarge, iter_frames, probe, write_video
+from .live import detect_moments, drawn_boxes, frames_with_boxes
 from .records import model_takes_records, predict_records
 
 
@@ -23,6 +24,9 @@ def predict(
     strict: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield one result a source: {"source", "label", "score", "scores", "segments"}, or {"source", "error"}.
+
+    A file that only detects names no clips: it yields a line whenever other kinds of boxes are seen, {"source",
+    "time_s", "label", "score", "boxes"}.
 
     Args:
         source: a video file, a folder of frames, or a folder of videos (searched with its sub-folders); of a model of
@@ -40,6 +44,9 @@ def predict(
         return
     sources = find_sources(source)
     for path in sources:
+        if not loaded.labels:
+            yield from _detected(loaded, path, sources, source, threshold, min_s, save, strict)
+            continue
         try:
             timeline = predict_timeline(loaded, path, threshold=threshold, min_s=min_s)
         except VidletError as error:
@@ -48,8 +55,25 @@ def predict(
             yield {"source": str(path), "error": str(error)}
             continue
         if save is not None:
-            save_annotated(path, timeline, _target(path, sources, source, Path(save)))
+            save_annotated(path, timeline, _target(path, sources, source, Path(save)), loaded, threshold)
         yield as_result(path, timeline)
+
+
+def _detected(
+    model: Model, path: Path, sources: list[Path], source: str | Path, threshold: float, min_s: float | None,
+    save: str | Path | None, strict: bool,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """What a file that only detects says of a source: a line a change, with its "source"."""
+    try:
+        for line in detect_moments(model, path, threshold, min_s):
+            yield {"source": str(path), **line}
+        if save is not None:
+            nothing = Timeline((), "", 0.0, {})
+            save_annotated(path, nothing, _target(path, sources, source, Path(save)), model, threshold)
+    except VidletError as error:
+        if strict or len(sources) == 1:
+            raise
+        yield {"source": str(path), "error": str(error)}
 
 
 def as_result(path: str | Path, timeline: Timeline) -> dict[str, Any]:
@@ -97,17 +121,22 @@ def _target(path: Path, sources: list[Path], root: str | Path, save: Path) -> Pa
     return target
 
 
-def save_annotated(path: Path, timeline: Timeline, target: Path) -> None:
-    """Write the video again, small ones enlarged, with the label and score of each moment drawn on it.
+def save_annotated(
+    path: Path, timeline: Timeline, target: Path, model: Model | None = None, threshold: float = 0.5
+) -> None:
+    """Write the video again, small ones enlarged, with label and score of each moment, and the boxes of a detector.
 
     A video of at most one segment has bars of the best classes too; in a longer one they would belong to no moment.
     """
     best = sorted(timeline.scores.items(), key=lambda item: -item[1])[:4] if len(timeline.segments) <= 1 else []
 
     def drawn() -> Iterator[Any]:
-        for frame in iter_frames(path):
-            here = [s for s in timeline.segments if s.start_s <= frame.time_s < s.end_s]
+        detector = model if model is not None and model.box_labels else None
+        plain = ((frame.time_s, frame.rgb(), None) for frame in iter_frames(path))
+        for time_s, rgb, boxes in frames_with_boxes(detector, path) if detector else plain:
+            here = [s for s in timeline.segments if s.start_s <= time_s < s.end_s]
             label, score = (here[-1].label, here[-1].score) if here else ("", 0.0)
-            yield annotate(enlarge(frame.rgb()), label, score, best)
+            found = drawn_boxes(boxes, detector.box_labels, threshold) if detector else ()
+            yield annotate(enlarge(rgb), label, score, best, found)
 
     write_video(target, drawn(), probe(path).fps or 25.0)

@@ -36,6 +36,9 @@ class LiveSource:
     def __init__(self, source: str | int | Path) -> None:
         self.source = str(source)
         self.dropped = 0  # frames that nobody read
+        self.taken: Frame | None = None  # the frame that was read last
+        self.arrived_s = 0.0  # when it came, by time.monotonic()
+        self._came_s = 0.0
         self._newest: Frame | None = None
         self._error: DataError | None = None
         self._ended = False
@@ -55,6 +58,8 @@ class LiveSource:
         with self._changed:
             self._changed.wait_for(lambda: self._newest is not None or self._ended, timeout_s)
             frame, self._newest = self._newest, None
+            if frame is not None:
+                self.taken, self.arrived_s = frame, self._came_s
             if frame is None and self._error is not None:
                 raise self._error
             return frame
@@ -88,7 +93,7 @@ class LiveSource:
             for frame in frames:
                 with self._changed:
                     self.dropped += self._newest is not None
-                    self._newest = frame
+                    self._newest, self._came_s = frame, time.monotonic()
                     self._changed.notify_all()
                 if self._stop.is_set():
                     break
