@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from .extractor import FrameExtractor
+from .inceptionv3 import InceptionV3
 from .mobilenetv1 import MobileNetV1
 from .mobilenetv2 import MobileNetV2
 
 
 class Taps(nn.Module):
-    """The features of each cut of a MobileNet, for the price of the deepest.
+    """The features of each cut of a network, for the price of the deepest.
 
     Args:
         cuts: cut ("block6") -> its extractor; weights, input size and normalization are those of one network.
@@ -38,6 +39,8 @@ class Taps(nn.Module):
         return tuple(found[name] for name in self.names)
 
 
-def _backbone(extractor: FrameExtractor) -> MobileNetV1 | MobileNetV2:
-    assert isinstance(extractor.backbone, MobileNetV1 | MobileNetV2), "taps are cuts of a MobileNet"
+def _backbone(extractor: FrameExtractor) -> InceptionV3 | MobileNetV1 | MobileNetV2:
+    assert isinstance(extractor.backbone, InceptionV3 | MobileNetV1 | MobileNetV2), (
+        "taps are cuts of a network of blocks"
+    )
     return extractor.backbone
