@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("train_command", "train a classifier from labelled clips: one file, its int8 twin, a report"),
     "fit": ("fit_command", "the best model that fits a budget of bytes, milliseconds and memory, with the evidence"),
     "compress": ("compress_command", "one more file of a run, made smaller by a chain of steps"),
+    "ensemble": ("ensemble_command", "the best ensemble of model files that fits a byte limit, as one file"),
     "evaluate": ("evaluate_command", "accuracy of a model file on labelled clips"),
     "predict": ("predict_command", "label a video, a folder or a camera: a timeline of segments"),
     "export": ("export_command", "a trained model checked and written again, or a .tflite network as ONNX"),

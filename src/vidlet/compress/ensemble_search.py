@@ -101,7 +101,8 @@ def search_ensemble(
     tried = [weights for _, weights in ranked[:keep]]
     tried += [_single(i, len(sizes)) for i in np.flatnonzero(sizes <= room).tolist()]
     judged = sorted(((whole.gap(weights), tuple(weights)) for weights in tried), reverse=True)[:keep]
-    best = max((_refined(whole, np.array(weights), value) for value, weights in judged), key=lambda item: item[0])
+    refined = [_refined(whole, np.array(weights), value) for value, weights in judged]
+    best = max(refined, key=lambda item: (round(item[0], 5), -int(sizes[item[1] > 0].sum())))  # of equals the smallest
     value, weights = best
     members = np.flatnonzero(weights).tolist()
     return Chosen(
