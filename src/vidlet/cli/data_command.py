@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import DataError
 from . import options
 
 if TYPE_CHECKING:
@@ -19,19 +22,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet data`."""
     parser.add_argument("data", metavar="DATA", help="a folder per class, clips.csv, a .csv, or .tfrecord shards")
     options.add_strict(parser)
+    parser.add_argument("--out", metavar="FILE", help="of images with boxes: a page (.html) with some of them drawn")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that open clips (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Inspect the data, print a table of classes, what stands out, and what to do."""
+    from ..datasets.boxes import box_kind
     from ..jobs.data import inspect_data
     from ..jobs.progress import bar
 
+    if box_kind(args.data) is not None:
+        return _boxes(args)
+    if args.out:
+        raise DataError(f"--out {args.out}: the page is of images with boxes; {args.data} has none")
     with bar("open") as move:
         report = inspect_data(args.data, args.strict, max(1, args.workers), move)
     if not args.json:
         print(report_text(report))
     return report.to_dict()
+
+
+def _boxes(args: argparse.Namespace) -> dict[str, Any]:
+    """Images with boxes: the same, and a page with some of them drawn."""
+    from ..jobs.data_boxes import inspect_boxes, write_view
+    from ..jobs.progress import bar
+
+    with bar("open", "image") as move:
+        report = inspect_boxes(args.data, args.strict, max(1, args.workers), move)
+    found = report.to_dict()
+    if not args.json:
+        print(boxes_text(found))
+    if args.out:
+        write_view(report, args.out)
+        found["files"] = {args.out: Path(args.out).stat().st_size}
+        if not args.json:
+            print(f"page: {args.out}")
+    return found
+
+
+def boxes_text(found: Mapping[str, Any]) -> str:
+    """The report of images with boxes for people, as ``report_text``."""
+    from ..reports import text_table
+
+    splits = list(found["splits"])
+    rows = [[label, *counts.values(), sum(counts.values())] for label, counts in found["classes"].items()]
+    rows.append(["images", *found["splits"].values(), found["images"]])
+    names = [*(split or "no split" for split in splits), "all"]
+    unusable = [
+        f"{key}: {row['path']}: {row['error']}" for key in ("skipped", "dropped", "broken") for row in found[key]
+    ]
+    parts = [
+        f"{found['root']}: {found['images']} images with {found['boxes']} {found['kind']}, "
+        f"{len(found['classes'])} classes",
+        text_table(rows, ["boxes of class", *names], "l" + "r" * len(names)),
+        *(f"note: {note}" for note in found["notes"]),
+        *unusable[:SHOWN],
+        f"and {len(unusable) - SHOWN} more" if len(unusable) > SHOWN else "",
+        *(f"warning: {warning}" for warning in found["warnings"]),
+        "" if found["warnings"] or unusable else "nothing wrong was found",
+    ]
+    return "\n".join(part for part in parts if part)
 
 
 def report_text(report: DataReport) -> str:
