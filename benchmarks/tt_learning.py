@@ -24,7 +24,6 @@ import dataclasses
 import json
 import statistics
 import tempfile
-import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -35,16 +34,15 @@ import numpy as np
 import torch
 
 from vidlet.datasets import ClipTable, render_motion
-from vidlet.export import ArtifactNetwork, artifact_graph, artifact_metadata, torch_reference, write_artifact
-from vidlet.jobs.clips import labelled_clips, scored_split
-from vidlet.jobs.prepare import Prepared, prepare_features, prepare_frames, sample_clips
+from vidlet.jobs.prepare import Prepared
 from vidlet.models import FrameExtractor, build_extractor, build_head
 from vidlet.models.head import Head
+from vidlet.papers.experiment import Setup, read_setup, score, shortened, train_and_score
 from vidlet.recipe import Head as HeadRecipe
-from vidlet.recipe import Recipe, load_recipe, parse_override, recipe_to_dict
+from vidlet.recipe import Recipe, parse_override, recipe_to_dict
 from vidlet.reports import text_table
 from vidlet.tensor_train import TTConv3d, TTLinear, from_conv, from_linear
-from vidlet.training import ClipNetwork, FrameClips, fit, predict_logits
+from vidlet.training import FrameClips
 
 Options = dict[str, Any]
 GRID_LSTM: Options = {"hidden": 256, "units": 0, "dropout": 0.25}
@@ -59,16 +57,6 @@ class Case:
     data: str
     plan: Recipe
     train: Callable[[Setup, Case, int], list[dict[str, Any]]] | None = None  # None: trained from scratch
-
-
-@dataclasses.dataclass
-class Setup:
-    """Clips, read once for all cases that see them alike."""
-
-    table: ClipTable
-    extractor: FrameExtractor
-    prepared: Prepared
-    sample: np.ndarray  # frames of a training clip, for the parity check
 
 
 def main() -> None:
@@ -97,9 +85,8 @@ def main() -> None:
 
 def plan_of(args: argparse.Namespace, name: str, **changes: Any) -> Recipe:
     """A built-in recipe, shortened, its rate falling at the same shares of the training; ``__`` in a key is a dot."""
-    usual = {"training.epochs": args.epochs, "training.step_epochs": max(1, round(0.3 * args.epochs))}
-    usual |= {"training.early_stopping": 0, **{key.replace("__", "."): value for key, value in changes.items()}}
-    return load_recipe(name, usual | dict(parse_override(text) for text in args.set))
+    usual = {key.replace("__", "."): value for key, value in changes.items()}
+    return shortened(name, args.epochs, usual | dict(parse_override(text) for text in args.set))
 
 
 def networks(args: argparse.Namespace, folder: Path) -> Iterator[Case]:
@@ -221,18 +208,10 @@ def run_all(cases: list[Case], args: argparse.Namespace) -> list[dict[str, Any]]
 
 
 def prepare(data: str, plan: Recipe, share: float) -> Setup:
-    """Read the clips; what is scored becomes val, everything else is trained on."""
-    extractor = build_extractor(plan.extractor)
+    """Clips of a table, or the pictures of CIFAR-10."""
     if list(Path(data).glob("data_batch_*.bin")):
-        return cifar(Path(data), plan, extractor, share)
-    table = labelled_clips(data)
-    scored = {id(clip) for clip in scored_split(table, None)[1]}
-    clips = [dataclasses.replace(clip, split="val" if id(clip) in scored else "train") for clip in table]
-    kept = np.random.default_rng(0).permutation(len(clips))[: max(2, round(share * len(clips)))]
-    table = table.with_clips(clips[i] for i in sorted(kept))
-    frozen = plan.training.mode == "frozen"
-    prepared = (prepare_features if frozen else prepare_frames)(plan, table, extractor, False)
-    return Setup(table, extractor, prepared, sample_clips(table, plan, 1)[0])
+        return cifar(Path(data), plan, build_extractor(plan.extractor), share)
+    return read_setup(data, plan, share)
 
 
 def cifar(folder: Path, plan: Recipe, extractor: FrameExtractor, share: float) -> Setup:
@@ -283,7 +262,7 @@ def decompose_and_tune(setup: Setup, case: Case, seed: int) -> list[dict[str, An
         )
         setattr(fresh.get_submodule(parent), last, again)
     short = with_epochs(case.plan, max(1, case.plan.training.epochs // 2), case.plan.training.lr / 10)
-    rows.append(scored_row(f"{case.name} TT-SVD, not tuned", setup, case.plan, small, 0.0))
+    rows.append({"name": f"{case.name} TT-SVD, not tuned", **score(setup, case.plan, small)})
     rows.append(trained_row(f"{case.name} TT-SVD, tuned", setup, short, small))
     long = with_epochs(case.plan, case.plan.training.epochs + short.training.epochs, case.plan.training.lr)
     return [*rows, trained_row(f"{case.name} in place", setup, long, fresh)]
@@ -299,35 +278,7 @@ def with_epochs(plan: Recipe, epochs: int, lr: float) -> Recipe:
 
 def trained_row(name: str, setup: Setup, plan: Recipe, head: Head) -> dict[str, Any]:
     """Train a head, then score and write it."""
-    prepared = setup.prepared
-    if prepared.mean is not None and prepared.std is not None:
-        head.calibrate(torch.from_numpy(prepared.mean), torch.from_numpy(prepared.std))
-    network = ClipNetwork(head, setup.extractor if prepared.mean is None else None)
-    times = [time.perf_counter()]
-    fit(network, prepared.train, prepared.val, plan.training, report=lambda *_: times.append(time.perf_counter()))
-    return scored_row(name, setup, plan, head, statistics.median(np.diff(times).tolist()))
-
-
-def scored_row(name: str, setup: Setup, plan: Recipe, head: Head, epoch_s: float) -> dict[str, Any]:
-    """Accuracy, and the bytes of the file."""
-    network = ClipNetwork(head, setup.extractor if setup.prepared.mean is None else None)
-    logits = predict_logits(network, setup.prepared.val, plan.training.batch)
-    artifact = ArtifactNetwork(setup.extractor, head).eval()
-    metadata = artifact_metadata(plan, setup.table.labels, setup.prepared.median_s, setup.extractor.provenance)
-    with tempfile.TemporaryDirectory() as folder:
-        graph = artifact_graph(artifact, setup.extractor.input_size)
-        frames = np.resize(setup.sample, (5, *setup.sample.shape[1:]))
-        size = write_artifact(graph, Path(folder) / "model.onnx", metadata, frames, torch_reference(artifact))
-    hits = logits.argmax(1) == setup.prepared.val.targets.argmax(1)
-    return {
-        "name": name,
-        "accuracy": float(hits.mean()),
-        "scored": len(hits),
-        "bytes": size,
-        "parameters": sum(p.numel() for p in head.parameters()),
-        "epoch_s": epoch_s,
-        "epochs": plan.training.epochs,
-    }
+    return {"name": name, **train_and_score(setup, plan, head)}
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

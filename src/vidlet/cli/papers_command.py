@@ -12,6 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet papers`."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="a paper; without it, they are listed")
     parser.add_argument("--data", metavar="DATA", help="run its experiment on these clips, where one is built in")
+    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="of each run with --data (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each recipe (%(default)s)")
+    parser.add_argument("--clips", type=float, default=1.0, metavar="SHARE", help="of the clips (%(default)s)")
+    parser.add_argument("--out", metavar="FILE", help="a line a finished run, not run again (runs/papers-NAME.jsonl)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -22,10 +26,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         need_train_extra("papers")
     from ..papers import papers
 
-    found = papers(args.name, args.data)
+    found = papers(args.name, args.data, args.epochs, args.seeds, args.clips, args.out)
     if not args.json:
         print(tables_text(found["tables"]) if args.name else list_text(found["papers"]))
+        if "measured_on" in found:
+            print("\n\n" + measured_text(found["measured_on"]))
     return found
+
+
+def measured_text(told: dict[str, Any]) -> str:
+    """One line: what the measured column was measured on, and with how little."""
+    return (
+        f"measured on {told['data']}: {told['epochs']} epochs, seeds {told['seeds']}, {told['clips']:g} of the clips, "
+        f"{told['scored']} scored; the papers train on other data, and longer"
+    )
 
 
 def list_text(papers: list[dict[str, Any]]) -> str:

@@ -6,6 +6,7 @@ A module has ``tables()``; it is imported when it is asked for.
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import RecipeError
@@ -36,28 +37,50 @@ PAPERS = {  # each is the module of this name
 }
 
 
-def papers(name: str | None = None, data: str | None = None) -> dict[str, Any]:
+EXPERIMENTS = ("tt3dcnn", "deepeye")  # these have ``measure(tables, data, effort, log)``
+
+
+def papers(
+    name: str | None = None,
+    data: str | None = None,
+    epochs: int = 10,
+    seeds: int = 1,
+    clips: float = 1.0,
+    out: str | None = None,
+) -> dict[str, Any]:
     """The tables of a paper: what it prints, what our code recomputes of it, what we measured.
 
     Args:
         name: a name of ``PAPERS``; None lists them.
-        data: clips to run the paper's experiments on; no paper has experiments built in yet.
+        data: clips to run the paper's experiment on, reduced: its recipes, for ``epochs`` epochs, with ``seeds``
+            seeds, on a share ``clips`` of the data.
+        out: a file that gets a JSON line a finished run, which is not run again; None: runs/papers-NAME.jsonl.
 
     Returns:
         {"tables": [{"title", "rows": [{"name", "unit", "printed", "recomputed", "measured"}]}]}: numbers, or None
-        where there is none; accuracies are fractions. Without a name {"papers": [{"name", "title", "recipes"}]}.
+        where there is none; accuracies are fractions. With data also {"measured_on": {"data", "epochs", "seeds",
+        "clips", "scored"}}. Without a name {"papers": [{"name", "title", "recipes"}]}.
 
     Raises:
-        RecipeError: no such paper, with the nearest; or ``data``.
+        RecipeError: no such paper, with the nearest; or ``data`` for one without an experiment.
+        VidletError: what is wrong with the data.
     """
     if name is not None and name not in PAPERS:
         raise RecipeError(f"no paper {name!r}{nearest(name, PAPERS)}; known: {', '.join(PAPERS)}")
-    if data is not None:
+    if data is not None and name not in EXPERIMENTS:
         raise RecipeError(_no_experiment(name))
     if name is None:
         return {"papers": [{"name": key, **paper._asdict()} for key, paper in PAPERS.items()]}
-    tables: dict[str, Any] = importlib.import_module(f"{__name__}.{name}").tables()
-    return tables
+    module = importlib.import_module(f"{__name__}.{name}")
+    tables: dict[str, Any] = module.tables()
+    if data is None:
+        return tables
+    from .experiment import Effort
+
+    log = Path(out or Path("runs") / f"papers-{name}.jsonl")
+    scored = module.measure(tables["tables"], data, Effort(epochs, seeds, clips), log)
+    told = {"data": Path(data).name, "epochs": epochs, "seeds": seeds, "clips": clips, "scored": scored}
+    return {**tables, "measured_on": told}
 
 
 def _no_experiment(name: str | None) -> str:

@@ -6,7 +6,9 @@ KB are 1024 bytes in its first table, MB 10^6 bytes.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,9 @@ from ..models.tiny_yolo import TinyYolo
 from ..recipe import Head, load_recipe
 from ..tensor_train import TTLinear
 from .rows import Row, ratio, row, table
+
+if TYPE_CHECKING:
+    from .experiment import Effort
 
 SIDE = 608  # of the pictures
 VOC, COCO = 20, 80  # classes of the two heads that the paper mixes
@@ -35,6 +40,28 @@ LAYERS = {
 def tables() -> dict[str, Any]:
     """The paper's tables, printed and recomputed. Accuracies and mAP are fractions."""
     return {"tables": [_layers(), _detector(), _precision(), _recurrent(), _beside()]}
+
+
+MEASURED = {"plain RNN on frames": ("lstm-pixels", {}), "T-RNN on frames": ("tt-lstm-pixels", {})}
+
+
+def measure(tables: Sequence[dict[str, Any]], data: str, effort: Effort, log: Path) -> int:
+    """Train the plain LSTM and the T-RNN on 6 frames of clips and fill in table 2; returns how many were scored.
+
+    Both read 160 x 120 pixels by their recipes; the T-RNN has both mappings in tensor-train form. The row on detector
+    features stays empty: it wants a trained detector.
+    """
+    from .experiment import fill, measured, run_recipes
+
+    runs = run_recipes(MEASURED, data, effort, log)
+    of = {name: measured(found) for name, found in runs.items()}
+    figures: dict[str, float] = {}
+    for name, values in of.items():
+        figures |= {f"{name}: epoch": values["epoch_s"], name: values["accuracy"]}
+    plain, train = of["plain RNN on frames"], of["T-RNN on frames"]
+    figures["T-RNN on frames: faster than plain"] = ratio(plain["epoch_s"], train["epoch_s"])
+    fill(tables, figures)
+    return int(runs["T-RNN on frames"][0]["scored"])
 
 
 def detector_bytes(classes: int = VOC, last: int = 1024) -> tuple[int, int]:
