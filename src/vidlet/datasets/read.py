@@ -1,4 +1,4 @@
-"""Data as people have them -> one clip table: clips.csv, a .csv, a folder per class, or shards of records."""
+"""Data as people have them -> one clip table: clips.csv, a .csv, a folder per class, official lists, or records."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from ..errors import DataError
 from .array_records import with_array_records
 from .csv_table import FEATURES_NAME, read_csv
 from .folders import read_folders
+from .known import read_known
 from .record_table import read_record_table
 from .records import SHARD_SUFFIXES
 from .table import ClipTable
+from .ucf import with_ucf_groups
 
 TABLE_NAME = "clips.csv"
 
@@ -21,8 +23,8 @@ def read_table(path: str | os.PathLike[str], strict: bool = False, classes: int 
 
     ``path`` is a folder with clips.csv (beside features.npz: stored features), a .csv file anywhere, a folder of
     class folders (perhaps below train, val and test) that hold video files or folders of frame images, or shards of
-    records: a folder, a glob or a file of .tfrecord(.gz). What is listed and cannot be used is kept in
-    ``table.skipped``; with ``strict`` it is an error.
+    records: a folder, a glob or a file of .tfrecord(.gz); or the lists of a data set that known.py knows. What is
+    listed and cannot be used is kept in ``table.skipped``; with ``strict`` it is an error.
 
     Args:
         classes: size of the vocabulary of records, where no file beside the shards says it.
@@ -35,9 +37,12 @@ def read_table(path: str | os.PathLike[str], strict: bool = False, classes: int 
         return read_record_table(where, classes, strict)[0]
     if not where.exists():
         raise DataError(f"{where}: no such folder or table")
-    if where.is_dir():
-        listed = where / TABLE_NAME
-        table = _with_records(read_csv(listed)) if listed.is_file() else read_folders(where)
+    if where.is_dir() and (where / TABLE_NAME).is_file():
+        table = _with_records(read_csv(where / TABLE_NAME))
+    elif (known := read_known(where)) is not None:
+        table = known
+    elif where.is_dir():
+        table = with_ucf_groups(read_folders(where))
     elif where.suffix.lower() in (".csv", ".tsv", ".txt"):
         table = _with_records(read_csv(where))
     else:
