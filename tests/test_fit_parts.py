@@ -7,10 +7,11 @@ import pytest
 
 from vidlet.errors import RecipeError, TrainingError
 from vidlet.fit.budget import Budget, parse_bytes, parse_milliseconds, parse_seconds
+from vidlet.fit.cards import Card, Cards
 from vidlet.fit.proxy import Outcome
 from vidlet.fit.realize import Point, front
 from vidlet.fit.search import Search
-from vidlet.fit.space import Candidate, Space, Storage, cuts_of, first_candidates
+from vidlet.fit.space import ALONE, STORAGES, Candidate, Space, Storage, cuts_of, first_candidates
 from vidlet.fit.trials import TrialLog
 
 CANDIDATE = Candidate("mobilenetv2 block6 224 px", 8.0, 16, 64, 64, True, 0.2, 0.0, 0.2, 2e-3)
@@ -151,8 +152,7 @@ def test_the_front_holds_what_nothing_beats_in_size_time_and_accuracy():
 
 
 def test_bytes_of_a_head_are_counted_by_their_storage():
-    space = Space()
-    head = space.head(CANDIDATE, (32, 4, 4), 10)
+    head = CANDIDATE.counted_head((32, 4, 4), 10)
     numbers = [p.numel() for p in [*head.parameters(), *head.buffers()]]
     assert Storage("", 32, 0.0).head_bytes(head) == 4 * sum(numbers)
     assert Storage("int8", 8, 0.0).head_bytes(head) < 0.35 * 4 * sum(numbers)
@@ -178,3 +178,17 @@ def test_a_trial_counts_as_whole_on_several_folds_and_all_epochs_only(tmp_path):
     assert search.whole(part.candidate) is None
     search.folds = 1
     assert search.whole(whole.candidate) is None
+
+
+def test_what_an_extractor_costs_decides_in_which_storages_a_candidate_may_come():
+    cards = Cards(classes=10)
+    cards.add(CANDIDATE.place, (32, 4, 4), [Card(CANDIDATE.place, s.chain, 50_000, MEASURED) for s in ALONE])
+    chains = [s.chain for s in cards.storages(CANDIDATE, Budget(max_bytes=260_000))]
+    assert chains[0].startswith("ensemble:3")  # promises most
+    assert "" not in chains  # in float32 the head alone is too large
+    for storage in (s for s in STORAGES if s.chain in chains):
+        assert cards.bytes(CANDIDATE, storage) <= 260_000
+    assert cards.storages(CANDIDATE, Budget(max_bytes=260_000, max_latency_ms=3.5)) == []
+    assert cards.possible(CANDIDATE.place, Budget(max_bytes=70_000))
+    assert not cards.possible(CANDIDATE.place, Budget(max_bytes=50_000))
+    assert "with 4.00 ms a frame" in cards.nearest(Budget(max_latency_ms=1.0))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,15 +41,19 @@ class Card:
 class Cards:
     """Costs of all extractors in all storages, and which candidates can keep a budget."""
 
-    def __init__(
-        self, space: Space, shapes: Mapping[str, tuple[int, ...]], classes: int, cards: Sequence[Card]
-    ) -> None:
-        self.space, self.shapes, self.classes = space, shapes, classes
-        self.of = {(card.place, card.chain): card for card in cards}
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.of: dict[tuple[str, str], Card] = {}  # (place, chain) -> what was measured
+
+    def add(self, place: str, feature_shape: tuple[int, ...], cards: Sequence[Card]) -> None:
+        """Take what was measured of an extractor."""
+        self.shapes[place] = feature_shape
+        self.of |= {(card.place, card.chain): card for card in cards}
 
     def bytes(self, candidate: Candidate, storage: Storage) -> int:
         """About the bytes of a candidate's file."""
-        head = self.space.head(candidate, self.shapes[candidate.place], self.classes)
+        head = candidate.counted_head(self.shapes[candidate.place], self.classes)
         return math.ceil(self.of[candidate.place, storage.stored].bytes + storage.head_bytes(head))
 
     def storages(self, candidate: Candidate, budget: Budget) -> list[Storage]:
@@ -63,11 +67,11 @@ class Cards:
 
     def possible(self, place: str, budget: Budget) -> bool:
         """Whether the smallest head on an extractor can keep a budget."""
-        return bool(self.storages(self._smallest(place), budget))
+        return bool(self.storages(replace(SMALLEST, place=place), budget))
 
     def nearest(self, budget: Budget) -> str:
         """What comes nearest to a budget that nothing can keep: the smallest file and the fastest, in words."""
-        files = [(self._smallest(place), storage) for place in self.space.places for storage in ALONE]
+        files = [(replace(SMALLEST, place=place), storage) for place in self.shapes for storage in ALONE]
         size = min(files, key=lambda f: self.bytes(*f))
         fast = min(files, key=lambda f: budget.latency_ms(self.of[f[0].place, f[1].chain].measured))
         ms = budget.latency_ms(self.of[fast[0].place, fast[1].chain].measured)
@@ -75,9 +79,6 @@ class Cards:
             f"the smallest is {size[0].place} {size[1].chain or 'float32'} with {self.bytes(*size):,} bytes, "
             f"the fastest {fast[0].place} {fast[1].chain or 'float32'} with {ms:.2f} ms a {budget.latency[0]}"
         )
-
-    def _smallest(self, place: str) -> Candidate:
-        return replace(SMALLEST, place=place, hz=min(self.space.rates_hz))
 
 
 def make_cards(

@@ -71,32 +71,32 @@ class Course:
             RecipeError: nothing on the ladder keeps the budget; naming what comes nearest.
         """
         tight = self.budget.max_latency_ms is not None or self.budget.max_memory_bytes is not None
+        wide = _scaled(self.budget, max(TIERS))
         left = EXTRACTION_SHARE * self.seconds
         chosen: list[Extractor] = []
-        cards: list[Card] = []
+        self.cards = Cards(len(self.judged.table.labels))
         networks: dict[str, FrameExtractor] = {}
-        nearest = ""
         for number, step in enumerate(ladder):
             part = replace(space, extractors=tuple(step))
             built = build_extractors(part)
             expected = extraction_seconds(part, self.judged, built)
             if expected > left and (chosen or number < len(ladder) - 1):
                 continue
-            found = self._cost(part, built)
-            nearest = found.nearest(self.budget)
-            within = [plan for plan in step if found.possible(place_of(plan), self.budget)]
-            chosen += within
-            cards += found.of.values()
             networks |= built
+            self._cost(part, built, wide)
+            if not any(self.cards.possible(place_of(plan), self.budget) for plan in step):
+                continue
+            within = [plan for plan in step if self.cards.possible(place_of(plan), wide)]
+            chosen += within
             left -= expected
-            if chosen and not (tight and within == chosen):
+            if not (tight and within == chosen):
                 break
         if not chosen:
-            raise RecipeError(f"no model of the search fits {self.budget.describe()}: {nearest}")
+            raise RecipeError(
+                f"no model of the search fits {self.budget.describe()}: {self.cards.nearest(self.budget)}"
+            )
         self.space = replace(space, extractors=tuple(chosen))
         kept = {place: networks[place] for place in self.space.places}
-        shapes = {place: network.feature_shape for place, network in kept.items()}
-        self.cards = Cards(self.space, shapes, len(self.judged.table.labels), cards)
         say(f"features of {', '.join(self.space.places)}")
         self.pool = open_pool(self.space, self.judged, kept)
 
@@ -146,8 +146,10 @@ class Course:
     def _last_call(self) -> float:
         """When the last file may begin: then the best so far can still be trained once more in time."""
         able = [p for p in self.points if not self.budget.broken(p.bytes, p.measured)]
-        again = max(able, key=lambda p: p.score).seconds if able and len(self.judged.test) else 0.0
-        return self.at(1.0) - 2 * again
+        if not able or not len(self.judged.test):
+            return self.at(1.0)
+        best = max(able, key=lambda p: p.score).candidate
+        return self.at(1.0) - 2 * sum(p.seconds for p in self.points if p.candidate == best)
 
     def conclude(self, data: str, fold: str | None, command: str) -> dict[str, Any]:
         """Choose a file, explain it, train it once more on all clips that are not test, score it, report.
@@ -263,11 +265,13 @@ class Course:
         shutil.copyfile(self.folder / "files" / chosen.file, path)
         return path.name
 
-    def _cost(self, space: Space, extractors: Mapping[str, FrameExtractor]) -> Cards:
-        """Cards of all extractors and storages, from the log where they stand there."""
+    def _cost(self, space: Space, extractors: Mapping[str, FrameExtractor], budget: Budget) -> None:
+        """Add the cards of extractors in all storages, from the log where they stand there.
+
+        The cuts of a network come from the shallowest: behind one that cannot keep ``budget``, none is measured.
+        """
         known = {(r["card"]["place"], r["card"]["chain"]): Card(**r["card"]) for r in self.log.of("card")}
         table = self.judged.folds[0]
-        found: list[Card] = []
         samples: list[np.ndarray] = []
         for place, extractor in extractors.items():
             cards = [known[place, s.chain] for s in ALONE if (place, s.chain) in known]
@@ -277,9 +281,9 @@ class Course:
                 cards = make_cards(space, table, extractor, place, samples)
                 for card in cards:
                     self.log.add("card", card=asdict(card))
-            found += cards
-        shapes = {place: extractor.feature_shape for place, extractor in extractors.items()}
-        return Cards(space, shapes, len(table.labels), found)
+            self.cards.add(place, extractor.feature_shape, cards)
+            if not self.cards.possible(place, budget):
+                break
 
     def _fits(self, candidate: Candidate) -> bool:
         """Whether a candidate fits the budget in some storage, or twice its bytes."""
@@ -290,8 +294,11 @@ class Course:
         return bool(self.cards.storages(candidate, self.budget))
 
     def _finalists(self) -> list[tuple[Candidate, Storage]]:
-        """What is worth a file: of each tier the best candidates in the finest storage that fits; the budget first."""
-        lists: list[list[tuple[Candidate, Storage]]] = []
+        """What is worth a file: of each tier the best candidates in the storage that promises most; the budget first.
+
+        The best of a tier is also made as one head alone, where several fit, and tuned on its own answers.
+        """
+        lists = []
         for tier in TIERS:
             budget = _scaled(self.budget, tier)
             ranked: list[tuple[float, Candidate, Storage]] = []
@@ -299,10 +306,15 @@ class Course:
                 for storage in self.cards.storages(trial.candidate, budget)[:1]:
                     ranked.append((trial.round + trial.outcome.score - storage.penalty, trial.candidate, storage))
             ranked.sort(key=lambda item: -item[0])
-            lists.append([(candidate, storage) for _, candidate, storage in ranked[:8]])
+            plan = [(candidate, storage) for _, candidate, storage in ranked[:8]]
+            if plan:
+                best = plan[0][0]
+                alone = next(s for s in self.cards.storages(best, budget) if s.members == 1)
+                plan[1:1] = [(best, s) for s in (alone, _distilled(alone)) if (best, s) != plan[0]]
+            lists.append(plan)
+        inside, half, twice = lists
         order: list[tuple[Candidate, Storage]] = []
-        inside, half, twice = ([*chosen[:1], *map(_distilled, chosen[:1]), *chosen[1:]] for chosen in lists)
-        for i in range(8):  # three inside the budget for each one around it
+        for i in range(10):  # three inside the budget for each one around it
             for chosen in (*inside[3 * i : 3 * i + 3], *half[i : i + 1], *twice[i : i + 1]):
                 if chosen not in order:
                     order.append(chosen)
@@ -326,10 +338,9 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _distilled(found: tuple[Candidate, Storage]) -> tuple[Candidate, Storage]:
-    """The same candidate, tuned on its own answers before it is stored: no byte more."""
-    candidate, storage = found
-    return candidate, replace(storage, chain="+".join(filter(None, ["distill", storage.chain])))
+def _distilled(storage: Storage) -> Storage:
+    """The same with the network tuned on its own answers before: no byte more."""
+    return replace(storage, chain="+".join(filter(None, ["distill", storage.chain])))
 
 
 def _scaled(budget: Budget, factor: float) -> Budget:

@@ -22,6 +22,7 @@ from .space import Space, cuts_of
 from .trials import TrialLog
 
 SIZES = (224, 160, 128, 96)  # of the extractor's square input, from the best
+LEAST = cuts_of("mobilenetv1", 0.25, size=128, cuts=("block2", "block4", "block6", "block10"))
 MANY = Space(epochs=30)
 FEW = Space(
     epochs=60, rounds=(1 / 6, 1 / 2, 1.0)
@@ -83,7 +84,7 @@ def fit(
     judged = judge(data, fold, strict)
     few = len(judged.folds[0]) < FEW_CLIPS
     asked = space or replace(FEW if few else MANY, seed=seed)
-    ladder = [asked.extractors] if space else [cuts_of(size=size) for size in SIZES]
+    ladder = [asked.extractors] if space else [*(cuts_of(size=size) for size in SIZES), LEAST]
     determined = json.dumps([judged.table.sha256(), asdict(asked), fold], sort_keys=True)
     log = TrialLog(folder / "trials.jsonl", hashlib.sha256(determined.encode()).hexdigest())
     course = Course(log, folder, judged, budget, seconds, workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..compress import Trained, find_chain
+from ..compress import GRAPH_STEPS, NETWORK_STEPS, Chain, Trained, chain_text, find_chain, shrink_network
+from ..compress.average import MEMBERS
 from ..datasets import ClipTable
 from ..jobs.evaluate import score_clips, summarize
 from ..jobs.prepare import prepare_features
 from ..jobs.product import Workshop
 from ..models import build_extractor, build_head
+from ..models.ensemble import Ensemble
 from ..runtime import benchmark, load
 from ..training import ClipNetwork, fit, predict_logits, save_tensors
 from .proxy import outcome_of, worth
@@ -85,7 +88,9 @@ def realize(
     figures = outcome_of(predict_logits(ClipNetwork(trained.head), val, space.batch), val.targets)
     for chain in chains:
         path = folder / f"{candidate.key}.{file_label(chain)}.onnx"
-        workshop.write(trained, find_chain(chain) if chain else (), path)
+        network, graph = _parts(chain)
+        shrunk = _shrunk(workshop, trained, network, candidate.key, folder)
+        workshop.write(shrunk, graph, path, taken=network)
         point = measure(path, candidate, chain, table, time.monotonic() - started)
         points.append(replace(point, head_worth=worth(*figures), judged=judged))
         started = time.monotonic()
@@ -102,6 +107,29 @@ def refit(space: Space, table: ClipTable, point: Point, epochs: int, path: Path)
     whole = table.with_clips([*everything, *watched])
     workshop, trained = _trained(space, whole, point.candidate, epochs, [point.chain], None)
     workshop.write(trained, find_chain(point.chain) if point.chain else (), path, point.temperature)
+
+
+def _parts(chain: str) -> tuple[Chain, Chain]:
+    """The steps of a chain that train the network, and those that store its graph."""
+    steps = find_chain(chain) if chain else ()
+    return tuple(s for s in steps if s.name in NETWORK_STEPS), tuple(s for s in steps if s.name in GRAPH_STEPS)
+
+
+def _shrunk(workshop: Workshop, trained: Trained, network: Chain, key: str, folder: Path) -> Trained:
+    """The network after its steps of training, which are taken once: heads are kept beside the files."""
+    if not network:
+        return trained
+    kept = folder / f"{key}.{file_label(chain_text(network))}.pt"
+    if not kept.exists():
+        shrunk = shrink_network(network, trained, workshop.material)
+        save_tensors(shrunk.head.state_dict(), kept)
+        return shrunk
+    head = copy.deepcopy(trained.head)
+    for step in network:
+        if step.name == "ensemble":
+            head = Ensemble([copy.deepcopy(head) for _ in range(int(step.amount or MEMBERS))])
+    head.load_state_dict(torch.load(kept, weights_only=True))
+    return Trained(trained.extractor, head.eval())
 
 
 def _trained(

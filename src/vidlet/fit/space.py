@@ -28,7 +28,7 @@ def cuts_of(
     cuts: Sequence[str] = ("block1", "block3", "block6", "block10", "block12", "block14"),
     grid: int = 4,
 ) -> tuple[Extractor, ...]:
-    """The extractors that are cuts of one network at one size of its square input: computed in one pass."""
+    """The extractors that are cuts of one network, from the shallowest, at one size of its square input."""
     return tuple(Extractor(name, width, (size, size), cut, grid, weights) for cut in cuts)
 
 
@@ -57,6 +57,17 @@ class Candidate:
     def key(self) -> str:
         """A short name of its own."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def head(self) -> HeadRecipe:
+        """Its head, as a recipe names it."""
+        names = ("channels", "project", "hidden", "appearance", "dropout")
+        return HeadRecipe("grid-gru", {name: getattr(self, name) for name in names})
+
+    def counted_head(self, feature_shape: tuple[int, ...], classes: int) -> Head:
+        """Its head without memory for its weights: for counting."""
+        with torch.device("meta"):
+            return build_head(self.head, feature_shape, classes)
 
     def describe(self) -> str:
         """What it is, in a few words."""
@@ -95,16 +106,7 @@ class Space:
             name,
             Sampling("rate", hz=candidate.hz),
             self.extractor(candidate.place),
-            HeadRecipe(
-                "grid-gru",
-                {
-                    "channels": candidate.channels,
-                    "project": candidate.project,
-                    "hidden": candidate.hidden,
-                    "appearance": candidate.appearance,
-                    "dropout": candidate.dropout,
-                },
-            ),
+            candidate.head,
             Training(
                 epochs=epochs or self.epochs,
                 batch=self.batch,
@@ -116,11 +118,6 @@ class Space:
             ),
             tuple(chains),
         )
-
-    def head(self, candidate: Candidate, feature_shape: tuple[int, ...], classes: int) -> Head:
-        """Its head, without memory for its weights: for counting."""
-        with torch.device("meta"):
-            return build_head(self.recipe(candidate, "counted").head, feature_shape, classes)
 
 
 class Chooser(Protocol):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from ..compress import (
     GRAPH_STEPS,
@@ -57,6 +58,7 @@ class Workshop:
         self._features = [(extractor, (prepared.train, prepared.val))] if on_features else []
         self._frames = None if on_features else (prepared.train, prepared.val)
         self._extractor = extractor
+        self._exported: tuple[Trained, float | None, onnx.ModelProto] | None = None
         self.material = Material(
             plan.training,
             table.multi_label,
@@ -93,19 +95,22 @@ class Workshop:
         logits = predict_logits(network, val, self.plan.training.batch)
         return fit_temperature(logits, val.targets.argmax(1))
 
-    def write(self, trained: Trained, chain: Chain, path: Path, temperature: float | None = None) -> Trained:
+    def write(
+        self, trained: Trained, chain: Chain, path: Path, temperature: float | None = None, taken: Chain = ()
+    ) -> Trained:
         """Compress a network by a chain and write it as one artifact; returns the network as the file has it.
 
         A file without graph steps is held to its network's scores; every file to itself, frame by frame.
 
         Args:
             temperature: None: the one that fits the validation clips best.
+            taken: steps that the network has behind it; the file names them before its own.
         """
         small = shrink_network(chain, trained, self.material)
         temperature = temperature or self.temperature(small)
         network = ArtifactNetwork(small.extractor, small.head, temperature or 1.0, self.table.multi_label)
         metadata = artifact_metadata(
-            replace(self.plan, compress=(chain_text(chain),) if chain else ()),
+            replace(self.plan, compress=(chain_text((*taken, *chain)),) if taken or chain else ()),
             self.table.labels,
             self.median_s,
             small.extractor.provenance,
@@ -115,13 +120,19 @@ class Workshop:
         )
         metadata |= box_metadata(small.extractor)
         samples = self.material.samples
-        exported = artifact_graph(network, small.extractor.input_size)
+        exported = self._export(small, temperature, network)
         graph = shrink_graph(chain, exported, samples, trained_ranges(small.extractor))
         as_trained = not any(step.name in GRAPH_STEPS for step in chain)
         frames = _at_least(max(samples, key=len), 5)
         check_same_boxes(graph, small.extractor, frames, as_trained)
         write_artifact(graph, path, metadata, frames, torch_reference(network) if as_trained else None)
         return small
+
+    def _export(self, trained: Trained, temperature: float | None, network: ArtifactNetwork) -> onnx.ModelProto:
+        """The float32 graph; chains without network steps share that of one trained network."""
+        if self._exported is None or self._exported[0] is not trained or self._exported[1] != temperature:
+            self._exported = (trained, temperature, artifact_graph(network, trained.extractor.input_size))
+        return self._exported[2]
 
     def write_all(self, trained: Trained, chains: Sequence[Chain], folder: Path) -> list[str]:
         """The float32 file and one for each chain; their names."""
