@@ -162,7 +162,7 @@ def alive(process):
 def test_an_impossible_budget_is_refused_at_once_with_what_comes_nearest(clips, space, tmp_path, cache):
     with pytest.raises(
         RecipeError,
-        match=r"no model of the search fits 9,000 bytes: the smallest is mobilenetv2-0.35 block2 64 px \S+ with [\d,]+ ",
+        match=r"no model of the search fits 9,000 bytes: the smallest is mobilenetv2-0.35 block2 64 px \S+ with ",
     ):
         fit(clips, max_size="9kB", time=60, out=tmp_path / "none", space=space)
     assert not (tmp_path / "none" / "files").exists()
