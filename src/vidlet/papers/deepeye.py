@@ -42,7 +42,10 @@ def tables() -> dict[str, Any]:
     return {"tables": [_layers(), _detector(), _precision(), _recurrent(), _beside()]}
 
 
-MEASURED = {"plain RNN on frames": ("lstm-pixels", {}), "T-RNN on frames": ("tt-lstm-pixels", {})}
+MEASURED: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain RNN on frames": ("lstm-pixels", {}),
+    "T-RNN on frames": ("tt-lstm-pixels", {}),
+}
 
 
 def measure(tables: Sequence[dict[str, Any]], data: str, effort: Effort, log: Path) -> int:

@@ -77,7 +77,9 @@ def tables() -> dict[str, Any]:
     return {"tables": [_study(), _viva(), _ucf(), _others(), _parts(), _text()]}
 
 
-MEASURED = {  # the networks that two cores train, and what the rows of table 2 call them
+MEASURED: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # the networks that two cores train, and what the rows of table 2 call them
     "VIVA-1 dense": ("viva-1", {}),
     "VIVA-1 TT": ("viva-1-tt", {}),
     "VIVA-2 dense": ("viva-2", {}),
