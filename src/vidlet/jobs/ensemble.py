@@ -30,6 +30,7 @@ from .train import run_files
 
 PARITY_FRAMES = 8
 TRIES = 4  # searches with less room, where the file became larger than its members together
+EVIDENCE_BYTES = 6000  # room for what the figures add to the file's metadata
 EXHAUSTIVE = 12  # members of which all subsets are judged; beyond, one is added at a time
 
 
@@ -168,6 +169,12 @@ def _search(
     folder: Path,
 ) -> Chosen:
     """Search, join, write; where the file is too large, search again with so much less room."""
+    smallest = min(members, key=lambda member: member.bytes)
+    if smallest.bytes + EVIDENCE_BYTES > max_bytes:
+        raise DataError(
+            f"no model fits into {max_bytes} bytes: the smallest, {smallest.name}, has {smallest.bytes} and "
+            f"{EVIDENCE_BYTES} of metadata"
+        )
     contents = [content_sizes(member.graph) for member in members]
     common = set.intersection(*map(set, contents)) if len(contents) > 1 else set()
     shared = sum(contents[0][key] for key in common)
@@ -185,9 +192,6 @@ def _search(
         (folder / "model.onnx").unlink()
         room -= over
     raise DataError(f"no ensemble fits into {max_bytes} bytes with its metadata; the last had {size}")
-
-
-EVIDENCE_BYTES = 6000  # that the figures will add to the file's metadata
 
 
 def _write(graph: onnx.ModelProto, inside: Sequence[Member], chosen: Chosen, table: ClipTable, path: Path) -> int:
