@@ -93,14 +93,8 @@ def outcome_of(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
     return float((logits.argmax(1) == labels).mean()), float(losses.mean())
 
 
-def train_head(
-    space: Space, pool: Pool, candidate: Candidate, epochs: int, held_out: np.ndarray, soft: np.ndarray | None = None
-) -> tuple[Any, Any]:
-    """A head trained on the clips that are not held out: (network, the held-out clips).
-
-    Args:
-        soft: (N, K) target probabilities to learn instead of the labels.
-    """
+def train_head(space: Space, pool: Pool, candidate: Candidate, epochs: int, held_out: np.ndarray) -> tuple[Any, Any]:
+    """A head trained on the clips that are not held out: (network, the held-out clips)."""
     import torch
 
     from ..jobs.prepare import moments
@@ -112,17 +106,17 @@ def train_head(
     kept, out = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     mean, std = moments(store.read(pool.keys[i]).features for i in kept)
 
-    def clips(rows: np.ndarray, targets: np.ndarray) -> FeatureClips:
+    def clips(rows: np.ndarray) -> FeatureClips:
         names = [pool.keys[i] for i in rows]
-        return FeatureClips(lambda i: store.read(names[i]).features, targets[rows], names, std, pool.max_frames)
+        return FeatureClips(lambda i: store.read(names[i]).features, pool.targets[rows], names, std, pool.max_frames)
 
     torch.manual_seed(space.seed)
     head = build_head(recipe.head, store.shape, pool.targets.shape[1])
     head.calibrate(torch.from_numpy(mean), torch.from_numpy(std))
     network = ClipNetwork(head)
-    val = clips(out if len(out) else kept[:1], pool.targets)
-    fit(network, clips(kept, pool.targets if soft is None else soft), val, recipe.training)
-    return network, val
+    watched = clips(kept[:1])  # nothing stops early: one clip for the loop's log
+    fit(network, clips(kept), watched, recipe.training)
+    return network, clips(out)
 
 
 class Workers:

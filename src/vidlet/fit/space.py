@@ -90,6 +90,7 @@ class Space:
     seed: int = 0
     rounds: tuple[float, ...] = (1 / 6, 1 / 2)
     sampler: str = "tpe"
+    begin: tuple[str, ...] = ("large", "default", "small", "tiny", "least")
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -186,18 +187,22 @@ STORAGES = tuple(sorted((*ALONE, *TOGETHER), key=lambda storage: storage.penalty
 
 
 def first_candidates(space: Space) -> list[Candidate]:
-    """Where a search begins: heads of five sizes on each extractor; the larger, and those nearer the middle, first."""
+    """Where a search begins: heads of five sizes on each extractor; those named first, and nearer the middle, first."""
     fast, slow = max(space.rates_hz), min(space.rates_hz)
     default = Candidate("", slow, 32, 96, 128, False, 0.2, 0.0, 0.2, 2e-3)
     large = Candidate("", fast, 32, 192, 256, True, 0.5, 0.3, 0.5, 2e-3)
-    small = replace(large, channels=16, project=64, hidden=64, dropout=0.35)
-    tiny = replace(large, channels=8, project=32, hidden=48, dropout=0.2, mixup=0.0)
-    least = replace(default, channels=16, project=32, hidden=32)
+    heads = {
+        "default": default,
+        "large": large,
+        "small": replace(large, channels=16, project=64, hidden=64, dropout=0.35),
+        "tiny": replace(large, channels=8, project=32, hidden=48, dropout=0.2, mixup=0.0),
+        "least": replace(default, channels=16, project=32, hidden=32),
+    }
     middle = (len(space.places) - 1) / 2
     places = sorted(space.places, key=lambda place: abs(space.places.index(place) - middle))
-    pairs = [
-        (i + j, replace(head, place=place))
+    ranked = [
+        (i + j, replace(heads[name], place=place))
         for i, place in enumerate(places)
-        for j, head in enumerate((large, default, small, tiny, least))
+        for j, name in enumerate(space.begin)
     ]
-    return [candidate for _, candidate in sorted(pairs, key=lambda pair: pair[0])]
+    return [candidate for _, candidate in sorted(ranked, key=lambda pair: pair[0])]
