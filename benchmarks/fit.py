@@ -1,6 +1,6 @@
 """`vidlet fit` on real clips: what is left of the accuracy at each budget, and whether the search beats random draws.
 
-    python benchmarks/fit.py budgets DATA --sizes 4MB 1MB 256KB 64KB --time 10m --seeds 0
+    python benchmarks/fit.py budgets DATA --sizes 4MB 1MB 256KB 64KB --time 10m --seeds 0 --chart front.svg
     python benchmarks/fit.py random DATA --sizes 256KB --time 10m --seeds 0 1 2
     python benchmarks/fit.py folds DATA --sizes 1MB --time 150s --folds 5
 
@@ -27,7 +27,12 @@ from vidlet.fit.data import FEW_CLIPS
 from vidlet.fit.job import FEW, MANY, fit
 from vidlet.fit.space import Space, cuts_of
 from vidlet.metrics import bootstrap_interval
-from vidlet.reports import text_table
+from vidlet.reports import Dot, bytes_text, front_chart, text_table
+
+STYLE = (
+    "text { font: 11px sans-serif; fill: #444 } .grid { stroke: #ddd } .dot { fill: #2557c7 } "
+    ".line { fill: none; stroke: #b26a00; stroke-dasharray: 5 4 }"
+)
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,8 @@ def runs_of(args: argparse.Namespace) -> Iterator[Run]:
 def space_of(run: Run, args: argparse.Namespace) -> Space:
     """What `vidlet fit` searches in so many clips, at one size of the input; drawn at random for the rival."""
     usual = FEW if len(read_table(args.data)) < FEW_CLIPS else MANY
-    rival = {"sampler": "random", "rounds": (1.0,)} if run.kind == "random" else {}
-    return replace(usual, seed=run.seed, extractors=cuts_of(size=args.input), **rival)
+    space = replace(usual, seed=run.seed, extractors=cuts_of(size=args.input))
+    return replace(space, sampler="random", rounds=(1.0,)) if run.kind == "random" else space
 
 
 def search(run: Run, args: argparse.Namespace) -> dict[str, Any] | None:
@@ -94,8 +99,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--input", type=int, default=224)
     parser.add_argument("--out", default="runs/fit-benchmark")
+    parser.add_argument("--chart", help="an .svg file to draw the chosen files in")
     args = parser.parse_args()
     rows, right, groups = [], [], []
+    dots: list[Dot] = []
     for run in runs_of(args):
         found = search(run, args)
         if found is None:
@@ -109,14 +116,26 @@ def main() -> None:
                 f"{found['trials']} trials; {chosen['candidate']['cut']} {chosen['chain'] or 'float32'}",
             ]
         )  # fmt: skip
+        size = found["bytes"]["model.onnx"]
+        dots.append(Dot(size, found["accuracy"], f"{run.size}: {bytes_text(size)}, {found['accuracy']:.3f}", True))
         for line in _predictions(Path(args.out) / run.name):
             right.append(line[0])
             groups.append(line[1])
+    if args.chart and dots:
+        draw_chart(dots, Path(args.chart))
     headers = ["search", "budget", "seed", "fold", "bytes", "ms a frame", "chosen at", "test", "what"]
     print(text_table(rows, headers))
     if args.what == "folds" and right:
         low, high = bootstrap_interval(np.array(right), groups)
         print(f"pooled over folds: {np.mean(right):.3f} [{low:.3f}, {high:.3f}] on {len(right)} clips")
+
+
+def draw_chart(points: list[Dot], path: Path) -> None:
+    """Test accuracy over bytes of the chosen files, as an SVG that stands alone."""
+    page = str(front_chart(points, "Accuracy on test clips", "bytes of the file", bytes_text, None))
+    drawing = page[page.index("<svg") : page.index("</svg>")]
+    opening, _, inside = drawing.partition(">")
+    path.write_text(f'{opening} xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style>{inside}</svg>\n', "utf-8")
 
 
 def _predictions(folder: Path) -> list[tuple[bool, str]]:
