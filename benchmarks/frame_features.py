@@ -2,9 +2,10 @@
 what averaging, storage and ensembles do to GAP@20.
 
 Trains members of several sizes (batch 32, constant rate, 30 drawn frames, a checkpoint every 50 steps, of the last 16
-as many averaged as validate best), writes each as float32, float16, 8-bit, codebook and 4-bit files beside that of its best single checkpoint,
-and searches the ensembles that fit 700,000 bytes among the files of one storage and among all. Checkpoints and members
-are chosen on the validation records; every figure is a file's on the test records, through the runtime. Then the gates.
+as many averaged as validate best), writes each as float32, float16, 8-bit, codebook and 4-bit files beside that of
+its best single checkpoint, and searches the ensembles that fit 700,000 bytes among the files of one storage and among
+all. Checkpoints and members are chosen on the validation records; every figure is a file's on the test records,
+through the runtime. Then the gates.
 
     python benchmarks/frame_features.py --seeds 0 --out frame_features.json
 """
