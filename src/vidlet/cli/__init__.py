@@ -25,6 +25,7 @@ COMMANDS = {
     "compress": ("compress_command", "one more file of a run, made smaller by a chain of steps"),
     "ensemble": ("ensemble_command", "the best ensemble of model files that fits a byte limit, as one file"),
     "evaluate": ("evaluate_command", "accuracy of a model file on labelled clips"),
+    "fuse": ("fuse_command", "accuracy of several files together, as on pictures and on optical flow"),
     "predict": ("predict_command", "label a video, a folder or a camera: a timeline of segments"),
     "export": ("export_command", "a trained model checked and written again, or a .tflite network as ONNX"),
     "benchmark": ("benchmark_command", "latency, frames/s, peak memory and bytes of a model file"),

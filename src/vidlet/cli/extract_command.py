@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["float16", "float32", "uint8"],
         help="how numbers are stored; train reads float16 (%(default)s)",
     )
+    parser.add_argument("--flow", action="store_true", help="optical flow as clips of pictures, into the folder --out")
     parser.add_argument("--out", metavar="FOLDER", help="where features are kept (the cache that train reads)")
 
 
@@ -29,6 +30,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from .train_command import need_train_extra
 
     need_train_extra("extract")
+    if args.flow:
+        from ..jobs.flow import flow_clips
+
+        recipe = "ucf-flow" if args.recipe == "mobilenetv2-grid-gru" else args.recipe  # the default is not for flow
+        return flow_clips(args.data, args.out, recipe, options.overrides(args), args.strict)
     from ..jobs.extract import extract
     from ..jobs.progress import megabytes, say
 

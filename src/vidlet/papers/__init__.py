@@ -28,7 +28,18 @@ PAPERS = {  # each is the module of this name
     ),
     "tt3dcnn": Paper(
         "Wang et al.: 3-D CNNs compressed by tensor-train decomposition",
-        ("viva-1", "viva-1-tt", "viva-2", "viva-2-tt", "viva-4", "viva-4-tt", "ucf-rgb", "ucf-rgb-tt"),
+        (
+            "viva-1",
+            "viva-1-tt",
+            "viva-2",
+            "viva-2-tt",
+            "viva-4",
+            "viva-4-tt",
+            "ucf-rgb",
+            "ucf-rgb-tt",
+            "ucf-flow",
+            "ucf-flow-tt",
+        ),
     ),
     "mobile": Paper(
         "Chiche 2019: MobileNetV2 and Inception-v3 with recurrent classifiers on UCF101",

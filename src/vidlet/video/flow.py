@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..errors import DataError, DependencyError
 from ..files import atomic_path, cache_folder
 
+MOST_PIXELS = 8.0  # a frame, of a flow picture: a tenth of the 80 pixels that the papers' frames are wide
 FARNEBACK = {
     "pyr_scale": 0.5, "levels": 3, "winsize": 15, "iterations": 3, "poly_n": 5, "poly_sigma": 1.2, "flags": 0
 }  # fmt: skip
@@ -70,6 +71,14 @@ def stored_flow(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
 def flow_channels(flow: NDArray[np.float32]) -> NDArray[np.float32]:
     """Flow (T, H, W, 2) as the three channels of a motion stream: x, y and their length, (T, H, W, 3)."""
     return np.concatenate([flow, np.linalg.norm(flow, axis=-1, keepdims=True)], axis=-1)
+
+
+def flow_pictures(flow: NDArray[np.float32], most: float = MOST_PIXELS) -> NDArray[np.uint8]:
+    """Flow (T, H, W, 2) as pictures uint8 (T, H, W, 3) of x, y and length: 128 is none, 127 levels are ``most`` pixels.
+
+    What moves farther is cut; a level is ``most`` / 127 pixels. So a network on frames can be one on flow.
+    """
+    return np.rint(128 + flow_channels(flow).clip(-most, most) * (127 / most)).astype(np.uint8)
 
 
 def _opencv() -> Any:

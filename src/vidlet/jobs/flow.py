@@ -1,0 +1,108 @@
+"""Optical flow of clips, computed once and stored as clips of pictures: the data of a network's second stream.
+
+A file that sees flow is a file on frames whose frames are flow pictures (video/flow.py). It is trained, exported and
+streamed like any other; its scores are averaged with those of the stream on pictures (fuse.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..datasets import Clip, ClipTable
+from ..errors import DataError, RecipeError, VidletError
+from ..files import write_text
+from ..recipe import Recipe, load_recipe
+from ..video import read_clip, read_many
+from ..video.flow import flow_pictures, stored_flow
+from .clips import labelled_clips
+from .progress import bar, say
+
+FOLDER_HZ = 25.0  # the rate at which folders of frame images are read
+
+
+def flow_clips(
+    data: str | Path,
+    out: str | Path | None,
+    recipe: str | Path | Recipe = "ucf-flow",
+    overrides: Mapping[str, Any] | None = None,
+    strict: bool = False,
+) -> dict[str, Any]:
+    """Write Farneback flow of every clip as a folder of PNG pictures, and clips.csv with the labels, groups and splits.
+
+    Flow is that of the frames which the recipe's sampling and size give. Clips that are there already are kept: a run
+    that was killed goes on where it was.
+
+    Returns:
+        {"out", "files": {"clips.csv": bytes}, "metrics": {"clips", "computed"}, "skipped"}.
+
+    Raises:
+        RecipeError: a recipe that does not sample at 25 frames a second, the rate of folders of images.
+        DataError: no ``out``, or none of the clips can be read. DependencyError: OpenCV is not installed.
+    """
+    plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    if plan.sampling.rule != "rate" or plan.sampling.hz != FOLDER_HZ:
+        raise RecipeError(
+            f"flow needs a recipe that samples at {FOLDER_HZ:g} frames a second, the rate of folders of images; "
+            f"{plan.name} has rule {plan.sampling.rule!r}, {plan.sampling.hz:g} Hz; ucf-flow does"
+        )
+    if out is None:
+        raise DataError("flow: name the folder for the flow clips with --out")
+    root, table = Path(out), labelled_clips(data, strict=strict)
+    made, failures = 0, []
+
+    def write(clip: Clip) -> bool:
+        folder = root / stream_name(clip, table)
+        if (folder / "whole").exists():
+            return False
+        frames = read_clip(
+            clip.path, plan.sampling, plan.extractor.input_size, start_s=clip.start_s, end_s=clip.end_s
+        ).frames
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, picture in enumerate(flow_pictures(stored_flow(frames))):
+            Image.fromarray(picture).save(folder / f"{number:05d}.png")
+        write_text(folder / "whole", f"{len(frames)} frames\n")
+        return True
+
+    rows: list[Clip] = []
+    with bar("flow") as move:
+        for done, (clip, result) in enumerate(read_many(list(table), write), 1):
+            move(done, len(table))
+            if isinstance(result, VidletError):
+                if strict:
+                    raise result
+                failures.append((str(clip.path), str(result)))
+                continue
+            made += result
+            rows.append(clip)
+    if not rows:
+        raise DataError(f"{table.root}: no clip could be read; first: {failures[0][1]}")
+    write_text(root / "clips.csv", _csv(rows, table))
+    say(f"{root}: flow of {len(rows)} clips ({made} new, {len(failures)} skipped)")
+    return {
+        "out": str(root),
+        "files": {"clips.csv": (root / "clips.csv").stat().st_size},
+        "metrics": {"clips": len(rows), "computed": made},
+        "skipped": [{"path": path, "error": error} for path, error in (*table.skipped, *failures)],
+    }
+
+
+def stream_name(clip: Clip, table: ClipTable) -> str:
+    """What a clip is called in every stream: its path below the table's root, without dots, and its interval."""
+    path = clip.path.relative_to(table.root) if clip.path.is_relative_to(table.root) else Path(clip.path.name)
+    times = "" if clip.start_s is None and clip.end_s is None else f"_{clip.start_s or 0:g}-{clip.end_s or 0:g}"
+    return (path.as_posix() + times).replace(".", "_")
+
+
+def _csv(clips: list[Clip], table: ClipTable) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", "group", "split"])
+    for clip in clips:
+        writer.writerow([stream_name(clip, table), "|".join(clip.labels), clip.group, clip.split])
+    return text.getvalue()
