@@ -52,6 +52,7 @@ class Extractor:
     cut: str = "block12"
     grid: int = 4  # features are averaged to (channels, grid, grid); 0: a pooled vector
     weights: str = "imagenet"  # a name of the weights table, a file, or "none" (from scratch)
+    pixels: str = "imagenet"  # of "onnx": what its file takes: imagenet, unit (0 to 1), signed, bytes; or that-bgr
     audio: bool = True  # of "features" (stored ones): with the sound, where the data have it
 
 

@@ -23,11 +23,21 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change one value of the recipe, as in training.epochs=30; may be repeated",
     )
+    parser.add_argument(
+        "--extractor",
+        metavar="FILE[:TENSOR]",
+        help="an image model of yours, .onnx or .tflite, instead of the recipe's extractor (docs/recipes.md)",
+    )
 
 
 def overrides(args: argparse.Namespace) -> dict[str, Any]:
-    """What --set asked for."""
-    return dict(parse_override(text) for text in args.set)
+    """What --extractor and --set asked for."""
+    asked = dict(parse_override(text) for text in args.set)
+    if getattr(args, "extractor", None):
+        from ..jobs.brought import extractor_overrides
+
+        return {**extractor_overrides(args.extractor), **asked}
+    return asked
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from ..recipe import Extractor
 from .inceptionv3 import SMALLEST, InceptionV3, load_inception_
 from .mobilenetv1 import MobileNetV1
 from .mobilenetv2 import ConvNorm, MobileNetV2
+from .onnx_file import OnnxBackbone
 from .pixels import Pixels
 from .tflite import Range
 from .tflite_import import import_network
@@ -23,6 +24,14 @@ from .weights import MOBILENETV1, WEIGHTS, find_weights, is_torchvision, load_in
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of [0, 1] RGB, as torchvision's weights expect them
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+PIXELS: dict[str, tuple[float | tuple[float, ...], float | tuple[float, ...]]] = {  # (zero point, scale) of a byte
+    "imagenet": (tuple(255 * m for m in IMAGENET_MEAN), tuple(1 / (255 * s) for s in IMAGENET_STD)),
+    "unit": (0.0, 1 / 255),  # 0 to 1
+    "signed": (127.5, 1 / 127.5),  # -1 to 1
+    "bytes": (0.0, 1.0),  # 0 to 255
+}
 
 
 class FrameExtractor(nn.Module):
@@ -46,7 +55,7 @@ class FrameExtractor(nn.Module):
 
     def __init__(
         self,
-        backbone: InceptionV3 | MobileNetV1 | MobileNetV2 | Pixels,
+        backbone: InceptionV3 | MobileNetV1 | MobileNetV2 | OnnxBackbone | Pixels,
         input_size: tuple[int, int] = (224, 224),
         grid: int = 0,
         *,
@@ -183,7 +192,7 @@ def _mobilenetv2(config: Extractor) -> FrameExtractor:
     load_into_(backbone, state, str(path))
     if not is_torchvision(state):
         return FrameExtractor(backbone, config.input_size, config.grid, provenance=provenance)
-    zero_point, scale = tuple(255 * m for m in IMAGENET_MEAN), tuple(1 / (255 * s) for s in IMAGENET_STD)
+    zero_point, scale = PIXELS["imagenet"]
     return FrameExtractor(
         backbone, config.input_size, config.grid, zero_point=zero_point, scale=scale, provenance=provenance
     )
@@ -233,6 +242,25 @@ def _inceptionv3(config: Extractor) -> FrameExtractor:
     )
 
 
+def _onnx(config: Extractor) -> FrameExtractor:
+    path = Path(config.weights).expanduser()
+    if path.suffix != ".onnx" or not path.is_file():
+        raise WeightsError(f"weights {config.weights!r}: of the extractor 'onnx' they are an .onnx file")
+    kind, _, order = config.pixels.partition("-")
+    if kind not in PIXELS or order not in ("", "bgr"):
+        raise RecipeError(
+            f"extractor.pixels must be one of {', '.join(PIXELS)}, or that and -bgr, got {config.pixels!r}"
+        )
+    zero_point, scale = PIXELS[kind]
+    backbone = OnnxBackbone(path, config.cut, config.input_size, bool(order))
+    provenance = {**_provenance(path), "tensor": backbone.cut, "pixels": config.pixels}
+    if config.grid and backbone.map == (1, 1):
+        raise RecipeError(f"extractor.grid must be 0: tensor {backbone.cut} is one vector a picture, got {config.grid}")
+    return FrameExtractor(
+        backbone, config.input_size, config.grid, zero_point=zero_point, scale=scale, provenance=provenance
+    )
+
+
 def _pixels(config: Extractor) -> FrameExtractor:
     if config.weights != "none":
         raise RecipeError(f"extractor.weights of pixels must be 'none': it has no weights, got {config.weights!r}")
@@ -253,6 +281,7 @@ EXTRACTORS: dict[str, Callable[[Extractor], FrameExtractor]] = {
     "mobilenetv2": _mobilenetv2,
     "mobilenetv1": _mobilenetv1,
     "inceptionv3": _inceptionv3,
+    "onnx": _onnx,
     "pixels": _pixels,
     "detector": _detector,
 }
