@@ -91,3 +91,14 @@ def test_the_recipe_names_the_classes_and_a_wrong_name_is_told_before_the_work(m
     plan = dataclasses.replace(plan, training=Training(one_way=(label + "x",)))
     with pytest.raises(RecipeError, match=f"no label '{label}x' .did you mean {label}"):
         prepare_frames(plan, table, build_extractor(plan.extractor), strict=False)
+
+
+def test_brightening_scales_all_frames_alike_and_never_darkens():
+    clip = torch.rand(3, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * 150
+    factors = []
+    for seed in range(20):
+        changed = transform_frames(clip, {"brighten": 0.5}, np.random.default_rng(seed))
+        factors.append(float(changed.sum() / clip.sum()))
+        torch.testing.assert_close(changed, clip * factors[-1], rtol=1e-4, atol=1e-3)
+    assert 1 <= min(factors) < 1.15 and 1.35 < max(factors) <= 1.5
+    assert transform_frames(clip * 10, {"brighten": 0.5}, np.random.default_rng(0)).max() <= 255

@@ -27,6 +27,7 @@ AMOUNTS = {
     "rotate": "pictures are turned by up to this many degrees",
     "light": "contrast and brightness change by up to this fraction",
     "contrast": "contrast alone changes by up to this fraction",
+    "brighten": "everything becomes brighter by up to this fraction (depth, as Wang et al.'s)",
     "saturation": "saturation changes by up to this fraction",
     "flip": "probability of mirroring a clip (only where left and right mean the same; training.one_way)",
     "reverse": "probability of playing a clip backwards (only where that means the same; training.one_way)",
@@ -41,6 +42,7 @@ OF_FRAMES = (
     "rotate",
     "light",
     "contrast",
+    "brighten",
     "saturation",
     "flip",
 )  # stored features cannot be changed so
@@ -147,6 +149,8 @@ def transform_frames(frames: Tensor, amounts: Mapping[str, float], rng: np.rando
         frames = ((frames - center) * contrast + center + brightness).clamp(0, 255)
     if amount := amounts.get("contrast", 0.0):
         frames = _away_from(frames.mean(), frames, 1 + rng.uniform(-amount, amount))
+    if amount := amounts.get("brighten", 0.0):
+        frames = (frames * (1 + rng.uniform(0, amount))).clamp(0, 255)
     if amount := amounts.get("saturation", 0.0):
         gray = (frames * frames.new_tensor(LUMA).reshape(3, 1, 1)).sum(1, keepdim=True)  # (T, 1, H, W)
         frames = _away_from(gray, frames, 1 + rng.uniform(-amount, amount))
