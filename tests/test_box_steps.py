@@ -67,9 +67,17 @@ def test_a_rectifier_behind_the_pooling_gives_the_same_numbers(material):
     np.testing.assert_array_equal(run(swapped, frames(material)), run(graph, frames(material)))
 
 
-@pytest.mark.parametrize("name", ["tiny-yolov2", "mobilenetv2"])
-def test_the_first_integer_convolution_reads_the_bytes_of_the_frame(name, material):
-    graph = detector_graph(detector(name))
+def test_a_first_convolution_of_stride_1_and_the_last_stay_in_float(material):
+    graph = detector_graph(detector())
+    quantized = int8_boxes(graph, material.pictures())
+    stored = {tensor.name: tensor.data_type for tensor in quantized.graph.initializer}
+    convolutions = [node for node in quantized.graph.node if node.op_type == "Conv"]
+    floats = [stored.get(node.input[1]) == onnx.TensorProto.FLOAT for node in convolutions]
+    assert floats == [True] + [False] * 7 + [True]
+
+
+def test_another_first_convolution_reads_the_bytes_of_the_frame(material):
+    graph = detector_graph(detector("mobilenetv2"))
     quantized = int8_boxes(graph, material.pictures())
     makers = {made: node for node in quantized.graph.node for made in node.output}
     first = next(node for node in quantized.graph.node if node.op_type == "Conv")

@@ -13,6 +13,7 @@ from ..export.detector import fold_pad_into_pool
 from ..export.onnx_graph import to_onnx_graph
 from ..models.detector import Detector, MobileDetector
 from ..models.tiny_yolo import TinyYolo
+from .box_graph import float_kernels
 from .box_material import BoxMaterial, TrainedBoxes, picture_batches, tune_boxes, with_network
 from .calibrate import calibrate
 from .deepeye import deepeye_quantize
@@ -95,7 +96,8 @@ def _rounded(body: nn.Module, batches: list[Tensor], detector: Detector) -> Quan
     graph = to_onnx_graph(body, {SOURCE: batches[0]}, [RESULT], {SOURCE: {0: "T"}})
     fold_pad_into_pool(graph)
     graph = pool_before_rectifying(graph)
-    tensors = [name for name in quantized_tensors(graph, RESULT) if name != SOURCE]
+    kept = float_kernels(graph, RESULT)
+    tensors = [name for name in quantized_tensors(graph, RESULT, kept) if name != SOURCE]
     ranges = calibrate(graph, ({SOURCE: batch.contiguous().numpy()} for batch in batches), tensors)
     zero, scale = detector.zero_point, detector.scale
     if zero.numel() == scale.numel() == 1 and float(zero).is_integer() and 0 <= float(zero) <= 255:
@@ -103,4 +105,4 @@ def _rounded(body: nn.Module, batches: list[Tensor], detector: Detector) -> Quan
     else:
         source = range_of(min(float(b.min()) for b in batches), max(float(b.max()) for b in batches))
     with torch.no_grad():
-        return QuantizedNetwork(graph, {**ranges, SOURCE: source})
+        return QuantizedNetwork(graph, {**ranges, SOURCE: source}, kept)

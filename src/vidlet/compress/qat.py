@@ -9,7 +9,7 @@ lies on the border of two steps.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -36,12 +36,13 @@ class QuantizedNetwork(GraphNetwork):
 
     Args:
         graph: float32, from ``SOURCE`` to ``RESULT``.
-        ranges: of every tensor of ``quantized_tensors(graph, RESULT)``.
+        ranges: of every tensor of ``quantized_tensors(graph, RESULT, keep)``.
+        keep: names of weights of convolutions that stay in float.
     """
 
-    def __init__(self, graph: onnx.ModelProto, ranges: Mapping[str, Range]) -> None:
+    def __init__(self, graph: onnx.ModelProto, ranges: Mapping[str, Range], keep: Container[str] = ()) -> None:
         super().__init__(graph, SOURCE, RESULT)
-        plan = QuantizableGraph(graph, RESULT)
+        plan = QuantizableGraph(graph, RESULT, keep)
         self.layers = layer_names(graph, RESULT)
         self.integer = {node.output[0] for node in self.nodes if node.op_type == "Conv" and plan.integer(node)}
         self.origin: dict[str, str] = {}  # tensor of integers -> the tensor that has its range
