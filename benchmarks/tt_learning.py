@@ -45,7 +45,6 @@ from vidlet.tensor_train import TTConv3d, TTLinear, from_conv, from_linear
 from vidlet.training import FrameClips
 
 Options = dict[str, Any]
-GRID_LSTM: Options = {"hidden": 256, "units": 0, "dropout": 0.25}
 PIXEL_MODES = {(120, 160): [8, 20, 20, 18]}
 
 
@@ -138,27 +137,23 @@ def heads(args: argparse.Namespace, folder: Path) -> Iterator[Case]:
                     yield Case(f"{where}, {layer}, {form}", data, plan)
 
 
+def recurrent(layer: str, form: str, in_modes: list[int]) -> Options:
+    """256 units; the plain form is the same head, standardized and dropped out alike, with two dense matrices."""
+    ranks = {"plain": ([], []), "input in TT": ([4], []), "both in TT": ([4], [4])}[form]
+    options: Options = {"out_modes": [4, 4, 4, 4], "ranks": ranks[0], "recurrent_ranks": ranks[1]}
+    return {"name": f"tt-{layer}", "options": options | ({"in_modes": in_modes} if in_modes else {})}
+
+
 def grid_head(args: argparse.Namespace, layer: str, form: str) -> Recipe:
     """On the default's 96 x 4 x 4 features."""
-    options: Options = {"in_modes": [6, 8, 8, 4], "out_modes": [4, 4, 4, 4], "ranks": [4]}
-    options |= {"recurrent_ranks": [4]} if form == "both in TT" else {}
-    head = {"name": f"tt-{layer}", "options": options}
-    return plan_of(
-        args, "tt-lstm-grid", head={"name": layer, "options": GRID_LSTM | {"scale": 1.0}} if form == "plain" else head
-    )
+    return plan_of(args, "tt-lstm-grid", head=recurrent(layer, form, [6, 8, 8, 4]))
 
 
 def pixel_head(args: argparse.Namespace, layer: str, form: str) -> Recipe:
-    """On 6 frames; a plain one trains at a tenth of the rate (it diverges else)."""
-    size = tuple(args.size)
-    options: Options = {"out_modes": [4, 4, 4, 4], "ranks": [4]}
-    options |= {"in_modes": PIXEL_MODES[size]} if size in PIXEL_MODES else {}
-    options |= {"recurrent_ranks": [4]} if form == "both in TT" else {}
-    head = {"name": f"tt-{layer}", "options": options}
-    if form == "plain":
-        head = {"name": layer, "options": GRID_LSTM | {"scale": 1.0}}
+    """On 6 frames; a plain one trains at a tenth of the rate, as its recipe."""
+    head = recurrent(layer, form, PIXEL_MODES.get(tuple(args.size), []))
     base = "lstm-pixels" if form == "plain" else "tt-lstm-pixels"
-    return plan_of(args, base, head=head, extractor__input_size=list(size))
+    return plan_of(args, base, head=head, extractor__input_size=list(args.size))
 
 
 def layers(args: argparse.Namespace, folder: Path) -> Iterator[Case]:

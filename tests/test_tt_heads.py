@@ -117,6 +117,17 @@ def test_a_head_equals_torchs_lstm_of_its_rebuilt_matrices():
     torch.testing.assert_close(state["c"], c[0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["tt-lstm", "tt-gru"])
+def test_without_ranks_both_matrices_are_dense_and_the_file_keeps_the_contract(name):
+    torch.manual_seed(0)
+    head = build_head(Head(name, {"out_modes": [4, 2], "ranks": []}), (3, 8, 8), 4)
+    assert all(isinstance(m, torch.nn.Linear) for m in (head.rnn.input_map, head.rnn.hidden_map))
+    network = ArtifactNetwork(torch.nn.Identity(), head).eval()
+    network.extractor.forward = lambda frames: frames.permute(0, 3, 1, 2) / 255
+    frames = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    check_parity(artifact_graph(network, (8, 8)).SerializeToString(), frames, torch_reference(network))
+
+
 def test_dropout_takes_the_same_numbers_from_all_frames_of_a_clip_and_none_from_a_trained_head():
     head = build_head(Head("tt-gru", {"dropout": 0.5, "recurrent_dropout": 0.5}), (6, 8, 8), 5)
     given = {}

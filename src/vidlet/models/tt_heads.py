@@ -27,7 +27,7 @@ class TTRecurrent(Head):
         in_modes: modes of the features of a frame, flattened channels first (see ``groups``); by default as many
             factors of their number as ``out_modes`` has.
         out_modes: modes of the hidden units; the gates multiply the first one inside.
-        ranks: of input-to-hidden: one number for all bonds, or the inner bonds.
+        ranks: of input-to-hidden: one number for all bonds, or the inner bonds; none: a dense matrix.
         recurrent_ranks: of hidden-to-hidden, likewise; none: a dense matrix, which starts orthogonal.
         dropout, recurrent_dropout: shares of a frame's numbers and of h that are dropped on their way into the gates,
             the same ones at all frames of a clip (as in Keras, which Yang et al. used).
@@ -58,7 +58,8 @@ class TTRecurrent(Head):
         self.groups, self.dropout, self.recurrent_dropout = groups, dropout, recurrent_dropout
         in_modes = _input_modes(self.name, feature_shape, in_modes, len(out_modes), groups)
         self.standardize = Standardize(feature_shape[0], len(feature_shape) - 1)
-        self.rnn = self.layer(in_modes, out_modes, _ranks(ranks), _ranks(recurrent_ranks) if recurrent_ranks else None)
+        maps = [_ranks(bonds) if bonds else None for bonds in (ranks, recurrent_ranks)]
+        self.rnn = self.layer(in_modes, out_modes, *maps)
         self.classify = nn.Linear(math.prod(out_modes), classes)
         self.state_shapes = dict.fromkeys(("h", "c")[: 2 if self.layer is TTLSTM else 1], (math.prod(out_modes),))
 
