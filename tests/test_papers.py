@@ -108,7 +108,6 @@ def test_the_name_stays_the_functions_though_a_package_has_it_too():
     ("words", "said"),
     [
         (["deepye"], "RecipeError: no paper 'deepye' (did you mean deepeye?); known: youtube8m, deepeye, tt3dcnn"),
-        (["mobile", "--data", "x"], "papers mobile: no experiment on data is built in; train one of its recipes on it"),
         (["youtube8m", "--data", "x"], "papers youtube8m: no experiment on data is built in\n"),
         (["--data", "x"], "papers: data is of use with the name of a paper only"),
     ],

@@ -43,12 +43,14 @@ PAPERS = {  # each is the module of this name
     ),
     "mobile": Paper(
         "Chiche 2019: MobileNetV2 and Inception-v3 with recurrent classifiers on UCF101",
-        ("mobilenetv2-gru", "mobilenetv2-lstm", "mobilenetv2-single"),
+        tuple(
+            f"{extractor}-{head}" for extractor in ("mobilenetv2", "inceptionv3") for head in ("gru", "lstm", "single")
+        ),
     ),
 }
 
 
-EXPERIMENTS = ("tt3dcnn", "deepeye")  # these have ``measure(tables, data, effort, log)``
+EXPERIMENTS = ("tt3dcnn", "deepeye", "mobile")  # these have ``measure(tables, data, effort, log)``
 
 
 def papers(

@@ -25,6 +25,7 @@ from ..export import ArtifactNetwork, artifact_graph, artifact_metadata, torch_r
 from ..jobs.clips import labelled_clips, scored_split
 from ..jobs.prepare import Prepared, prepare_features, prepare_frames, sample_clips
 from ..jobs.progress import bar, say
+from ..metrics import confusion_matrix, macro_average, top_k_accuracy
 from ..models import FrameExtractor, build_extractor, build_head
 from ..models.head import Head
 from ..recipe import Recipe, load_recipe, recipe_to_dict
@@ -94,7 +95,10 @@ def train_and_score(setup: Setup, plan: Recipe, head: Head) -> dict[str, Any]:
 
 
 def score(setup: Setup, plan: Recipe, head: Head, epoch_s: float = 0.0) -> dict[str, Any]:
-    """``accuracy`` on ``scored`` clips, ``bytes`` of the file, ``parameters`` of the head, ``epoch_s``, ``epochs``."""
+    """``accuracy``, ``top5`` and ``macro_precision``, _recall, _f1 on ``scored`` clips; ``bytes`` of the file.
+
+    Also ``parameters`` of the head, ``epoch_s`` and ``epochs``.
+    """
     network = ClipNetwork(head, setup.extractor if setup.prepared.mean is None else None)
     logits = predict_logits(network, setup.prepared.val, plan.training.batch)
     artifact = ArtifactNetwork(setup.extractor, head).eval()
@@ -103,9 +107,13 @@ def score(setup: Setup, plan: Recipe, head: Head, epoch_s: float = 0.0) -> dict[
     with tempfile.TemporaryDirectory() as folder:
         graph = artifact_graph(artifact, setup.extractor.input_size)
         size = write_artifact(graph, Path(folder) / "model.onnx", metadata, frames, torch_reference(artifact))
-    hits = logits.argmax(1) == setup.prepared.val.targets.argmax(1)
+    truth = setup.prepared.val.targets.argmax(1)
+    hits = logits.argmax(1) == truth
+    macro = macro_average(confusion_matrix(logits.argmax(1), truth, logits.shape[1]))
     return {
         "accuracy": float(hits.mean()),
+        "top5": top_k_accuracy(logits, truth),
+        **{f"macro_{name}": value for name, value in macro._asdict().items()},
         "scored": len(hits),
         "bytes": size,
         "parameters": sum(p.numel() for p in head.parameters()),
