@@ -25,6 +25,8 @@ def test_what_is_scored_is_the_test_split_and_all_else_is_trained_on(motion_clip
     assert min(of.values()) > 0
     found = read_setup(motion_clips, shortened("viva-1", 1, CHEAP))
     assert (len(found.prepared.train), len(found.prepared.val)) == (of["train"] + of["val"], of["test"])
+    few = read_setup(motion_clips, shortened("viva-1", 1, CHEAP), share=0.01).prepared  # none is ever empty
+    assert (len(few.train), len(few.val)) == (1, 1)
 
 
 def test_finished_runs_are_read_from_the_file_and_not_run_again(motion_clips, tmp_path, monkeypatch):

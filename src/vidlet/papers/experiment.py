@@ -70,7 +70,11 @@ def read_setup(data: str | Path, plan: Recipe, share: float = 1.0) -> Setup:
     table = labelled_clips(data)
     scored = {id(clip) for clip in scored_split(table, None)[1]}
     clips = [dataclasses.replace(clip, split="val" if id(clip) in scored else "train") for clip in table]
-    kept = np.random.default_rng(0).permutation(len(clips))[: max(2, round(share * len(clips)))]
+    rng = np.random.default_rng(0)
+    kept: set[int] = set()
+    for split in ("train", "val"):  # the share of each, so that none is empty
+        numbers = [i for i, clip in enumerate(clips) if clip.split == split]
+        kept |= set(rng.permutation(numbers)[: max(1, round(share * len(numbers)))].tolist())
     table = table.with_clips(clips[i] for i in sorted(kept))
     frozen = plan.training.mode == "frozen"
     prepared = (prepare_features if frozen else prepare_frames)(plan, table, extractor, False)
