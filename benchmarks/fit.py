@@ -113,7 +113,7 @@ def main() -> None:
             [
                 run.kind, run.size, run.seed, run.fold or "", found["bytes"]["model.onnx"],
                 chosen["measured"]["frame_ms"]["p50"], chosen["accuracy"], found["accuracy"],
-                f"{found['trials']} trials; {chosen['candidate']['cut']} {chosen['chain'] or 'float32'}",
+                f"{found['trials']} trials; {chosen['candidate']['place']} {chosen['chain'] or 'float32'}",
             ]
         )  # fmt: skip
         size = found["bytes"]["model.onnx"]

@@ -133,10 +133,10 @@ class Workers:
         return self._executor.submit(_try, *job)
 
     def close(self) -> None:
-        """Drop what waits; running trials end on their own."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """Drop what waits and what runs."""
         for process in list((self._executor._processes or {}).values()):
             process.terminate()
+        self._executor.shutdown(wait=True, cancel_futures=True)
 
 
 _given: list[tuple[Space, Pool]] = []  # of this process, filled once by _begin
