@@ -15,14 +15,14 @@ from types import ModuleType
 from typing import Any
 
 _JOBS = ["train", "compress", "ensemble", "evaluate", "predict", "extract", "export", "benchmark", "inspect", "data"]
-_JOBS += ["demo", "fuse"]
+_JOBS += ["demo", "fuse", "segment"]
 _NAMES = {"load": ("vidlet.runtime", "load"), **{name: (f"vidlet.jobs.{name}", name) for name in _JOBS}}
 _NAMES["data"] = ("vidlet.jobs.data", "inspect_data")
 _NAMES["fit"] = ("vidlet.fit.job", "fit")
 _NAMES["papers"] = ("vidlet.papers", "papers")
 
 __all__ = ["__version__", "benchmark", "compress", "data", "demo", "ensemble", "evaluate", "export", "extract", "fit"]
-__all__ += ["fuse", "inspect", "load", "papers", "predict", "train"]
+__all__ += ["fuse", "inspect", "load", "papers", "predict", "segment", "train"]
 
 
 def __getattr__(name: str) -> Any:

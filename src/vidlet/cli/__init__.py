@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": ("evaluate_command", "accuracy of a model file on labelled clips"),
     "fuse": ("fuse_command", "accuracy of several files together, as on pictures and on optical flow"),
     "predict": ("predict_command", "label a video, a folder or a camera: a timeline of segments"),
+    "segment": ("segment_command", "cut a video into pieces that are alike within, without labels"),
     "export": ("export_command", "a trained model checked and written again, or a .tflite network as ONNX"),
     "benchmark": ("benchmark_command", "latency, frames/s, peak memory and bytes of a model file"),
     "inspect": ("inspect_command", "what is inside a model file, tensor by tensor, byte by byte"),
