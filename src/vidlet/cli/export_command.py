@@ -10,19 +10,34 @@ EXAMPLE = "example: vidlet export mobilenet_v2_1.0_224_quant.tflite --format onn
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet export`."""
-    parser.add_argument("source", metavar="RUN|FILE.tflite", help="a run folder, or a quantized TFLite extractor")
-    parser.add_argument("--format", default="onnx", choices=["onnx"], help="(%(default)s)")
-    parser.add_argument("--out", required=True, metavar="FILE", help="the file to write")
+    parser.add_argument(
+        "source", metavar="RUN|MODEL|FILE.tflite", help="a run folder, a model file, or a quantized TFLite extractor"
+    )
+    parser.add_argument(
+        "--format", default="onnx", choices=["onnx", "web"], help="web: a folder with a page that runs it (%(default)s)"
+    )
+    parser.add_argument("--out", required=True, metavar="PATH", help="the file, or the folder, to write")
+    parser.add_argument(
+        "--runtime", metavar="FOLDER", help="of --format web: where onnxruntime-web of npm lies (npm pack fetches it)"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Export, and say what was made."""
-    from .train_command import need_train_extra
+    if args.format != "web":
+        from .train_command import need_train_extra
 
-    need_train_extra("export")
+        need_train_extra("export")
     from ..jobs.export import export
     from ..jobs.progress import megabytes, say
 
-    found = export(args.source, args.out, args.format)
+    found = export(args.source, args.out, args.format, args.runtime)
+    if args.format == "web":
+        slow = " (in 8 bits: browsers are often faster with the float32 file; compare frames/s)"
+        say(
+            f"{found['out']}: {len(found['files'])} files, {megabytes(found['metrics']['bytes'])}"
+            f"{slow if found['metrics']['integers'] else ''}; try it: python3 -m http.server -d {found['out']}"
+        )
+        return found
     say(f"{found['out']}: {', '.join(f'{name} {megabytes(size)}' for name, size in found['files'].items())}")
     return found

@@ -1,4 +1,4 @@
-"""Export: a finished run's file once more, checked, or a quantized TFLite extractor as ONNX."""
+"""Export: a finished run's file once more, checked; a page for the browser; a quantized TFLite extractor as ONNX."""
 
 from __future__ import annotations
 
@@ -8,32 +8,55 @@ from typing import Any
 import numpy as np
 
 from ..errors import ExportError
-from ..export import check_parity
 from ..files import write_bytes
 from ..runtime import load
 
 
-def export(source: str | Path, out: str | Path, format: str = "onnx") -> dict[str, Any]:
+def export(
+    source: str | Path, out: str | Path, format: str = "onnx", runtime: str | Path | None = None
+) -> dict[str, Any]:
     """Write ``out`` from a run folder, a model file or a .tflite extractor.
 
+    Args:
+        format: "onnx" writes a file (needs the training extra); "web" a folder with a page that runs the model.
+        runtime: of "web", a folder of the npm package onnxruntime-web; None: see ``vidlet.web.find_runtime``.
+
     Raises:
-        ExportError: the source is none of these, or the format is unknown.
+        ExportError: the source is none of these, or the format is unknown. DependencyError: no onnxruntime-web.
     """
     path = Path(source)
-    if format != "onnx":
-        raise ExportError(f"--format {format}: known is onnx")
+    if format == "web":
+        return _export_page(_model_file(path), Path(out), runtime)
+    if format != "onnx" or runtime is not None:
+        raise ExportError(f"--format {format}: known are onnx, and web, which alone takes --runtime")
     if path.suffix == ".tflite":
         from ..compress.tflite import export_tflite
 
         metrics = export_tflite(path, out)
     else:
-        metrics = _export_model(path / "model.onnx" if path.is_dir() else path, Path(out))
+        metrics = _export_model(_model_file(path), Path(out))
     return {"out": str(out), "files": {Path(out).name: Path(out).stat().st_size}, "metrics": metrics}
 
 
-def _export_model(path: Path, out: Path) -> dict[str, Any]:
+def _model_file(source: Path) -> Path:
+    path = source / "model.onnx" if source.is_dir() else source
     if path.suffix != ".onnx" or not path.is_file():
         raise ExportError(f"{path}: not a run folder with a model.onnx, a model file or a .tflite extractor")
+    return path
+
+
+def _export_page(path: Path, out: Path, runtime: str | Path | None) -> dict[str, Any]:
+    from ..runtime import inspect_artifact
+    from ..web import has_integers, write_page
+
+    files = write_page(path, out, runtime)
+    metrics = {"bytes": sum(files.values()), "integers": has_integers(inspect_artifact(path)["operators"])}
+    return {"out": str(out), "files": files, "metrics": metrics}
+
+
+def _export_model(path: Path, out: Path) -> dict[str, Any]:
+    from ..export import check_parity
+
     model = load(path)
     data = path.read_bytes()
     frames = np.random.default_rng(0).integers(0, 256, (6, *model.input_size, 3)).astype(np.uint8)
