@@ -80,7 +80,9 @@ class Space:
     """The values that each part of a candidate may take, what all candidates share, and how they are drawn.
 
     ``rounds`` are shares of ``epochs``: how long a trial of each round trains. ``sampler``: "tpe", or "random", the
-    baseline that begins nowhere and learns nothing.
+    baseline that begins nowhere and learns nothing. ``begin``: the heads that are tried first. ``mixups``, ``noises``:
+    of the augmentation, the first for the default head; short trials favor less of it than long training wants, so
+    where trials are short there is nothing to choose.
     """
 
     extractors: tuple[Extractor, ...] = cuts_of()
@@ -91,6 +93,8 @@ class Space:
     rounds: tuple[float, ...] = (1 / 6, 1 / 2)
     sampler: str = "tpe"
     begin: tuple[str, ...] = ("large", "default", "small", "tiny", "least")
+    mixups: tuple[float, ...] = (0.0, 0.3)
+    noises: tuple[float, ...] = (0.2, 0.5)
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -139,8 +143,8 @@ def draw(space: Space, trial: Chooser) -> Candidate:
         hidden=trial.suggest_categorical("hidden", (24, 32, 48, 64, 96, 128, 192, 256)),
         appearance=trial.suggest_categorical("appearance", (False, True)),
         dropout=trial.suggest_categorical("dropout", (0.2, 0.35, 0.5)),
-        mixup=trial.suggest_categorical("mixup", (0.0, 0.3)),
-        noise=trial.suggest_categorical("noise", (0.2, 0.5)),
+        mixup=trial.suggest_categorical("mixup", space.mixups),
+        noise=trial.suggest_categorical("noise", space.noises),
         lr=trial.suggest_categorical("lr", (1e-3, 2e-3, 4e-3)),
     )
 
@@ -189,13 +193,13 @@ STORAGES = tuple(sorted((*ALONE, *TOGETHER), key=lambda storage: storage.penalty
 def first_candidates(space: Space) -> list[Candidate]:
     """Where a search begins: heads of five sizes on each extractor; those named first, and nearer the middle, first."""
     fast, slow = max(space.rates_hz), min(space.rates_hz)
-    default = Candidate("", slow, 32, 96, 128, False, 0.2, 0.0, 0.2, 2e-3)
-    large = Candidate("", fast, 32, 192, 256, True, 0.5, 0.3, 0.5, 2e-3)
+    default = Candidate("", slow, 32, 96, 128, False, 0.2, space.mixups[0], space.noises[0], 2e-3)
+    large = Candidate("", fast, 32, 192, 256, True, 0.5, space.mixups[-1], space.noises[-1], 2e-3)
     heads = {
         "default": default,
         "large": large,
         "small": replace(large, channels=16, project=64, hidden=64, dropout=0.35),
-        "tiny": replace(large, channels=8, project=32, hidden=48, dropout=0.2, mixup=0.0),
+        "tiny": replace(large, channels=8, project=32, hidden=48, dropout=0.2, mixup=space.mixups[0]),
         "least": replace(default, channels=16, project=32, hidden=32),
     }
     middle = (len(space.places) - 1) / 2
