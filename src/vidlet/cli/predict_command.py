@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+from ..errors import RecipeError
 from . import options
+
+if TYPE_CHECKING:
+    from ..jobs.actions import EventActions
+    from ..runtime import Model
 
 EXAMPLE = "example: vidlet predict runs/a/model.int8.onnx clip.mp4 --save annotated.mp4"
 
@@ -22,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save", "--out", dest="save", metavar="FILE", help="write the video with labels drawn on it")
     parser.add_argument("--live", action="store_true", help="play a file at its own speed, as a camera would")
     parser.add_argument("--show", action="store_true", help="show the live view in a window")
+    parser.add_argument("--on", metavar="LABEL", help="live: act once each time this label appears")
+    parser.add_argument("--above", type=float, default=0.8, metavar="P", help="--on: from this score (%(default)s)")
+    parser.add_argument(
+        "--command", dest="action", metavar="CMD", help="--on: run it; it finds $VIDLET_LABEL and others"
+    )
+    parser.add_argument("--webhook", metavar="URL", help="--on: POST {source, label, score, time_s} as JSON")
     parser.add_argument(
         "--csv", metavar="FILE", help="write the segments as CSV; of records, a submission: id, 20 classes and scores"
     )
@@ -33,9 +45,13 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     """Print one result a source: a line of JSON each, or label and segments for people."""
     from ..video import is_live
 
+    if args.on is None and (args.action or args.webhook):
+        raise RecipeError("--command and --webhook need --on LABEL, which says when")
     if args.live or args.show or is_live(args.source):
         _live(args)
         return None
+    if args.on is not None:
+        raise RecipeError("--on LABEL is for live sources: a camera, a stream, or a file with --live")
     from ..jobs.records import model_takes_records
 
     if model_takes_records(args.model):
@@ -85,24 +101,37 @@ def _records(args: argparse.Namespace) -> None:
 def _live(args: argparse.Namespace) -> None:
     from ..jobs.live import LiveFigures, predict_live
     from ..jobs.progress import say
+    from ..runtime import load
     from .window import Window
 
-    figures = LiveFigures()
+    figures, model = LiveFigures(), load(args.model, threads=args.threads)
+    actions = _actions(args, model, say) if args.on is not None else None
     show = Window(f"vidlet {args.source}").show if args.show else None
     lines = predict_live(
-        args.model, args.source, args.threshold, args.min_s, args.save, show, figures, threads=args.threads
+        model, args.source, args.threshold, args.min_s, args.save, show, figures, each=actions, tell=say
     )
     try:
         for line in lines:
             print(json.dumps(line) if args.json else _moment_text(line), flush=True)
     finally:
         lines.close()
+        if actions is not None:
+            actions.close()
         found = figures.to_dict()
         delay = found["delay_ms"]
         say(
             f"{args.source}: {found['frames']} frames answered, {found['dropped']} dropped; delay p50 "
             f"{delay['p50']:.0f} ms, p95 {delay['p95']:.0f} ms"
         )
+
+
+def _actions(args: argparse.Namespace, model: Model, say: Callable[[str], None]) -> EventActions:
+    """What is done once an event; an event lasts as long as a segment must, see --min-s."""
+    from ..jobs.actions import EventActions
+    from ..runtime.events import EventRule
+
+    rule = EventRule(args.on, args.above, min_s=model.median_s / 4 if args.min_s is None else args.min_s)
+    return EventActions(model, rule, str(args.source), args.action, args.webhook, say)
 
 
 def _moment_text(line: dict[str, Any]) -> str:

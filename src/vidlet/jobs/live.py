@@ -51,6 +51,8 @@ def predict_live(
     show: Callable[[NDArray[np.uint8]], None] | None = None,
     figures: LiveFigures | None = None,
     threads: int = 1,
+    each: Callable[[Moment], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Yield a line whenever the answer changes: {"time_s", "label", "score", "boxes"}; see ``runtime.watch``.
 
@@ -60,14 +62,20 @@ def predict_live(
         save: the view as a video: boxes, action, confidence.
         show: called with each frame of the view, uint8 (H, W, 3).
         figures: is filled with frames answered, dropped, and their delays.
+        each: called with every moment, told or not, as ``actions.EventActions`` is.
+        tell: called with a line when a camera or stream goes away and when it is back: given, it is waited for.
 
     Raises:
-        DataError: the source cannot be opened, or breaks off. ModelError: the model takes no frames.
+        DataError: the source cannot be opened, or breaks off (and ``tell`` is not given).
+        ModelError: the model takes no frames.
     """
     loaded = model if isinstance(model, Model) else load(model, threads=threads)
     loaded.needs_video()
     figures = LiveFigures() if figures is None else figures
-    opened = source if isinstance(source, LiveSource) else LiveSource(source)
+    if isinstance(source, LiveSource):
+        opened = source
+    else:
+        opened = LiveSource(source) if tell is None else LiveSource(source, wait=True, tell=tell)
     writer: VideoWriter | None = None
     try:
         if save is not None:
@@ -76,6 +84,8 @@ def predict_live(
         def seen(moment: Moment) -> None:
             figures.add(time.monotonic() - opened.arrived_s)
             figures.dropped = opened.dropped
+            if each is not None:
+                each(moment)
             if writer is None and show is None:
                 return
             assert opened.taken is not None

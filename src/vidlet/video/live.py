@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from .frames import Frame
 
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 10.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0  # for a source that went away; doubled until it gives frames again
 
 
 class LiveSource:
@@ -28,13 +29,20 @@ class LiveSource:
 
     Args:
         source: A camera's number (0 or "0"), an address (rtsp, udp, http ...), or a file, played at its own speed.
+        wait: A camera or stream that goes away is waited for, with back-off, and goes on where it is then (what http
+            ends by itself has ended).
+        tell: Told in one line when it went away and when it is back.
 
     Raises:
         DataError: it cannot be opened; from ``read``: it broke off.
     """
 
-    def __init__(self, source: str | int | Path) -> None:
+    def __init__(
+        self, source: str | int | Path, wait: bool = False, tell: Callable[[str], None] = lambda line: None
+    ) -> None:
         self.source = str(source)
+        self.lost = 0  # how often it went away
+        self._wait, self._tell, self._delay_s = wait, tell, FIRST_WAIT_S
         self.dropped = 0  # frames that nobody read
         self.taken: Frame | None = None  # the frame that was read last
         self.arrived_s = 0.0  # when it came, by time.monotonic()
@@ -113,18 +121,50 @@ class LiveSource:
 
     def _device_frames(self, container: Any) -> Iterator[Frame]:
         """Frames by the clock of arrival; packets that cannot be decoded are left out."""
-        pictures, began = VideoReformatter(), time.monotonic()
+        began = time.monotonic()
+        while True:
+            reason = yield from self._until_it_breaks_off(container, began)
+            ended = not reason and self.source.startswith(("http://", "https://"))
+            if self._stop.is_set() or ended or not (self._wait or reason):
+                return
+            if not self._wait:
+                raise DataError(f"{self.source}: the stream broke off ({reason})")
+            again = self._opened_again(reason or "it ended")
+            if again is None:
+                return
+            container = again
+
+    def _until_it_breaks_off(self, container: Any, began: float) -> Generator[Frame, None, str]:
+        """The frames of one connection; returns why it broke off, "" if it just ended."""
+        pictures = VideoReformatter()
         with container:
             packets = container.demux(video_stream(container, Path(self.source)))
             while not self._stop.is_set():
                 try:
                     packet = next(packets, None)
                 except av.FFmpegError as error:
-                    raise DataError(f"{self.source}: the stream broke off ({reason_of(error)})") from error
+                    return reason_of(error)
                 if packet is None:
-                    return
+                    return ""
                 for raw in _decoded(packet):
+                    self._delay_s = FIRST_WAIT_S
                     yield Frame(time.monotonic() - began, partial(upright, pictures, raw))
+        return ""
+
+    def _opened_again(self, reason: str) -> Any:
+        """The source once it is there again; None: nobody waits any more."""
+        self.lost += 1
+        self._tell(f"{self.source}: went away ({reason}); waiting for it")
+        went = time.monotonic()
+        while not self._stop.wait(self._delay_s):
+            self._delay_s = min(2 * self._delay_s, LONGEST_WAIT_S)
+            try:
+                container = _open_device(self.source)
+            except DataError:
+                continue
+            self._tell(f"{self.source}: is back after {time.monotonic() - went:.0f} s")
+            return container
+        return None
 
 
 def is_live(source: str) -> bool:
