@@ -167,6 +167,17 @@ def test_a_file_of_a_candidate_judged_on_all_folds_is_chosen_by_that_and_by_what
     assert replace(alone, head_worth=0.78, judged=0.70).score == pytest.approx(0.70 + (0.75 - 0.78))
 
 
+def test_the_time_of_a_file_follows_from_the_longest_trial(tmp_path):
+    search = Search(SPACE, TrialLog(tmp_path / "t.jsonl", "a"), small, small)
+    candidate = replace(CANDIDATE, project=96)
+    search.finish(candidate, 0, Outcome(0.5, 1.0, 3.0))  # 5 of 20 epochs
+    assert search.expected_seconds(candidate) == 12.0
+    search.finish(candidate, 1, Outcome(0.6, 1.0, 10.0))  # all of them
+    assert search.expected_seconds(candidate) == 10.0
+    search.folds = 2  # a trial trained twice, a file is trained once
+    assert search.expected_seconds(candidate) == 5.0
+
+
 def test_a_trial_counts_as_whole_on_several_folds_and_all_epochs_only(tmp_path):
     search = Search(SPACE, TrialLog(tmp_path / "t.jsonl", "a"), small, small, folds=3)
     play(search, 30)

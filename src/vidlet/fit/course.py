@@ -36,7 +36,12 @@ from .space import ALONE, Candidate, Space, Storage, place_of
 from .trials import TrialLog
 
 EXTRACTION_SHARE, SEARCH_SHARE = 0.35, 0.5  # of the time: for features; when trials end
+FILE_SECONDS = 20.0  # to write a file, score it and time it, roughly
+DISTILLED = "distill"
 TIERS = (1.0, 0.5, 2.0)  # of the budget's bytes: the budget, and "what if" it were half, or twice
+
+
+Finalist = tuple[Candidate, Storage]  # what may be worth a file
 
 
 class Course:
@@ -120,16 +125,18 @@ class Course:
         with _processes(self.worker_count) as executor:
             running: dict[Future[list[Point]], Candidate] = {}
 
-            def more() -> bool:
-                kept = any(not self.budget.broken(p.bytes) for p in self.points)
-                return bool(plan) and (time.monotonic() < self._last_call() or not (kept or running))
-
-            while more() or running:
-                while len(running) < self.worker_count and more():
-                    candidate, storage = plan.pop(0)
+            while plan or running:
+                while len(running) < self.worker_count:
+                    chosen = self._next_file(plan, bool(running))
+                    if chosen is None:
+                        break
+                    plan.remove(chosen)
+                    candidate, storage = chosen
                     judged = self.trials.whole(candidate)
                     job = (self.space, table, candidate, self.space.epochs, [storage.chain], files, judged)
                     running[executor.submit(realize, *job)] = candidate
+                if not running:
+                    break
                 finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in finished:
                     del running[future]
@@ -143,13 +150,22 @@ class Course:
                             + (f" (over the budget: {broken})" if broken else "")
                         )
 
-    def _last_call(self) -> float:
-        """When the last file may begin: then the best so far can still be trained once more in time."""
-        able = [p for p in self.points if not self.budget.broken(p.bytes, p.measured)]
-        if not able or not len(self.judged.test):
-            return self.at(1.0)
-        best = max(able, key=lambda p: p.score).candidate
-        return self.at(1.0) - 2 * sum(p.seconds for p in self.points if p.candidate == best)
+    def _next_file(self, plan: Sequence[Finalist], others_run: bool) -> Finalist | None:
+        """The first of a plan for which there is time; where no file was made, the quickest that keeps the budget."""
+        left = self.at(1.0) - time.monotonic()
+        able = [finalist for finalist in plan if self._file_seconds(*finalist) <= left]
+        if able:
+            return able[0]
+        if others_run or any(not self.budget.broken(point.bytes) for point in self.points):
+            return None
+        inside = [f for f in plan if not self.budget.broken(self.cards.bytes(*f))]
+        return min(inside or plan, key=lambda finalist: self._file_seconds(*finalist), default=None)
+
+    def _file_seconds(self, candidate: Candidate, storage: Storage) -> float:
+        """About how long a file takes: its training, as trials took, and once more on all clips if it is chosen."""
+        trainings = storage.members + (DISTILLED in storage.chain)
+        once = self.trials.expected_seconds(candidate) * trainings
+        return once + FILE_SECONDS + (once * 4 / 3 if len(self.judged.test) else 0.0)
 
     def conclude(self, data: str, fold: str | None, command: str) -> dict[str, Any]:
         """Choose a file, explain it, train it once more on all clips that are not test, score it, report.
@@ -293,7 +309,7 @@ class Course:
         """Whether a candidate fits the budget in some storage."""
         return bool(self.cards.storages(candidate, self.budget))
 
-    def _finalists(self) -> list[tuple[Candidate, Storage]]:
+    def _finalists(self) -> list[Finalist]:
         """What is worth a file: of each tier the best candidates in the storage that promises most; the budget first.
 
         The best of a tier is also made as one head alone, where several fit, and tuned on its own answers.
@@ -313,7 +329,7 @@ class Course:
                 plan[1:1] = [(best, s) for s in (alone, _distilled(alone)) if (best, s) != plan[0]]
             lists.append(plan)
         inside, half, twice = lists
-        order: list[tuple[Candidate, Storage]] = []
+        order: list[Finalist] = []
         for i in range(10):  # three inside the budget for each one around it
             for chosen in (*inside[3 * i : 3 * i + 3], *half[i : i + 1], *twice[i : i + 1]):
                 if chosen not in order:
@@ -340,7 +356,7 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
 
 def _distilled(storage: Storage) -> Storage:
     """The same with the network tuned on its own answers before: no byte more."""
-    return replace(storage, chain="+".join(filter(None, ["distill", storage.chain])))
+    return replace(storage, chain="+".join(filter(None, [DISTILLED, storage.chain])))
 
 
 def _scaled(budget: Budget, factor: float) -> Budget:

@@ -117,6 +117,11 @@ class Search:
         scores = [t.outcome.score for t in self.trials if t.candidate == candidate and self._is_whole(t)]
         return scores[-1] if scores else None
 
+    def expected_seconds(self, candidate: Candidate) -> float:
+        """How long training a tried candidate for a file will take, by what its longest trial took."""
+        longest = max((t for t in self.trials if t.candidate == candidate), key=lambda t: t.round)
+        return longest.outcome.seconds * self.space.epochs / (self.rounds[longest.round] * self.folds)
+
     def _is_whole(self, trial: Trial) -> bool:
         return self.folds > 1 and self.rounds[trial.round] >= self.space.epochs
 
