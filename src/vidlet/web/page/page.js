@@ -45,7 +45,7 @@ function problem(text) {
 const percent = (score) => `${Math.round(100 * score)} %`;
 const seconds = (time) => `${time.toFixed(1)} s`;
 const threshold = () => Number(at("threshold").value);
-const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
+const megabytes = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
 // Loading.
 
