@@ -27,6 +27,7 @@ from ..models.taps import Taps
 from ..recipe import Recipe, Sampling, recipe_to_dict
 from ..runtime import write_metadata
 from ..video import RESIZE
+from .answer import answer
 from .feeds import clip_feed
 from .onnx_graph import hide_outputs, to_onnx_graph
 from .pipeline import pipeline_graph
@@ -57,13 +58,7 @@ class ArtifactNetwork(nn.Module):
         """
         more = len(input_widths(self.extractor)) - 1
         features, state = self.extractor(frames, *rest[:more]), rest[more:]
-        shared = features.unsqueeze(0)  # (1, T, ...)
-        if not self.head.shares_frames:
-            shared = shared.expand(state[0].shape[0], *features.shape)  # (N, T, ...)
-        logits, after = self.head(shared, dict(zip(self.head.state_shapes, state, strict=True)))
-        logits = logits / self.temperature
-        scores = logits.sigmoid() if self.multi_label else logits.softmax(1)
-        return (scores, *(after[name] for name in self.head.state_shapes), features)
+        return (*answer(self.head, features, state, self.temperature, self.multi_label), features)
 
 
 def input_widths(extractor: nn.Module) -> dict[str, int]:

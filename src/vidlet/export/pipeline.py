@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import ParityError
 from ..models.detector_file import BOXES, FEATURES, DetectorFile
 from ..models.head import Head
+from .answer import answer
 from .onnx_graph import to_onnx_graph
 
 
@@ -27,13 +28,7 @@ class HeadNetwork(nn.Module):
 
     def forward(self, features: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Scores of the windows after these frames, and their states."""
-        shared = features.unsqueeze(0)  # (1, T, ...)
-        if not self.head.shares_frames:
-            shared = shared.expand(state[0].shape[0], *features.shape)  # (N, T, ...)
-        logits, after = self.head(shared, dict(zip(self.head.state_shapes, state, strict=True)))
-        logits = logits / self.temperature
-        scores = logits.sigmoid() if self.multi_label else logits.softmax(1)
-        return (scores, *(after[name] for name in self.head.state_shapes))
+        return answer(self.head, features, state, self.temperature, self.multi_label)
 
 
 def pipeline_graph(

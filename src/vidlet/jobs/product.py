@@ -169,22 +169,9 @@ def score_files(
 def write_evidence(folder: Path, names: Sequence[str], metrics: dict[str, Any], table: ClipTable, command: str) -> None:
     """Into each file: what was measured of it, on which data, by which command; then its bytes into ``metrics``."""
     for name in names:
-        path = folder / name
         figures = metrics["files"][name]
-        metadata = read_metadata(path)
-        metadata["evidence"] = [
-            {
-                "what": f"{key}, split {metrics['split']}",
-                "value": figures[key],
-                "data": table.root.name,
-                "clips": figures["clips"],
-                "table_sha256": table.sha256(),
-                "command": command,
-                "graph_sha256": graph_sha256(path.read_bytes()),
-            }
-            for key in headline_keys(figures)
-        ]
-        write_metadata(path, metadata)
+        what = f"split {metrics['split']}"
+        add_evidence(folder / name, headline_keys(figures), figures, what, table, command)
     metrics["bytes"] = {name: (folder / name).stat().st_size for name in names}
     for name, size in metrics["bytes"].items():  # with the evidence in them
         metrics["files"][name]["bytes"] = size
@@ -194,6 +181,26 @@ def headline_keys(figures: Mapping[str, Any]) -> tuple[str, ...]:
     """The figures that are told first: of many labels a clip, those of the YouTube-8M challenge."""
     several = ("gap20", "hit1", "perr", "map")
     return (*(several if "gap20" in figures else ()), "accuracy", "accuracy_interval", "top5", "macro_f1")
+
+
+def add_evidence(
+    path: Path, keys: Sequence[str], figures: Mapping[str, Any], what: str, table: ClipTable, command: str
+) -> None:
+    """Write figures into a file's metadata, each with what it is of, its data and its command."""
+    metadata = read_metadata(path)
+    metadata["evidence"] = [
+        {
+            "what": f"{key}, {what}",
+            "value": figures[key],
+            "data": table.root.name,
+            "clips": figures["clips"],
+            "table_sha256": table.sha256(),
+            "command": command,
+            "graph_sha256": graph_sha256(path.read_bytes()),
+        }
+        for key in keys
+    ]
+    write_metadata(path, metadata)
 
 
 def say_result(folder: Path, metrics: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -17,10 +17,9 @@ from ..datasets import ClipTable
 from ..models import FrameExtractor
 from ..models.head import Head
 from ..recipe import Recipe
-from ..runtime import graph_sha256, read_metadata, write_metadata
 from ..training import ClipNetwork, Progress, fit, save_tensors
 from .prepare import Prepared
-from .product import Workshop
+from .product import Workshop, add_evidence
 from .progress import bar
 
 FIGURES = ("gap20", "hit1", "perr", "map", "accuracy", "accuracy_interval", "top5", "macro_f1")  # told of the twin
@@ -88,20 +87,9 @@ def write_refit_evidence(
     for name in found["files"]:
         twin = name.replace("model.all.", "model.", 1)
         figures = metrics["files"][twin]
-        path = folder / name
-        metadata = read_metadata(path)
-        metadata["evidence"] = [
-            {
-                "what": f"{key}, split {metrics['split']}, of {twin}: the same recipe without these clips; this file "
-                f"was trained on all {found['clips']} clips for {found['epochs']} epochs; they cannot measure it",
-                "value": figures[key],
-                "data": table.root.name,
-                "clips": figures["clips"],
-                "table_sha256": table.sha256(),
-                "command": command,
-                "graph_sha256": graph_sha256(path.read_bytes()),
-            }
-            for key in FIGURES
-            if figures.get(key) is not None
-        ]
-        write_metadata(path, metadata)
+        what = (
+            f"split {metrics['split']}, of {twin}: the same recipe without these clips; this file was trained on all "
+            f"{found['clips']} clips for {found['epochs']} epochs; they cannot measure it"
+        )
+        keys = [key for key in FIGURES if figures.get(key) is not None]
+        add_evidence(folder / name, keys, figures, what, table, command)
