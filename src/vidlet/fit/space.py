@@ -80,9 +80,10 @@ class Space:
     """The values that each part of a candidate may take, what all candidates share, and how they are drawn.
 
     ``rounds`` are shares of ``epochs``: how long a trial of each round trains. ``sampler``: "tpe", or "random", the
-    baseline that begins nowhere and learns nothing. ``begin``: the heads that are tried first. ``mixups``, ``noises``:
-    of the augmentation, the first for the default head; short trials favor less of it than long training wants, so
-    where trials are short there is nothing to choose.
+    baseline that begins nowhere and learns nothing. ``begin``: the heads that are tried first, from the extractors about
+    ``center`` (0: the first of the list, 1: the last). ``mixups``, ``noises``: of the augmentation, the first for the
+    default head; short trials favor less of it than long training wants, so where trials are short there is nothing to
+    choose.
     """
 
     extractors: tuple[Extractor, ...] = cuts_of()
@@ -93,6 +94,7 @@ class Space:
     rounds: tuple[float, ...] = (1 / 6, 1 / 2)
     sampler: str = "tpe"
     begin: tuple[str, ...] = ("large", "default", "small", "tiny", "least")
+    center: float = 0.5
     mixups: tuple[float, ...] = (0.0, 0.3)
     noises: tuple[float, ...] = (0.2, 0.5)
 
@@ -191,7 +193,7 @@ STORAGES = tuple(sorted((*ALONE, *TOGETHER), key=lambda storage: storage.penalty
 
 
 def first_candidates(space: Space) -> list[Candidate]:
-    """Where a search begins: heads of five sizes on each extractor; those named first, and nearer the middle, first."""
+    """Where a search begins: heads of five sizes on each extractor; those named first, and nearer the center, first."""
     fast, slow = max(space.rates_hz), min(space.rates_hz)
     default = Candidate("", slow, 32, 96, 128, False, 0.2, space.mixups[0], space.noises[0], 2e-3)
     large = Candidate("", fast, 32, 192, 256, True, 0.5, space.mixups[-1], space.noises[-1], 2e-3)
@@ -202,7 +204,7 @@ def first_candidates(space: Space) -> list[Candidate]:
         "tiny": replace(large, channels=8, project=32, hidden=48, dropout=0.2, mixup=space.mixups[0]),
         "least": replace(default, channels=16, project=32, hidden=32),
     }
-    middle = (len(space.places) - 1) / 2
+    middle = (len(space.places) - 1) * space.center
     places = sorted(space.places, key=lambda place: abs(space.places.index(place) - middle))
     ranked = [
         (i + j, replace(heads[name], place=place))
