@@ -81,9 +81,9 @@ class Space:
 
     ``rounds`` are shares of ``epochs``: how long a trial of each round trains. ``sampler``: "tpe", or "random", the
     baseline that begins nowhere and learns nothing. ``begin``: the heads that are tried first, from the extractors
-    about ``center`` (0: the first of the list, 1: the last). ``mixups``, ``noises``: of the augmentation, the first for the
-    default head; short trials favor less of it than long training wants, so where trials are short there is nothing to
-    choose.
+    about ``center`` (0: the first of the list, 1: the last). ``mixups``, ``noises``: of the augmentation, the
+    first for the default head; short trials favor less of it than long training wants, so where trials are short there
+    is nothing to choose.
     """
 
     extractors: tuple[Extractor, ...] = cuts_of()
