@@ -268,13 +268,17 @@ def test_a_split_without_clips_is_named(refused, run, tiny_run, tmp_path):
     assert one_object(run("evaluate", tiny_run.model, tmp_path / "clips", "--json")[1])["split"] == "val"
 
 
-def test_stored_features_are_no_clips(refused, tiny_run, tmp_path):
+def test_stored_features_are_refused_where_videos_are_needed(refused, tiny_run, tmp_path):
     np.savez(tmp_path / "features.npz", rgb=np.zeros((4, 3, 8), np.uint8))
     (tmp_path / "clips.csv").write_text(
-        "name,label,group,split\n" + "".join(f"c{n},{'ab'[n % 2]},g{n},\n" for n in range(4))
+        "name,label,group,split\n" + "".join(f"c{n},{('close', 'grow')[n % 2]},g{n},\n" for n in range(4))
     )
-    for words in (["train", tmp_path, *TINY], ["evaluate", tiny_run.model, tmp_path], ["extract", tmp_path]):
-        refused(*words, said=("features.npz", "stored features, no videos"))
+    for words, said in (
+        (["train", tmp_path, *TINY], "holds stored features: take --recipe gated-netvlad"),
+        (["evaluate", tiny_run.model, tmp_path], "has no frames, only rgb"),
+        (["extract", tmp_path], "stored features, no videos"),
+    ):
+        refused(*words, said=(tmp_path, said))
 
 
 @pytest.mark.parametrize("rule", ["rate", "uniform"])
