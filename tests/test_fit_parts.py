@@ -159,6 +159,9 @@ def test_bytes_of_a_head_are_counted_by_their_storage():
     three = Storage("ensemble:3+int8+compact", 8, 0.0, 3)
     assert three.head_bytes(head) == 3 * Storage("int8+compact", 8, 0.0).head_bytes(head)
     assert three.stored == "int8+compact"
+    tuned = Storage("int8", 8, 0.0).distilled()
+    assert (tuned.chain, tuned.stored, tuned.trainings, three.trainings) == ("distill+int8", "int8", 2, 3)
+    assert (Storage("", 32, 0.0).distilled().chain, Storage("", 32, 0.0).distilled().stored) == ("distill", "")
 
 
 def test_a_file_of_a_candidate_judged_on_all_folds_is_chosen_by_that_and_by_what_its_chain_cost():

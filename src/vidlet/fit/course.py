@@ -37,7 +37,6 @@ from .trials import TrialLog
 
 EXTRACTION_SHARE, SEARCH_SHARE = 0.35, 0.5  # of the time: for features; when trials end
 FILE_SECONDS = 20.0  # to write a file, score it and time it, roughly
-DISTILLED = "distill"
 TIERS = (1.0, 0.5, 2.0)  # of the budget's bytes: the budget, and "what if" it were half, or twice
 
 
@@ -163,8 +162,7 @@ class Course:
 
     def _file_seconds(self, candidate: Candidate, storage: Storage) -> float:
         """About how long a file takes: its training, as trials took, and once more on all clips if it is chosen."""
-        trainings = storage.members + (DISTILLED in storage.chain)
-        once = self.trials.expected_seconds(candidate) * trainings
+        once = self.trials.expected_seconds(candidate) * storage.trainings
         return once + FILE_SECONDS + (once * 4 / 3 if len(self.judged.test) else 0.0)
 
     def conclude(self, data: str, fold: str | None, command: str) -> dict[str, Any]:
@@ -326,7 +324,7 @@ class Course:
             if plan:
                 best = plan[0][0]
                 alone = next(s for s in self.cards.storages(best, budget) if s.members == 1)
-                plan[1:1] = [(best, s) for s in (alone, _distilled(alone)) if (best, s) != plan[0]]
+                plan[1:1] = [(best, s) for s in (alone, alone.distilled()) if (best, s) != plan[0]]
             lists.append(plan)
         inside, half, twice = lists
         order: list[Finalist] = []
@@ -352,11 +350,6 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
         for process in list((executor._processes or {}).values()):
             process.terminate()
         executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _distilled(storage: Storage) -> Storage:
-    """The same with the network tuned on its own answers before: no byte more."""
-    return replace(storage, chain="+".join(filter(None, [DISTILLED, storage.chain])))
 
 
 def _scaled(budget: Budget, factor: float) -> Budget:

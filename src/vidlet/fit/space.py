@@ -151,6 +151,10 @@ def draw(space: Space, trial: Chooser) -> Candidate:
     )
 
 
+DISTILLED = "distill"
+TRAINING_STEPS = (DISTILLED, "ensemble")  # of the storages' chains: they train, the others store
+
+
 @dataclass(frozen=True)
 class Storage:
     """A way to write a model: a chain of steps, and the bits of the head's weights in it.
@@ -163,10 +167,19 @@ class Storage:
     penalty: float  # accuracy that it is expected to cost, before a file of it was measured
     members: int = 1
 
+    def distilled(self) -> Storage:
+        """The same with the network tuned on its own answers before: no byte more."""
+        return replace(self, chain="+".join(filter(None, [DISTILLED, self.chain])))
+
+    @property
+    def trainings(self) -> int:
+        """How often a head is trained for it."""
+        return self.members + (DISTILLED in self.chain)
+
     @property
     def stored(self) -> str:
         """The chain without its steps of training: what the bytes and the time of the extractor follow from."""
-        return self.chain.partition("+")[2] if self.members > 1 else self.chain
+        return "+".join(step for step in self.chain.split("+") if step.partition(":")[0] not in TRAINING_STEPS)
 
     def head_bytes(self, head: Head) -> float:
         """Bytes of the weights of all members: matrices in ``head_bits``, with scales; vectors in 32 bits."""
