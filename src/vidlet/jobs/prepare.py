@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, RecipeError, VidletError
@@ -59,10 +60,21 @@ def one_way_clips(clips: Sequence[Clip], labels: Sequence[str], one_way: Sequenc
     return np.array([any(name in one_way for name in clip.labels) for clip in clips]) if one_way else None
 
 
-def prepare_features(plan: Recipe, table: ClipTable, extractor: FrameExtractor, strict: bool) -> Prepared:
-    """Features of all training and validation clips, from the store or through the runtime."""
+def prepare_features(
+    plan: Recipe,
+    table: ClipTable,
+    extractor: FrameExtractor,
+    strict: bool,
+    stored: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None,
+) -> Prepared:
+    """Features of all training and validation clips, from the store or through the runtime.
+
+    Args:
+        stored: what is done to the extractor's graph before (8 bits, say).
+    """
     one_way_clips((), table.labels, plan.training.one_way)  # a wrong name is told before the work
-    graph = extractor_graph(extractor).SerializeToString(deterministic=True)
+    written = extractor_graph(extractor)
+    graph = (stored(written) if stored else written).SerializeToString(deterministic=True)
     parts: dict[str, list[tuple[Clip, FeatureStore, str]]] = {"train": [], "val": []}
     failures: list[tuple[str, str]] = []
     for splits, sampling in _passes(plan):

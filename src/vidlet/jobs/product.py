@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from torch import nn
 
 from ..compress import (
     GRAPH_STEPS,
+    NETWORK_STEPS,
     Chain,
     Material,
     Trained,
@@ -55,7 +58,9 @@ class Workshop:
     def __init__(self, plan: Recipe, table: ClipTable, prepared: Prepared, extractor: FrameExtractor) -> None:
         self.plan, self.table, self.median_s = plan, table, prepared.median_s
         on_features = prepared.mean is not None
-        self._features = [(extractor, (prepared.train, prepared.val))] if on_features else []
+        self._features: list[tuple[FrameExtractor, Chain, tuple[Clips, Clips]]] = []
+        if on_features:
+            self._features.append((extractor, (), (prepared.train, prepared.val)))
         self._frames = None if on_features else (prepared.train, prepared.val)
         self._extractor = extractor
         self._exported: tuple[Trained, float | None, onnx.ModelProto] | None = None
@@ -68,14 +73,22 @@ class Workshop:
             plan.training.seed,
         )
 
-    def features(self, extractor: FrameExtractor) -> tuple[Clips, Clips]:
-        """(train, val) clips as the stored features of an extractor, computed once for each."""
-        for known, clips in self._features:
-            if known is extractor:
+    def features(self, extractor: FrameExtractor, steps: Chain = ()) -> tuple[Clips, Clips]:
+        """(train, val) clips as the stored features of an extractor, computed once for each.
+
+        Args:
+            steps: of the graph, that the extractor has behind it: what the head of such a file sees.
+        """
+        for known, taken, clips in self._features:
+            if known is extractor and taken == steps:
                 return clips
-        found = prepare_features(self.plan, self.table, extractor, strict=False)
-        self._features.append((extractor, (found.train, found.val)))
+        stored = partial(self._stored, extractor, steps) if steps else None
+        found = prepare_features(self.plan, self.table, extractor, strict=False, stored=stored)
+        self._features.append((extractor, steps, (found.train, found.val)))
         return found.train, found.val
+
+    def _stored(self, extractor: FrameExtractor, steps: Chain, graph: onnx.ModelProto) -> onnx.ModelProto:
+        return shrink_graph(steps, graph, self.material.samples, trained_ranges(extractor))
 
     def frames(self) -> tuple[Clips, Clips]:
         """(train, val) clips as decoded frames."""
@@ -84,12 +97,16 @@ class Workshop:
             self._frames = (found.train, found.val)
         return self._frames
 
-    def temperature(self, trained: Trained) -> float | None:
-        """The temperature that fits the validation clips best; None where a clip may have many labels."""
+    def temperature(self, trained: Trained, steps: Chain = ()) -> float | None:
+        """The temperature that fits the validation clips best; None where a clip may have many labels.
+
+        Args:
+            steps: see :meth:`features`.
+        """
         if self.table.multi_label:
             return None
         if self.plan.training.mode == "frozen":
-            network, val = ClipNetwork(trained.head), self.features(trained.extractor)[1]
+            network, val = ClipNetwork(trained.head), self.features(trained.extractor, steps)[1]
         else:
             network, val = ClipNetwork(trained.head, trained.extractor), self.frames()[1]
         logits = predict_logits(network, val, self.plan.training.batch)
@@ -100,14 +117,18 @@ class Workshop:
     ) -> Trained:
         """Compress a network by a chain and write it as one artifact; returns the network as the file has it.
 
-        A file without graph steps is held to its network's scores; every file to itself, frame by frame.
+        A file without graph steps is held to its network's scores; every file to itself, frame by frame. What a head
+        learns in the chain's steps, it learns from the features of the extractor as the file will have it, in integers
+        where a graph step makes it so.
 
         Args:
             temperature: None: the one that fits the validation clips best.
             taken: steps that the network has behind it; the file names them before its own.
         """
-        small = shrink_network(chain, trained, self.material)
-        temperature = temperature or self.temperature(small)
+        steps = self._of_extractor(chain) if any(step.name in NETWORK_STEPS for step in chain) else ()
+        material = replace(self.material, features=partial(self.features, steps=steps))
+        small = shrink_network(chain, trained, material)
+        temperature = temperature or self.temperature(small, steps)
         network = ArtifactNetwork(small.extractor, small.head, temperature or 1.0, self.table.multi_label)
         metadata = artifact_metadata(
             replace(self.plan, compress=(chain_text((*taken, *chain)),) if taken or chain else ()),
@@ -127,6 +148,13 @@ class Workshop:
         check_same_boxes(graph, small.extractor, frames, as_trained)
         write_artifact(graph, path, metadata, frames, torch_reference(network) if as_trained else None)
         return small
+
+    def _of_extractor(self, chain: Chain) -> Chain:
+        """The graph steps of a chain that make the extractor compute in integers; known without the head's scores."""
+        layers = self._extractor.modules() if self.plan.training.mode == "frozen" else ()
+        if not any(isinstance(layer, nn.Conv2d) for layer in layers):
+            return ()  # nothing that is stored, or nothing in it that would change
+        return tuple(s for s in chain if s.name == "int4" or (s.name == "int8" and s.amount is None))
 
     def _export(self, trained: Trained, temperature: float | None, network: ArtifactNetwork) -> onnx.ModelProto:
         """The float32 graph; chains without network steps share that of one trained network."""
