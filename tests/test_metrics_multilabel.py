@@ -6,7 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidlet.errors import DataError
-from vidlet.metrics import MultiLabelScores, gap, hit_at_1, mean_average_precision, multilabel_summary, perr
+from vidlet.metrics import (
+    ManyLabels,
+    MultiLabelScores,
+    gap,
+    hit_at_1,
+    many_labels_summary,
+    mean_average_precision,
+    multilabel_summary,
+    perr,
+)
+from vidlet.metrics.multilabel import highest
 
 
 def slow_average_precision(pairs, positives):
@@ -48,7 +58,9 @@ def untied(clips, classes, seed, lowest=0.0):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("clips", "classes", "top_k"), [(40, 60, 20), (30, 7, 20), (25, 30, 3), (1, 25, 20)])
+@pytest.mark.parametrize(
+    ("clips", "classes", "top_k"), [(40, 60, 20), (30, 7, 20), (25, 30, 3), (1, 25, 20), (12, 400, 20)]
+)
 def test_the_figures_equal_a_slow_count_on_untied_scores(clips, classes, top_k, seed):
     scores, labels = untied(clips, classes, seed, lowest=-0.3)
     slow = slow_figures(scores, labels, top_k)
@@ -102,6 +114,31 @@ def test_single_precision_and_integer_labels_give_the_same_figures():
     a = multilabel_summary(scores.astype(np.float32), labels)
     assert a == pytest.approx(multilabel_summary(scores, labels.astype(np.int64)), abs=1e-12)
     assert set(a) == {"clips", "gap20", "hit1", "perr", "map"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(100, 600), st.integers(1, 30), st.sampled_from([0, 1, 2, 9]))
+def test_the_highest_of_many_classes_are_those_of_a_whole_sort(seed, classes, depth, digits):
+    scores = np.round(np.random.default_rng(seed).random((5, classes), np.float32), digits)  # 0: nearly all are tied
+    np.testing.assert_array_equal(highest(scores, depth), np.argsort(-scores, axis=1, kind="stable")[:, :depth])
+
+
+def test_the_summary_of_chunks_is_that_of_one_matrix():
+    scores, labels = untied(60, 200, 8)
+    names, groups = [f"class {n}" for n in range(200)], [f"group {n % 7}" for n in range(60)]
+    whole = many_labels_summary(scores, labels, groups, names)
+    found = ManyLabels(names)
+    for begin in range(0, 60, 13):
+        found.add(scores[begin : begin + 13], labels[begin : begin + 13])
+    parts = found.summary(groups)
+    assert parts.pop("per_class") == whole.pop("per_class")
+    assert parts.pop("accuracy_interval") == whole.pop("accuracy_interval")
+    assert parts == pytest.approx(whole, abs=1e-12)
+    assert whole["accuracy"] == labels[np.arange(60), scores.argmax(1)].mean()
+    five = np.argsort(-scores, axis=1)[:, :5]
+    assert whole["top5"] == np.take_along_axis(labels, five, 1).any(1).mean()
+    with pytest.raises(DataError, match="scores of 3 classes do not fit 200 names"):
+        found.add(scores[:, :3], labels[:, :3])
 
 
 def test_no_clips_and_no_positives_have_no_value():

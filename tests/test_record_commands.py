@@ -13,7 +13,7 @@ from vidlet.datasets.frame_record import quantize
 from vidlet.datasets.residual import render_residual
 from vidlet.errors import DataError, RecipeError
 from vidlet.jobs.clips import labelled_clips
-from vidlet.jobs.evaluate import evaluate
+from vidlet.jobs.evaluate import evaluate, figures_of, score_clips, summarize
 from vidlet.jobs.prepare_records import extractor_for, prepare_clips, recipe_for
 from vidlet.jobs.records import HEADER, predict_records
 from vidlet.metrics import gap
@@ -82,6 +82,18 @@ def test_the_figures_are_those_of_the_file(record_run, test_records):
         key: metrics[key] for key in ("gap20", "hit1", "perr", "map")
     }
     assert "GAP@20" in (record_run / "run" / "report.html").read_text()
+
+
+def test_the_figures_of_a_large_set_come_in_chunks(record_run, monkeypatch):
+    monkeypatch.setattr("vidlet.jobs.evaluate.CHUNK", 7)
+    model = load(record_run / "run" / "model.onnx", threads=1)
+    clips = labelled_clips(record_run / "records", stored=True).of_split("test")
+    whole, parts = summarize(score_clips(model, clips), model), figures_of(model, clips)
+    assert parts.keys() == whole.keys()
+    for key in whole.keys() - {"clip_ms", "per_class", "accuracy_interval", "skipped", "damaged"}:
+        assert parts[key] == pytest.approx(whole[key], abs=1e-12), key
+    for key in ("per_class", "accuracy_interval", "skipped", "damaged"):
+        assert parts[key] == whole[key]
 
 
 def test_the_submission_has_the_scores_of_the_file_best_first(record_run, test_records, tmp_path, capsys):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..compress.ensemble_search import Candidate, Chosen, TopScores, search_ensemble, top_scores
+from ..compress.ensemble_search import Candidate, Chosen, TopScores, join_tops, search_ensemble, top_scores
 from ..compress.join import content_sizes, join_graphs
 from ..datasets import ClipTable
 from ..datasets.frame_record import frame_codes
@@ -22,7 +22,7 @@ from ..files import atomic_path, cache_folder, write_text
 from ..runtime import Model, graph_sha256, load
 from ..video import read_clip
 from .clips import labelled_clips, scored_split
-from .evaluate import score_clips
+from .evaluate import CHUNK, answers, batched, figures_of
 from .product import say_result, score_files, write_evidence
 from .progress import say
 from .records import in_model_names
@@ -126,10 +126,12 @@ def cached_scores(model: Model, clips: ClipTable, strict: bool = False) -> tuple
     if path.exists():
         with np.load(path, allow_pickle=False) as kept:
             return TopScores(kept["classes"], kept["scores"]), kept["rows"].tolist()
-    found = score_clips(model, clips, strict)
     place = {id(clip): row for row, clip in enumerate(clips)}
-    rows = [place[id(clip)] for clip in found.clips]
-    top = top_scores(found.scores)
+    rows, tops = [], []
+    for part in batched(answers(model, clips, strict, []), CHUNK):
+        rows += [place[id(one.clip)] for one in part]
+        tops.append(top_scores(np.stack([one.scores for one in part])))
+    top = join_tops(tops)
     with atomic_path(path) as draft, draft.open("wb") as handle:
         np.savez(handle, classes=top.classes, scores=top.scores, rows=np.array(rows))
     return top, rows
@@ -243,8 +245,6 @@ def _alone(member: Member, top: TopScores, labels: Sequence[Sequence[int]]) -> f
 
 
 def _figures(model: Model, clips: ClipTable, strict: bool) -> dict[str, Any]:
-    from .evaluate import summarize
-
-    found = summarize(score_clips(model, clips, strict), model)
+    found = figures_of(model, clips, strict)
     keys = ("gap20", "hit1", "perr", "map", "accuracy", "bytes")
     return {key: found[key] for key in keys if key in found}

@@ -5,21 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, VidletError
-from ..metrics import classification_summary, many_labels_summary, percentiles_ms
+from ..metrics import ManyLabels, classification_summary, many_labels_summary, percentiles_ms
 from ..runtime import Model, load
 from ..video import read_many
 from .clips import labelled_clips, scored_split
 from .progress import bar
 from .records import classify_clip, in_model_names, multi_hot
+
+CHUNK = 1000  # clips whose scores are in memory at once, where a clip may have many labels
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,27 @@ class Scored:
         return [clip.group for clip in self.clips]
 
 
-def score_clips(model: Model, table: ClipTable, strict: bool = False, workers: int = 2) -> Scored:
-    """Classify every clip of a table with a loaded model.
+@dataclass(frozen=True)
+class Answer:
+    """What a model said of one clip: its scores (K,) float32, the seconds it took, and damage of the file."""
+
+    clip: Clip
+    scores: np.ndarray
+    took_s: float
+    damage: str
+
+
+def answers(
+    model: Model, table: ClipTable, strict: bool, skipped: list[tuple[str, str]], workers: int = 2
+) -> Iterator[Answer]:
+    """Classify every clip of a table with a loaded model, in their order; who asks keeps what is needed.
+
+    Args:
+        skipped: gets the clips of the table that could not be used or read, (path, error).
 
     Raises:
-        DataError: a clip has a label that the model does not know; with ``strict``, a clip cannot be read.
+        DataError: a clip has a label that the model does not know; with ``strict``, a clip cannot be read; none could
+            be read.
     """
     index = {name: i for i, name in enumerate(model.labels)}
     for clip in table:
@@ -70,27 +91,65 @@ def score_clips(model: Model, table: ClipTable, strict: bool = False, workers: i
         took = time.perf_counter() - started
         return np.array([found.scores[name] for name in model.labels], np.float32), took, found.damage
 
-    kept, scores, labels, times, skipped, damaged = [], [], [], [], list(table.skipped), []
+    skipped += table.skipped
+    read = 0
     with bar("evaluate") as move:
         for done, (clip, result) in enumerate(read_many(list(table), classify, workers=workers), 1):
             move(done, len(table))
-            if isinstance(result, VidletError):
-                if strict:
-                    raise result
+            if not isinstance(result, VidletError):
+                read += 1
+                yield Answer(clip, *result)
+            elif strict:
+                raise result
+            else:
                 skipped.append((str(clip.path), str(result)))
-                continue
-            row, took, damage = result
-            kept.append(clip)
-            scores.append(row)
-            labels.append(index[clip.label])
-            times.append(took)
-            if damage:
-                damaged.append((str(clip.path), damage))
-    if not kept:
+    if not read:
         raise DataError(f"{table.root}: none of {len(table)} clips could be read; first: {skipped[0][1]}")
+
+
+def score_clips(model: Model, table: ClipTable, strict: bool = False, workers: int = 2) -> Scored:
+    """Classify every clip of a table with a loaded model and keep all scores.
+
+    Raises:
+        DataError: see ``answers``.
+    """
+    skipped: list[tuple[str, str]] = []
+    found = list(answers(model, table, strict, skipped, workers))
+    index = {name: i for i, name in enumerate(model.labels)}
     return Scored(
-        tuple(kept), np.stack(scores), np.array(labels), np.array(times), tuple(skipped), tuple(damaged), model.labels
+        tuple(one.clip for one in found),
+        np.stack([one.scores for one in found]),
+        np.array([index[one.clip.label] for one in found]),
+        np.array([one.took_s for one in found]),
+        tuple(skipped),
+        tuple((str(one.clip.path), one.damage) for one in found if one.damage),
+        model.labels,
     )
+
+
+def figures_of(model: Model, table: ClipTable, strict: bool = False, workers: int = 2) -> dict[str, Any]:
+    """What ``summarize`` says of ``score_clips``; of many labels, without the scores of all clips at once.
+
+    Raises:
+        DataError: see ``answers``.
+    """
+    if not model.multi_label:
+        return summarize(score_clips(model, table, strict, workers), model)
+    skipped: list[tuple[str, str]] = []
+    figures, groups, times, damaged = ManyLabels(model.labels), [], [], []
+    for part in batched(answers(model, table, strict, skipped, workers), CHUNK):
+        figures.add(np.stack([one.scores for one in part]), multi_hot(tuple(one.clip for one in part), model.labels))
+        groups += [one.clip.group for one in part]
+        times += [one.took_s for one in part]
+        damaged += [(str(one.clip.path), one.damage) for one in part if one.damage]
+    return _with_file(figures.summary(groups), model, np.array(times), skipped, damaged)
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of ``size`` items, the last perhaps shorter."""
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
 
 
 def summarize(scored: Scored, model: Model) -> dict[str, Any]:
@@ -99,12 +158,22 @@ def summarize(scored: Scored, model: Model) -> dict[str, Any]:
         figures = many_labels_summary(scored.scores, scored.truth, scored.groups, model.labels)
     else:
         figures = classification_summary(scored.scores, scored.labels, scored.groups, model.labels)
+    return _with_file(figures, model, scored.clip_s, scored.skipped, scored.damaged)
+
+
+def _with_file(
+    figures: Mapping[str, Any],
+    model: Model,
+    clip_s: np.ndarray,
+    skipped: Sequence[tuple[str, str]],
+    damaged: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
     return {
         **figures,
-        "clip_ms": percentiles_ms(scored.clip_s),
+        "clip_ms": percentiles_ms(clip_s),
         "bytes": model.bytes,
-        "skipped": [{"path": path, "error": error} for path, error in scored.skipped],
-        "damaged": [{"path": path, "error": error} for path, error in scored.damaged],
+        "skipped": [{"path": path, "error": error} for path, error in skipped],
+        "damaged": [{"path": path, "error": error} for path, error in damaged],
     }
 
 
@@ -169,4 +238,4 @@ def evaluate(
 
         other = load(against, threads=threads)
         return {"split": name, **compare_models(loaded, other, clips, (str(model), str(against)), strict, report)}
-    return {"split": name, **summarize(score_clips(loaded, clips, strict), loaded)}
+    return {"split": name, **figures_of(loaded, clips, strict)}

@@ -31,13 +31,14 @@ from .detection import (
 )
 from .latency import percentiles_ms
 from .multilabel import MultiLabelScores, gap, hit_at_1, mean_average_precision, multilabel_summary, perr
-from .summary import classification_summary, many_labels_summary
+from .summary import ManyLabels, classification_summary, many_labels_summary
 
 __all__ = [
     "ClassDifference",
     "Curve",
     "Difference",
     "MacroAverage",
+    "ManyLabels",
     "MultiLabelScores",
     "PerClass",
     "Reliability",

@@ -1,7 +1,8 @@
 """Many labels a clip: GAP@20, Hit@1, PERR and MAP, as the YouTube-8M challenge defines them.
 
 Scores and labels are (N, K), labels 0 or 1. The functions take whole matrices; ``MultiLabelScores`` takes them in
-chunks and keeps only the ``top_k`` highest scores of each clip: 180 MB for a million clips of 3862 classes, not 15 GB.
+chunks and keeps only the ``top_k`` highest scores of each clip: 180 MB for a million clips of 3862 classes (float32
+scores), not 15 GB. MAP needs no more, since by its definition only the pairs among those 20 count.
 
 Equal scores of different clips share the precision at the last of them, so that the order of clips never matters;
 equal scores of one clip rank in class order. (The challenge's own code shuffles ties; untied figures are the same.)
@@ -20,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DataError
 
 TOP_K = 20
+SPARE = 4  # times as many scores as are wanted may be sorted
 
 
 def gap(scores: ArrayLike, labels: ArrayLike, top_k: int = TOP_K) -> float:
@@ -97,7 +99,7 @@ class MultiLabelScores:
         if not len(table):
             return self
         labels_of = truth.sum(axis=1)  # (n,)
-        order = _highest(table, max(self.top_k, int(labels_of.max()), 1))  # (n, depth)
+        order = highest(table, max(self.top_k, int(labels_of.max()), 1))  # (n, depth)
         best = np.take_along_axis(table, order, axis=1)
         hits = np.take_along_axis(truth, order, axis=1)
         kept = slice(0, self.top_k)
@@ -181,19 +183,38 @@ def _all(scores: ArrayLike, labels: ArrayLike, top_k: int) -> MultiLabelScores:
     return MultiLabelScores(top_k).add(scores, labels)
 
 
-def _highest(table: NDArray[Any], depth: int) -> NDArray[np.int64]:
-    """Classes of the ``depth`` highest scores of each row, descending, equal ones in class order: (n, depth)."""
+def highest(table: NDArray[Any], depth: int) -> NDArray[np.int64]:
+    """Classes of the ``depth`` highest scores of each row (n, K), descending, equal ones in class order: (n, depth)."""
     rows, classes = table.shape
     if depth >= classes:
         return np.argsort(-table, axis=1, kind="stable")
-    bound = np.partition(table, classes - depth, axis=1)[:, classes - depth, None]  # the depth-th highest: (n, 1)
-    above = table > bound
-    tied = table == bound
-    spare = depth - above.sum(axis=1, keepdims=True)  # how many of the tied ones still fit: (n, 1)
-    chosen = above | (tied & (np.cumsum(tied, axis=1, dtype=np.int32) <= spare))
-    order = np.nonzero(chosen)[1].reshape(rows, depth)  # ascending classes
-    inner = np.argsort(-np.take_along_axis(table, order, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(order, inner, axis=1)
+    bound = _below(table, depth)  # at least ``depth`` scores of each row reach it: (n, 1)
+    row, column = np.divmod(np.flatnonzero(table >= bound), classes)  # ascending rows, then classes
+    count = np.bincount(row, minlength=rows)
+    if count.max() > SPARE * depth:  # many equal scores: the lowest of them in class order
+        bound = np.partition(table, classes - depth, axis=1)[:, classes - depth, None]
+        tied = table == bound
+        spare = depth - (table > bound).sum(axis=1, keepdims=True)  # how many of the tied ones still fit: (n, 1)
+        chosen = (table > bound) | (tied & (np.cumsum(tied, axis=1, dtype=np.int32) <= spare))
+        row, column = np.nonzero(chosen)
+        count = np.bincount(row, minlength=rows)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)  # in its row
+    scores = np.full((rows, count.max()), -np.inf, table.dtype)
+    names = np.zeros(scores.shape, np.int64)
+    scores[row, place], names[row, place] = table[row, column], column
+    return np.take_along_axis(names, np.argsort(-scores, axis=1, kind="stable")[:, :depth], axis=1)
+
+
+def _below(table: NDArray[Any], depth: int) -> NDArray[Any]:
+    """A bound (n, 1) that at least ``depth`` scores of each row reach, and few more: from the highest of groups.
+
+    A fifth of the time of a partition of 3862 classes.
+    """
+    rows, classes = table.shape
+    groups = max(64, 3 * depth)
+    width = classes // groups
+    peaks = table[:, : groups * width].reshape(rows, width, groups).max(axis=1) if width > 1 else table
+    return np.partition(peaks, peaks.shape[1] - depth, axis=1)[:, peaks.shape[1] - depth, None]
 
 
 def _precision_sum(scores: NDArray[Any], hits: NDArray[np.bool_]) -> float:

@@ -1,17 +1,19 @@
 """Everything that is said of a classifier with one label a clip, as one JSON-able dict."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from .bootstrap import Groups, bootstrap_interval
 from .calibration import expected_calibration_error, negative_log_likelihood
 from .classification import accuracy, checked, confusion_matrix, macro_average, per_class, top_k_accuracy
-from .multilabel import MultiLabelScores
+from .multilabel import MultiLabelScores, highest
 
 
 def classification_summary(
@@ -55,30 +57,63 @@ def many_labels_summary(scores: ArrayLike, truth: ArrayLike, groups: Groups, nam
     clips with a label among their five highest scores; macro_precision, macro_recall, macro_f1 and per_class at the
     threshold 0.5, per_class with "ap", the average precision among the 20 highest scores of each clip.
     """
-    table, labels = np.asarray(scores), np.asarray(truth, bool)
-    if table.shape[1] != len(names):
-        raise DataError(f"scores of {table.shape[1]} classes do not fit {len(names)} names")
-    found = MultiLabelScores().add(table, labels)
-    rows = np.arange(len(table))
-    first = labels[rows, table.argmax(axis=1)] if len(table) else np.empty(0, bool)
-    best = np.argsort(-table, axis=1)[:, :5]
-    said = table >= 0.5
-    right, named, support = (said & labels).sum(axis=0), said.sum(axis=0), labels.sum(axis=0)
-    precision, recall = right / np.maximum(named, 1), right / np.maximum(support, 1)
-    f1 = 2 * right / np.maximum(named + support, 1)
-    columns = zip(names, precision, recall, f1, found.average_precisions(), support, strict=True)
-    return found.summary() | {
-        "accuracy": _known(float(first.mean())) if len(first) else None,
-        "accuracy_interval": [_known(bound) for bound in bootstrap_interval(first, groups)],
-        "top5": float(np.take_along_axis(labels, best, 1).any(axis=1).mean()) if len(first) else None,
-        "macro_f1": float(f1.mean()),
-        "macro_precision": float(precision.mean()),
-        "macro_recall": float(recall.mean()),
-        "per_class": {
-            name: {"precision": float(p), "recall": float(r), "f1": float(f), "ap": float(a), "support": int(s)}
-            for name, p, r, f, a, s in columns
-        },
-    }
+    return ManyLabels(names).add(scores, truth).summary(groups)
+
+
+class ManyLabels:
+    """What ``many_labels_summary`` says, of clips that come in chunks: a few hundred bytes a clip, whatever K.
+
+    >>> ManyLabels(["run", "jump"]).add([[0.9, 0.2]], [[1, 0]]).summary(["a"])["accuracy"]
+    1.0
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.found = MultiLabelScores()
+        self._first: list[NDArray[np.bool_]] = []  # of each chunk: whether the highest score is that of a label
+        self._near = 0  # clips with a label among the five highest
+        self._right, self._named, self._support = (np.zeros(len(names), np.int64) for _ in range(3))
+
+    def add(self, scores: ArrayLike, truth: ArrayLike) -> ManyLabels:
+        """Count scores (n, K) of clips with labels (n, K), 0 or 1; returns itself.
+
+        Raises:
+            DataError: scores of another number of classes than there are names; see ``MultiLabelScores.add``.
+        """
+        table, labels = np.asarray(scores), np.asarray(truth, bool)
+        if table.ndim != 2 or table.shape[1] != len(self.names):
+            raise DataError(f"scores of {table.shape[-1]} classes do not fit {len(self.names)} names")
+        self.found.add(table, labels)
+        if not len(table):
+            return self
+        best = np.take_along_axis(labels, highest(table, min(5, table.shape[1])), 1)  # (n, 5)
+        self._first.append(best[:, 0].copy())
+        self._near += int(best.any(axis=1).sum())
+        said = table >= 0.5
+        self._right += (said & labels).sum(axis=0)
+        self._named += said.sum(axis=0)
+        self._support += labels.sum(axis=0)
+        return self
+
+    def summary(self, groups: Groups) -> dict[str, Any]:
+        """See ``many_labels_summary``; groups (N,) of all clips, in the order in which they came."""
+        right, named, support = self._right, self._named, self._support
+        precision, recall = right / np.maximum(named, 1), right / np.maximum(support, 1)
+        f1 = 2 * right / np.maximum(named + support, 1)
+        columns = zip(self.names, precision, recall, f1, self.found.average_precisions(), support, strict=True)
+        first = np.concatenate(self._first) if self._first else np.empty(0, bool)
+        return self.found.summary() | {
+            "accuracy": _known(float(first.mean())) if len(first) else None,
+            "accuracy_interval": [_known(bound) for bound in bootstrap_interval(first, groups)],
+            "top5": self._near / len(first) if len(first) else None,
+            "macro_f1": float(f1.mean()),
+            "macro_precision": float(precision.mean()),
+            "macro_recall": float(recall.mean()),
+            "per_class": {
+                name: {"precision": float(p), "recall": float(r), "f1": float(f), "ap": float(a), "support": int(s)}
+                for name, p, r, f, a, s in columns
+            },
+        }
 
 
 def _known(value: float) -> float | None:
