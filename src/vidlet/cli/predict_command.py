@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from collections.abc import Callable
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RecipeError
@@ -12,6 +17,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ..jobs.actions import EventActions
+    from ..jobs.event_clips import EventClips
     from ..runtime import Model
 
 EXAMPLE = "example: vidlet predict runs/a/model.int8.onnx clip.mp4 --save annotated.mp4"
@@ -25,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threshold", type=float, default=0.5, metavar="P", help="a segment needs this score")
     parser.add_argument("--min-s", type=float, metavar="S", help="a segment needs this duration (1/4 training clip)")
-    parser.add_argument("--save", "--out", dest="save", metavar="FILE", help="write the video with labels drawn on it")
+    parser.add_argument(
+        "--save", "--out", dest="save", metavar="PATH",
+        help="write the video with labels drawn on it; with --on, a folder: a clip around each event",
+    )  # fmt: skip
     parser.add_argument("--live", action="store_true", help="play a file at its own speed, as a camera would")
     parser.add_argument("--show", action="store_true", help="show the live view in a window")
     parser.add_argument("--on", metavar="LABEL", help="live: act once each time this label appears")
@@ -34,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--command", dest="action", metavar="CMD", help="--on: run it; it finds $VIDLET_LABEL and others"
     )
     parser.add_argument("--webhook", metavar="URL", help="--on: POST {source, label, score, time_s} as JSON")
+    parser.add_argument("--around", type=float, metavar="S", help="--on with --save: seconds before and after (3)")
     parser.add_argument(
         "--csv", metavar="FILE", help="write the segments as CSV; of records, a submission: id, 20 classes and scores"
     )
@@ -47,7 +57,11 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
 
     if args.on is None and (args.action or args.webhook):
         raise RecipeError("--command and --webhook need --on LABEL, which says when")
+    if args.around is not None and not (args.on is not None and _names_folder(args.save)):
+        raise RecipeError("--around S needs --on LABEL and --save FOLDER, where the clips go")
     if args.live or args.show or is_live(args.source):
+        if args.on is None and _names_folder(args.save):
+            raise RecipeError(f"--save {args.save}: a folder gets a clip an event of --on LABEL; the view needs a file")
         _live(args)
         return None
     if args.on is not None:
@@ -105,14 +119,32 @@ def _live(args: argparse.Namespace) -> None:
     from .window import Window
 
     figures, model = LiveFigures(), load(args.model, threads=args.threads)
+    printing = threading.Lock()  # lines of finished clips come from another thread
+
+    def show_line(line: dict[str, Any]) -> None:
+        with printing:
+            print(json.dumps(line) if args.json else _moment_text(line), flush=True)
+
+    clips: EventClips | None = None
     actions = _actions(args, model, say) if args.on is not None else None
-    show = Window(f"vidlet {args.source}").show if args.show else None
+    if actions is not None and _names_folder(args.save):
+        actions.clips = clips = _clips(args, model, show_line, say)
     lines = predict_live(
-        model, args.source, args.threshold, args.min_s, args.save, show, figures, each=actions, tell=say
+        model,
+        args.source,
+        args.threshold,
+        args.min_s,
+        None if clips else args.save,
+        Window(f"vidlet {args.source}").show if args.show else None,
+        figures,
+        each=actions,
+        tell=say,
+        frames=clips.push if clips else None,
     )
     try:
-        for line in lines:
-            print(json.dumps(line) if args.json else _moment_text(line), flush=True)
+        with _stopped_politely():
+            for line in lines:
+                show_line(line)
     finally:
         lines.close()
         if actions is not None:
@@ -125,17 +157,60 @@ def _live(args: argparse.Namespace) -> None:
         )
 
 
+@contextlib.contextmanager
+def _stopped_politely() -> Iterator[None]:
+    """A service that is stopped (SIGTERM) ends as Ctrl-C does: clips are finished, figures told."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: who called us decides
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _names_folder(save: str | None) -> bool:
+    """Whether --save means clips in a folder; a name that ends like a file's is the view as a video."""
+    return save is not None and (Path(save).is_dir() or save.endswith(("/", os.sep)) or not Path(save).suffix)
+
+
+def _clips(
+    args: argparse.Namespace, model: Model, tell: Callable[[dict[str, Any]], None], say: Callable[[str], None]
+) -> EventClips:
+    from ..jobs.event_clips import AROUND_S, EventClips
+
+    def told(line: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the next line of the main thread finds out
+            tell(line)
+
+    around_s = AROUND_S if args.around is None else args.around
+    return EventClips(args.save, model.rate_hz, around_s, _event_s(args, model), told, say)
+
+
 def _actions(args: argparse.Namespace, model: Model, say: Callable[[str], None]) -> EventActions:
-    """What is done once an event; an event lasts as long as a segment must, see --min-s."""
+    """What is done once an event."""
     from ..jobs.actions import EventActions
     from ..runtime.events import EventRule
 
-    rule = EventRule(args.on, args.above, min_s=model.median_s / 4 if args.min_s is None else args.min_s)
+    rule = EventRule(args.on, args.above, min_s=_event_s(args, model))
     return EventActions(model, rule, str(args.source), args.action, args.webhook, say)
 
 
+def _event_s(args: argparse.Namespace, model: Model) -> float:
+    """An event lasts as long as a segment must, see --min-s."""
+    return model.median_s / 4 if args.min_s is None else float(args.min_s)
+
+
 def _moment_text(line: dict[str, Any]) -> str:
-    """A moment for people: when, the action and its score, how many boxes."""
+    """A moment for people: when, the action and its score, how many boxes; or where the clip of an event is."""
+    if "clip" in line:
+        return f"{line['time_s']:9.2f} s  {line['event']}  {line['score']:.3f}  {line['clip']}"
     boxes = f"  {len(line['boxes'])} boxes" if "boxes" in line else ""
     action = f"{line['label'] or '-'}  {line['score']:.3f}" if line["score"] or "boxes" not in line else ""
     return f"{line['time_s']:9.2f} s  {action}{boxes}"

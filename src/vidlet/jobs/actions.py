@@ -1,4 +1,4 @@
-"""What to do when a live source shows something: a command or a webhook, once an event, never once a frame.
+"""What to do when a live source shows something: a command, a webhook, a clip; once an event, never once a frame.
 
 The command gets what happened as environment variables, never as part of its text: VIDLET_LABEL, VIDLET_SCORE,
 VIDLET_TIME_S, VIDLET_SOURCE. A webhook gets the same as a JSON object. The live view does not wait for them.
@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import RecipeError
 from ..runtime import Model, Moment
 from ..runtime.events import Event, EventRule, EventState, advance, finish
+from .event_clips import EventClips
 
 MOST_AT_ONCE = 4  # actions that have not finished; an event beyond them is told, and nothing is run for it
 WEBHOOK_TIMEOUT_S = 10.0
@@ -29,6 +30,7 @@ class EventActions:
 
     Args:
         say: told in one line of every event's begin and end, and of an action that failed.
+        clips: told of every event, too; ``close`` closes it.
 
     Raises:
         RecipeError: the model does not know the label; names those it knows.
@@ -42,6 +44,7 @@ class EventActions:
         command: str | None = None,
         webhook: str | None = None,
         say: Callable[[str], None] = print,
+        clips: EventClips | None = None,
     ) -> None:
         known = (*model.labels, *model.box_labels)
         if rule.label not in known:
@@ -49,6 +52,7 @@ class EventActions:
         if webhook is not None and not webhook.startswith(("http://", "https://")):
             raise RecipeError(f"--webhook {webhook}: an address begins with http:// or https://")
         self.rule, self.source, self.command, self.webhook, self.say = rule, source, command, webhook, say
+        self.clips = clips
         self.box = model.box_labels.index(rule.label) if rule.label not in model.labels else None
         self.began: list[Event] = []  # the last 1,000
         self._state, self._last_s = EventState(), 0.0
@@ -61,6 +65,8 @@ class EventActions:
         if change.began:
             self.began = [*self.began, change.began][-1000:]
             self.say(f"{change.began.start_s:.2f} s  {change.began.label} begins, {change.began.score:.3f}")
+            if self.clips is not None:
+                self.clips.began(change.began)
             self._act(change.began)
         if change.ended:
             self._say_end(change.ended)
@@ -73,8 +79,12 @@ class EventActions:
             self._say_end(last)
         for thread in self._running:
             thread.join(LAST_WAIT_S)
+        if self.clips is not None:
+            self.clips.close()
 
     def _say_end(self, event: Event) -> None:
+        if self.clips is not None:
+            self.clips.ended(event)
         self.say(f"{event.end_s:.2f} s  {event.label} ends; it began at {event.start_s:.2f} s, best {event.score:.3f}")
 
     def _score(self, moment: Moment) -> float:

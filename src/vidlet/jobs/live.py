@@ -53,6 +53,7 @@ def predict_live(
     threads: int = 1,
     each: Callable[[Moment], None] | None = None,
     tell: Callable[[str], None] | None = None,
+    frames: Callable[[float, NDArray[np.uint8]], None] | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Yield a line whenever the answer changes: {"time_s", "label", "score", "boxes"}; see ``runtime.watch``.
 
@@ -64,6 +65,7 @@ def predict_live(
         figures: is filled with frames answered, dropped, and their delays.
         each: called with every moment, told or not, as ``actions.EventActions`` is.
         tell: called with a line when a camera or stream goes away and when it is back: given, it is waited for.
+        frames: called with time and frame (H, W, 3) before the moment that answers it, as ``EventClips.push`` is.
 
     Raises:
         DataError: the source cannot be opened, or breaks off (and ``tell`` is not given).
@@ -84,12 +86,16 @@ def predict_live(
         def seen(moment: Moment) -> None:
             figures.add(time.monotonic() - opened.arrived_s)
             figures.dropped = opened.dropped
+            assert opened.taken is not None
+            looked_at = writer is not None or show is not None
+            rgb = opened.taken.rgb() if looked_at or frames is not None else None
+            if frames is not None and rgb is not None:
+                frames(moment.time_s, rgb)
             if each is not None:
                 each(moment)
-            if writer is None and show is None:
+            if rgb is None or not looked_at:
                 return
-            assert opened.taken is not None
-            view = draw_moment(opened.taken.rgb(), moment, loaded.box_labels, threshold)
+            view = draw_moment(rgb, moment, loaded.box_labels, threshold)
             if writer is not None:
                 writer.write(view)
             if show is not None:

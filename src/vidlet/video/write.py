@@ -21,6 +21,7 @@ from .container import reason_of
 from .resize import resize
 
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that this PyAV has
+MILLISECOND = Fraction(1, 1000)
 BT709 = 1  # the number of BT.709 in every color field of H.264
 
 
@@ -28,7 +29,8 @@ class VideoWriter:
     """Write a video frame by frame; the file is whole under its name at the end, or not there.
 
     Pictures are uint8 (H, W, 3); the first one, or ``size`` (height, width), decides the size and later ones are
-    stretched to it. H.264 with 4:2:0 color needs even sizes: an odd edge is repeated once.
+    stretched to it. H.264 with 4:2:0 color needs even sizes: an odd edge is repeated once. Pictures are 1 / ``fps``
+    apart, or each is shown from its own time on.
 
         with VideoWriter("out.mp4", fps=25) as video:
             video.write(rgb)
@@ -45,7 +47,7 @@ class VideoWriter:
         self._draft = contextlib.ExitStack()
         self._container: Any = None
         self._stream: Any = None
-        self._count = 0
+        self._count, self._stamp = 0, -1
 
     def __enter__(self) -> VideoWriter:
         with self._telling():
@@ -57,17 +59,23 @@ class VideoWriter:
                 raise
         return self
 
-    def write(self, rgb: NDArray[np.uint8]) -> None:
-        """Append one picture."""
+    def write(self, rgb: NDArray[np.uint8], time_s: float | None = None) -> None:
+        """Append one picture, shown from ``time_s`` on (in milliseconds; all pictures, ascending, or none)."""
         self._size = self._size or (rgb.shape[0], rgb.shape[1])
         rgb = _even(resize(rgb, self._size))
         with self._telling():
             if self._stream is None:
                 self._stream = self._open_stream(rgb.shape[0], rgb.shape[1])
+                if time_s is not None:
+                    self._stream.codec_context.time_base = MILLISECOND
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
                 format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, threads=1
             )
-            frame.pts, frame.time_base = self._count, 1 / self._rate
+            if time_s is None:
+                frame.pts, frame.time_base = self._count, 1 / self._rate
+            else:
+                self._stamp = max(round(time_s * 1000), self._stamp + 1)
+                frame.pts, frame.time_base = self._stamp, MILLISECOND
             self._container.mux(self._stream.encode(frame))
         self._count += 1
 
