@@ -36,21 +36,30 @@ class Head(nn.Module):
 
 
 class Standardize(nn.Module):
-    """(x - mean) / std over the channel axis; the numbers come from the training clips, not from gradients."""
+    """(x - mean) / std over the channel axis; the numbers come from the training clips, not from gradients.
+
+    Args:
+        power: of std; below 1 channels stay as different in size as that leaves them, with a mean square of 1 together.
+    """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, channels: int, dims_after: int) -> None:
+    def __init__(self, channels: int, dims_after: int, power: float = 1.0) -> None:
         super().__init__()
+        self.power = power
         shape = (channels, *([1] * dims_after))
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("scale", torch.ones(shape))
 
     def set(self, mean: Tensor, std: Tensor) -> None:
-        """Take mean and deviation (channels,) of the training features; constant channels keep the scale 1."""
+        """Take mean and deviation (channels,) of the training features; constant channels keep their scale."""
         self.mean.copy_(mean.reshape(self.mean.shape))
-        self.scale.copy_(torch.where(std > 1e-6, 1 / std.clamp(min=1e-6), 1.0).reshape(self.scale.shape))
+        varies = std > 1e-6
+        scale = torch.where(varies, std.clamp(min=1e-6) ** -self.power, 1.0)
+        if self.power != 1 and varies.any():
+            scale = scale / (scale * std)[varies].square().mean().sqrt()
+        self.scale.copy_(scale.reshape(self.scale.shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardize (..., C, *spatial)."""

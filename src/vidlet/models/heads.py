@@ -21,6 +21,7 @@ from .nextvlad import NeXtVLADHead
 from .pooled import ExpertsGRU, ExpertsLSTM, Pooled
 from .thesis_heads import Mean, PaperGRU, PaperLSTM, SingleFrame
 from .tt_heads import TTGridGRU, TTGRUHead, TTLSTMHead
+from .window import OrderedWindow
 
 HEADS: dict[str, Callable[..., Head]] = {
     "single": SingleFrame,
@@ -41,6 +42,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "tt-grid-gru": TTGridGRU,
     "clip-network": ClipNetworkHead,
     "frame-network": FrameNetworkHead,
+    "window": OrderedWindow,
 }
 
 
