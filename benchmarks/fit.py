@@ -3,10 +3,12 @@
     python benchmarks/fit.py budgets DATA --sizes 4MB 1MB 256KB 64KB --time 10m --seeds 0 --chart front.svg
     python benchmarks/fit.py random DATA --sizes 256KB --time 10m --seeds 0 1 2
     python benchmarks/fit.py folds DATA --sizes 1MB --time 150s --folds 5
+    python benchmarks/fit.py front DATA --sizes 256KB --seeds 0
 
 "random" runs each search twice, with the same time, workers and space: once as `vidlet fit` does it, once with
 candidates drawn at random and trained whole. Accuracies are those of the chosen file on test clips; where DATA has no
 test clips, name another table in which its val clips are called test. Runs are left in --out; finished ones are read.
+"front" scores every file on the front of finished searches again, from the file alone, and compares with the report.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ import numpy as np
 
 from vidlet.datasets import read_table
 from vidlet.errors import VidletError
-from vidlet.fit.data import FEW_CLIPS
+from vidlet.fit.data import FEW_CLIPS, judge
 from vidlet.fit.job import FEW, MANY, fit
+from vidlet.fit.realize import measure, point_of
 from vidlet.fit.space import Space, cuts_of
 from vidlet.metrics import bootstrap_interval
 from vidlet.reports import Dot, bytes_text, front_chart, text_table
@@ -90,7 +93,7 @@ def search(run: Run, args: argparse.Namespace) -> dict[str, Any] | None:
 def main() -> None:
     """Run what was asked for and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["budgets", "random", "folds"])
+    parser.add_argument("what", choices=["budgets", "random", "folds", "front"])
     parser.add_argument("data")
     parser.add_argument("--sizes", nargs="+", default=["4MB", "1MB", "256KB", "64KB"])
     parser.add_argument("--time", default="10m")
@@ -101,6 +104,10 @@ def main() -> None:
     parser.add_argument("--out", default="runs/fit-benchmark")
     parser.add_argument("--chart", help="an .svg file to draw the chosen files in")
     args = parser.parse_args()
+    if args.what == "front":
+        headers = ["search", "storage", "bytes", "accuracy", "again", "ms a frame", "again", "same"]
+        print(text_table([row for run in runs_of(args) for row in recheck(run, args)], headers))
+        return
     rows, right, groups = [], [], []
     dots: list[Dot] = []
     for run in runs_of(args):
@@ -128,6 +135,21 @@ def main() -> None:
     if args.what == "folds" and right:
         low, high = bootstrap_interval(np.array(right), groups)
         print(f"pooled over folds: {np.mean(right):.3f} [{low:.3f}, {high:.3f}] on {len(right)} clips")
+
+
+def recheck(run: Run, args: argparse.Namespace) -> list[list[Any]]:
+    """Each file on the front of a finished search: what the report says of it, and what it measures now."""
+    folder = Path(args.out) / run.name
+    summary = json.loads((folder / "fit.json").read_text("utf-8"))
+    table = judge(args.data, run.fold).folds[0]
+    rows = []
+    for record in summary["front"]:
+        told = point_of(record)
+        now = measure(folder / "files" / told.file, told.candidate, told.chain, table)
+        same = (told.bytes, told.accuracy) == (now.bytes, now.accuracy)
+        milliseconds = [point.measured["frame_ms"]["p50"] for point in (told, now)]
+        rows.append([run.name, told.chain, told.bytes, told.accuracy, now.accuracy, *milliseconds, same])
+    return rows
 
 
 def draw_chart(points: list[Dot], path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compress import GRAPH_STEPS, find_chain
+from ..compress import GRAPH_STEPS, NETWORK_STEPS, find_chain
 from ..errors import RecipeError, TrainingError
 from ..files import write_text
 from ..jobs.prepare import sample_clips
@@ -172,6 +172,10 @@ class Course:
             TrainingError: no file keeps the budget with the accuracy asked for; the front is left in ``fit.json``.
         """
         chosen = self._choose()
+        steps = self._steps(chosen) if chosen else []
+        better = self._choose() if chosen else None  # among the other storages, too
+        if better and better != chosen:
+            chosen, steps = better, self._steps(better)
         summary: dict[str, Any] = {
             "budget": asdict(self.budget),
             "judged_on": self.judged.rule,
@@ -183,7 +187,7 @@ class Course:
         write_text(self.folder / "fit.json", json.dumps(summary, indent=1))
         if chosen is None:
             raise TrainingError(self._why_none())
-        summary["steps"] = [point_record(p) for p in self._steps(chosen)]
+        summary["steps"] = [point_record(p) for p in steps]
         product = self._product(chosen)
         split = "test" if len(self.judged.test) else "val"
         clips = self.judged.test if split == "test" else self.judged.folds[0].of_split("val")
@@ -254,11 +258,16 @@ class Course:
         return rows
 
     def _steps(self, chosen: Point) -> list[Point]:
-        """The chosen network in float32 and after each step of its chain, as files."""
+        """The chosen network in float32 and after each step of its chain, as files.
+
+        Stored in the other ways it is a file too, for the front: its training is done.
+        """
         steps = chosen.chain.split("+") if chosen.chain else []
         wanted = ["+".join(steps[:n]) for n in range(len(steps) + 1)]
+        taken = [step for step in steps if step.partition(":")[0] in NETWORK_STEPS]
+        others = ["+".join([*taken, storage.chain]) for storage in ALONE if storage.chain]
         known = {p.chain: p for p in self.points if p.candidate == chosen.candidate}
-        missing = [chain for chain in wanted if chain not in known and _has_graph_step(chain)]
+        missing = [c for c in dict.fromkeys([*wanted, *others]) if c not in known and _has_graph_step(c)]
         for point in realize(
             self.space, self.judged.folds[0], chosen.candidate, self.space.epochs, missing, self.folder / "files",
             chosen.judged,
