@@ -57,7 +57,7 @@ class VideoReader:
         self._stream.thread_count = 1  # clips are read side by side; one thread a clip is the fastest and repeatable
         self._packets: Iterator[Any] = self._container.demux(self._stream)
         self._tick_s = float(self._stream.time_base or 1 / 90_000)
-        self._pictures = VideoReformatter()
+        self._pictures = Pictures()
         self._decoded: deque[Any] = deque()
         self._ended = self._sought = self._wait_for_key = False
         self._seekable = True
@@ -93,7 +93,7 @@ class VideoReader:
         if raw is None:
             return None
         self._time = time_s = self._time_of(raw)
-        return Frame(time_s, partial(upright, self._pictures, raw))
+        return Frame(time_s, partial(self._pictures.upright, raw))
 
     def worth_seeking(self, time_s: float) -> bool:
         gap, hop = time_s - self._time, HOP_FRAMES * self.interval_s
@@ -338,19 +338,33 @@ def rotation_of(raw: Any) -> tuple[int, bool]:
     return (180 if d < 0 else 0), False
 
 
-def upright(pictures: VideoReformatter, raw: Any) -> NDArray[np.uint8]:
-    """Convert a decoded frame to RGB (its own color space and range) and turn it upright: uint8 (H, W, 3)."""
-    # With several threads swscale spoils a row of odd sizes now and then (FFmpeg 8.0).
-    rgb = pictures.reformat(raw, format="rgb24", threads=1).to_ndarray()
-    a, b, c, d = _display_matrix(raw)
-    if abs(b) + abs(c) > abs(a) + abs(d):  # x' = c y, y' = b x
-        rgb = rgb.swapaxes(0, 1)
-        a, d = c, b
-    if a < 0:
-        rgb = rgb[:, ::-1]
-    if d < 0:
-        rgb = rgb[::-1]
-    return np.ascontiguousarray(rgb)
+class Pictures:
+    """Makes upright RGB pictures of the decoded frames of one stream.
+
+    PyAV keeps a frame whose side data were looked at until Python's garbage collection, which is hundreds of megabytes
+    of large frames: so the display matrix is read off the first frame of each rotation, which costs nothing to ask.
+    """
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+        self._matrices: dict[int, tuple[int, int, int, int]] = {}
+
+    def upright(self, raw: Any) -> NDArray[np.uint8]:
+        """Convert a decoded frame to RGB (its own color space and range) and turn it upright: uint8 (H, W, 3)."""
+        # With several threads swscale spoils a row of odd sizes now and then (FFmpeg 8.0).
+        rgb = self._reformatter.reformat(raw, format="rgb24", threads=1).to_ndarray()
+        rotation = raw.rotation
+        if rotation not in self._matrices:
+            self._matrices[rotation] = _display_matrix(raw)
+        a, b, c, d = self._matrices[rotation]
+        if abs(b) + abs(c) > abs(a) + abs(d):  # x' = c y, y' = b x
+            rgb = rgb.swapaxes(0, 1)
+            a, d = c, b
+        if a < 0:
+            rgb = rgb[:, ::-1]
+        if d < 0:
+            rgb = rgb[::-1]
+        return np.ascontiguousarray(rgb)
 
 
 def _display_matrix(raw: Any) -> tuple[int, int, int, int]:

@@ -12,11 +12,10 @@ from types import TracebackType
 from typing import Any
 
 import av
-from av.video.reformatter import VideoReformatter
 
 from ..errors import DataError
 from .clip import iter_frames, open_reader
-from .container import reason_of, upright, video_stream
+from .container import Pictures, reason_of, video_stream
 from .frames import Frame
 
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
@@ -136,7 +135,7 @@ class LiveSource:
 
     def _until_it_breaks_off(self, container: Any, began: float) -> Generator[Frame, None, str]:
         """The frames of one connection; returns why it broke off, "" if it just ended."""
-        pictures = VideoReformatter()
+        pictures = Pictures()
         with container:
             packets = container.demux(video_stream(container, Path(self.source)))
             while not self._stop.is_set():
@@ -148,7 +147,7 @@ class LiveSource:
                     return ""
                 for raw in _decoded(packet):
                     self._delay_s = FIRST_WAIT_S
-                    yield Frame(time.monotonic() - began, partial(upright, pictures, raw))
+                    yield Frame(time.monotonic() - began, partial(pictures.upright, raw))
         return ""
 
     def _opened_again(self, reason: str) -> Any:
