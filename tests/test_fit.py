@@ -99,6 +99,16 @@ def test_the_step_table_compares_the_chosen_network_with_its_float32_file(found)
     assert all(step["candidate"] == chosen["candidate"] for step in steps)
 
 
+def test_the_chosen_network_is_a_file_in_every_storage(found):
+    out, result = found
+    chosen = result["metrics"]["chosen"]
+    records = [json.loads(line) for line in (out / "trials.jsonl").read_text("utf-8").splitlines()]
+    files = {r["chain"]: r["bytes"] for r in records if r["kind"] == "file" and r["candidate"] == chosen["candidate"]}
+    for storage in ("int8+compact", "head4+int8+compact", "int4+compact"):
+        found_in = [size for chain, size in files.items() if chain.endswith(storage)]
+        assert found_in and max(found_in) < files[""]
+
+
 def test_the_test_clips_are_scored_by_the_chosen_file_alone(found, clips):
     out, result = found
     again = evaluate(out / "model.onnx", clips)
