@@ -7,15 +7,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_writing = threading.RLock()
-
 
 @contextmanager
 def bar(text: str, unit: str = "clip") -> Iterator[Callable[[int, int], None]]:
     """Yield a function (done, total) that moves a bar."""
     from tqdm import tqdm
 
-    tqdm.set_lock(_writing)  # its own is a semaphore of the system, which a process that is ended leaves behind
+    tqdm.set_lock(
+        threading.RLock()
+    )  # its own is a semaphore of the system, which a process that is ended leaves behind
     meter = tqdm(desc=text, unit=unit, file=sys.stderr, disable=None, leave=False)
 
     def move(done: int, total: int) -> None:
