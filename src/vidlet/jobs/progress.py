@@ -13,9 +13,7 @@ def bar(text: str, unit: str = "clip") -> Iterator[Callable[[int, int], None]]:
     """Yield a function (done, total) that moves a bar."""
     from tqdm import tqdm
 
-    tqdm.set_lock(
-        threading.RLock()
-    )  # its own is a semaphore of the system, which a process that is ended leaves behind
+    tqdm.set_lock(threading.RLock())  # its own is the system's: a process that is ended leaves it behind
     meter = tqdm(desc=text, unit=unit, file=sys.stderr, disable=None, leave=False)
 
     def move(done: int, total: int) -> None:
