@@ -88,6 +88,7 @@ class Training:
     average: float = 0.0  # decay of an exponential moving average of the weights; 0: none
     average_last: int = 0  # mean of up to so many of the last checkpoints, as many as validate best; 0: none
     average_every: int = 50  # updates between these checkpoints
+    teacher_share: float = 0.5  # of the teachers in the loss (`vidlet train --teacher`); the labels have the rest
     seed: int = 0
 
 
@@ -238,6 +239,8 @@ def _check(recipe: Recipe, where: str) -> None:
     if training.average_last and (training.average or training.early_stopping):
         other = "average" if training.average else "early_stopping"
         raise RecipeError(f"{where}: training.average_last chooses the weights, and so does training.{other}: set one")
+    if not 0 < training.teacher_share <= 1:
+        raise RecipeError(f"{where}: training.teacher_share must be in (0, 1], got {training.teacher_share}")
     if training.micro_batch < 0:
         raise RecipeError(f"{where}: training.micro_batch must be 0 or more clips, got {training.micro_batch}")
 

@@ -22,6 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch of --out")
     parser.add_argument("--init", metavar="RUN|MODEL", help="start from what this run learned, of other labels too")
     parser.add_argument(
+        "--teacher",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="learn what this file (an ensemble, a run) says of the training clips too; may be repeated",
+    )
+    parser.add_argument(
         "--refit-all", action="store_true", help="then once more on all clips: model.all.onnx, to deploy"
     )
     parser.add_argument(
@@ -50,6 +57,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         command="vidlet " + shlex.join(sys.argv[1:]),
         init=args.init,
         refit_all=args.refit_all,
+        teachers=args.teacher,
     )
 
 

@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..compress.ensemble_search import Candidate, Chosen, TopScores, join_tops, search_ensemble, top_scores
+from ..compress.ensemble_search import Candidate, Chosen, TopScores, search_ensemble
 from ..compress.join import content_sizes, join_graphs
 from ..datasets import ClipTable
 from ..datasets.frame_record import frame_codes
 from ..errors import DataError, TrainingError
 from ..export import write_artifact
-from ..files import atomic_path, cache_folder, write_text
-from ..runtime import Model, graph_sha256, load
+from ..files import write_text
+from ..runtime import Model, load
 from ..video import read_clip
+from .cached import cached_scores
 from .clips import labelled_clips, scored_split
-from .evaluate import CHUNK, answers, batched, figures_of
+from .evaluate import figures_of
 from .product import say_result, score_files, write_evidence
 from .progress import say
 from .records import in_model_names
@@ -117,24 +118,6 @@ def ensemble(
         raise DataError(f"{folder}: {metrics['bytes']['model.onnx']} bytes with its evidence, allowed {max_bytes}")
     say_result(folder, metrics, ["model.onnx"])
     return {"out": str(folder), "files": run_files(folder), "metrics": metrics}
-
-
-def cached_scores(model: Model, clips: ClipTable, strict: bool = False) -> tuple[TopScores, list[int]]:
-    """The 50 highest scores that a file gives each clip, and which clips could be read; kept in the cache."""
-    key = f"{graph_sha256(model.path.read_bytes())[:32]}-{clips.sha256()[:32]}"
-    path = cache_folder("predictions") / f"{key}.npz"
-    if path.exists():
-        with np.load(path, allow_pickle=False) as kept:
-            return TopScores(kept["classes"], kept["scores"]), kept["rows"].tolist()
-    place = {id(clip): row for row, clip in enumerate(clips)}
-    rows, tops = [], []
-    for part in batched(answers(model, clips, strict, []), CHUNK):
-        rows += [place[id(one.clip)] for one in part]
-        tops.append(top_scores(np.stack([one.scores for one in part])))
-    top = join_tops(tops)
-    with atomic_path(path) as draft, draft.open("wb") as handle:
-        np.savez(handle, classes=top.classes, scores=top.scores, rows=np.array(rows))
-    return top, rows
 
 
 def _open(models: Sequence[str | Path], file: str) -> list[Member]:

@@ -28,7 +28,8 @@ KEEP_BYTES = 6_000_000_000  # of decoded frames that training on frames holds in
 class Prepared:
     """Training and validation clips as the loop takes them, and what was learned of the data on the way.
 
-    ``mean`` and ``std`` (C,) are those of stored features over the training clips; None for frames.
+    ``mean`` and ``std`` (C,) are those of stored features over the training clips; None for frames. ``clips`` are those
+    of ``train`` in the table, in the same order.
     """
 
     train: Clips
@@ -37,6 +38,7 @@ class Prepared:
     median_s: float  # of a training clip
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
+    clips: tuple[Clip, ...] = ()
 
 
 def targets_of(clips: Sequence[Clip], labels: Sequence[str]) -> np.ndarray:
@@ -101,7 +103,8 @@ def prepare_features(
         )
 
     times = [store.read(key).times_s for _, store, key in parts["train"]]
-    return Prepared(clips("train"), clips("val"), tuple(failures), median_seconds(times, plan), mean, std)
+    used = tuple(clip for clip, _, _ in parts["train"])
+    return Prepared(clips("train"), clips("val"), tuple(failures), median_seconds(times, plan), mean, std, used)
 
 
 def _passes(plan: Recipe) -> list[tuple[tuple[str, ...], Sampling]]:
@@ -154,7 +157,8 @@ def prepare_frames(plan: Recipe, table: ClipTable, extractor: FrameExtractor, st
         one_way = one_way_clips(rows, table.labels, plan.training.one_way)
         return FrameClips(frames_of, targets_of(rows, table.labels), names, plan.sampling.max_frames, one_way)
 
-    return Prepared(clips("train"), clips("val"), tuple(failures), median_seconds(times, plan))
+    used = tuple(clip for clip, _ in parts["train"])
+    return Prepared(clips("train"), clips("val"), tuple(failures), median_seconds(times, plan), clips=used)
 
 
 def sample_clips(table: ClipTable, plan: Recipe, most: int = CALIBRATION_CLIPS) -> list[np.ndarray]:

@@ -92,7 +92,8 @@ def prepare_records(plan: Recipe, table: ClipTable, keys: tuple[str, ...]) -> Pr
     train, val = (found[split].dense(std) if dense else found[split] for split in ("train", "val"))
     frames = [max(1, table.records.frames[row]) for row in found["train"].rows]
     median_s = float(np.median(frames)) / plan.sampling.hz
-    return Prepared(train, val, (), median_s, mean, std)
+    used = tuple(clip for clip in table if clip.split == "train" and clip.row is not None)
+    return Prepared(train, val, (), median_s, mean, std, used)
 
 
 def samples_of(plan: Recipe, table: ClipTable, extractor: FrameExtractor) -> list[np.ndarray]:

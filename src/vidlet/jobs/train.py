@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ import torch
 from ..compress import Trained, find_chain
 from ..datasets import ClipTable, check_trainable
 from ..errors import TrainingError
-from ..files import write_text
+from ..files import sha256_of, write_text
 from ..models import FrameExtractor, Head, build_head
 from ..recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
-from ..training import ClipNetwork, check_amounts, fit, save_tensors
+from ..training import ClipNetwork, Clips, Teacher, check_amounts, fit, save_tensors
 from .advice import warn_of_slow_trains
 from .clips import labelled_clips, scored_split
 from .prepare import Prepared
@@ -27,6 +27,7 @@ from .progress import bar, say
 from .refit import refit_all as refit
 from .refit import write_refit_evidence
 from .report import report_run
+from .teachers import open_teachers, taught
 from .transfer import open_start, start_extractor_, start_head_
 
 DETECTOR_HEAD = "region"  # a recipe with this head is a detector's: its data are images with boxes
@@ -44,6 +45,7 @@ def train(
     command: str = "",
     init: str | Path | None = None,
     refit_all: bool = False,
+    teachers: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Train a classifier of clips, or a detector of boxes, by a recipe and leave the files of a run in ``out``.
 
@@ -65,6 +67,8 @@ def train(
         command: what the evidence in the files says they were made with.
         init: a run folder or model file, with the same or other labels, whose weights this one starts from.
         refit_all: train once more on all clips, for the epochs that validation found: ``model.all.onnx``.
+        teachers: model files or run folders of the same labels, ensembles among them; their mean answer on each
+            training clip as it is, computed once, is learned beside its labels (``training.teacher_share``).
 
     Returns:
         {"out", "files": {name: bytes}, "metrics"}; metrics are those of the files, on test (val where there is none).
@@ -77,11 +81,15 @@ def train(
     if plan.head.name == DETECTOR_HEAD:
         if fold is not None:
             raise TrainingError("--fold: images with boxes have no groups; give splits (docs/data.md)")
-        if init or refit_all:
-            raise TrainingError(f"{'--init' if init else '--refit-all'}: not for detectors")
+        if init or refit_all or teachers:
+            raise TrainingError(
+                f"{'--init' if init else '--refit-all' if refit_all else '--teacher'}: not for detectors"
+            )
         from .train_detector import train_detector
 
         return train_detector(data, recipe, out, overrides, resume, strict, device, command)
+    if refit_all and teachers:
+        raise TrainingError("--refit-all: not with --teacher, whose answers are those on the training clips")
     chains = [find_chain(text) for text in plan.compress]
     check_amounts(plan.training.augment, plan.training.mode)
     table = labelled_clips(data, fold, strict, stored=True)
@@ -89,7 +97,9 @@ def train(
     plan = recipe_for(plan, table)
     folder = Path(out or Path("runs") / plan.name)
     start = open_start(init) if init else None
-    known = [recipe_to_dict(plan), table.sha256(), *([start.sha256] if start else [])]
+    models = open_teachers(teachers, table)
+    taught_by = {str(model.path): sha256_of(model.path) for model in models}
+    known = [recipe_to_dict(plan), table.sha256(), *([start.sha256] if start else []), *taught_by.values()]
     identity = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     _check_folder(folder, resume)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -117,10 +127,16 @@ def train(
     prepared = prepare(table, extractor, head)
     warn_of_slow_trains(head, extractor.feature_shape, plan, prepared.median_s, device)
     network = ClipNetwork(head, None if frozen else extractor)
+    train_clips: Clips = prepared.train
+    teacher = None
+    if models:
+        train_clips = taught(prepared.train, prepared.clips, table, models, strict)
+        teacher = Teacher(None, share=plan.training.teacher_share)
+        extractor.provenance["taught_by"] = ", ".join(f"{Path(p).name} of sha256 {key}" for p, key in taught_by.items())
     with bar("train", "epoch") as move:
         progress = fit(
             network,
-            prepared.train,
+            train_clips,
             prepared.val,
             plan.training,
             folder,
@@ -129,6 +145,7 @@ def train(
             resume=resume,
             device=device,
             report=lambda row, epochs: move(int(row["epoch"]), epochs),
+            teacher=teacher,
         )
     network.to("cpu")
     save_tensors(head.state_dict(), folder / "head.pt")
@@ -146,6 +163,8 @@ def train(
         "clips": {"train": len(prepared.train), "val": len(prepared.val), "scored": len(scored[names[0]].clips)},
         "skipped": [{"path": path, "error": error} for path, error in (*table.skipped, *prepared.skipped)],
     }
+    if models:
+        metrics["teachers"] = [{"path": path, "sha256": key} for path, key in taught_by.items()]
     command = command or f"vidlet train {data}"
     write_evidence(folder, names, metrics, table, command)
     if refit_all:

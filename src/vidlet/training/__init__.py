@@ -7,6 +7,7 @@ from .loop import ClipNetwork, fit, predict_logits
 from .losses import Teacher
 from .memory import keep_memory
 from .record_clips import RecordClips
+from .taught import StoredAnswers, TaughtClips
 
 __all__ = [
     "Batch",
@@ -16,6 +17,8 @@ __all__ = [
     "FrameClips",
     "Progress",
     "RecordClips",
+    "StoredAnswers",
+    "TaughtClips",
     "Teacher",
     "check_amounts",
     "fit",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,12 +21,16 @@ WORKERS = min(8, max(2, (os.cpu_count() or 2) // 2))  # threads that decode and 
 
 @dataclass(frozen=True)
 class Batch:
-    """x (B, T, ...), padded at the end; mask (B, T), True on real frames; y (B, K), target probabilities."""
+    """x (B, T, ...), padded at the end; mask (B, T), True on real frames; y (B, K), target probabilities.
+
+    ``answers`` (B, K): the probabilities of a teacher that was asked before (taught.py).
+    """
 
     x: Tensor
     mask: Tensor
     y: Tensor
     names: tuple[str, ...]
+    answers: Tensor | None = None
 
 
 class Clips(Protocol):
@@ -70,6 +75,12 @@ class FeatureClips:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def with_targets(self, change: Callable[[Any], Any]) -> FeatureClips:
+        """The same clips with other targets: ``change`` gets ours, (N, K), and gives what has rows like them."""
+        changed = copy.copy(self)
+        changed.targets = change(self.targets)
+        return changed
 
     def batches(
         self, size: int, order: Sequence[int], amounts: Mapping[str, float] | None, seed: Sequence[int]
@@ -119,6 +130,12 @@ class FrameClips:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def with_targets(self, change: Callable[[Any], Any]) -> FrameClips:
+        """See FeatureClips.with_targets."""
+        changed = copy.copy(self)
+        changed.targets = change(self.targets)
+        return changed
 
     def batches(
         self, size: int, order: Sequence[int], amounts: Mapping[str, float] | None, seed: Sequence[int]

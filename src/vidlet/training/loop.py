@@ -200,8 +200,8 @@ class _Step:
         loss = (label_losses(logits, y, config.label_smoothing, self.multi_label) * weights.to(self.device)).sum()
         if self.teacher is None:
             return loss, logits
-        with torch.no_grad():
-            answer = self.teacher.answer(x, mask).float()
+        brought = None if batch.answers is None else batch.answers[rows]
+        answer = self.teacher.logits(x, mask, brought, self.multi_label)
         distance = teacher_losses(logits, answer, self.teacher.temperature, self.multi_label).sum() / len(batch.y)
         return (1 - self.teacher.share) * loss + self.teacher.share * distance, logits
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+_CLOSEST, _SMALLEST = 1e-7, 1e-30
+
 Answer = Callable[[Tensor, Tensor], Tensor]  # x (B, T, ...), mask (B, T) -> logits (B, K)
 
 
@@ -25,13 +27,30 @@ class Teacher:
 
     Args:
         answer: what it says of a batch; called without gradients, on the clips as they were augmented for the pupil.
+            None: the batches bring its answers (taught.py).
         temperature: both distributions are softened by it (one label a clip).
         share: of the teacher in the loss; the labels have the rest. Clips without a label have the teacher alone.
     """
 
-    answer: Answer
+    answer: Answer | None
     temperature: float = 4.0
     share: float = 0.5
+
+    def logits(self, x: Tensor, mask: Tensor, answers: Tensor | None, multi_label: bool) -> Tensor:
+        """What it says of a batch: logits (B, K); answers (B, K) are the probabilities that the batch brought."""
+        if answers is not None:
+            return logits_of(answers.to(x.device), multi_label)
+        assert self.answer is not None, "the batches bring no answers"
+        with torch.no_grad():
+            return self.answer(x, mask).float()
+
+
+def logits_of(p: Tensor, multi_label: bool) -> Tensor:
+    """Logits whose probabilities are p (B, K); with many labels none is taken as closer than 1e-7 to 0 or 1."""
+    if not multi_label:
+        return p.clamp(min=_SMALLEST).log()  # small ones count: a temperature raises them
+    p = p.clamp(_CLOSEST, 1 - _CLOSEST)
+    return p.log() - (1 - p).log()
 
 
 def class_weights(targets: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -65,6 +65,10 @@ class RecordClips:
     ) -> Iterator[Batch]:
         """See Clips.batches. x is float32 (B, T, D), D the keys' sizes together."""
         return self._clips.batches(size, order, amounts, seed)
+
+    def with_targets(self, change: Callable[[Any], Any]) -> FeatureClips:
+        """See FeatureClips.with_targets; ``change`` gets the labels as what makes rows (n, K) when asked for them."""
+        return self._clips.with_targets(change)
 
     def dense(self, spread: np.ndarray) -> FeatureClips:
         """The same clips with their targets (N, K) in memory; ``spread`` (D,) is the unit of "noise" (augmentation)."""
