@@ -1,6 +1,7 @@
 """Teachers from the command line: files teach by stored answers what they would teach by being asked each time."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,15 +11,17 @@ import torch
 from steps_material import CLASSES, SHAPE, made_up, material, trained
 from vidlet.cli import main
 from vidlet.compress.distill import ensemble_teacher
+from vidlet.datasets import read_table
 from vidlet.datasets.residual import render_residual
 from vidlet.errors import RecipeError, TrainingError
+from vidlet.jobs.cached import cached_scores
 from vidlet.jobs.clips import labelled_clips
 from vidlet.jobs.evaluate import evaluate, score_clips
 from vidlet.jobs.teachers import open_teachers, taught
 from vidlet.jobs.train import train
 from vidlet.models import build_head
 from vidlet.recipe import Head, load_recipe
-from vidlet.runtime import read_metadata
+from vidlet.runtime import load, read_metadata
 from vidlet.training import ClipNetwork, StoredAnswers, TaughtClips, Teacher, fit, predict_logits
 
 RNG = np.random.default_rng(0)
@@ -180,3 +183,18 @@ def test_what_cannot_teach_is_named(taught_records, tiny_run, tmp_path):
         train(tiny_run.clips, "tiny-grid-gru", tmp_path / "x", refit_all=True, teachers=[tiny_run.folder])
     with pytest.raises(RecipeError, match=r"teacher_share must be in \(0, 1\], got 0"):
         load_recipe("records-mean", {"training.teacher_share": 0.0})
+
+
+def test_a_clip_that_was_replaced_is_scored_again(tiny_run, motion_clips, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
+    clips = read_table(motion_clips).with_clips(list(read_table(motion_clips))[:2])
+    own = [tmp_path / clip.path.name for clip in clips]
+    for clip, path in zip(clips, own, strict=True):
+        shutil.copyfile(clip.path, path)
+    table = clips.with_clips(replace(clip, path=path) for clip, path in zip(clips, own, strict=True))
+    model = load(tiny_run.model, threads=1)
+    first = cached_scores(model, table)[0].scores
+    shutil.copyfile(own[0], own[1])
+    again = cached_scores(model, table)[0].scores
+    assert not np.allclose(first[0], first[1])
+    assert np.allclose(again[0], first[0]) and np.allclose(again[1], first[0])
