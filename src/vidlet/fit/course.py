@@ -35,7 +35,7 @@ from .search import Search
 from .space import ALONE, Candidate, Space, Storage, place_of
 from .trials import TrialLog
 
-EXTRACTION_SHARE, SEARCH_SHARE = 0.35, 0.5  # of the time: for features; when trials end
+EXTRACTION_SHARE, SEARCH_SHARE = 0.35, 0.4  # of the time: for features; when trials end
 FILE_SECONDS = 20.0  # to write a file, score it and time it, roughly
 TIERS = (1.0, 0.5, 2.0)  # of the budget's bytes: the budget, and "what if" it were half, or twice
 

@@ -197,10 +197,11 @@ ALONE = (
     Storage("head4+int8+compact", 4.5, 0.005),  # a block of 32 codes shares a float16 scale
     Storage("int4+compact", 4.5, 0.01),
 )
-MEMBERS, GAIN = 3, 0.015  # what three heads were seen to gain over one (docs/lab-notes.md)
+GAINS = {2: 0.02, 3: 0.03}  # what so many heads were seen to gain over one (docs/lab-notes.md)
 TOGETHER = tuple(
-    Storage(f"ensemble:{MEMBERS}+{storage.chain}", storage.head_bits, storage.penalty - GAIN, MEMBERS)
+    Storage(f"ensemble:{members}+{storage.chain}", storage.head_bits, storage.penalty - gain, members)
     for storage in ALONE[1:]
+    for members, gain in GAINS.items()
 )
 STORAGES = tuple(sorted((*ALONE, *TOGETHER), key=lambda storage: storage.penalty))
 
