@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import statistics
 import subprocess
@@ -38,11 +39,17 @@ def main() -> None:
     runs = defaultdict(list)
     for seed in args.seeds:
         for fold in range(args.folds) or [None]:
-            folder = args.out / name.replace("/", "_").replace(" ", "") / f"seed{seed}-fold{fold}"
+            folder = args.out / folder_name(name) / f"seed{seed}-fold{fold}"
             train(args, seed, fold, folder)
             runs[seed].append(folder)
     found = summary(runs)
     print(json.dumps(found, indent=1) if args.json else as_text(args, found))
+
+
+def folder_name(name: str) -> str:
+    """A name that a file system takes: of a long one the beginning, and its hash."""
+    plain = name.replace("/", "_").replace(" ", "")
+    return plain if len(plain) <= 120 else f"{plain[:100]}-{hashlib.sha256(plain.encode()).hexdigest()[:12]}"
 
 
 def train(args: argparse.Namespace, seed: int, fold: int | None, folder: Path) -> None:
