@@ -44,6 +44,7 @@ OPTIONS = {
     "tt-gru": {"in_modes": [2, 2, 4], "out_modes": [2, 2, 4], "ranks": [3]},
     "clip-network": {"network": "small", "frames": 12, "tt": "linear"},
     "frame-network": {"network": "cnn-2"},
+    "window": {"frames": 12, "project": 16, "hidden": 32},
 }
 GRID = Extractor(width=0.35, input_size=(64, 64), cut="block4", grid=4, weights="none")
 POOLED = Extractor(width=0.35, input_size=(64, 64), cut="block4", grid=0, weights="none")
@@ -67,7 +68,8 @@ def network(name: str, multi_label: bool = False) -> ArtifactNetwork:
         features = extractor.eval()(torch.from_numpy(moving(12)))
         dims = (0, *range(2, features.ndim))
         head.calibrate(features.mean(dims), features.std(dims))
-        noise = 0.02 if name in ("clip-network", "frame-network") else 0.3  # seven layers multiply it
+        # seven layers, or 192 inputs of one, multiply it
+        noise = {"clip-network": 0.02, "frame-network": 0.02, "window": 0.1}.get(name, 0.3)
         for parameter in head.parameters():
             parameter.add_(noise * torch.randn_like(parameter))
     return ArtifactNetwork(extractor, head, 1.3, multi_label).eval()
