@@ -355,9 +355,11 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
     executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=follow_parent)
     try:
         yield executor
-    finally:
+    except BaseException:
         for process in list((executor._processes or {}).values()):
             process.terminate()
+        raise
+    finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
 

@@ -100,13 +100,15 @@ def realize(
 def refit(space: Space, table: ClipTable, point: Point, epochs: int, path: Path) -> None:
     """Train a point's candidate once more on all clips of a table, train and val, and write it as the point is stored.
 
-    The temperature stays that of the point, which was fitted on clips that it had not seen.
+    Steps that train do so on the float32 features, as for the point: no further pass over the clips. The temperature stays that of the point, which was fitted on clips that it had not seen.
     """
     everything = [replace(clip, split="train") for clip in table]
     watched = [clip for clip in table if clip.split == "val"]  # for the log only
     whole = table.with_clips([*everything, *watched])
     workshop, trained = _trained(space, whole, point.candidate, epochs, [point.chain], None)
-    workshop.write(trained, find_chain(point.chain) if point.chain else (), path, point.temperature)
+    network, graph = _parts(point.chain)
+    shrunk = shrink_network(network, trained, workshop.material)
+    workshop.write(shrunk, graph, path, point.temperature, taken=network)
 
 
 def _parts(chain: str) -> tuple[Chain, Chain]:
