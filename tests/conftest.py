@@ -83,3 +83,38 @@ def tiny_run(motion_clips, tmp_path_factory) -> TinyRun:
 
     folder, told = made_once(tmp_path_factory, "tiny", make)
     return TinyRun(motion_clips, folder / "run", **told)
+
+
+@pytest.fixture
+def run(capfd, tmp_path, monkeypatch):
+    """Run a command in an empty folder: (status, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
+    from vidlet.cli import main
+
+    def call(*words) -> tuple[int, str, str]:
+        capfd.readouterr()
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        return (status, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """Run a command that must be refused in one line that holds all of ``said``; return the line."""
+
+    def call(*words, said=()):
+        status, out, err = run(*words)
+        assert (status, out) == (2, ""), err
+        assert err.endswith("\n")
+        assert err.count("\n") == 1, err
+        assert "Traceback" not in err
+        for part in said if isinstance(said, tuple) else (said,):
+            assert str(part) in err, err
+        return err
+
+    return call

@@ -1,7 +1,6 @@
 """The command line: exit statuses, one clear line for every wrong input, one JSON object on standard output."""
 
 import contextlib
-import csv
 import errno
 import importlib
 import json
@@ -17,79 +16,14 @@ import numpy as np
 import pytest
 
 import vidlet
+from cli_case import clips_of, copy_clips, one_object, write_rows
 from shared_data import shared
-from vidlet.cli import COMMANDS, main
-from vidlet.datasets import read_table
+from vidlet.cli import COMMANDS
 from vidlet.jobs.clips import labelled_clips
 from vidlet.runtime import load, read_metadata
 from vidlet.video import probe, write_video
 
 TINY = ("--recipe", "tiny-grid-gru", "--epochs", "1")
-
-
-@pytest.fixture
-def run(capfd, tmp_path, monkeypatch):
-    """Run a command in an empty folder: (status, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
-
-    def call(*words) -> tuple[int, str, str]:
-        capfd.readouterr()
-        try:
-            status = main([str(word) for word in words])
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        return (status, *capfd.readouterr())
-
-    return call
-
-
-@pytest.fixture
-def refused(run):
-    """Run a command that must be refused in one line that holds all of ``said``; return the line."""
-
-    def call(*words, said=()):
-        status, out, err = run(*words)
-        assert (status, out) == (2, ""), err
-        assert err.endswith("\n")
-        assert err.count("\n") == 1, err
-        assert "Traceback" not in err
-        for part in said if isinstance(said, tuple) else (said,):
-            assert str(part) in err, err
-        return err
-
-    return call
-
-
-def copy_clips(source: Path, target: Path, **changes: dict[int, str]) -> list[dict[str, str]]:
-    """Copy a motion folder; ``changes`` maps a column to {row: new value}. Returns the rows."""
-    shutil.copytree(source, target)
-    with (target / "clips.csv").open() as handle:
-        rows = list(csv.DictReader(handle))
-    for column, values in changes.items():
-        for row, value in values.items():
-            rows[row][column] = value
-    write_rows(target, rows)
-    return rows
-
-
-def write_rows(folder: Path, rows: list[dict[str, str]]) -> None:
-    with (folder / "clips.csv").open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def one_object(text: str) -> dict:
-    """The only JSON object of an output of one line."""
-    assert text.count("\n") == 1, text
-    found = json.loads(text)
-    assert isinstance(found, dict)
-    return found
-
-
-def clips_of(folder: Path, split: str = "test") -> list[Path]:
-    return [clip.path for clip in read_table(folder).of_split(split)]
 
 
 # What runs without anything heavy.
@@ -499,103 +433,6 @@ def test_export_makes_an_integer_extractor_of_a_tflite_file(run, tmp_path):
     assert status == 0
     assert found["files"]["extractor.onnx"] == (tmp_path / "extractor.onnx").stat().st_size
     assert found["metrics"]["int8_cosine"] >= 0.99
-
-
-# Predict.
-
-
-def test_predict_prints_one_object_with_the_contracts_keys(run, tiny_run):
-    clip = clips_of(tiny_run.clips)[0]
-    status, out, err = run("predict", tiny_run.model, clip, "--json", "--threshold", "0")
-    assert (status, err) == (0, "")
-    found = one_object(out)
-    assert set(found) == {"source", "label", "score", "scores", "segments"}
-    assert found["source"] == str(clip)
-    expected = load(tiny_run.model, threads=1).classify(clip)
-    assert found["label"] == expected.label
-    assert found["scores"] == pytest.approx(expected.scores, abs=1e-5)
-    assert found["score"] == max(found["scores"].values())
-    assert [set(s) for s in found["segments"]] == [{"start_s", "end_s", "label", "score"}]
-
-
-def test_below_the_threshold_the_best_class_is_told_and_no_segment(run, tiny_run):
-    clip = clips_of(tiny_run.clips)[0]
-    found = one_object(run("predict", tiny_run.model, clip, "--json", "--threshold", "0.999")[1])
-    assert found["label"]
-    assert found["segments"] == []
-    out = run("predict", tiny_run.model, clip, "--threshold", "0.999")[1]
-    assert out == f"{clip}: {found['label']} {found['score']:.3f}  (below threshold)\n"
-    assert "below" not in run("predict", tiny_run.model, clip, "--threshold", "0")[1]
-
-
-@pytest.fixture
-def some_videos(tiny_run, tmp_path) -> Path:
-    """A folder with two good videos of one name in two folders, and a broken one."""
-    for number, source in enumerate(clips_of(tiny_run.clips)[:2]):
-        target = tmp_path / "videos" / str(number) / "clip.mp4"
-        target.parent.mkdir(parents=True)
-        shutil.copy(source, target)
-    (tmp_path / "videos" / "broken.mp4").write_bytes(b"nothing to see")
-    return tmp_path / "videos"
-
-
-def test_a_folder_gives_a_line_a_source_and_failures_among_them(run, refused, some_videos, tiny_run):
-    status, out, err = run("predict", tiny_run.model, some_videos, "--json")
-    lines = [json.loads(line) for line in out.splitlines()]
-    assert status == 0
-    names = ("0/clip.mp4", "1/clip.mp4", "broken.mp4")
-    assert [line["source"] for line in lines] == [str(some_videos / name) for name in names]
-    assert set(lines[2]) == {"source", "error"}
-    assert lines[2]["error"].startswith(f"{some_videos / 'broken.mp4'}: ")
-    assert err == "1 sources could not be read\n"
-    status, out, err = run("predict", tiny_run.model, some_videos, "--strict")
-    assert status == 2
-    assert err.count("\n") == 1
-    assert "broken.mp4" in err
-    refused("predict", tiny_run.model, some_videos / "broken.mp4", said=some_videos / "broken.mp4")
-
-
-def test_segments_go_into_a_table(run, some_videos, tiny_run, tmp_path):
-    words = ("predict", tiny_run.model, some_videos, "--threshold", "0", "--csv", "out.csv", "--json")
-    lines = [json.loads(line) for line in run(*words)[1].splitlines()]
-    with (tmp_path / "out.csv").open() as handle:
-        rows = list(csv.DictReader(handle))
-    assert list(rows[0]) == ["source", "start_s", "end_s", "label", "score"]
-    expected = [(line["source"], s["label"]) for line in lines for s in line.get("segments", [])]
-    assert [(row["source"], row["label"]) for row in rows] == expected
-
-
-def test_the_annotated_video_plays_and_never_replaces_its_source(run, refused, some_videos, tiny_run, tmp_path):
-    clip = some_videos / "0" / "clip.mp4"
-    before = clip.read_bytes()
-    assert run("predict", tiny_run.model, clip, "--save", "drawn.mp4", "--threshold", "0")[0] == 0
-    drawn, source = probe(tmp_path / "drawn.mp4"), probe(clip)
-    assert drawn.frames == source.frames
-    assert drawn.codec == "h264"
-    assert drawn.fps == pytest.approx(source.fps, rel=0.01)
-    refused("predict", tiny_run.model, clip, "--save", clip, said="is a source")
-    assert run("predict", tiny_run.model, some_videos, "--save", "all")[0] == 0
-    assert sorted(str(p.relative_to(tmp_path)) for p in (tmp_path / "all").rglob("*.mp4")) == [
-        "all/0/clip.mp4",
-        "all/1/clip.mp4",
-    ]
-    assert run("predict", tiny_run.model, some_videos, "--save", some_videos)[0] == 2
-    assert clip.read_bytes() == before
-
-
-def test_a_folder_without_videos_is_named(refused, tiny_run, tmp_path):
-    (tmp_path / "empty").mkdir()
-    refused("predict", tiny_run.model, tmp_path / "empty", said=(tmp_path / "empty", "no video files"))
-
-
-def test_python_says_the_same_in_the_same_words(run, tiny_run):
-    clip = clips_of(tiny_run.clips)[0]
-    from_python = next(vidlet.predict(tiny_run.model, clip))
-    assert from_python == one_object(run("predict", tiny_run.model, clip, "--json")[1])
-    theirs = one_object(run("evaluate", tiny_run.model, tiny_run.clips, "--json")[1])
-    ours = vidlet.evaluate(tiny_run.model, tiny_run.clips)
-    assert ours["per_class"] == theirs["per_class"]
-    assert vidlet.load(tiny_run.model).classify(clip).label == from_python["label"]
 
 
 # The demo.
