@@ -38,12 +38,10 @@ class Clips(nn.Module):
         return self.linear(self.convolution(x).relu().mean((2, 3, 4)))
 
 
-@pytest.mark.parametrize(
-    ("network", "shape"), [(Images(), (3, 8, 8)), (Clips(), (4, 4, 6, 6))], ids=["images", "clips"]
-)
-def test_layers_export_as_cores_for_any_number_of_frames(network, shape):
+@pytest.mark.parametrize(("kind", "shape"), [(Images, (3, 8, 8)), (Clips, (4, 4, 6, 6))], ids=["images", "clips"])
+def test_layers_export_as_cores_for_any_number_of_frames(kind, shape):
     torch.manual_seed(0)
-    network.eval()
+    network = kind().eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))  # equal constants would be stored once
@@ -57,8 +55,9 @@ def test_layers_export_as_cores_for_any_number_of_frames(network, shape):
     for frames in (1, 2, 7):
         x = torch.randn(frames, *shape)
         with torch.no_grad():
-            want = network(x)
-        np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], want.numpy(), atol=2e-6, rtol=1e-5)
+            want = network(x).numpy()
+        # the layers add in another order: float32's 1.2e-7 of the largest value, over some hundred additions
+        np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], want, rtol=0, atol=1e-5 * abs(want).max())
 
 
 class Stream(nn.Module):
@@ -94,5 +93,5 @@ def test_a_recurrence_exports_for_any_number_of_frames_and_streams(kind, ranks):
         stepped = session.run(names, {"x": frame[None], **feeds})
         feeds = {"state.h": stepped[1], "state.c": stepped[2]}
     for a, b, c in zip(want, whole, stepped, strict=True):
-        np.testing.assert_allclose(b, a.numpy(), atol=2e-6)
-        np.testing.assert_allclose(c, b, atol=2e-6)
+        np.testing.assert_allclose(b, a.numpy(), atol=1e-5)
+        np.testing.assert_allclose(c, b, atol=1e-5)
