@@ -8,13 +8,18 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx.numpy_helper import to_array
 
 from vidlet.datasets import render_motion
 from vidlet.errors import RecipeError, TrainingError
+from vidlet.fit.data import judge
 from vidlet.fit.job import fit
-from vidlet.fit.space import Space, cuts_of
+from vidlet.fit.realize import realize, refit, trained_parts
+from vidlet.fit.space import Space, cuts_of, first_candidates
 from vidlet.jobs.evaluate import evaluate
 from vidlet.models.mobilenetv2 import MobileNetV2
 from vidlet.runtime import load
@@ -176,3 +181,23 @@ def test_an_impossible_budget_is_refused_at_once_with_what_comes_nearest(clips, 
     ):
         fit(clips, max_size="9kB", time=60, out=tmp_path / "none", space=space)
     assert not (tmp_path / "none" / "files").exists()
+
+
+def test_of_several_heads_those_are_trained_once_more_for_which_there_is_time(clips, space, cache, tmp_path):
+    table = judge(clips).folds[0]
+    candidate = first_candidates(space)[-1]
+    [point] = realize(space, table, candidate, 1, ["ensemble:2"], tmp_path)
+    assert trained_parts(tmp_path, candidate, "ensemble:2") == (True, True)
+    assert trained_parts(tmp_path, candidate, "ensemble:3") == (True, False)
+
+    def weights(path, member):
+        [found] = [t for t in onnx.load(path).graph.initializer if t.name == f"head.members.{member}.classify.weight"]
+        return to_array(found)
+
+    before = [weights(tmp_path / point.file, member) for member in range(2)]
+    for seconds, heads in ((0.0, (1, 2)), (1e6, (2, 2))):
+        path = tmp_path / "again.onnx"
+        assert refit(space, table, point, 1, path, tmp_path, seconds) == heads
+        load(path)
+        kept = [np.array_equal(old, weights(path, member)) for member, old in enumerate(before)]
+        assert kept == [False, seconds == 0]

@@ -29,13 +29,14 @@ from .budget import Budget
 from .cards import EVIDENCE_BYTES, SMALLEST, Card, Cards, make_cards
 from .data import Judged, build_extractors, extraction_seconds, open_pool
 from .proxy import Workers, follow_parent
-from .realize import Point, front, point_of, point_record, realize, refit
+from .realize import Point, front, point_of, point_record, realize, refit, trained_parts
 from .report import report_fit
 from .search import Search
 from .space import ALONE, Candidate, Space, Storage, place_of
 from .trials import TrialLog
 
-EXTRACTION_SHARE, SEARCH_SHARE = 0.35, 0.4  # of the time: for features; when trials end
+EXTRACTION_SHARE = 0.35  # of the time: for features
+SEARCH_SHARE = 0.3  # of what is left then: for trials
 FILE_SECONDS = 20.0  # to write a file, score it and time it, roughly
 TIERS = (1.0, 0.5, 2.0)  # of the budget's bytes: the budget, and "what if" it were half, or twice
 
@@ -110,7 +111,8 @@ class Course:
         say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
         workers = Workers(self.space, self.pool, self.worker_count)
         try:
-            self.trials.run(workers, self.at(SEARCH_SHARE), say)
+            now = time.monotonic()
+            self.trials.run(workers, now + SEARCH_SHARE * (self.at(1.0) - now), say)
         finally:
             workers.close()
 
@@ -161,9 +163,15 @@ class Course:
         return min(inside or plan, key=lambda finalist: self._file_seconds(*finalist), default=None)
 
     def _file_seconds(self, candidate: Candidate, storage: Storage) -> float:
-        """About how long a file takes: its training, as trials took, and once more on all clips if it is chosen."""
-        once = self.trials.expected_seconds(candidate) * storage.trainings
-        return once + FILE_SECONDS + (once * 4 / 3 if len(self.judged.test) else 0.0)
+        """About how long a file takes: what is not yet trained of it, and once more on all clips if it is chosen.
+
+        Once more: the head, with all its steps but those of an ensemble, of which one head is enough (``refit``).
+        """
+        once = self.trials.expected_seconds(candidate)
+        head, network = trained_parts(self.folder / "files", candidate, storage.chain)
+        missing = 0 if network else storage.trainings - head
+        again = storage.trainings - (storage.members - 1)
+        return once * missing + FILE_SECONDS + (once * again * 4 / 3 if len(self.judged.test) else 0.0)
 
     def conclude(self, data: str, fold: str | None, command: str) -> dict[str, Any]:
         """Choose a file, explain it, train it once more on all clips that are not test, score it, report.
@@ -282,7 +290,10 @@ class Course:
         path = self.folder / "model.onnx"
         if len(self.judged.test):
             say("train the chosen once more, on all clips that are not test")
-            refit(self.space, self.judged.folds[0], chosen, self.space.epochs, path)
+            left, files = self.at(1.0) - time.monotonic(), self.folder / "files"
+            again, heads = refit(self.space, self.judged.folds[0], chosen, self.space.epochs, path, files, left)
+            if again < heads:
+                say(f"{again} of {heads} heads were trained once more; the time was over")
             if not self.budget.broken(path.stat().st_size + EVIDENCE_BYTES):
                 return path.name
         shutil.copyfile(self.folder / "files" / chosen.file, path)

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..compress import GRAPH_STEPS, NETWORK_STEPS, Chain, Trained, chain_text, find_chain, shrink_network
+from ..compress import GRAPH_STEPS, NETWORK_STEPS, Chain, Step, Trained, chain_text, find_chain, shrink_network
 from ..compress.average import MEMBERS
 from ..datasets import ClipTable
 from ..jobs.evaluate import score_clips, summarize
 from ..jobs.prepare import prepare_features
 from ..jobs.product import Workshop
 from ..models import build_extractor, build_head
-from ..models.ensemble import Ensemble
+from ..models.ensemble import Ensemble, heads_of
+from ..models.head import Head
 from ..runtime import benchmark, load
 from ..training import ClipNetwork, fit, predict_logits, save_tensors
 from .proxy import outcome_of, worth
@@ -97,18 +98,52 @@ def realize(
     return points
 
 
-def refit(space: Space, table: ClipTable, point: Point, epochs: int, path: Path) -> None:
+def refit(
+    space: Space, table: ClipTable, point: Point, epochs: int, path: Path, folder: Path, seconds: float
+) -> tuple[int, int]:
     """Train a point's candidate once more on all clips of a table, train and val, and write it as the point is stored.
 
-    Steps that train do so on the float32 features, as for the point: no further pass over the clips. The temperature stays that of the point, which was fitted on clips that it had not seen.
+    Steps that train do so on the float32 features, as for the point: no further pass over the clips. The temperature
+    stays that of the point, which was fitted on clips that it had not seen. Of several heads the first is trained once
+    more, the others while the time lasts; the rest stays as it was trained for the point.
+
+    Args:
+        folder: of the files of the search, with the heads of the point.
+        seconds: the time that is left; one training is made in any case.
+
+    Returns:
+        How many heads were trained once more, and how many there are.
     """
+    started = time.monotonic()
     everything = [replace(clip, split="train") for clip in table]
     watched = [clip for clip in table if clip.split == "val"]  # for the log only
     whole = table.with_clips([*everything, *watched])
     workshop, trained = _trained(space, whole, point.candidate, epochs, [point.chain], None)
     network, graph = _parts(point.chain)
-    shrunk = shrink_network(network, trained, workshop.material)
-    workshop.write(shrunk, graph, path, point.temperature, taken=network)
+    members = members_of(network)
+    took = time.monotonic() - started
+    again = min(members, max(1, int(seconds / took)))
+    if again == members:
+        done = shrink_network(network, trained, workshop.material)
+    else:
+        fewer = (*network[:-1], *([Step("ensemble", again)] if again > 1 else []))
+        new = shrink_network(fewer, trained, workshop.material).head
+        old = _load_heads(trained.head, members, _kept_network(folder, point.candidate.key, network))
+        done = Trained(trained.extractor, Ensemble([*heads_of(new), *heads_of(old)[again:]]).eval())
+    workshop.write(done, graph, path, point.temperature, taken=network)
+    return again, members
+
+
+def trained_parts(folder: Path, candidate: Candidate, chain: str) -> tuple[bool, bool]:
+    """Whether a candidate's head is already trained, and whether the steps of a chain that train are taken, too."""
+    network, _ = _parts(chain)
+    head = (folder / f"{candidate.key}.head.pt").exists()
+    return head, head and (not network or _kept_network(folder, candidate.key, network).exists())
+
+
+def members_of(network: Chain) -> int:
+    """How many heads steps of training give: 1, unless the last of them is an ensemble."""
+    return int(network[-1].amount or MEMBERS) if network and network[-1].name == "ensemble" else 1
 
 
 def _parts(chain: str) -> tuple[Chain, Chain]:
@@ -121,17 +156,23 @@ def _shrunk(workshop: Workshop, trained: Trained, network: Chain, key: str, fold
     """The network after its steps of training, which are taken once: heads are kept beside the files."""
     if not network:
         return trained
-    kept = folder / f"{key}.{file_label(chain_text(network))}.pt"
+    kept = _kept_network(folder, key, network)
     if not kept.exists():
         shrunk = shrink_network(network, trained, workshop.material)
         save_tensors(shrunk.head.state_dict(), kept)
         return shrunk
-    head = copy.deepcopy(trained.head)
-    for step in network:
-        if step.name == "ensemble":
-            head = Ensemble([copy.deepcopy(head) for _ in range(int(step.amount or MEMBERS))])
+    return Trained(trained.extractor, _load_heads(trained.head, members_of(network), kept))
+
+
+def _kept_network(folder: Path, key: str, network: Chain) -> Path:
+    return folder / f"{key}.{file_label(chain_text(network))}.pt"
+
+
+def _load_heads(like: Head, members: int, kept: Path) -> Head:
+    """A head as it was kept, or several in one."""
+    head = Ensemble([copy.deepcopy(like) for _ in range(members)]) if members > 1 else copy.deepcopy(like)
     head.load_state_dict(torch.load(kept, weights_only=True))
-    return Trained(trained.extractor, head.eval())
+    return head.eval()
 
 
 def _trained(

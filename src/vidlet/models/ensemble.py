@@ -51,6 +51,11 @@ class Ensemble(Head):
         return [head for head in self.members if isinstance(head, Head)]
 
 
+def heads_of(head: Head) -> list[Head]:
+    """The heads of an ensemble, or the one head itself."""
+    return head.heads() if isinstance(head, Ensemble) else [head]
+
+
 def mean_logits(answers: Sequence[Tensor], multi_label: bool = False) -> Tensor:
     """Logits (B, K) of the mean of the probabilities of several logits (B, K)."""
     each = torch.stack(list(answers))  # (M, B, K)
