@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..errors import DataError
 from . import options
 
 EXAMPLE = "example: vidlet extract clips/ --recipe mobilenetv2-grid-gru"
@@ -21,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["float16", "float32", "uint8"],
         help="how numbers are stored; train reads float16 (%(default)s)",
     )
+    parser.add_argument(
+        "--format",
+        default="store",
+        choices=["store", "records"],
+        help="records: YouTube-8M shards in a new folder --out, which train reads and others' tools too (%(default)s)",
+    )
     parser.add_argument("--flow", action="store_true", help="optical flow as clips of pictures, into the folder --out")
     parser.add_argument("--out", metavar="FOLDER", help="where features are kept (the cache that train reads)")
 
@@ -35,10 +42,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
         recipe = "ucf-flow" if args.recipe == "mobilenetv2-grid-gru" else args.recipe  # the default is not for flow
         return flow_clips(args.data, args.out, recipe, options.overrides(args), args.strict)
-    from ..jobs.extract import extract
     from ..jobs.progress import megabytes, say
 
-    found = extract(args.data, args.recipe, args.out, options.overrides(args), args.storage, args.strict)
+    if args.format == "records":
+        from ..jobs.extract_records import extract_records
+
+        if not args.out:
+            raise DataError("--format records needs --out FOLDER, a new one")
+        found = extract_records(args.data, args.recipe, args.out, options.overrides(args), args.strict)
+    else:
+        from ..jobs.extract import extract
+
+        found = extract(args.data, args.recipe, args.out, options.overrides(args), args.storage, args.strict)
     done, skipped = found["metrics"], found["skipped"]
     say(
         f"{found['out']}: {done['clips'] - len(skipped)} clips ({done['computed']} new, {len(skipped)} skipped), "

@@ -29,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="learn what this file (an ensemble, a run) says of the training clips too; may be repeated",
     )
     parser.add_argument(
+        "--val-shards",
+        type=int,
+        metavar="N",
+        help="of records: validate on N shards drawn at random, train on the rest",
+    )
+    parser.add_argument(
         "--refit-all", action="store_true", help="then once more on all clips: model.all.onnx, to deploy"
     )
     parser.add_argument(
@@ -58,6 +64,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         init=args.init,
         refit_all=args.refit_all,
         teachers=args.teacher,
+        val_shards=args.val_shards,
     )
 
 

@@ -12,8 +12,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from ..errors import DataError
 from ..labels import split_labels
@@ -67,6 +70,37 @@ def read_record_table(
         raise DataError(f"{source}: no labelled record" + (f" ({skipped[0][0]} {skipped[0][1]})" if skipped else ""))
     notes = _notes(records, checks)
     return ClipTable(tuple(clips), names, root, notes, tuple(skipped), Path(shards[0]), records), records
+
+
+def hold_out_shards(table: ClipTable, count: int, seed: int = 0) -> ClipTable:
+    """Validate on so many shards, drawn at random, and train on all others that are not test.
+
+    Drawn are they from the shards that validate by their names; where there is none, from those that train.
+
+    Raises:
+        DataError: the data are no shards, or not as many, or none is left to train on.
+    """
+    records = table.records
+    if not isinstance(records, RecordSet):
+        raise DataError(f"{table.root}: no record shards; --val-shards holds out shards")
+    splits: dict[int, set[str]] = {}
+    for clip in table:
+        if clip.row is not None:
+            splits.setdefault(records.shard_of[clip.row], set()).add(clip.split)
+    pool = [shard for shard, own in splits.items() if "val" in own]
+    pool = pool or [shard for shard, own in splits.items() if own & {"train", ""}]
+    others = [shard for shard, own in splits.items() if shard not in pool and own & {"train", ""}]
+    most = len(pool) if others else len(pool) - 1
+    if not 1 <= count <= most:
+        raise DataError(f"{table.root}: --val-shards {count}: from 1 to {max(0, most)} of its shards can be held out")
+    chosen = set(np.random.default_rng(seed).choice(pool, count, replace=False).tolist())
+
+    def split(clip: Clip) -> str:
+        if clip.split == "test" or clip.row is None:
+            return clip.split
+        return "val" if records.shard_of[clip.row] in chosen else "train"
+
+    return table.with_clips(replace(clip, split=split(clip)) for clip in table)
 
 
 def class_names(root: Path) -> tuple[str, ...]:

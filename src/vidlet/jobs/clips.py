@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..datasets import ClipTable, group_folds, read_table, with_splits
+from ..datasets.record_table import hold_out_shards
 from ..errors import DataError
 
 SPLIT_SEED = 0  # splits belong to the data, not to the seed of a training
 
 
 def labelled_clips(
-    data: str | Path, fold: str | None = None, strict: bool = False, stored: bool = False, classes: int | None = None
+    data: str | Path,
+    fold: str | None = None,
+    strict: bool = False,
+    stored: bool = False,
+    classes: int | None = None,
+    val_shards: int | None = None,
 ) -> ClipTable:
     """Read a table and give every clip a split.
 
@@ -20,6 +26,7 @@ def labelled_clips(
         strict: a clip that cannot be found is an error, not a note.
         stored: stored features will do (records, or features.npz).
         classes: size of the vocabulary of records, where no file beside them says it.
+        val_shards: so many shards of records, drawn at random, validate, and all others that are not test train.
 
     Raises:
         DataError: nothing usable is there, or the data are stored features and ``stored`` is False.
@@ -27,6 +34,10 @@ def labelled_clips(
     table = read_table(data, strict, classes)
     if table.features is not None and not stored:
         raise DataError(f"{table.features}: stored features, no videos; this command takes clips")
+    if val_shards is not None:
+        if fold is not None:
+            raise DataError("--val-shards: not with --fold")
+        return hold_out_shards(table, val_shards, SPLIT_SEED)
     if fold is None:
         return with_splits(table, seed=SPLIT_SEED)
     index, folds = _parse_fold(fold)

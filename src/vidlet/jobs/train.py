@@ -46,6 +46,7 @@ def train(
     init: str | Path | None = None,
     refit_all: bool = False,
     teachers: Sequence[str | Path] = (),
+    val_shards: int | None = None,
 ) -> dict[str, Any]:
     """Train a classifier of clips, or a detector of boxes, by a recipe and leave the files of a run in ``out``.
 
@@ -69,6 +70,7 @@ def train(
         refit_all: train once more on all clips, for the epochs that validation found: ``model.all.onnx``.
         teachers: model files or run folders of the same labels, ensembles among them; their mean answer on each
             training clip as it is, computed once, is learned beside its labels (``training.teacher_share``).
+        val_shards: of records: so many shards, drawn at random, validate; all others that are not test train.
 
     Returns:
         {"out", "files": {name: bytes}, "metrics"}; metrics are those of the files, on test (val where there is none).
@@ -92,7 +94,7 @@ def train(
         raise TrainingError("--refit-all: not with --teacher, whose answers are those on the training clips")
     chains = [find_chain(text) for text in plan.compress]
     check_amounts(plan.training.augment, plan.training.mode)
-    table = labelled_clips(data, fold, strict, stored=True)
+    table = labelled_clips(data, fold, strict, stored=True, val_shards=val_shards)
     check_trainable(table)
     plan = recipe_for(plan, table)
     folder = Path(out or Path("runs") / plan.name)
