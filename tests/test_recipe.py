@@ -38,6 +38,7 @@ def test_a_bare_word_is_a_string():
         ("training.optimizer=adam", r"training\.optimizer must be one of adamw, sgd"),
         ("training.step_epochs=0", r"training\.step_epochs must be positive"),
         ("training.micro_batch=-1", r"training\.micro_batch must be 0 or more"),
+        ("training.l2={classify = -1}", r"training\.l2\.classify must be a number, 0 or more"),
         ("sampling.rule=rates", r"did you mean rate"),
         ("extractor.input_size=[3]", r"input_size must have 2 values"),
         ("training.class_weights=1", r"class_weights must be bool"),

@@ -83,6 +83,8 @@ class Training:
     early_stopping: int = 0  # epochs without a better validation loss; 0: never
     class_weights: bool = True
     clip_norm: float = 1.0
+    clip_each: bool = False  # clip_norm is of each tensor's gradient, not of all together
+    l2: dict[str, float] = field(default_factory=dict)  # part of a tensor's name: strength of s |w|^2 / 2 in the loss
     augment: dict[str, float] = field(default_factory=dict)
     one_way: tuple[str, ...] = ()  # labels whose clips are never mirrored or reversed (augment "flip", "reverse")
     average: float = 0.0  # decay of an exponential moving average of the weights; 0: none
@@ -241,6 +243,9 @@ def _check(recipe: Recipe, where: str) -> None:
         raise RecipeError(f"{where}: training.average_last chooses the weights, and so does training.{other}: set one")
     if not 0 < training.teacher_share <= 1:
         raise RecipeError(f"{where}: training.teacher_share must be in (0, 1], got {training.teacher_share}")
+    for part, strength in training.l2.items():
+        if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not strength >= 0:
+            raise RecipeError(f"{where}: training.l2.{part} must be a number, 0 or more, got {strength!r}")
     if training.micro_batch < 0:
         raise RecipeError(f"{where}: training.micro_batch must be 0 or more clips, got {training.micro_batch}")
 

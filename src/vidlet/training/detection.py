@@ -19,7 +19,7 @@ from ..models.detector import Detector, MobileDetector
 from ..recipe import Training
 from .box_batches import BoxBatch, BoxClips, check_box_amounts
 from .checkpoint import Progress, Row, RunFolder
-from .optimizers import average_, make_optimizer, rate_at
+from .optimizers import average_, clip_, make_optimizer, penalize_, rate_at
 from .region_loss import WARM_IMAGES, BoxTargets, RegionWeights, region_loss
 
 
@@ -144,8 +144,8 @@ def _update(
             f"lower training.lr (now {config.lr:g})"
         )
     loss.backward()
-    if config.clip_norm:
-        nn.utils.clip_grad_norm_(detector.parameters(), config.clip_norm)
+    penalize_(detector, config.l2)
+    clip_(detector, config)
     optimizer.step()
     return loss.item()
 

@@ -25,7 +25,7 @@ from .augment import check_amounts
 from .batches import Batch, Clips
 from .checkpoint import Progress, Row, RunFolder
 from .losses import Teacher, batch_loss, class_weights, clip_weights, label_losses, teacher_losses
-from .optimizers import average_, make_optimizer, rate_at
+from .optimizers import average_, clip_, make_optimizer, penalize_, rate_at
 from .snapshots import Snapshots
 
 
@@ -184,8 +184,8 @@ class _Step:
             total += loss.item()
             right = logits.argmax(1).cpu() == batch.y[rows].argmax(1)
             hits += (right & (weights[rows] > 0)).sum().item()
-        if self.config.clip_norm:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        penalize_(self.network, self.config.l2)
+        clip_(self.network, self.config)
         self.optimizer.step()
         return total, hits
 

@@ -1,12 +1,14 @@
-"""How weights move: the optimizers, the course of the learning rate, and the moving average of the weights."""
+"""How weights move: optimizers, the course of the learning rate, what holds gradients, the average of the weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
+from ..errors import RecipeError
 from ..recipe import Training
 
 MOMENTUM = 0.9  # of "sgd"
@@ -42,6 +44,30 @@ def rate_at(config: Training, updates: int, steps: int) -> float:
     if updates < warm:
         return (updates + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (updates - warm) / max(1, total - warm)))
+
+
+@torch.no_grad()
+def penalize_(network: nn.Module, l2: Mapping[str, float]) -> None:
+    """Add the gradient of L2 terms, strength |w|^2 / 2, to that of the weights whose names hold a key of ``l2``.
+
+    Raises:
+        RecipeError: a key that no weight's name holds.
+    """
+    for part, strength in l2.items():
+        named = [weight for name, weight in network.named_parameters() if part in name and weight.ndim > 1]
+        if not named:
+            raise RecipeError(f"training.l2: no weight's name holds {part!r}")
+        for weight in named:
+            if weight.grad is not None:
+                weight.grad.add_(weight, alpha=strength)
+
+
+def clip_(network: nn.Module, config: Training) -> None:
+    """Shorten gradients to the norm ``clip_norm``: all together, or each tensor's."""
+    if not config.clip_norm:
+        return
+    for parameters in [[p] for p in network.parameters()] if config.clip_each else [network.parameters()]:
+        nn.utils.clip_grad_norm_(parameters, config.clip_norm)
 
 
 @torch.no_grad()
