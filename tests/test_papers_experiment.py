@@ -5,8 +5,9 @@ import json
 import pytest
 
 from vidlet.errors import RecipeError
-from vidlet.papers import experiment, papers, tt3dcnn
+from vidlet.papers import deepeye, experiment, papers, tt3dcnn
 from vidlet.papers.experiment import Effort, fill, measured, read_setup, run_recipes, shortened
+from vidlet.recipe import load_recipe, save_recipe
 
 CHEAP = {"extractor.input_size": [16, 16], "head.options": {"network": "small", "frames": 4}, "sampling.frames": 4}
 
@@ -79,6 +80,44 @@ def test_deepeyes_second_table_gets_accuracies_and_the_time_of_an_epoch(monkeypa
     assert rows["T-RNN on frames: epoch"]["measured"] == 2.0
     assert rows["T-RNN on frames: faster than plain"]["measured"] == 15.0
     assert rows["DEEPEYE (detector features)"]["measured"] is None
+
+
+def test_a_detectors_run_gives_the_rows_on_its_features_and_its_map(monkeypatch, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    save_recipe(load_recipe("tiny-yolov2", {"extractor.input_size": [96, 64]}), run / "recipe.toml")
+    (run / "metrics.json").write_text(json.dumps({"files": {"model.onnx": {"map50": 0.5}}}))
+    asked = {}
+
+    def noted(cases, *_):
+        asked.update(cases)
+        return {name: [{**run, "epoch_s": 4.0} for run in runs(0.3, 0.5)] for name in cases}
+
+    monkeypatch.setattr(experiment, "run_recipes", noted)
+
+    def measured_rows():
+        found = papers("deepeye", "clips", out=str(tmp_path / "x"), detector=str(run))
+        return {r["name"]: r["measured"] for t in found["tables"] for r in t["rows"]}
+
+    rows = measured_rows()
+    assert asked[deepeye.FLOAT] == (
+        "deepeye",
+        {"extractor.weights": str(run / "model.onnx"), "extractor.input_size": [96, 64]},
+    )
+    assert deepeye.EIGHT not in asked and rows[deepeye.EIGHT] is None
+    assert (rows["float"], rows["8 bits"]) == (0.5, None)
+    told = {"files": {"model.onnx": {"map50": 0.5}, "model.deepeye6.onnx": {"map50": 0.4}}}
+    (run / "metrics.json").write_text(json.dumps(told))
+    rows = measured_rows()
+    assert asked[deepeye.EIGHT][1]["extractor.weights"] == str(run / "model.deepeye6.onnx")
+    assert (rows["float"], rows["8 bits"]) == (0.5, 0.4)
+    assert rows[deepeye.EIGHT] == 0.4 and rows[f"{deepeye.EIGHT}: spread over seeds"] == 0.1414
+    assert rows["DEEPEYE: epoch"] == 4.0 and rows["DEEPEYE: faster than plain on frames"] == 1.0
+    (run / "metrics.json").write_text(json.dumps({"files": {"model.onnx": {"accuracy": 0.5}}}))
+    with pytest.raises(RecipeError, match="not the run folder of a detector"):
+        measured_rows()
+    with pytest.raises(RecipeError, match="with deepeye and data only"):
+        papers("tt3dcnn", "clips", detector=str(run))
 
 
 def test_a_row_that_no_table_has_is_our_mistake():

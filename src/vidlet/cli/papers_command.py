@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=10, metavar="N", help="of each run with --data (%(default)s)")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each recipe (%(default)s)")
     parser.add_argument("--clips", type=float, default=1.0, metavar="SHARE", help="of the clips (%(default)s)")
+    parser.add_argument("--detector", metavar="RUN", help="deepeye: the run of a trained detector, for its features")
     parser.add_argument("--out", metavar="FILE", help="a line a finished run, not run again (runs/papers-NAME.jsonl)")
 
 
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         need_train_extra("papers")
     from ..papers import papers
 
-    found = papers(args.name, args.data, args.epochs, args.seeds, args.clips, args.out)
+    found = papers(args.name, args.data, args.epochs, args.seeds, args.clips, args.out, args.detector)
     if not args.json:
         print(tables_text(found["tables"]) if args.name else list_text(found["papers"]))
         if "measured_on" in found:

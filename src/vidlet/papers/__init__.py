@@ -24,7 +24,7 @@ PAPERS = {  # each is the module of this name
     "youtube8m": Paper("Liu & Liu 2018: size-constrained gated NetVLAD models for YouTube-8M"),
     "deepeye": Paper(
         "Cheng et al.: DEEPEYE, an 8-bit tiny-YOLOv2 and a tensor-train LSTM in one pass",
-        ("tiny-yolov2", "lstm-pixels", "tt-lstm-pixels"),
+        ("tiny-yolov2", "lstm-pixels", "tt-lstm-pixels", "deepeye"),
     ),
     "tt3dcnn": Paper(
         "Wang et al.: 3-D CNNs compressed by tensor-train decomposition",
@@ -60,6 +60,7 @@ def papers(
     seeds: int = 1,
     clips: float = 1.0,
     out: str | None = None,
+    detector: str | None = None,
 ) -> dict[str, Any]:
     """The tables of a paper: what it prints, what our code recomputes of it, what we measured.
 
@@ -68,6 +69,7 @@ def papers(
         data: clips to run the paper's experiment on, reduced: its recipes, for ``epochs`` epochs, with ``seeds``
             seeds, on a share ``clips`` of the data.
         out: a file that gets a JSON line a finished run, which is not run again; None: runs/papers-NAME.jsonl.
+        detector: deepeye: the run folder of a trained detector, for the rows on its features.
 
     Returns:
         {"tables": [{"title", "rows": [{"name", "unit", "printed", "recomputed", "measured"}]}]}: numbers, or None
@@ -82,6 +84,8 @@ def papers(
         raise RecipeError(f"no paper {name!r}{nearest(name, PAPERS)}; known: {', '.join(PAPERS)}")
     if data is not None and name not in EXPERIMENTS:
         raise RecipeError(_no_experiment(name))
+    if detector is not None and (name != "deepeye" or data is None):
+        raise RecipeError("papers: a detector is of use with deepeye and data only")
     if name is None:
         return {"papers": [{"name": key, **paper._asdict()} for key, paper in PAPERS.items()]}
     module = importlib.import_module(f"{__name__}.{name}")
@@ -91,7 +95,9 @@ def papers(
     from .experiment import Effort
 
     log = Path(out or Path("runs") / f"papers-{name}.jsonl")
-    scored = module.measure(tables["tables"], data, Effort(epochs, seeds, clips), log)
+    scored = module.measure(
+        tables["tables"], data, Effort(epochs, seeds, clips, Path(detector) if detector else None), log
+    )
     told = {"data": Path(data).name, "epochs": epochs, "seeds": seeds, "clips": clips, "scored": scored}
     return {**tables, "measured_on": told}
 

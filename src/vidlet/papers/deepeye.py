@@ -6,6 +6,7 @@ KB are 1024 bytes in its first table, MB 10^6 bytes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import RecipeError
 from ..models import build_head
 from ..models.tiny_yolo import TinyYolo
 from ..recipe import Head, load_recipe
@@ -51,20 +53,64 @@ MEASURED: dict[str, tuple[str, dict[str, Any]]] = {
 def measure(tables: Sequence[dict[str, Any]], data: str, effort: Effort, log: Path) -> int:
     """Train the plain LSTM and the T-RNN on 6 frames of clips and fill in table 2; returns how many were scored.
 
-    Both read 160 x 120 pixels by their recipes; the T-RNN has both mappings in tensor-train form. The row on detector
-    features stays empty: it wants a trained detector.
+    Both read 160 x 120 pixels by their recipes; the T-RNN has both mappings in tensor-train form. With a detector's
+    run, also the T-RNN on its map, in float32 and, where the run has a file of it, in the paper's 8 bits; and the mAP
+    of these files on its own boxes.
+
+    Raises:
+        RecipeError: the detector is no run of one.
     """
     from .experiment import fill, measured, run_recipes
 
-    runs = run_recipes(MEASURED, data, effort, log)
+    files = detector_files(effort.detector) if effort.detector else {}
+    cases = MEASURED | {
+        name: ("deepeye", {"extractor.weights": str(path), "extractor.input_size": list(size)})
+        for name, (path, size, _) in files.items()
+    }
+    runs = run_recipes(cases, data, effort, log)
     of = {name: measured(found) for name, found in runs.items()}
-    figures: dict[str, float] = {}
+    plain = of["plain RNN on frames"]
+    figures: dict[str, float] = {BITS[name]: score for name, (_, _, score) in files.items()}
     for name, values in of.items():
-        figures |= {f"{name}: epoch": values["epoch_s"], name: values["accuracy"]}
-    plain, train = of["plain RNN on frames"], of["T-RNN on frames"]
-    figures["T-RNN on frames: faster than plain"] = ratio(plain["epoch_s"], train["epoch_s"])
+        short = name.removesuffix(" (detector features)")
+        figures |= {name: values["accuracy"], f"{short}: epoch": values["epoch_s"]}
+        if "spread" in values:
+            figures[f"{name}: spread over seeds"] = values["spread"]
+        if short == "T-RNN on frames":
+            figures[f"{short}: faster than plain"] = ratio(plain["epoch_s"], values["epoch_s"])
+        elif short == "DEEPEYE":
+            figures[f"{short}: faster than plain on frames"] = ratio(plain["epoch_s"], values["epoch_s"])
+    [second] = [found for found in tables if found["title"].startswith("Table 2")]
+    known = {found["name"] for found in second["rows"]}
+    for name in of:  # what the paper has no row of
+        own = {name: "accuracy", f"{name}: spread over seeds": "accuracy", f"{FLOAT}: epoch": "s"}
+        second["rows"] += [row(key, unit) for key, unit in own.items() if key in figures and key not in known]
+        known |= set(own)
     fill(tables, figures)
     return int(runs["T-RNN on frames"][0]["scored"])
+
+
+EIGHT, FLOAT = "DEEPEYE (detector features)", "DEEPEYE with the detector in float"
+BITS = {EIGHT: "8 bits", FLOAT: "float"}  # the rows of a detector's mAP
+
+
+def detector_files(run: Path) -> dict[str, tuple[Path, tuple[int, int], float]]:
+    """The files of a detector's run by the row that stands on them: path, input (H, W), mAP at IoU .5 on its boxes.
+
+    Raises:
+        RecipeError: it is no detector's run.
+    """
+    try:
+        told = json.loads((run / "metrics.json").read_text())["files"]
+        scores = {name: float(figures["map50"]) for name, figures in told.items()}
+        size = load_recipe(run / "recipe.toml").extractor.input_size
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(
+            f"{run}: not the run folder of a detector (vidlet train BOXES --recipe tiny-yolov2)"
+        ) from error
+    eight = next((name for name in scores if name.startswith("model.deepeye")), None)
+    rows = {FLOAT: "model.onnx"} | ({EIGHT: eight} if eight else {})
+    return {row: (run / name, (size[0], size[1]), scores[name]) for row, name in rows.items()}
 
 
 def detector_bytes(classes: int = VOC, last: int = 1024) -> tuple[int, int]:

@@ -37,11 +37,12 @@ PARITY_FRAMES = 5
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is trained: epochs a run, seeds, and the share of the clips."""
+    """How much is trained: epochs a run, seeds, and the share of the clips; ``detector``: a run folder to stand on."""
 
     epochs: int = 10
     seeds: int = 1
     clips: float = 1.0
+    detector: Path | None = None
 
 
 @dataclass(frozen=True)
