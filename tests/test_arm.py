@@ -19,7 +19,7 @@ from test_web_real import made  # noqa: F401  # a fixture: MobileNetV2, cut, flo
 from vidlet.runtime import load
 from vidlet.video import iter_frames
 
-ROOT = os.environ.get("VIDLET_ARM_ROOT", "")
+ROOT = os.path.realpath(os.environ["VIDLET_ARM_ROOT"]) if "VIDLET_ARM_ROOT" in os.environ else ""
 QEMU = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
 pytestmark = [
     pytest.mark.slow,  # emulated: about 20 times slower
