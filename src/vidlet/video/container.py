@@ -320,7 +320,7 @@ def check_file(path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{path}: not a regular file")
     if not os.access(path, os.R_OK):
-        raise DataError(f"{path}: permission denied")
+        raise DataError(f"{path}: permission denied; its owner must let you read it (chmod +r)")
     if not status.st_size:
         raise DataError(f"{path}: no frame could be decoded (the file is empty)")
 

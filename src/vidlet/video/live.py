@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 import time
@@ -19,7 +20,9 @@ from .container import Pictures, reason_of, video_stream
 from .frames import Frame
 
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
+CAMERA_PATHS = ("/dev/video", "/dev/v4l/")
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 10.0
+UNREADABLE_S = 3.0  # a stream that could be decoded and no longer can, for so long, is opened anew
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0  # for a source that went away; doubled until it gives frames again
 
 
@@ -27,7 +30,8 @@ class LiveSource:
     """Frames as they come, in a thread of their own; whoever is slow gets the newest one and misses the others.
 
     Args:
-        source: A camera's number (0 or "0"), an address (rtsp, udp, http ...), or a file, played at its own speed.
+        source: A camera's number (0 or "0") or device, an address (rtsp, udp, http ...), or a file, played at its own
+            speed. A stream may change its size; one that changes its codec breaks off.
         wait: A camera or stream that goes away is waited for, with back-off, and goes on where it is then (what http
             ends by itself has ended).
         tell: Told in one line when it went away and when it is back.
@@ -135,19 +139,23 @@ class LiveSource:
 
     def _until_it_breaks_off(self, container: Any, began: float) -> Generator[Frame, None, str]:
         """The frames of one connection; returns why it broke off, "" if it just ended."""
-        pictures = Pictures()
+        pictures, shown_s = Pictures(), float("inf")  # when the last frame was decoded
         with container:
             packets = container.demux(video_stream(container, Path(self.source)))
             while not self._stop.is_set():
                 try:
                     packet = next(packets, None)
+                except av.error.ExitError:
+                    return f"nothing came for {READ_TIMEOUT_S:g} s"
                 except av.FFmpegError as error:
                     return reason_of(error)
                 if packet is None:
                     return ""
                 for raw in _decoded(packet):
-                    self._delay_s = FIRST_WAIT_S
+                    self._delay_s, shown_s = FIRST_WAIT_S, time.monotonic()
                     yield Frame(time.monotonic() - began, partial(pictures.upright, raw))
+                if time.monotonic() - shown_s > UNREADABLE_S:
+                    return "what comes can no longer be decoded; a stream that changes its codec must be opened anew"
         return ""
 
     def _opened_again(self, reason: str) -> Any:
@@ -167,20 +175,36 @@ class LiveSource:
 
 
 def is_live(source: str) -> bool:
-    """Whether a source never ends: a camera's number or a stream's address."""
-    return source.isdecimal() or "://" in source
+    """Whether a source never ends: a camera's number or device, or a stream's address."""
+    return source.isdecimal() or "://" in source or source.startswith(CAMERA_PATHS)
 
 
 def _open_device(source: str) -> Any:
+    kind, name, options = None, source, {"rtsp_transport": "tcp"} if source.startswith("rtsp") else {}
     if source.isdecimal():
         kind, pattern = CAMERAS.get(sys.platform, CAMERAS["linux"])
-        name, options = pattern.format(source), {}
-    else:
-        kind, name, options = None, source, {"rtsp_transport": "tcp"} if source.startswith("rtsp") else {}
+        name = pattern.format(source)
+    elif source.startswith(CAMERA_PATHS):
+        kind = "v4l2"
     try:
         return av.open(name, format=kind, options=options, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S))
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f"{source}: cannot be opened ({reason_of(error)})") from error
+        raise DataError(f"{source}: cannot be opened ({_advice(name, error)})") from error
+
+
+def _advice(name: str, error: Exception) -> str:
+    """Why a camera or a stream cannot be opened, and what to do where that is known."""
+    if isinstance(error, av.error.ExitError):
+        return f"nothing came within {OPEN_TIMEOUT_S:g} s; is it being sent, to this address and port?"
+    if name.startswith(CAMERA_PATHS):
+        if isinstance(error, FileNotFoundError):
+            here = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
+            return f"there is no {name}; cameras here: {here}; plug it in, and hand it to a container with --device"
+        if isinstance(error, PermissionError):
+            return f"permission denied on {name}; sudo usermod -aG video $USER, then log in again"
+        if getattr(error, "errno", None) == errno.EBUSY:
+            return f"another program uses {name}; end it first"
+    return reason_of(error)
 
 
 def _decoded(packet: Any) -> list[Any]:
