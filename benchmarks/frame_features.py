@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 import time
 from dataclasses import replace
@@ -45,14 +46,10 @@ VLAD = {"experts": 2, "sampled": 30, "momentum": 0.02}
 MEAN = {"top": 0, "deviation": False, "hidden": 256, "experts": 2, "standardize": False, "momentum": 0.02}
 MEMBERS = {
     "mean-H256": Head("pooled", MEAN),
-    "K16-H64": Head("netvlad", VLAD | {"clusters": 16, "hidden": 64}),
-    "K8-H64": Head("netvlad", VLAD | {"clusters": 8, "hidden": 64}),
-    "K16-H32": Head("netvlad", VLAD | {"clusters": 16, "hidden": 32}),
-    "K32-H64": Head("netvlad", VLAD | {"clusters": 32, "hidden": 64}),
-    "K16-H96": Head("netvlad", VLAD | {"clusters": 16, "hidden": 96}),
     "netfv-K8-H64": Head("netfv", VLAD | {"clusters": 8, "hidden": 64}),
     "nextvlad-K16-H128": Head("nextvlad", VLAD | {"clusters": 16, "groups": 4, "hidden": 128}),
 }
+USUAL = ("mean-H256", "K16-H64", "K8-H64", "K16-H32", "K32-H64", "K16-H96", "netfv-K8-H64", "nextvlad-K16-H128")
 STEPS, BATCH = 1600, 32
 CHAINS = ("half", "int8", "codebook", "head4")
 
@@ -60,7 +57,7 @@ CHAINS = ("half", "int8", "codebook", "head4")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--members", nargs="+", default=list(MEMBERS), choices=list(MEMBERS))
+    parser.add_argument("--members", nargs="+", default=list(USUAL), help=f"KC-HN, or {', '.join(MEMBERS)}")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--clips", type=int, nargs=3, default=[6000, 1500, 1500], help="train, validation, test")
     parser.add_argument("--limit", type=int, default=LIMIT, help="bytes of an ensemble (%(default)s)")
@@ -113,7 +110,13 @@ def recipe_of(name: str, seed: int, steps: int, clips: int, chains: tuple[str, .
     plan = load_recipe("gated-netvlad-small")
     training = replace(plan.training, epochs=max(1, round(steps * BATCH / clips)), batch=BATCH, seed=seed)
     training = replace(training, average_every=max(1, steps // 32))
-    return replace(plan, name=name, head=MEMBERS[name], training=training, compress=chains)
+    return replace(plan, name=name, head=head_of(name), training=training, compress=chains)
+
+
+def head_of(name: str) -> Head:
+    """A named member, or NetVLAD of other sizes by its name, as in K4-H128."""
+    size = re.fullmatch(r"K(\d+)-H(\d+)", name)
+    return Head("netvlad", VLAD | {"clusters": int(size[1]), "hidden": int(size[2])}) if size else MEMBERS[name]
 
 
 def train_member(folder: Path, plan: Recipe, table: ClipTable, prepared: Prepared) -> dict[str, Any]:
