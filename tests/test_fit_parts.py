@@ -11,7 +11,7 @@ from vidlet.fit.cards import Card, Cards
 from vidlet.fit.proxy import Outcome
 from vidlet.fit.realize import Point, front
 from vidlet.fit.search import Search
-from vidlet.fit.space import ALONE, STORAGES, Candidate, Space, Storage, cuts_of, first_candidates
+from vidlet.fit.space import ALONE, MEMBER_BYTES, STORAGES, Candidate, Space, Storage, cuts_of, first_candidates
 from vidlet.fit.trials import TrialLog
 
 CANDIDATE = Candidate("mobilenetv2 block6 224 px", 8.0, 16, 64, 64, True, 0.2, 0.0, 0.2, 2e-3)
@@ -157,7 +157,7 @@ def test_bytes_of_a_head_are_counted_by_their_storage():
     assert Storage("", 32, 0.0).head_bytes(head) == 4 * sum(numbers)
     assert Storage("int8", 8, 0.0).head_bytes(head) < 0.35 * 4 * sum(numbers)
     three = Storage("ensemble:3+int8+compact", 8, 0.0, 3)
-    assert three.head_bytes(head) == 3 * Storage("int8+compact", 8, 0.0).head_bytes(head)
+    assert three.head_bytes(head) == 3 * Storage("int8+compact", 8, 0.0).head_bytes(head) + 2 * MEMBER_BYTES
     assert three.stored == "int8+compact"
     tuned = Storage("int8", 8, 0.0).distilled()
     assert (tuned.chain, tuned.stored, tuned.trainings, three.trainings) == ("distill+int8", "int8", 2, 3)

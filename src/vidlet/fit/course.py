@@ -37,7 +37,7 @@ from .trials import TrialLog
 
 EXTRACTION_SHARE = 0.35  # of the time: for features
 SEARCH_SHARE = 0.3  # of what is left then: for trials
-FILE_SECONDS = 20.0  # to write a file, score it and time it, roughly
+FILE_SECONDS = 40.0  # to write a file, score it and time it, roughly
 TIERS = (1.0, 0.5, 2.0)  # of the budget's bytes: the budget, and "what if" it were half, or twice
 
 
@@ -60,6 +60,7 @@ class Course:
         self.started, self.seconds, self.worker_count = time.monotonic(), seconds, workers
         self.points = [point_of(record) for record in log.of("file")]
         self.points = [p for p in self.points if (folder / "files" / p.file).exists()]
+        self.took, self.expected = 0.0, 0.0  # seconds of all files of this run
 
     def at(self, share: float) -> float:
         """The moment at which this share of the time is used."""
@@ -124,8 +125,7 @@ class Course:
         files.mkdir(parents=True, exist_ok=True)
         table = self.judged.folds[0]
         with _processes(self.worker_count) as executor:
-            running: dict[Future[list[Point]], Candidate] = {}
-
+            running: dict[Future[list[Point]], tuple[float, float]] = {}  # when it began, and how long it should take
             while plan or running:
                 while len(running) < self.worker_count:
                     chosen = self._next_file(plan, bool(running))
@@ -135,12 +135,14 @@ class Course:
                     candidate, storage = chosen
                     judged = self.trials.whole(candidate)
                     job = (self.space, table, candidate, self.space.epochs, [storage.chain], files, judged)
-                    running[executor.submit(realize, *job)] = candidate
+                    expected = self._making_seconds(candidate, storage)
+                    running[executor.submit(realize, *job)] = (time.monotonic(), expected)
                 if not running:
                     break
                 finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    del running[future]
+                    began, expected = running.pop(future)
+                    self.took, self.expected = self.took + time.monotonic() - began, self.expected + expected
                     for point in future.result():
                         self.log.add("file", **point_record(point))
                         self.points.append(point)
@@ -163,15 +165,20 @@ class Course:
         return min(inside or plan, key=lambda finalist: self._file_seconds(*finalist), default=None)
 
     def _file_seconds(self, candidate: Candidate, storage: Storage) -> float:
-        """About how long a file takes: what is not yet trained of it, and once more on all clips if it is chosen.
+        """About how long a file takes, and training it once more on all clips if it is chosen, at the pace seen so far.
 
         Once more: the head, with all its steps but those of an ensemble, of which one head is enough (``refit``).
         """
+        again = storage.trainings - (storage.members - 1) if len(self.judged.test) else 0
         once = self.trials.expected_seconds(candidate)
+        pace = self.took / self.expected if self.expected else 1.0
+        return pace * (self._making_seconds(candidate, storage) + once * again * 4 / 3)
+
+    def _making_seconds(self, candidate: Candidate, storage: Storage) -> float:
+        """What training of a file is still missing, as trials took, and writing and measuring it."""
         head, network = trained_parts(self.folder / "files", candidate, storage.chain)
         missing = 0 if network else storage.trainings - head
-        again = storage.trainings - (storage.members - 1)
-        return once * missing + FILE_SECONDS + (once * again * 4 / 3 if len(self.judged.test) else 0.0)
+        return self.trials.expected_seconds(candidate) * missing + FILE_SECONDS
 
     def conclude(self, data: str, fold: str | None, command: str) -> dict[str, Any]:
         """Choose a file, explain it, train it once more on all clips that are not test, score it, report.
