@@ -145,7 +145,7 @@ def recheck(run: Run, args: argparse.Namespace) -> list[list[Any]]:
     rows = []
     for record in summary["front"]:
         told = point_of(record)
-        now = measure(folder / "files" / told.file, told.candidate, told.chain, table)
+        [now] = measure([(folder / "files" / told.file, told.chain, 0.0)], told.candidate, table)
         same = (told.bytes, told.accuracy) == (now.bytes, now.accuracy)
         milliseconds = [point.measured["frame_ms"]["p50"] for point in (told, now)]
         rows.append([run.name, told.chain, told.bytes, told.accuracy, now.accuracy, *milliseconds, same])

@@ -8,7 +8,7 @@ from PIL import Image
 import artifacts
 from artifacts import LABELS, SIZE, expected_scores, frames_of
 from vidlet.errors import DataError, DependencyError, ModelError
-from vidlet.runtime import load
+from vidlet.runtime import classify_together, load
 from vidlet.runtime.sources import ahead
 from vidlet.video import RESIZE, write_video
 
@@ -138,6 +138,14 @@ def test_a_clip_is_classified_at_the_rate_of_training(model, tmp_path):
     assert list(found.scores) == list(LABELS)
     assert found.frames == 16
     assert found.score == found.scores[found.label] == max(found.scores.values())
+
+
+def test_models_that_see_a_clip_alike_are_asked_together_and_say_what_each_says_alone(tiny_run, model):
+    models = [load(tiny_run.folder / name, threads=1) for name in ("model.onnx", "model.int8.onnx")]
+    path = sorted(tiny_run.clips.rglob("*.mp4"))[0]
+    assert classify_together(models, path, end_s=1.0) == [one.classify(path, end_s=1.0) for one in models]
+    with pytest.raises(ModelError, match="not all of these models see clips alike"):
+        classify_together([models[0], model], path)
 
 
 def test_a_part_of_a_clip_is_classified(model, tmp_path):

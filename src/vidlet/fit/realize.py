@@ -15,7 +15,7 @@ import torch
 from ..compress import GRAPH_STEPS, NETWORK_STEPS, Chain, Step, Trained, chain_text, find_chain, shrink_network
 from ..compress.average import MEMBERS
 from ..datasets import ClipTable
-from ..jobs.evaluate import score_clips, summarize
+from ..jobs.evaluate import score_together, summarize
 from ..jobs.prepare import prepare_features
 from ..jobs.product import Workshop
 from ..models import build_extractor, build_head
@@ -41,7 +41,7 @@ class Point:
     clips: int
     measured: dict[str, Any]  # frame_ms, clip_ms, peak_rss_bytes
     temperature: float | None
-    seconds: float
+    seconds: float  # to train what was not yet trained, and to write it
     head_worth: float | None = None  # of the trained head on the same clips, before the chain
     judged: float | None = None  # of the candidate on all folds, trained as long as for a file
 
@@ -87,14 +87,16 @@ def realize(
         return points
     val = workshop.features(trained.extractor)[1]
     figures = outcome_of(predict_logits(ClipNetwork(trained.head), val, space.batch), val.targets)
+    files: list[tuple[Path, str, float]] = []
     for chain in chains:
         path = folder / f"{candidate.key}.{file_label(chain)}.onnx"
         network, graph = _parts(chain)
         shrunk = _shrunk(workshop, trained, network, candidate.key, folder)
         workshop.write(shrunk, graph, path, taken=network)
-        point = measure(path, candidate, chain, table, time.monotonic() - started)
-        points.append(replace(point, head_worth=worth(*figures), judged=judged))
+        files.append((path, chain, time.monotonic() - started))
         started = time.monotonic()
+    for point in measure(files, candidate, table):
+        points.append(replace(point, head_worth=worth(*figures), judged=judged))
     return points
 
 
@@ -195,26 +197,34 @@ def _trained(
     return Workshop(plan, table, prepared, extractor), Trained(extractor, head)
 
 
-def measure(path: Path, candidate: Candidate, chain: str, table: ClipTable, seconds: float = 0.0) -> Point:
-    """Score a file on the validation clips of a table, and time it, from the file alone."""
-    model = load(path, threads=1)
-    scored = score_clips(model, table.of_split("val"), workers=1)
-    figures = summarize(scored, model)
-    given = scored.scores[np.arange(len(scored.labels)), scored.labels]  # the probability of each clip's label
-    timed = benchmark(path, seconds=1.0, threads=1)
-    return Point(
-        candidate,
-        chain,
-        path.name,
-        path.stat().st_size,
-        figures["accuracy"],
-        float(-np.log(np.maximum(given, 1e-6)).mean()),
-        (float(figures["accuracy_interval"][0]), float(figures["accuracy_interval"][1])),
-        figures["clips"],
-        {key: timed[key] for key in ("frame_ms", "clip_ms", "peak_rss_bytes", "load_ms")},
-        model.metadata.get("temperature"),
-        round(seconds, 2),
-    )
+def measure(files: Sequence[tuple[Path, str, float]], candidate: Candidate, table: ClipTable) -> list[Point]:
+    """Score a candidate's files on the validation clips of a table, and time them, from the files alone.
+
+    Args:
+        files: path, chain, and the seconds that making it took.
+    """
+    models = [load(path, threads=1) for path, _, _ in files]
+    points = []
+    scores = score_together(models, table.of_split("val"), workers=1)
+    for (path, chain, seconds), model, scored in zip(files, models, scores, strict=True):
+        figures = summarize(scored, model)
+        given = scored.scores[np.arange(len(scored.labels)), scored.labels]  # the probability of each clip's label
+        timed = benchmark(path, seconds=1.0, threads=1)
+        point = Point(
+            candidate,
+            chain,
+            path.name,
+            path.stat().st_size,
+            figures["accuracy"],
+            float(-np.log(np.maximum(given, 1e-6)).mean()),
+            (float(figures["accuracy_interval"][0]), float(figures["accuracy_interval"][1])),
+            figures["clips"],
+            {key: timed[key] for key in ("frame_ms", "clip_ms", "peak_rss_bytes", "load_ms")},
+            model.metadata.get("temperature"),
+            round(seconds, 2),
+        )
+        points.append(point)
+    return points
 
 
 def file_label(chain: str) -> str:

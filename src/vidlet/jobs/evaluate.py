@@ -16,7 +16,7 @@ import numpy as np
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, VidletError
 from ..metrics import ManyLabels, classification_summary, many_labels_summary, percentiles_ms
-from ..runtime import Model, load
+from ..runtime import Model, Prediction, load
 from ..video import read_many
 from .clips import labelled_clips, scored_split
 from .progress import bar
@@ -78,33 +78,8 @@ def answers(
         DataError: a clip has a label that the model does not know; with ``strict``, a clip cannot be read; none could
             be read.
     """
-    index = {name: i for i, name in enumerate(model.labels)}
-    for clip in table:
-        if unknown := [name for name in clip.labels if name not in index]:
-            raise DataError(
-                f"{clip.path}: label {unknown[0]!r} is not one of the model's ({', '.join(list(index)[:8])} ...)"
-            )
-
-    def classify(clip: Clip) -> tuple[np.ndarray, float, str]:
-        started = time.perf_counter()
-        found = classify_clip(model, table, clip)
-        took = time.perf_counter() - started
-        return np.array([found.scores[name] for name in model.labels], np.float32), took, found.damage
-
-    skipped += table.skipped
-    read = 0
-    with bar("evaluate") as move:
-        for done, (clip, result) in enumerate(read_many(list(table), classify, workers=workers), 1):
-            move(done, len(table))
-            if not isinstance(result, VidletError):
-                read += 1
-                yield Answer(clip, *result)
-            elif strict:
-                raise result
-            else:
-                skipped.append((str(clip.path), str(result)))
-    if not read:
-        raise DataError(f"{table.root}: none of {len(table)} clips could be read; first: {skipped[0][1]}")
+    for clip, found, took in _predictions([model], table, strict, skipped, workers):
+        yield Answer(clip, _row(found[0], model), took, found[0].damage)
 
 
 def score_clips(model: Model, table: ClipTable, strict: bool = False, workers: int = 2) -> Scored:
@@ -113,18 +88,68 @@ def score_clips(model: Model, table: ClipTable, strict: bool = False, workers: i
     Raises:
         DataError: see ``answers``.
     """
+    return score_together([model], table, strict, workers)[0]
+
+
+def score_together(models: Sequence[Model], table: ClipTable, strict: bool = False, workers: int = 2) -> list[Scored]:
+    """``score_clips`` of models that see clips alike, each clip decoded once; ``clip_s`` is that of all together.
+
+    Raises:
+        DataError: see ``answers``.
+        ModelError: they see clips in different ways.
+    """
     skipped: list[tuple[str, str]] = []
-    found = list(answers(model, table, strict, skipped, workers))
-    index = {name: i for i, name in enumerate(model.labels)}
-    return Scored(
-        tuple(one.clip for one in found),
-        np.stack([one.scores for one in found]),
-        np.array([index[one.clip.label] for one in found]),
-        np.array([one.took_s for one in found]),
-        tuple(skipped),
-        tuple((str(one.clip.path), one.damage) for one in found if one.damage),
-        model.labels,
-    )
+    found = list(_predictions(models, table, strict, skipped, workers))
+    together = []
+    for number, model in enumerate(models):
+        index = {name: i for i, name in enumerate(model.labels)}
+        scored = Scored(
+            tuple(clip for clip, _, _ in found),
+            np.stack([_row(own[number], model) for _, own, _ in found]),
+            np.array([index[clip.label] for clip, _, _ in found]),
+            np.array([took for _, _, took in found]),
+            tuple(skipped),
+            tuple((str(clip.path), own[number].damage) for clip, own, _ in found if own[number].damage),
+            model.labels,
+        )
+        together.append(scored)
+    return together
+
+
+def _row(found: Prediction, model: Model) -> np.ndarray:
+    return np.array([found.scores[name] for name in model.labels], np.float32)
+
+
+def _predictions(
+    models: Sequence[Model], table: ClipTable, strict: bool, skipped: list[tuple[str, str]], workers: int
+) -> Iterator[tuple[Clip, list[Prediction], float]]:
+    """Clips in their order, what each model says of them, and the seconds that it took."""
+    for model in models:
+        known = set(model.labels)
+        for clip in table:
+            if unknown := [name for name in clip.labels if name not in known]:
+                raise DataError(
+                    f"{clip.path}: label {unknown[0]!r} is not one of the model's ({', '.join(model.labels[:8])} ...)"
+                )
+
+    def classify(clip: Clip) -> tuple[list[Prediction], float]:
+        started = time.perf_counter()
+        return classify_clip(models, table, clip), time.perf_counter() - started
+
+    skipped += table.skipped
+    read = 0
+    with bar("evaluate") as move:
+        for done, (clip, result) in enumerate(read_many(list(table), classify, workers=workers), 1):
+            move(done, len(table))
+            if not isinstance(result, VidletError):
+                read += 1
+                yield clip, *result
+            elif strict:
+                raise result
+            else:
+                skipped.append((str(clip.path), str(result)))
+    if not read:
+        raise DataError(f"{table.root}: none of {len(table)} clips could be read; first: {skipped[0][1]}")
 
 
 def figures_of(model: Model, table: ClipTable, strict: bool = False, workers: int = 2) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,19 @@ from ..datasets import Checks, Clip, ClipTable, Record, read_records, read_table
 from ..datasets.read import is_records
 from ..errors import DataError
 from ..files import atomic_path
-from ..runtime import Model, Prediction, load, read_metadata
+from ..runtime import Model, Prediction, classify_together, load, read_metadata
 from .progress import say
 
 TOP = 20  # pairs of label and score that a submission has of each video
 HEADER = "VideoId,LabelConfidencePairs"
 
 
-def classify_clip(model: Model, table: ClipTable, clip: Clip) -> Prediction:
-    """What a model says of a clip of a table: of its video, or of its stored features."""
+def classify_clip(models: Sequence[Model], table: ClipTable, clip: Clip) -> list[Prediction]:
+    """What models say of a clip of a table: of its video, decoded once, or of its stored features."""
     if table.records is None or clip.row is None:
-        return model.classify(clip.path, start_s=clip.start_s, end_s=clip.end_s)
-    return model.classify(table.records.read(clip.row))
+        return classify_together(models, clip.path, start_s=clip.start_s, end_s=clip.end_s)
+    record = table.records.read(clip.row)
+    return [model.classify(record) for model in models]
 
 
 def in_model_names(table: ClipTable, names: tuple[str, ...]) -> ClipTable:

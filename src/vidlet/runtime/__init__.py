@@ -6,7 +6,7 @@ Needs numpy, onnxruntime and the video room, nothing of the training framework.
 from .benchmark import benchmark
 from .inspect import inspect_artifact
 from .metadata import graph_sha256, read_metadata, validate_metadata, write_metadata
-from .model import Model, Moment, Prediction, StateSpec, load
+from .model import Model, Moment, Prediction, StateSpec, classify_together, load
 from .onnx_parts import OnnxFile
 from .onnx_wire import parse_onnx
 from .reference import reference_ms
@@ -28,6 +28,7 @@ __all__ = [
     "Timeline",
     "benchmark",
     "check_safe",
+    "classify_together",
     "graph_sha256",
     "inspect_artifact",
     "is_live",

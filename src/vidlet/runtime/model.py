@@ -9,7 +9,7 @@ file is in docs/clients.md and schema/artifact.json. Nothing of the training fra
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -202,19 +202,7 @@ class Model:
             codes = {name: frame_codes(path, (name,)) for name in self.inputs} if isinstance(path, Record) else path
             count = len(codes if isinstance(codes, np.ndarray) else next(iter(codes.values())))
             return Prediction(*self.name_scores(self(codes)[0][0]), count)
-        self.needs_video(labels=True)
-        state: State | None = None
-        scores: NDArray | None = None
-        count, damage = 0, ""
-        chunk = self.clip_chunk
-        clip = video.stream_clip(path, self.sampling, self.input_size, chunk=chunk, start_s=start_s, end_s=end_s)
-        for part in ahead(clip):
-            scores, state = self(part.frames, state)
-            count, damage = count + len(part.frames), part.damage
-        if scores is None:
-            raise DataError(f"{path}: no frame could be read")
-        label, score, named = self.name_scores(scores[0])
-        return Prediction(label, score, named, count, damage)
+        return classify_together([self], path, start_s, end_s)[0]
 
     def detect(self, picture: str | Path | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Boxes (M, 6) of an image file, or of a picture uint8 (H, W, 3) of any size.
@@ -372,3 +360,33 @@ def _session(data: bytes, where: str, threads: int | None, provider: str) -> Any
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
+
+
+def classify_together(
+    models: Sequence[Model], path: str | Path, start_s: float | None = None, end_s: float | None = None
+) -> list[Prediction]:
+    """What several models say of one clip, which is decoded once: to each it is as ``Model.classify``.
+
+    Raises:
+        DataError: the clip cannot be read.
+        ModelError: one takes no frames or names no clips, or they see clips in different ways.
+    """
+    for model in models:
+        model.needs_video(labels=True)
+    ways = {(model.sampling, model.input_size, model.clip_chunk) for model in models}
+    if len(ways) != 1:
+        raise ModelError(f"{models[0].path}: not all of these models see clips alike: {len(ways)} samplings or sizes")
+    sampling, size, chunk = ways.pop()
+    states: list[State | None] = [None] * len(models)
+    scores: list[NDArray | None] = [None] * len(models)
+    count, damage = 0, ""
+    for part in ahead(video.stream_clip(path, sampling, size, chunk=chunk, start_s=start_s, end_s=end_s)):
+        for i, model in enumerate(models):
+            scores[i], states[i] = model(part.frames, states[i])
+        count, damage = count + len(part.frames), part.damage
+    found = []
+    for model, own in zip(models, scores, strict=True):
+        if own is None:
+            raise DataError(f"{path}: no frame could be read")
+        found.append(Prediction(*model.name_scores(own[0]), count, damage))
+    return found
