@@ -30,7 +30,7 @@ from .records import in_model_names
 from .train import run_files
 
 PARITY_FRAMES = 8
-TRIES = 4  # searches with less room, where the file became larger than its members together
+TRIES = 20  # of joining and writing an ensemble that was counted to fit
 EVIDENCE_BYTES = 6000  # room for what the figures add to the file's metadata
 EXHAUSTIVE = 12  # members of which all subsets are judged; beyond, one is added at a time
 
@@ -175,7 +175,7 @@ def _search(
             say(f"{len(inside)} of {len(members)}, GAP@20 {chosen.gap:.4f} on {len(labels)} validation clips")
             return chosen
         (folder / "model.onnx").unlink()
-        room -= over
+        room = chosen.bytes - over  # what counting did not know of: names, nodes, metadata
     raise DataError(f"no ensemble fits into {max_bytes} bytes with its metadata; the last had {size}")
 
 
