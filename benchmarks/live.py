@@ -137,6 +137,7 @@ def main() -> None:
     args = parser.parse_args()
     if importlib.util.find_spec("aio_rtsp_toolkit") is None:
         raise SystemExit("no RTSP server here: pip install aio-rtsp-toolkit")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and its children, ignore it
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         if args.clip:
