@@ -14,15 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
 
-from vidlet.errors import DataError, RecipeError, TrainingError
+from vidlet.errors import DataError, TrainingError
 from vidlet.models import build_extractor, build_head
 from vidlet.recipe import Extractor, Head, Training
 from vidlet.training import ClipNetwork, FeatureClips, FrameClips, Teacher, fit, predict_logits
 from vidlet.training.losses import batch_loss, class_weights, clip_weights, teacher_losses
-from vidlet.training.optimizers import clip_, make_optimizer, penalize_, rate_at
+from vidlet.training.optimizers import make_optimizer, rate_at
 
 PLAIN = Training(epochs=6, batch=8, lr=1e-2, schedule="constant", class_weights=False, weight_decay=0.0)
 AUGMENT = {"speed": 0.2, "crop": 0.2, "drop": 0.1, "noise": 0.2, "mixup": 0.3}
@@ -327,31 +326,6 @@ def test_sgd_has_momentum_and_decays_matrices_only():
 def test_the_step_schedule_falls_to_a_tenth_every_so_many_epochs():
     config = replace(PLAIN, schedule="step", step_epochs=30)
     assert [rate_at(config, n, 4) for n in (0, 119, 120, 239, 240, 360)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.001])
-
-
-def test_an_l2_term_is_in_the_gradient_of_the_weights_that_it_names_only():
-    net, twin = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    twin.load_state_dict(net.state_dict())
-    x = torch.ones(5, 3)
-    net(x).square().mean().backward()
-    penalize_(net, {"1.": 0.1})
-    (twin(x).square().mean() + 0.1 * twin[1].weight.square().sum() / 2).backward()
-    for a, b in zip(net.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad)
-    with pytest.raises(RecipeError, match="no weight's name holds 'gates'"):
-        penalize_(net, {"gates": 0.1})
-
-
-def test_gradients_are_clipped_all_together_or_each():
-    def norms(each):
-        net = nn.Linear(2, 2)
-        net.weight.grad, net.bias.grad = torch.full((2, 2), 3.0), torch.full((2,), 0.1)
-        clip_(net, replace(PLAIN, clip_norm=1.0, clip_each=each))
-        return [p.grad.norm().item() for p in net.parameters()]
-
-    bias = 0.1 * 2**0.5
-    assert norms(True) == pytest.approx([1, bias], rel=1e-4)
-    assert norms(False) == pytest.approx([6 / (36 + bias**2) ** 0.5, bias / (36 + bias**2) ** 0.5], rel=1e-4)
 
 
 def test_the_teachers_loss_is_torchs_divergence_and_nothing_where_both_agree():
