@@ -11,7 +11,17 @@ from vidlet.fit.cards import Card, Cards
 from vidlet.fit.proxy import Outcome
 from vidlet.fit.realize import Point, front
 from vidlet.fit.search import Search
-from vidlet.fit.space import ALONE, MEMBER_BYTES, STORAGES, Candidate, Space, Storage, cuts_of, first_candidates
+from vidlet.fit.space import (
+    ALONE,
+    MEMBER_BYTES,
+    STORAGES,
+    Candidate,
+    Space,
+    Storage,
+    cuts_of,
+    first_candidates,
+    known_cost,
+)
 from vidlet.fit.trials import TrialLog
 
 CANDIDATE = Candidate("mobilenetv2 block6 224 px", 8.0, 16, 64, 64, True, 0.2, 0.0, 0.2, 2e-3)
@@ -162,6 +172,13 @@ def test_bytes_of_a_head_are_counted_by_their_storage():
     tuned = Storage("int8", 8, 0.0).distilled()
     assert (tuned.chain, tuned.stored, tuned.trainings, three.trainings) == ("distill+int8", "int8", 2, 3)
     assert (Storage("", 32, 0.0).distilled().chain, Storage("", 32, 0.0).distilled().stored) == ("distill", "")
+
+
+def test_what_is_known_of_a_storage_is_known_by_its_chain():
+    of = {storage.chain: storage.penalty for storage in STORAGES}
+    assert known_cost("ensemble:2+int8+compact") == of["ensemble:2+int8+compact"] < 0 < known_cost("int8+compact")
+    assert known_cost("distill+int8+compact") == known_cost("int8+compact")
+    assert known_cost("") == known_cost("distill") == known_cost("prune:0.5+half") == 0
 
 
 def test_a_file_of_a_candidate_judged_on_all_folds_is_chosen_by_that_and_by_what_its_chain_cost():

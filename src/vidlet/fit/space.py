@@ -207,6 +207,12 @@ TOGETHER = tuple(
 STORAGES = tuple(sorted((*ALONE, *TOGETHER), key=lambda storage: storage.penalty))
 
 
+def known_cost(chain: str) -> float:
+    """What a storage is known to cost in accuracy, negative where it gains; 0 of a chain that is none of ours."""
+    plain = chain.removeprefix(f"{DISTILLED}+")
+    return next((storage.penalty for storage in STORAGES if storage.chain == plain), 0.0)
+
+
 def first_candidates(space: Space) -> list[Candidate]:
     """Where a search begins: heads of five sizes on each extractor; those named first, and nearer the center, first."""
     fast, slow = max(space.rates_hz), min(space.rates_hz)
