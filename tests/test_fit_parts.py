@@ -177,8 +177,8 @@ def test_bytes_of_a_head_are_counted_by_their_storage():
 def test_what_is_known_of_a_storage_is_known_by_its_chain():
     of = {storage.chain: storage.penalty for storage in STORAGES}
     assert known_cost("ensemble:2+int8+compact") == of["ensemble:2+int8+compact"] < 0 < known_cost("int8+compact")
-    assert known_cost("distill+int8+compact") == known_cost("int8+compact")
-    assert known_cost("") == known_cost("distill") == known_cost("prune:0.5+half") == 0
+    assert known_cost("distill+int8+compact") == known_cost("int8") == known_cost("int8+compact")
+    assert known_cost("") == known_cost("prune:0.5+half") == 0
 
 
 def test_a_file_of_a_candidate_judged_on_all_folds_is_chosen_by_that_and_by_what_its_chain_cost():

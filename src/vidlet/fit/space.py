@@ -208,9 +208,15 @@ STORAGES = tuple(sorted((*ALONE, *TOGETHER), key=lambda storage: storage.penalty
 
 
 def known_cost(chain: str) -> float:
-    """What a storage is known to cost in accuracy, negative where it gains; 0 of a chain that is none of ours."""
-    plain = chain.removeprefix(f"{DISTILLED}+")
-    return next((storage.penalty for storage in STORAGES if storage.chain == plain), 0.0)
+    """What a storage is known to cost in accuracy, negative where it gains; 0 of a chain that is none of ours.
+
+    Steps that change no score, "compact", and ``distill``, of which nothing is known, are not looked at.
+    """
+
+    def plain(text: str) -> list[str]:
+        return [step for step in text.split("+") if step not in ("compact", DISTILLED)]
+
+    return next((storage.penalty for storage in STORAGES if plain(storage.chain) == plain(chain)), 0.0)
 
 
 def first_candidates(space: Space) -> list[Candidate]:
