@@ -18,6 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -339,24 +340,16 @@ def rotation_of(raw: Any) -> tuple[int, bool]:
 
 
 class Pictures:
-    """Makes upright RGB pictures of the decoded frames of one stream.
-
-    PyAV keeps a frame whose side data were looked at until Python's garbage collection, which is hundreds of megabytes
-    of large frames: so the display matrix is read off the first frame of each rotation, which costs nothing to ask.
-    """
+    """Makes upright RGB pictures of the decoded frames of one stream."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
-        self._matrices: dict[int, tuple[int, int, int, int]] = {}
 
     def upright(self, raw: Any) -> NDArray[np.uint8]:
         """Convert a decoded frame to RGB (its own color space and range) and turn it upright: uint8 (H, W, 3)."""
         # With several threads swscale spoils a row of odd sizes now and then (FFmpeg 8.0).
         rgb = self._reformatter.reformat(raw, format="rgb24", threads=1).to_ndarray()
-        rotation = raw.rotation
-        if rotation not in self._matrices:
-            self._matrices[rotation] = _display_matrix(raw)
-        a, b, c, d = self._matrices[rotation]
+        a, b, c, d = _display_matrix(raw)
         if abs(b) + abs(c) > abs(a) + abs(d):  # x' = c y, y' = b x
             rgb = rgb.swapaxes(0, 1)
             a, d = c, b
@@ -368,8 +361,12 @@ class Pictures:
 
 
 def _display_matrix(raw: Any) -> tuple[int, int, int, int]:
-    """The linear part (a, b, c, d) of x' = a x + c y, y' = b x + d y; the identity if none is given or it is flat."""
-    side = raw.side_data.get("DISPLAYMATRIX")
+    """The linear part (a, b, c, d) of x' = a x + c y, y' = b x + d y; the identity if none is given or it is flat.
+
+    Not by ``raw.side_data``: that refers to the frame and the frame to it, so that its buffers, and the decoder's pool
+    with them, stay until Python's garbage collection: megabytes a file or lost connection.
+    """
+    side = SideDataContainer(raw).get("DISPLAYMATRIX")  # type: ignore[call-arg]  # its stub has no constructor
     if side is None:
         return 1, 0, 0, 1
     matrix = np.frombuffer(bytes(side), np.int32)
