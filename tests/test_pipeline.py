@@ -102,6 +102,19 @@ def test_one_file_gives_the_detectors_boxes_and_the_action_in_one_pass(run, dete
     assert small.run(clip).boxes.shape[1] == 6 and small.run(clip).scores.shape == whole.scores.shape
 
 
+def test_the_defaults_head_stands_on_an_8_bit_detector_too(detector_run, motion_clips, tmp_path):
+    small = detector_run / "model.deepeye1.onnx"
+    overrides = {"extractor.weights": str(small), "extractor.input_size": SIZE, "training.epochs": 1, "compress": []}
+    vidlet.train(motion_clips, "detector-grid-gru", tmp_path / "run", overrides)
+    model = vidlet.load(tmp_path / "run" / "model.onnx")
+    clip, state = frames(5), None
+    for frame in clip:
+        step = model.run(frame[None], state)
+        state = step.state
+        np.testing.assert_array_equal(step.boxes, vidlet.load(small).run(frame[None]).boxes)
+    np.testing.assert_allclose(step.scores, model.run(clip).scores, atol=1e-5)
+
+
 def test_the_commands_take_the_file(run, motion_clips):
     folder, result = run
     found = vidlet.evaluate(folder / "model.onnx", motion_clips)
