@@ -72,7 +72,7 @@ def ensemble(
         and the candidates'; metrics["members"] what each member reaches on the scored clips.
 
     Raises:
-        DataError: no candidate fits, or the candidates do not have the same labels.
+        DataError: no candidate fits, or the candidates do not have the same labels or do not see the same frames.
     """
     started = time.monotonic()
     folder = Path(out)
@@ -135,6 +135,11 @@ def _open(models: Sequence[str | Path], file: str) -> list[Member]:
     for model in loaded[1:]:
         if model.labels != first.labels or model.multi_label != first.multi_label:
             raise DataError(f"{model.path}: has other labels than {first.path}; members must have the same")
+        if "frames" in model.inputs and (model.sampling, model.inputs) != (first.sampling, first.inputs):
+            raise DataError(
+                f"{model.path}: sees clips otherwise ({_seen(model)}) than {first.path} ({_seen(first)}); members of "
+                "one file see the same frames"
+            )
     members = []
     for model in loaded:
         graph = onnx.load_from_string(model.path.read_bytes())
@@ -143,6 +148,14 @@ def _open(models: Sequence[str | Path], file: str) -> list[Member]:
         members.append(Member(name, model, graph, graph.ByteSize()))
     twice = [m for m in members if sum(other.name == m.name for other in members) > 1]
     return [Member(str(m.model.path), m.model, m.graph, m.bytes) if m in twice else m for m in members]
+
+
+def _seen(model: Model) -> str:
+    """The frames that a model takes, in a few words."""
+    if "frames" not in model.inputs:
+        return "stored features"
+    rule = f"{model.rate_hz:g} Hz" if model.sampling.rule == "rate" else f"{model.sampling.frames} frames"
+    return f"{rule}, {model.input_size[0]} x {model.input_size[1]}"
 
 
 def _search(
