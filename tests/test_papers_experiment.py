@@ -48,6 +48,30 @@ def test_finished_runs_are_read_from_the_file_and_not_run_again(motion_clips, tm
     assert len(log.read_text().splitlines()) == 1
 
 
+def test_values_are_set_where_a_head_has_them_and_one_that_none_has_is_refused(motion_clips, tmp_path, monkeypatch):
+    seen = {}
+
+    def trained(setup, plan, head):
+        seen[plan.head.name] = (plan.head.options, plan.training.lr)
+        return runs(0.5)[0]
+
+    monkeypatch.setattr(experiment, "train_and_score", trained)
+    small = {
+        "extractor.width": 0.35,
+        "extractor.input_size": [32, 32],
+        "extractor.weights": "none",
+        "sampling.frames": 2,
+    }
+    cases = {head: (f"mobilenetv2-{head}", small) for head in ("gru", "single")}
+    given = {"head.options.hidden": 8, "training.lr": 0.5}
+    run_recipes(cases, motion_clips, Effort(1, 1, 0.1, overrides=given), tmp_path / "log")
+    assert seen == {"gru": ({"hidden": 8}, 0.5), "single": ({}, 0.5)}
+    with pytest.raises(RecipeError, match="no recipe of the experiment has a head with head"):
+        run_recipes(cases, motion_clips, Effort(overrides={"head.options.hiden": 8}), tmp_path / "log")
+    with pytest.raises(RecipeError, match="of use with data only"):
+        papers("mobile", overrides=given)
+
+
 def runs(*accuracies):
     return [{"accuracy": a, "bytes": 100 + i, "epoch_s": 2.0 + i, "scored": 9} for i, a in enumerate(accuracies)]
 

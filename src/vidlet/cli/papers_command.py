@@ -16,6 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each recipe (%(default)s)")
     parser.add_argument("--clips", type=float, default=1.0, metavar="SHARE", help="of the clips (%(default)s)")
     parser.add_argument("--detector", metavar="RUN", help="deepeye: the run of a trained detector, for its features")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of its recipes; head options where the head has it",
+    )
     parser.add_argument("--out", metavar="FILE", help="a line a finished run, not run again (runs/papers-NAME.jsonl)")
 
 
@@ -26,8 +33,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
         need_train_extra("papers")
     from ..papers import papers
+    from ..recipe import parse_override
 
-    found = papers(args.name, args.data, args.epochs, args.seeds, args.clips, args.out, args.detector)
+    overrides = dict(parse_override(text) for text in args.set)
+    found = papers(args.name, args.data, args.epochs, args.seeds, args.clips, args.out, args.detector, overrides)
     if not args.json:
         print(tables_text(found["tables"]) if args.name else list_text(found["papers"]))
         if "measured_on" in found:
@@ -37,9 +46,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def measured_text(told: dict[str, Any]) -> str:
     """One line: what the measured column was measured on, and with how little."""
+    changed = "".join(f", {key}={value}" for key, value in told.get("overrides", {}).items())
     return (
         f"measured on {told['data']}: {told['epochs']} epochs, seeds {told['seeds']}, {told['clips']:g} of the clips, "
-        f"{told['scored']} scored; the papers train on other data, and longer"
+        f"{told['scored']} scored{changed}; the papers train on other data, and longer"
     )
 
 

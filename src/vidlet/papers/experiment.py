@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..jobs.progress import bar, say
 from ..metrics import confusion_matrix, macro_average, top_k_accuracy
 from ..models import FrameExtractor, build_extractor, build_head
 from ..models.head import Head
+from ..models.heads import head_options
 from ..recipe import Recipe, load_recipe, recipe_to_dict
 from ..training import ClipNetwork, fit, predict_logits
 from .rows import Row
@@ -37,12 +38,16 @@ PARITY_FRAMES = 5
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is trained: epochs a run, seeds, and the share of the clips; ``detector``: a run folder to stand on."""
+    """How much is trained: epochs a run, seeds, and the share of the clips; ``detector``: a run folder to stand on.
+
+    ``overrides``: values of every recipe; an option of the head, of those recipes whose head has it.
+    """
 
     epochs: int = 10
     seeds: int = 1
     clips: float = 1.0
     detector: Path | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ def run_recipes(
     """Train every case (recipe and overrides) with every seed; ``log`` gets a line a finished run, and is read first.
 
     Raises:
-        RecipeError: an effort of nothing.
+        RecipeError: an effort of nothing, or an override that no recipe takes.
     """
     if effort.epochs < 1 or effort.seeds < 1 or not 0 < effort.clips <= 1:
         raise RecipeError(f"papers: epochs and seeds must be at least 1 and clips a share in (0, 1], got {effort}")
@@ -141,9 +146,13 @@ def run_recipes(
     log.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
     ready: tuple[str, Setup] | None = None
+    given = {name: _taken(effort.overrides, *case) for name, case in cases.items()}
+    for key in effort.overrides:
+        if not any(key in taken for taken in given.values()):
+            raise RecipeError(f"papers: no recipe of the experiment has a head with {key}")
     for name, (recipe, overrides) in cases.items():
         for seed in range(effort.seeds):
-            plan = shortened(recipe, effort.epochs, {**overrides, "training.seed": seed})
+            plan = shortened(recipe, effort.epochs, {**overrides, **given[name], "training.seed": seed})
             key = json.dumps([Path(data).name, effort.clips, recipe_to_dict(plan)], sort_keys=True)
             if key not in known:
                 told = recipe_to_dict(plan)
@@ -160,6 +169,16 @@ def run_recipes(
                 say(f"{name}, seed {seed}: accuracy {known[key]['accuracy']:.3f}")
             found[name].append(known[key])
     return found
+
+
+def _taken(given: Mapping[str, Any], recipe: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the given values that a case takes: all but options that its head does not have."""
+    options = head_options(load_recipe(recipe, dict(overrides)).head.name)
+    return {
+        key: value
+        for key, value in given.items()
+        if not key.startswith("head.options.") or key.removeprefix("head.options.") in options
+    }
 
 
 def measured(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
