@@ -23,7 +23,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from frame_features import STEPS, best_single_, figures, recipe_of
 from vidlet.compress import Trained
@@ -33,10 +32,11 @@ from vidlet.jobs.clips import labelled_clips
 from vidlet.jobs.prepare import Prepared
 from vidlet.jobs.prepare_records import extractor_for, prepare_clips, recipe_for
 from vidlet.jobs.product import Workshop
+from vidlet.metrics import gap
 from vidlet.models import build_head
 from vidlet.recipe import Recipe
 from vidlet.reports import text_table
-from vidlet.training import ClipNetwork, fit
+from vidlet.training import ClipNetwork, fit, predict_logits
 from vidlet.training.snapshots import Snapshots
 
 
@@ -90,14 +90,15 @@ def ways(plan: Recipe, table: ClipTable, folder: Path, decays: list[float]) -> d
         workshop.write(Trained(extractor, of.head.eval()), (), folder / "model.onnx")
         return float(figures(folder / "model.onnx", test)["gap20"])
 
-    mean = copy.deepcopy(network)
+    estimated = copy.deepcopy(network)  # what training leaves
     snapshots = Snapshots(plan.training.average_last, plan.training.average_every, folder)
     network.load_state_dict(snapshots.mean(snapshots.updates()[-1:]))
     found = {"last": scored(network)}
     best_single_(network, folder, plan, prepared)
-    found |= {"best": scored(network), "mean": scored(mean)}
-    estimate_statistics_(mean, prepared, plan)
-    found["estimated"] = scored(mean)
+    found["best"] = scored(network)
+    truth = prepared.val.targets > 0.5
+    snapshots.choose_(network, lambda: gap(predict_logits(network, prepared.val, plan.training.batch), truth))
+    found |= {"mean": scored(network), "estimated": scored(estimated)}
     for decay in decays:
         config = replace(plan.training, average=decay, average_last=0)
         found[f"ema {decay:g}"] = scored(trained(replace(plan, training=config), table, prepared, None))
@@ -113,23 +114,6 @@ def trained(plan: Recipe, table: ClipTable, prepared: Prepared, folder: Path | N
     network = ClipNetwork(head)
     fit(network, prepared.train, prepared.val, plan.training, folder, multi_label=True)
     return network
-
-
-def estimate_statistics_(network: ClipNetwork, prepared: Prepared, plan: Recipe) -> None:
-    """Measure the running statistics of batch normalization anew, in one pass over the training clips."""
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    assert norms, "nothing to estimate"
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over batches
-    network.train()
-    with torch.no_grad():
-        for batch in prepared.train.batches(plan.training.batch, list(range(len(prepared.train))), {}, [0, 0]):
-            network(batch.x, batch.mask)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
 
 
 if __name__ == "__main__":

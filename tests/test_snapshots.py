@@ -1,10 +1,13 @@
 """The mean of the last checkpoints: by hand, in a folder as in memory, as many of them as are best."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from vidlet.training.batches import FeatureClips
 from vidlet.training.snapshots import Snapshots
+from vidlet.training.statistics import estimate_statistics_
 
 
 def network(value=0.0):
@@ -53,3 +56,33 @@ def test_without_any_the_network_stays():
     made = network(3.0)
     Snapshots(4, 50).choose_(made, lambda: pytest.fail("nothing to judge"))
     assert torch.equal(made[0].weight, torch.full((1, 2), 3.0))
+
+
+class Pairs(nn.Module):
+    """A norm over the features of clips, and one that does not learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.frozen = nn.BatchNorm1d(2, momentum=0.02), nn.BatchNorm1d(2).eval()
+        self.norm.running_mean.fill_(7.0)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+    def forward(self, x, mask):
+        return self.frozen(self.norm(x[:, 0]))
+
+
+def test_statistics_measured_anew_are_the_mean_over_batches_and_the_rest_stays():
+    features = np.random.default_rng(0).normal(3, 2, (9, 1, 2)).astype(np.float32)
+    names = [str(number) for number in range(9)]
+    clips = FeatureClips(features.__getitem__, np.eye(9, dtype=np.float32), names, np.ones(2, np.float32))
+    made = Pairs()
+    estimate_statistics_(made, clips, batch=4)  # 4, 4, and one alone
+    assert not made.training and made.norm.momentum == 0.02
+    pairs = [features[:4, 0], features[4:8, 0]]
+    np.testing.assert_allclose(made.norm.running_mean, np.mean([p.mean(0) for p in pairs], 0), rtol=1e-5)
+    np.testing.assert_allclose(made.norm.running_var, np.mean([p.var(0, ddof=1) for p in pairs], 0), rtol=1e-5)
+    assert made.frozen.running_mean.tolist() == [0.0, 0.0]

@@ -27,6 +27,7 @@ from .checkpoint import Progress, Row, RunFolder
 from .losses import Teacher, batch_loss, class_weights, clip_weights, label_losses, teacher_losses
 from .optimizers import average_, clip_, make_optimizer, penalize_, rate_at
 from .snapshots import Snapshots
+from .statistics import estimate_statistics_
 
 
 class ClipNetwork(nn.Module):
@@ -64,8 +65,8 @@ def fit(
     """Train ``network`` in place and leave its chosen weights in it.
 
     Chosen are the weights of the lowest validation loss where ``early_stopping`` is on, the mean of the last
-    checkpoints where ``average_last`` is, else the last (averaged) ones. After every epoch ``folder`` gets
-    ``checkpoint.pt`` and ``log.csv``; without a folder nothing is written.
+    checkpoints where ``average_last`` is (running statistics measured anew), else the last (averaged) ones. After every
+    epoch ``folder`` gets ``checkpoint.pt`` and ``log.csv``; without a folder nothing is written.
 
     Args:
         identity: hash of recipe and data; a checkpoint of another identity is refused.
@@ -143,6 +144,8 @@ def fit(
         network.load_state_dict(average.state_dict())
     elif snapshots is not None:
         snapshots.choose_(network, lambda: _quality(network, val, config, multi_label, device))
+        if snapshots.chosen > 1:
+            estimate_statistics_(network, train, config.micro_batch or config.batch, config.seed, device)
     network.eval()
     return progress
 

@@ -1,7 +1,8 @@
 """The mean of the last checkpoints of a training, running statistics of batch normalization included.
 
 Of the last 1, 2, 4, 8 ... checkpoints those are averaged whose mean is best on the validation clips. It helps at a
-constant learning rate; behind a decayed one there is nothing left to average.
+constant learning rate; behind a decayed one there is nothing left to average. The chosen mean's statistics are then
+measured anew (statistics.py).
 
 Source: Liu and Liu 2018 (ECCV workshop on YouTube-8M); Izmailov et al. 2018, arXiv:1803.05407.
 """
