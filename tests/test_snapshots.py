@@ -86,3 +86,5 @@ def test_statistics_measured_anew_are_the_mean_over_batches_and_the_rest_stays()
     np.testing.assert_allclose(made.norm.running_mean, np.mean([p.mean(0) for p in pairs], 0), rtol=1e-5)
     np.testing.assert_allclose(made.norm.running_var, np.mean([p.var(0, ddof=1) for p in pairs], 0), rtol=1e-5)
     assert made.frozen.running_mean.tolist() == [0.0, 0.0]
+    estimate_statistics_(made, clips, batch=1)
+    np.testing.assert_allclose(made.norm.running_mean, features[:8, 0].mean(0), rtol=1e-5)

@@ -16,7 +16,7 @@ from .batches import Clips
 def estimate_statistics_(network: nn.Module, clips: Clips, batch: int, seed: int = 0, device: str = "cpu") -> None:
     """Put the plain mean over batches of ``clips``, seen as in training, into every norm that learns; left in eval.
 
-    ``network`` takes (x, mask). A batch of one clip has no deviation and is left out.
+    ``network`` takes (x, mask). A clip alone has no deviation: batches are of two at least, one left over is left out.
     """
     network.train()
     norms = [norm for norm in network.modules() if isinstance(norm, _BatchNorm) and norm.training]
@@ -26,7 +26,7 @@ def estimate_statistics_(network: nn.Module, clips: Clips, batch: int, seed: int
             norm.reset_running_stats()
             norm.momentum = None
         torch.manual_seed(seed)
-        for part in clips.batches(batch, list(range(len(clips))), {}, [seed, 0]):
+        for part in clips.batches(max(2, batch), list(range(len(clips))), {}, [seed, 0]):
             if len(part.y) > 1:
                 network(part.x.to(device), part.mask.to(device))
         for norm, momentum in zip(norms, momenta, strict=True):
