@@ -22,7 +22,7 @@ from ..files import atomic_path
 from ..models import FrameExtractor, build_head
 from ..runtime import benchmark, write_metadata
 from .budget import Budget
-from .space import ALONE, STORAGES, Candidate, Space, Storage
+from .space import ALONE, POOLED, STORAGES, Candidate, Space, Storage
 
 EVIDENCE_BYTES = 1200  # what the measured figures add to a file's metadata
 SMALLEST = Candidate("", 8.0, 8, 24, 24, False, 0.2, 0.0, 0.2, 2e-3)
@@ -62,6 +62,7 @@ class Cards:
             storage
             for storage in STORAGES
             if (candidate.place, storage.stored) in self.of
+            and (storage.members == 1 or candidate.kind != POOLED)  # linear: from another start it learns the same
             and not budget.broken(self.bytes(candidate, storage), self.of[candidate.place, storage.stored].measured)
         ]
 

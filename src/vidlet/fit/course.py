@@ -38,6 +38,7 @@ from .trials import TrialLog
 EXTRACTION_SHARE = 0.35  # of the time: for features
 SEARCH_SHARE = 0.3  # of what is left then: for trials
 KNOWN_SHARE = 0.5  # of what a storage is known to cost, in the choice: some hundred clips tell half of it at best
+NEARLY = 0.05  # of a trial's score: what is so little worse may be made because it is quicker
 FILE_SECONDS = 40.0  # to write a file, score it and time it, roughly
 TIERS = (1.0, 0.5, 2.0)  # of the budget's bytes: the budget, and "what if" it were half, or twice
 
@@ -155,25 +156,34 @@ class Course:
                         )
 
     def _next_file(self, plan: Sequence[Finalist], others_run: bool) -> Finalist | None:
-        """The first of a plan for which there is time; where no file was made, the quickest that keeps the budget."""
+        """The first of a plan for which there is time; where no file was made, the quickest of the best for the budget.
+
+        Before what takes more than half of the time that is left comes the quickest file of the same candidate: its
+        head is part of the other, and it shows how fast this machine is.
+        """
         left = self.at(1.0) - time.monotonic()
         able = [finalist for finalist in plan if self._file_seconds(*finalist) <= left]
+        if able and self._file_seconds(*able[0]) > left / 2:
+            return min((f for f in able if f[0] == able[0][0]), key=lambda finalist: self._file_seconds(*finalist))
         if able:
             return able[0]
         if others_run or any(not self.budget.broken(point.bytes) for point in self.points):
             return None
-        inside = [f for f in plan if not self.budget.broken(self.cards.bytes(*f))]
-        return min(inside or plan, key=lambda finalist: self._file_seconds(*finalist), default=None)
+        inside = [f for f in plan if not self.budget.broken(self.cards.bytes(*f))] or plan
+        worth = {trial.candidate: trial.round + trial.outcome.score for trial in self.trials.best()}
+        good = [f for f in inside if worth[f[0]] >= max(worth[g[0]] for g in inside) - NEARLY]
+        return min(good, key=lambda finalist: self._file_seconds(*finalist), default=None)
 
     def _file_seconds(self, candidate: Candidate, storage: Storage) -> float:
-        """About how long a file takes, and training it once more on all clips if it is chosen, at the pace seen so far.
+        """About how long a file takes, and what follows if it is chosen, at the pace seen so far.
 
-        Once more: the head, with all its steps but those of an ensemble, of which one head is enough (``refit``).
+        That is writing it in the other storages, and training it once more on all clips: the head, with all its steps
+        but those of an ensemble, of which one head is enough (``refit``).
         """
         again = storage.trainings - (storage.members - 1) if len(self.judged.test) else 0
         once = self.trials.expected_seconds(candidate)
         pace = self.took / self.expected if self.expected else 1.0
-        return pace * (self._making_seconds(candidate, storage) + once * again * 4 / 3)
+        return pace * (self._making_seconds(candidate, storage) + FILE_SECONDS + once * again * 4 / 3)
 
     def _making_seconds(self, candidate: Candidate, storage: Storage) -> float:
         """What training of a file is still missing, as trials took, and writing and measuring it."""

@@ -127,7 +127,7 @@ def _networks(space: Space) -> list[list[Extractor]]:
     """The extractors of a space, those together that are cuts of one network: one pass computes them."""
     found: dict[Extractor, list[Extractor]] = {}
     for plan in space.extractors:
-        found.setdefault(replace(plan, cut=""), []).append(plan)
+        found.setdefault(replace(plan, cut="", grid=0), []).append(plan)
     return list(found.values())
 
 

@@ -25,7 +25,10 @@ SIZES = (224, 160, 128, 96)  # of the extractor's square input, from the best
 LEAST = cuts_of("mobilenetv1", 0.25, size=128, cuts=("block2", "block4", "block6", "block10"))
 MANY = Space(epochs=60, rounds=(1 / 12, 1 / 4), mixups=(0.3,), noises=(0.5,))
 FEW = Space(  # of fewer than FEW_CLIPS, trials are judged on all folds to the end
-    epochs=60, rounds=(1 / 6, 1 / 2, 1.0), begin=("default", "small", "large", "tiny", "least"), center=0.8
+    epochs=60,
+    rounds=(1 / 6, 1 / 2, 1.0),
+    begin=("default", "pooled", "small", "large", "tiny", "trains", "least"),
+    center=2 / 3,
 )
 
 

@@ -9,6 +9,7 @@ that the report answers "what if" for.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass
@@ -159,7 +160,9 @@ class Search:
 def _sampler(space: Space, seed: int) -> optuna.samplers.BaseSampler:
     if space.sampler == "random":
         return optuna.samplers.RandomSampler(seed)
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+    with warnings.catch_warnings():  # kinds of heads have parameters of their own: each kind is a group
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
 def _told(space: Space, trial: Trial) -> optuna.trial.FrozenTrial:
@@ -167,7 +170,10 @@ def _told(space: Space, trial: Trial) -> optuna.trial.FrozenTrial:
     values = asdict(trial.candidate)
     recorder = _Recorder(values)
     draw(space, recorder)
-    return optuna.trial.create_trial(params=values, distributions=recorder.distributions, value=trial.outcome.score)
+    asked = recorder.distributions
+    return optuna.trial.create_trial(
+        params={name: values[name] for name in asked}, distributions=asked, value=trial.outcome.score
+    )
 
 
 class _Recorder:

@@ -25,11 +25,15 @@ def cuts_of(
     width: float = 1.0,
     weights: str = "imagenet",
     size: int = 224,
-    cuts: Sequence[str] = ("block1", "block3", "block6", "block10", "block12", "block14"),
+    cuts: Sequence[str] = ("block1", "block3", "block6", "block10", "block12", "block14", "block16"),
     grid: int = 4,
 ) -> tuple[Extractor, ...]:
-    """The extractors that are cuts of one network, from the shallowest, at one size of its square input."""
-    return tuple(Extractor(name, width, (size, size), cut, grid, weights) for cut in cuts)
+    """The extractors that are cuts of one network, from the shallowest, at one size of its square input.
+
+    The last block's 320 maps of 7 x 7 become a grid of half the side: postures are told there, not places.
+    """
+    sides = {cut: grid // 2 if cut == "block16" else grid for cut in cuts}
+    return tuple(Extractor(name, width, (size, size), cut, sides[cut], weights) for cut in cuts)
 
 
 def place_of(extractor: Extractor) -> str:
@@ -38,9 +42,17 @@ def place_of(extractor: Extractor) -> str:
     return f"{extractor.name}{width} {extractor.cut} {extractor.input_size[0]} px"
 
 
+GRID, TRAINS, POOLED = "grid-gru", "tt-grid-gru", "pooled"
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """A grid-gru head on an extractor, and how it is trained."""
+    """A head on an extractor, and how it is trained.
+
+    ``kind``: "grid-gru", the order of what changes on a grid; "tt-grid-gru", the same with its matrices as tensor
+    trains of ``rank``; "pooled", a linear classifier of the mean and the deviation over time of every number of the
+    grid, for actions that postures tell. What a kind does not have is 0.
+    """
 
     place: str  # of the extractor (``place_of``)
     hz: float
@@ -52,6 +64,8 @@ class Candidate:
     mixup: float
     noise: float
     lr: float
+    kind: str = GRID
+    rank: int = 0
 
     @property
     def key(self) -> str:
@@ -61,8 +75,11 @@ class Candidate:
     @property
     def head(self) -> HeadRecipe:
         """Its head, as a recipe names it."""
+        if self.kind == POOLED:
+            return HeadRecipe(POOLED, {"deviation": True, "top": 0, "experts": 0, "dropout": self.dropout})
         names = ("channels", "project", "hidden", "appearance", "dropout")
-        return HeadRecipe("grid-gru", {name: getattr(self, name) for name in names})
+        ranks = {"ranks": [self.rank]} if self.kind == TRAINS else {}
+        return HeadRecipe(self.kind, {name: getattr(self, name) for name in names} | ranks)
 
     def counted_head(self, feature_shape: tuple[int, ...], classes: int) -> Head:
         """Its head without memory for its weights: for counting."""
@@ -71,8 +88,11 @@ class Candidate:
 
     def describe(self) -> str:
         """What it is, in a few words."""
+        if self.kind == POOLED:
+            return f"{self.place} {self.hz:g} Hz, mean and deviation"
         seen = "map and changes" if self.appearance else "changes"
-        return f"{self.place} {self.hz:g} Hz, {seen}, {self.channels}-{self.project}-{self.hidden}"
+        trains = f" in trains of rank {self.rank}" if self.kind == TRAINS else ""
+        return f"{self.place} {self.hz:g} Hz, {seen}, {self.channels}-{self.project}-{self.hidden}{trains}"
 
 
 @dataclass(frozen=True)
@@ -80,10 +100,10 @@ class Space:
     """The values that each part of a candidate may take, what all candidates share, and how they are drawn.
 
     ``rounds`` are shares of ``epochs``: how long a trial of each round trains. ``sampler``: "tpe", or "random", the
-    baseline that begins nowhere and learns nothing. ``begin``: the heads that are tried first, from the extractors
-    about ``center`` (0: the first of the list, 1: the last). ``mixups``, ``noises``: of the augmentation, the
-    first for the default head; short trials favor less of it than long training wants, so where trials are short there
-    is nothing to choose.
+    baseline that begins nowhere and learns nothing. ``kinds``: of heads. ``begin``: those that are tried first, from
+    the extractors about ``center`` (0: the first of the list, 1: the last). ``mixups``, ``noises``: of the
+    augmentation, the first for the default head; short trials favor less of it than long training wants, so where
+    trials are short there is nothing to choose.
     """
 
     extractors: tuple[Extractor, ...] = cuts_of()
@@ -93,7 +113,8 @@ class Space:
     seed: int = 0
     rounds: tuple[float, ...] = (1 / 6, 1 / 2)
     sampler: str = "tpe"
-    begin: tuple[str, ...] = ("large", "default", "small", "tiny", "least")
+    kinds: tuple[str, ...] = (GRID, TRAINS, POOLED)
+    begin: tuple[str, ...] = ("large", "default", "pooled", "small", "tiny", "trains", "least")
     center: float = 0.5
     mixups: tuple[float, ...] = (0.0, 0.3)
     noises: tuple[float, ...] = (0.2, 0.5)
@@ -136,18 +157,26 @@ class Chooser(Protocol):
 
 
 def draw(space: Space, trial: Chooser) -> Candidate:
-    """A candidate of the space, drawn by ``trial``."""
+    """A candidate of the space, drawn by ``trial``: its kind, what all kinds have, and what its own has."""
+    kind = trial.suggest_categorical("kind", space.kinds)
+    common = {
+        "place": trial.suggest_categorical("place", space.places),
+        "hz": trial.suggest_categorical("hz", space.rates_hz),
+        "dropout": trial.suggest_categorical("dropout", (0.2, 0.35, 0.5)),
+        "mixup": trial.suggest_categorical("mixup", space.mixups),
+        "noise": trial.suggest_categorical("noise", space.noises),
+        "lr": trial.suggest_categorical("lr", (1e-3, 2e-3, 4e-3)),
+    }
+    if kind == POOLED:
+        return Candidate(**common, channels=0, project=0, hidden=0, appearance=False, kind=kind)
     return Candidate(
-        place=trial.suggest_categorical("place", space.places),
-        hz=trial.suggest_categorical("hz", space.rates_hz),
+        **common,
         channels=trial.suggest_categorical("channels", (8, 16, 24, 32, 48)),
         project=trial.suggest_categorical("project", (24, 32, 48, 64, 96, 128, 192)),
         hidden=trial.suggest_categorical("hidden", (24, 32, 48, 64, 96, 128, 192, 256)),
         appearance=trial.suggest_categorical("appearance", (False, True)),
-        dropout=trial.suggest_categorical("dropout", (0.2, 0.35, 0.5)),
-        mixup=trial.suggest_categorical("mixup", space.mixups),
-        noise=trial.suggest_categorical("noise", space.noises),
-        lr=trial.suggest_categorical("lr", (1e-3, 2e-3, 4e-3)),
+        kind=kind,
+        rank=trial.suggest_categorical("rank", (4, 8, 16)) if kind == TRAINS else 0,
     )
 
 
@@ -220,7 +249,7 @@ def known_cost(chain: str) -> float:
 
 
 def first_candidates(space: Space) -> list[Candidate]:
-    """Where a search begins: heads of five sizes on each extractor; those named first, and nearer the center, first."""
+    """Where a search begins: several heads on each extractor; those named first, and nearer the center, first."""
     fast, slow = max(space.rates_hz), min(space.rates_hz)
     default = Candidate("", slow, 32, 96, 128, False, 0.2, space.mixups[0], space.noises[0], 2e-3)
     large = Candidate("", fast, 32, 192, 256, True, 0.5, space.mixups[-1], space.noises[-1], 2e-3)
@@ -230,6 +259,8 @@ def first_candidates(space: Space) -> list[Candidate]:
         "small": replace(large, channels=16, project=64, hidden=64, dropout=0.35),
         "tiny": replace(large, channels=8, project=32, hidden=48, dropout=0.2, mixup=space.mixups[0]),
         "least": replace(default, channels=16, project=32, hidden=32),
+        "trains": replace(default, kind=TRAINS, rank=8),
+        "pooled": replace(default, channels=0, project=0, hidden=0, dropout=0.5, kind=POOLED),
     }
     middle = (len(space.places) - 1) * space.center
     places = sorted(space.places, key=lambda place: abs(space.places.index(place) - middle))
@@ -237,5 +268,6 @@ def first_candidates(space: Space) -> list[Candidate]:
         (i + j, replace(heads[name], place=place))
         for i, place in enumerate(places)
         for j, name in enumerate(space.begin)
+        if heads[name].kind in space.kinds
     ]
     return [candidate for _, candidate in sorted(ranked, key=lambda pair: pair[0])]
