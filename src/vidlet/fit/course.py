@@ -26,7 +26,7 @@ from ..models import FrameExtractor
 from ..recipe import Extractor, save_recipe
 from ..runtime import benchmark
 from .budget import Budget
-from .cards import EVIDENCE_BYTES, SMALLEST, Card, Cards, make_cards
+from .cards import EVIDENCE_BYTES, SMALLEST, Card, Cards, kept_cards, least_bytes
 from .data import Judged, build_extractors, extraction_seconds, open_pool
 from .proxy import Workers, follow_parent
 from .realize import Point, front, point_of, point_record, realize, refit, trained_parts
@@ -84,9 +84,11 @@ class Course:
         chosen: list[Extractor] = []
         self.cards = Cards(len(self.judged.table.labels))
         networks: dict[str, FrameExtractor] = {}
-        for number, step in enumerate(ladder):
+        for number, rung in enumerate(ladder):
+            built = build_extractors(replace(space, extractors=tuple(rung)))
+            step = [p for p in rung if p is rung[0] or _may_fit(wide, built[place_of(p)])]  # the rest need no measuring
+            built = {place_of(plan): built[place_of(plan)] for plan in step}
             part = replace(space, extractors=tuple(step))
-            built = build_extractors(part)
             expected = extraction_seconds(part, self.judged, built)
             if expected > left and (chosen or number < len(ladder) - 1):
                 continue
@@ -338,7 +340,7 @@ class Course:
             if len(cards) < len(ALONE):
                 plan = space.recipe(replace(SMALLEST, place=place, hz=min(space.rates_hz)), "samples")
                 samples = samples or sample_clips(table, plan, 3)
-                cards = make_cards(space, table, extractor, place, samples)
+                cards = kept_cards(space, table, extractor, place, budget, samples)
                 for card in cards:
                     self.log.add("card", card=asdict(card))
             self.cards.add(place, extractor.feature_shape, cards)
@@ -398,6 +400,10 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
         raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _may_fit(budget: Budget, extractor: FrameExtractor) -> bool:
+    return budget.max_bytes is None or least_bytes(extractor) <= budget.max_bytes
 
 
 def _scaled(budget: Budget, factor: float) -> Budget:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -74,6 +75,16 @@ def build_extractors(space: Space) -> dict[str, FrameExtractor]:
     return {place_of(plan): build_extractor(plan) for plan in space.extractors}
 
 
+_graphs: WeakKeyDictionary[FrameExtractor, bytes] = WeakKeyDictionary()
+
+
+def graph_bytes(extractor: FrameExtractor) -> bytes:
+    """An extractor's graph, written once: that takes seconds, and its weights do not change in a search."""
+    if extractor not in _graphs:
+        _graphs[extractor] = extractor_graph(extractor).SerializeToString(deterministic=True)
+    return _graphs[extractor]
+
+
 def open_pool(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor]) -> Pool:
     """Features of the clips a search may see, for every extractor and rate; what is stored is not computed again."""
     seen = judged.folds[0]
@@ -82,7 +93,7 @@ def open_pool(space: Space, judged: Judged, extractors: Mapping[str, FrameExtrac
     root = cache_folder("features")
     stores: dict[tuple[str, float], Extracted] = {}
     for cuts in _networks(space):
-        graphs = {p.cut: extractor_graph(extractors[place_of(p)]).SerializeToString(deterministic=True) for p in cuts}
+        graphs = {plan.cut: graph_bytes(extractors[place_of(plan)]) for plan in cuts}
         taps = taps_graph(_taps(cuts, extractors)).SerializeToString(deterministic=True)
         with bar("features") as move:
             found = extract_taps(seen, taps, graphs, sampling, cuts[0].input_size, root, progress=move)
@@ -112,9 +123,8 @@ def extraction_seconds(space: Space, judged: Judged, extractors: Mapping[str, Fr
     for cuts in _networks(space):
         missing: list[Clip] = []
         for extractor in (extractors[place_of(plan)] for plan in cuts):
-            graph = extractor_graph(extractor).SerializeToString(deterministic=True)
             shape, size = extractor.feature_shape, extractor.input_size
-            found = not_stored(judged.folds[0], graph, shape, sampling, size, cache_folder("features"))
+            found = not_stored(judged.folds[0], graph_bytes(extractor), shape, sampling, size, cache_folder("features"))
             missing = max(missing, found, key=len)
         if missing:
             some = [missing[i] for i in np.linspace(0, len(missing) - 1, min(20, len(missing))).astype(int)]
