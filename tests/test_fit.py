@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ import torch
 from onnx.numpy_helper import to_array
 
 from vidlet.datasets import render_motion
-from vidlet.errors import RecipeError, TrainingError
-from vidlet.fit.data import judge
+from vidlet.errors import ExportError, RecipeError, TrainingError
+from vidlet.fit.budget import Budget
+from vidlet.fit.cards import kept_cards, least_bytes
+from vidlet.fit.data import build_extractors, judge
 from vidlet.fit.job import fit
 from vidlet.fit.realize import realize, refit, trained_parts
 from vidlet.fit.space import Space, cuts_of, first_candidates, known_cost
@@ -184,9 +187,38 @@ def test_an_impossible_budget_is_refused_at_once_with_what_comes_nearest(clips, 
     assert not (tmp_path / "none" / "files").exists()
 
 
+def test_costs_are_kept_between_searches_where_no_time_is_limited(clips, space, cache):
+    table, budget = judge(clips).folds[0], Budget(max_bytes=BUDGET)
+    extractor = build_extractors(space)[space.places[0]]
+    frames = [np.zeros((4, 64, 64, 3), np.uint8)]
+
+    def ask(budget, samples):
+        return kept_cards(space, table, extractor, space.places[0], budget, samples)
+
+    first = ask(budget, frames)
+    assert ask(budget, []) == first  # nothing to calibrate on: read, not measured
+    assert {card.chain: card.bytes for card in first} == {
+        card.chain: card.bytes for card in ask(replace(budget, max_latency_ms=9.0), frames)
+    }
+    assert all(card.bytes > least_bytes(extractor) for card in first)
+    with pytest.raises(ExportError, match="at least one clip"):
+        ask(replace(budget, max_latency_ms=9.0), [])  # measured anew
+
+
+@pytest.mark.parametrize("kind", ["pooled", "tt-grid-gru"])
+def test_heads_of_other_kinds_become_files(clips, space, cache, tmp_path, kind):
+    table = judge(clips).folds[0]
+    candidate = next(c for c in first_candidates(space) if c.kind == kind)
+    chains = ["int8+compact", "distill+int4+compact"]
+    points = realize(space, table, candidate, 1, chains, tmp_path)
+    assert [p.chain for p in points] == chains
+    assert all(0 < p.bytes < 100_000 and p.clips > 0 for p in points)
+    assert refit(space, table, points[0], 1, tmp_path / "again.onnx", tmp_path, 0.0) == (1, 1)
+
+
 def test_of_several_heads_those_are_trained_once_more_for_which_there_is_time(clips, space, cache, tmp_path):
     table = judge(clips).folds[0]
-    candidate = first_candidates(space)[-1]
+    candidate = next(c for c in reversed(first_candidates(space)) if c.kind == "grid-gru")
     [point] = realize(space, table, candidate, 1, ["ensemble:2"], tmp_path)
     assert trained_parts(tmp_path, candidate, "ensemble:2") == (True, True)
     assert trained_parts(tmp_path, candidate, "ensemble:3") == (True, False)

@@ -148,6 +148,28 @@ def test_first_candidates_are_of_the_space_and_differ():
     assert {c.place for c in first} == {"mobilenetv2 block3 96 px", "mobilenetv2 block6 96 px"}
     assert {c.hz for c in first} == {8.0}
     assert len({c.key for c in first}) == len(first)
+    assert {c.kind for c in first} == {"grid-gru", "tt-grid-gru", "pooled"}
+    assert next(c.place for c in first if c.kind == "pooled") == "mobilenetv2 block6 96 px"  # the deeper
+    assert {c.kind for c in first_candidates(replace(space, kinds=("grid-gru",)))} == {"grid-gru"}
+    assert [(e.cut, e.grid) for e in cuts_of()][-2:] == [("block14", 4), ("block16", 2)]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_every_kind_of_head_is_drawn_and_builds(tmp_path, sampler):
+    space = replace(SPACE, sampler=sampler, rounds=(1.0,), begin=())
+    search = Search(space, TrialLog(tmp_path / "t.jsonl", "a"), lambda c: True, lambda c: True)
+    play(search, 30)
+    drawn = {trial.candidate.kind: trial.candidate for trial in search.trials}
+    assert set(drawn) == {"grid-gru", "tt-grid-gru", "pooled"}
+    numbers = {}
+    for kind, candidate in drawn.items():
+        head = replace(candidate, channels=8, project=64, hidden=64).counted_head((32, 4, 4), 5)
+        assert type(head).__name__ == {"grid-gru": "GridGRU", "tt-grid-gru": "TTGridGRU", "pooled": "Pooled"}[kind]
+        numbers[kind] = sum(p.numel() for p in head.parameters())
+    assert numbers["tt-grid-gru"] < numbers["grid-gru"]
+    assert numbers["pooled"] == 2 * 32 * 16 * 5 + 5  # mean and deviation, linear
+    again = Search(space, TrialLog(tmp_path / "t.jsonl", "a"), lambda c: True, lambda c: True)
+    assert [t.candidate for t in again.trials] == [t.candidate for t in search.trials]
 
 
 def point(size, ms, accuracy):
@@ -222,4 +244,6 @@ def test_what_an_extractor_costs_decides_in_which_storages_a_candidate_may_come(
     assert cards.storages(CANDIDATE, Budget(max_bytes=260_000, max_latency_ms=3.5)) == []
     assert cards.possible(CANDIDATE.place, Budget(max_bytes=70_000))
     assert not cards.possible(CANDIDATE.place, Budget(max_bytes=50_000))
+    pooled = replace(CANDIDATE, kind="pooled")
+    assert {s.members for s in cards.storages(pooled, Budget())} == {1}  # alike from every start
     assert "with 4.00 ms a frame" in cards.nearest(Budget(max_latency_ms=1.0))

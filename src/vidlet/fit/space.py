@@ -249,7 +249,10 @@ def known_cost(chain: str) -> float:
 
 
 def first_candidates(space: Space) -> list[Candidate]:
-    """Where a search begins: several heads on each extractor; those named first, and nearer the center, first."""
+    """Where a search begins: several heads on each extractor; those named first, and nearer the center, first.
+
+    Heads that pool begin at the last extractor.
+    """
     fast, slow = max(space.rates_hz), min(space.rates_hz)
     default = Candidate("", slow, 32, 96, 128, False, 0.2, space.mixups[0], space.noises[0], 2e-3)
     large = Candidate("", fast, 32, 192, 256, True, 0.5, space.mixups[-1], space.noises[-1], 2e-3)
@@ -263,11 +266,12 @@ def first_candidates(space: Space) -> list[Candidate]:
         "pooled": replace(default, channels=0, project=0, hidden=0, dropout=0.5, kind=POOLED),
     }
     middle = (len(space.places) - 1) * space.center
-    places = sorted(space.places, key=lambda place: abs(space.places.index(place) - middle))
+    near = sorted(space.places, key=lambda place: abs(space.places.index(place) - middle))
+    deep = list(reversed(space.places))  # what postures tell is found there
     ranked = [
         (i + j, replace(heads[name], place=place))
-        for i, place in enumerate(places)
         for j, name in enumerate(space.begin)
         if heads[name].kind in space.kinds
+        for i, place in enumerate(deep if name == "pooled" else near)
     ]
     return [candidate for _, candidate in sorted(ranked, key=lambda pair: pair[0])]
