@@ -72,6 +72,19 @@ def test_beyond_twenty_models_the_greedy_path_is_within_the_bytes_and_not_worse_
     assert everything.gap - 0.01 < greedy.gap <= everything.gap + 0.005
 
 
+def test_files_of_one_model_in_several_storages_do_not_end_the_greedy_path():
+    scores, labels, _ = world(6)
+    sizes = [50, 60, 70, 50, 60, 70]
+    small = search_ensemble(candidates(scores, sizes), labels, 185)
+    rng = np.random.default_rng(1)
+    copies = [np.clip(s + 1e-5 * rng.normal(size=s.shape), 0, 1) for s in scores for _ in range(4)]  # alike to 1e-5
+    grown = [size * factor for size in sizes for factor in (4, 3, 2, 1)]  # in larger files
+    chosen = search_ensemble(candidates(copies, grown), labels, 185)
+    assert chosen.bytes <= 185
+    assert len(chosen.members) >= 3
+    assert chosen.gap >= small.gap - 1e-3
+
+
 def test_a_useless_member_gets_no_weight():
     scores, labels, _ = world(2)
     useless = np.random.default_rng(5).random(scores[0].shape)
