@@ -256,7 +256,7 @@ def decompose_and_tune(setup: Setup, case: Case, seed: int) -> list[dict[str, An
             else same(layer.in_modes, layer.out_modes, made.ranks, variance=layer.variance)
         )
         setattr(fresh.get_submodule(parent), last, again)
-    short = with_epochs(case.plan, max(1, case.plan.training.epochs // 2), case.plan.training.lr / 10)
+    short = with_epochs(case.plan, max(1, case.plan.training.epochs // 2), case.plan.training.lr)
     rows.append({"name": f"{case.name} TT-SVD, not tuned", **score(setup, case.plan, small)})
     rows.append(trained_row(f"{case.name} TT-SVD, tuned", setup, short, small))
     long = with_epochs(case.plan, case.plan.training.epochs + short.training.epochs, case.plan.training.lr)
