@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--network", nargs="+", default=[], help="networks, svd, layers, ranks: instead of the usual")
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 8, 16, 32, 64, 100])
     parser.add_argument("--input", nargs="+", default=["grid", "pixels"], choices=["grid", "pixels"], help="heads")
+    parser.add_argument("--layers", nargs="+", default=["lstm", "gru"], choices=["lstm", "gru"], help="heads")
     parser.add_argument("--size", type=int, nargs=2, default=[120, 160], metavar=("H", "W"), help="heads on pixels")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of every recipe")
     parser.add_argument("--out", type=Path, default=Path("runs/tt_learning.jsonl"))
@@ -131,7 +132,7 @@ def heads(args: argparse.Namespace, folder: Path) -> Iterator[Case]:
         if given == "motion":
             render_motion(data, clips=400, seed=0)
         for where in args.input:
-            for layer in ("lstm", "gru"):
+            for layer in args.layers:
                 for form in ("plain", "input in TT", "both in TT"):
                     plan = grid_head(args, layer, form) if where == "grid" else pixel_head(args, layer, form)
                     yield Case(f"{where}, {layer}, {form}", data, plan)
