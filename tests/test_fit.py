@@ -216,6 +216,17 @@ def test_heads_of_other_kinds_become_files(clips, space, cache, tmp_path, kind):
     assert refit(space, table, points[0], 1, tmp_path / "again.onnx", tmp_path, 0.0) == (1, 1)
 
 
+def test_a_pruned_head_is_trained_once_for_all_its_files(clips, space, cache, tmp_path):
+    table = judge(clips).folds[0]
+    candidate = next(c for c in first_candidates(space) if c.kind == "grid-gru")
+    [whole, pruned] = realize(space, table, candidate, 1, ["int8+compact", "units:0.5+int8+compact"], tmp_path)
+    assert pruned.bytes < whole.bytes
+    assert trained_parts(tmp_path, candidate, "units:0.5+int4+compact") == (True, True)
+    [again] = realize(space, table, candidate, 1, ["units:0.5+int8+compact"], tmp_path)  # from what was kept
+    assert (again.bytes, again.accuracy, again.loss) == (pruned.bytes, pruned.accuracy, pruned.loss)
+    assert refit(space, table, pruned, 1, tmp_path / "again.onnx", tmp_path, 0.0) == (1, 1)
+
+
 def test_of_several_heads_those_are_trained_once_more_for_which_there_is_time(clips, space, cache, tmp_path):
     table = judge(clips).folds[0]
     candidate = next(c for c in reversed(first_candidates(space)) if c.kind == "grid-gru")

@@ -8,6 +8,7 @@ import pytest
 from vidlet.errors import RecipeError, TrainingError
 from vidlet.fit.budget import Budget, parse_bytes, parse_milliseconds, parse_seconds
 from vidlet.fit.cards import Card, Cards
+from vidlet.fit.finalists import finalists
 from vidlet.fit.proxy import Outcome
 from vidlet.fit.realize import Point, front
 from vidlet.fit.search import Search
@@ -194,6 +195,33 @@ def test_bytes_of_a_head_are_counted_by_their_storage():
     tuned = Storage("int8", 8, 0.0).distilled()
     assert (tuned.chain, tuned.stored, tuned.trainings, three.trainings) == ("distill+int8", "int8", 2, 3)
     assert (Storage("", 32, 0.0).distilled().chain, Storage("", 32, 0.0).distilled().stored) == ("distill", "")
+
+
+def test_of_a_pruned_head_half_the_bytes_count_and_one_training_more():
+    plain = Storage("int8+compact", 8, 0.002)
+    pruned = plain.pruned()
+    head = CANDIDATE.counted_head((32, 4, 4), 10)
+    assert (pruned.chain, pruned.stored, pruned.trainings) == ("units:0.5+int8+compact", "int8+compact", 2)
+    assert pruned.head_bytes(head) == plain.head_bytes(head) / 2
+    assert pruned.penalty > plain.penalty
+
+
+def test_what_is_too_large_for_a_tier_is_looked_at_with_half_of_its_units(tmp_path):
+    search = Search(SPACE, TrialLog(tmp_path / "t.jsonl", "a"), lambda c: True, lambda c: True)
+    large = replace(CANDIDATE, channels=32, project=192, hidden=256)
+    cards = Cards(classes=10)
+    cards.add(CANDIDATE.place, (32, 4, 4), [Card(CANDIDATE.place, s.chain, 50_000, MEASURED) for s in ALONE])
+    sizes = {c: cards.bytes(c, next(s for s in ALONE if s.chain == "int8+compact")) for c in (CANDIDATE, large)}
+    budget = Budget(max_bytes=sizes[large] // 2 + 60_000)
+    assert not [s for s in cards.storages(large, budget) if s.head_bits == 8]
+    search.finish(large, 0, Outcome(0.8, 1.0, 3.0))
+    found = {(c.hidden, s.chain) for c, s in finalists(search, cards, replace(budget, max_bytes=sizes[CANDIDATE]))}
+    assert found and all(chain.startswith("units:0.5+") for _, chain in found if "ensemble" not in chain)
+    search.finish(CANDIDATE, 0, Outcome(0.7, 1.0, 1.0))
+    order = finalists(search, cards, Budget(max_bytes=10**7))
+    assert order[0] == (large, max(cards.storages(large, Budget()), key=lambda s: -s.penalty))
+    assert {s.chain for c, s in order if c == large and s.members == 1} >= {"distill", ""}
+    assert len(order) == len(set(order))
 
 
 def test_what_is_known_of_a_storage_is_known_by_its_chain():

@@ -102,6 +102,15 @@ def keep_units(head: Head, kept: Mapping[str, Tensor]) -> Head:
     return small.train(head.training)
 
 
+def sized_as(head: Head, state: Mapping[str, Tensor]) -> Head:
+    """A head of the same class, untrained, with as many units as these weights of one have, as ``units`` left it."""
+    sizes = {}
+    for group in units_of(head):
+        use = group.made[0]
+        sizes[group.name] = state[use.tensor].shape[use.axis] // use.blocks
+    return _HEADS[type(head)][1](head, sizes)
+
+
 def importance(trained: Trained, groups: list[Units], material: Material) -> dict[str, Tensor]:
     """What each unit is worth (count,), by group: mean squared derivative of the loss by a gate on the unit."""
     network = learned_part(copy.deepcopy(trained), material).eval()

@@ -66,10 +66,14 @@ class Cards:
         return [
             storage
             for storage in STORAGES
-            if (candidate.place, storage.stored) in self.of
-            and (storage.members == 1 or candidate.kind != POOLED)  # linear: from another start it learns the same
-            and not budget.broken(self.bytes(candidate, storage), self.of[candidate.place, storage.stored].measured)
+            if (storage.members == 1 or candidate.kind != POOLED)  # linear: from another start it learns the same
+            and self.keeps(candidate, storage, budget)
         ]
+
+    def keeps(self, candidate: Candidate, storage: Storage, budget: Budget) -> bool:
+        """Whether a candidate is expected to keep a budget in a storage."""
+        card = self.of.get((candidate.place, storage.stored))
+        return card is not None and not budget.broken(self.bytes(candidate, storage), card.measured)
 
     def possible(self, place: str, budget: Budget) -> bool:
         """Whether the smallest head on an extractor can keep a budget."""

@@ -28,6 +28,7 @@ from ..runtime import benchmark
 from .budget import Budget
 from .cards import EVIDENCE_BYTES, SMALLEST, Card, Cards, kept_cards, least_bytes
 from .data import Judged, build_extractors, extraction_seconds, open_pool
+from .finalists import TIERS, Finalist, finalists, scaled
 from .proxy import Workers, follow_parent
 from .realize import Point, front, point_of, point_record, realize, refit, trained_parts
 from .report import report_fit
@@ -40,10 +41,6 @@ SEARCH_SHARE = 0.3  # of what is left then: for trials
 KNOWN_SHARE = 0.5  # of what a storage is known to cost, in the choice: some hundred clips tell half of it at best
 NEARLY = 0.05  # of a trial's score: what is so little worse may be made because it is quicker
 FILE_SECONDS = 40.0  # to write a file, score it and time it, roughly
-TIERS = (1.0, 0.5, 2.0)  # of the budget's bytes: the budget, and "what if" it were half, or twice
-
-
-Finalist = tuple[Candidate, Storage]  # what may be worth a file
 
 
 class Course:
@@ -79,7 +76,7 @@ class Course:
             RecipeError: nothing on the ladder keeps the budget; naming what comes nearest.
         """
         tight = self.budget.max_latency_ms is not None or self.budget.max_memory_bytes is not None
-        wide = _scaled(self.budget, max(TIERS))
+        wide = scaled(self.budget, max(TIERS))
         left = EXTRACTION_SHARE * self.seconds
         chosen: list[Extractor] = []
         self.cards = Cards(len(self.judged.table.labels))
@@ -124,7 +121,7 @@ class Course:
     def make_files(self) -> None:
         """Train the best candidates whole, and write and measure their files, as long as there is time."""
         done = {(p.candidate.key, p.chain) for p in self.points}
-        plan = [(c, s) for c, s in self._finalists() if (c.key, s.chain) not in done]
+        plan = [(c, s) for c, s in finalists(self.trials, self.cards, self.budget) if (c.key, s.chain) not in done]
         files = self.folder / "files"
         files.mkdir(parents=True, exist_ok=True)
         table = self.judged.folds[0]
@@ -287,7 +284,7 @@ class Course:
         """The best file at half the bytes, at the budget, and at twice the bytes."""
         rows = []
         for factor in sorted(TIERS):
-            budget = _scaled(self.budget, factor)
+            budget = scaled(self.budget, factor)
             able = [p for p in self.points if not budget.broken(p.bytes, p.measured)]
             best = max(able, key=lambda p: (p.accuracy, -p.bytes), default=None)
             rows.append({"bytes": budget.max_bytes, "factor": factor, "best": point_record(best) if best else None})
@@ -349,38 +346,11 @@ class Course:
 
     def _fits(self, candidate: Candidate) -> bool:
         """Whether a candidate fits the budget in some storage, or twice its bytes."""
-        return bool(self.cards.storages(candidate, _scaled(self.budget, max(TIERS))))
+        return bool(self.cards.storages(candidate, scaled(self.budget, max(TIERS))))
 
     def _inside(self, candidate: Candidate) -> bool:
         """Whether a candidate fits the budget in some storage."""
         return bool(self.cards.storages(candidate, self.budget))
-
-    def _finalists(self) -> list[Finalist]:
-        """What is worth a file: of each tier the best candidates in the storage that promises most; the budget first.
-
-        The best of a tier is also made as one head alone, where several fit, and tuned on its own answers.
-        """
-        lists = []
-        for tier in TIERS:
-            budget = _scaled(self.budget, tier)
-            ranked: list[tuple[float, Candidate, Storage]] = []
-            for trial in self.trials.best():
-                for storage in self.cards.storages(trial.candidate, budget)[:1]:
-                    ranked.append((trial.round + trial.outcome.score - storage.penalty, trial.candidate, storage))
-            ranked.sort(key=lambda item: -item[0])
-            plan = [(candidate, storage) for _, candidate, storage in ranked[:8]]
-            if plan:
-                best = plan[0][0]
-                alone = next(s for s in self.cards.storages(best, budget) if s.members == 1)
-                plan[1:1] = [(best, s) for s in (alone, alone.distilled()) if (best, s) != plan[0]]
-            lists.append(plan)
-        inside, half, twice = lists
-        order: list[Finalist] = []
-        for i in range(10):  # three inside the budget for each one around it
-            for chosen in (*inside[3 * i : 3 * i + 3], *half[i : i + 1], *twice[i : i + 1]):
-                if chosen not in order:
-                    order.append(chosen)
-        return order
 
 
 def _has_graph_step(chain: str) -> bool:
@@ -404,8 +374,3 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
 
 def _may_fit(budget: Budget, extractor: FrameExtractor) -> bool:
     return budget.max_bytes is None or least_bytes(extractor) <= budget.max_bytes
-
-
-def _scaled(budget: Budget, factor: float) -> Budget:
-    """The budget with so many times its bytes."""
-    return replace(budget, max_bytes=None if budget.max_bytes is None else int(budget.max_bytes * factor))

@@ -14,6 +14,7 @@ import torch
 
 from ..compress import GRAPH_STEPS, NETWORK_STEPS, Chain, Step, Trained, chain_text, find_chain, shrink_network
 from ..compress.average import MEMBERS
+from ..compress.shrink import sized_as
 from ..datasets import ClipTable
 from ..jobs.evaluate import score_together, summarize
 from ..jobs.prepare import prepare_features
@@ -171,9 +172,15 @@ def _kept_network(folder: Path, key: str, network: Chain) -> Path:
 
 
 def _load_heads(like: Head, members: int, kept: Path) -> Head:
-    """A head as it was kept, or several in one."""
-    head = Ensemble([copy.deepcopy(like) for _ in range(members)]) if members > 1 else copy.deepcopy(like)
-    head.load_state_dict(torch.load(kept, weights_only=True))
+    """A head as it was kept, with fewer units if some were removed, or several in one."""
+    state = torch.load(kept, weights_only=True)
+    if members > 1:
+        head: Head = Ensemble([copy.deepcopy(like) for _ in range(members)])
+    elif {name: value.shape for name, value in state.items()} == {n: v.shape for n, v in like.state_dict().items()}:
+        head = copy.deepcopy(like)
+    else:
+        head = sized_as(like, state)
+    head.load_state_dict(state)
     return head.eval()
 
 
