@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -21,11 +22,12 @@ from ..jobs.progress import bar
 from ..models import FrameExtractor, build_extractor
 from ..models.taps import Taps
 from ..recipe import Extractor, Sampling
-from ..video import probe
+from ..video import probe, read_clip
 from .proxy import Pool
 from .space import Space, place_of
 
 FEW_CLIPS = 1000  # with fewer, one validation set is too small to choose by: three folds
+TIMED = 3  # clips whose decoding is timed
 VAL_SHARE = 0.25  # much, because it chooses; the chosen is trained once more on all of them
 
 
@@ -117,7 +119,7 @@ def open_pool(space: Space, judged: Judged, extractors: Mapping[str, FrameExtrac
 
 
 def extraction_seconds(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor]) -> float:
-    """About how long the features will take that are not stored: a few frames timed, a few clips' lengths read."""
+    """About how long the features will take that are not stored: by a few frames, a few clips and some clips' lengths."""
     sampling = Sampling("rate", hz=max(space.rates_hz))
     total = 0.0
     for cuts in _networks(space):
@@ -129,7 +131,9 @@ def extraction_seconds(space: Space, judged: Judged, extractors: Mapping[str, Fr
         if missing:
             some = [missing[i] for i in np.linspace(0, len(missing) - 1, min(20, len(missing))).astype(int)]
             frames = float(np.mean([_seconds(clip) for clip in some])) * sampling.hz * len(missing)
-            total += frames * _frame_seconds(_taps(cuts, extractors))
+            total += frames * (
+                _frame_seconds(_taps(cuts, extractors)) + _decode_seconds(some[:TIMED], cuts[0], sampling)
+            )
     return total
 
 
@@ -155,7 +159,7 @@ def _seconds(clip: Clip) -> float:
 
 
 def _frame_seconds(taps: Taps) -> float:
-    """Time of a frame, decoding not included: the faster of two calls of eight."""
+    """Time of a frame, decoding not included: the mean of two calls of eight."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -170,7 +174,18 @@ def _frame_seconds(taps: Taps) -> float:
         started = time.perf_counter()
         session.run(None, {"frames": frames})
         times.append(time.perf_counter() - started)
-    return min(times) / len(frames)
+    return sum(times) / len(times) / len(frames)
+
+
+def _decode_seconds(clips: Sequence[Clip], plan: Extractor, sampling: Sampling) -> float:
+    """Time of decoding a frame and bringing it to size, on a few clips; 0 where none can be read."""
+    started, frames = time.perf_counter(), 0
+    for clip in clips:
+        with suppress(DataError):
+            frames += len(
+                read_clip(clip.path, sampling, plan.input_size, start_s=clip.start_s, end_s=clip.end_s).frames
+            )
+    return (time.perf_counter() - started) / frames if frames else 0.0
 
 
 def _held_out(table: ClipTable, seen: ClipTable, rows: Sequence[int]) -> np.ndarray:
