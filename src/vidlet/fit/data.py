@@ -119,7 +119,7 @@ def open_pool(space: Space, judged: Judged, extractors: Mapping[str, FrameExtrac
 
 
 def extraction_seconds(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor]) -> float:
-    """About how long the features will take that are not stored: by a few frames, a few clips and some clips' lengths."""
+    """About how long the features will take that are not stored: by a few frames and clips and more lengths."""
     sampling = Sampling("rate", hz=max(space.rates_hz))
     total = 0.0
     for cuts in _networks(space):
