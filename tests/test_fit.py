@@ -17,8 +17,9 @@ from onnx.numpy_helper import to_array
 
 from vidlet.datasets import render_motion
 from vidlet.errors import ExportError, RecipeError, TrainingError
+from vidlet.files import cache_folder
 from vidlet.fit.budget import Budget
-from vidlet.fit.cards import kept_cards, least_bytes
+from vidlet.fit.cards import Card, kept_cards, least_bytes
 from vidlet.fit.data import build_extractors, judge
 from vidlet.fit.job import fit
 from vidlet.fit.realize import realize, refit, trained_parts
@@ -197,12 +198,19 @@ def test_costs_are_kept_between_searches_where_no_time_is_limited(clips, space, 
 
     first = ask(budget, frames)
     assert ask(budget, []) == first  # nothing to calibrate on: read, not measured
+    [kept] = [path for path in cache_folder("cards").glob("*.json") if read_cards(path) == first]
+    kept.write_text("[{")
+    assert [card.bytes for card in ask(budget, frames)] == [card.bytes for card in first]  # damaged: measured again
     assert {card.chain: card.bytes for card in first} == {
         card.chain: card.bytes for card in ask(replace(budget, max_latency_ms=9.0), frames)
     }
     assert all(card.bytes > least_bytes(extractor) for card in first)
     with pytest.raises(ExportError, match="at least one clip"):
         ask(replace(budget, max_latency_ms=9.0), [])  # measured anew
+
+
+def read_cards(path):
+    return [Card("mobilenetv2-0.35 block2 64 px", **record) for record in json.loads(path.read_text("utf-8"))]
 
 
 @pytest.mark.parametrize("kind", ["pooled", "tt-grid-gru"])

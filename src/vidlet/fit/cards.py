@@ -12,6 +12,7 @@ import math
 import platform
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,9 @@ def kept_cards(
     determined = [graph, list(table.labels), [storage.chain for storage in ALONE], versions, platform.machine()]
     name = hashlib.sha256(json.dumps(determined).encode()).hexdigest()[:16]
     path = cache_folder("cards") / f"{name}.json"
-    if budget.max_latency_ms is None and budget.max_memory_bytes is None and path.exists():
-        return [Card(place, **record) for record in json.loads(path.read_text("utf-8"))]
+    if budget.max_latency_ms is None and budget.max_memory_bytes is None:
+        with suppress(OSError, ValueError, TypeError):  # absent or damaged: measured anew
+            return [Card(place, **record) for record in json.loads(path.read_text("utf-8"))]
     cards = make_cards(space, table, extractor, place, samples)
     records = [{key: value for key, value in asdict(card).items() if key != "place"} for card in cards]
     path.parent.mkdir(parents=True, exist_ok=True)
