@@ -120,6 +120,18 @@ def test_the_better_third_of_a_round_goes_on(tmp_path):
     assert len(search.trials) - len(begun) >= len(begun) // 4
 
 
+def test_what_would_train_too_long_is_not_continued(tmp_path):
+    search = Search(SPACE, TrialLog(tmp_path / "t.jsonl", "a"), small, small, seconds=30.0)
+    slow = {48, 64, 96, 128, 192, 256}  # hidden units: 10 s for 5 of 20 epochs
+    for _ in range(60):
+        job = search.next()
+        assert job is not None
+        found = worth(job[0], search.rounds[job[1]])
+        search.finish(*job, replace(found, seconds=10.0 if job[0].hidden in slow else 5.0))
+    went_on = [trial.candidate for trial in search.trials if trial.round == 1]
+    assert went_on and not any(candidate.hidden in slow for candidate in went_on)
+
+
 def test_a_search_that_was_stopped_goes_on_without_repeating_a_trial(tmp_path):
     log = TrialLog(tmp_path / "t.jsonl", "a")
     before = play(Search(SPACE, log, small, small), 25)

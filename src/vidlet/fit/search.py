@@ -8,6 +8,7 @@ that the report answers "what if" for.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ class Search:
         fits: whether a candidate may be tried.
         inside: whether it fits the budget itself, not only what "what if" asks for.
         folds: how many a trial is judged on.
+        seconds: how long training a file may take: a candidate that would take longer is not continued.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class Search:
         fits: Callable[[Candidate], bool],
         inside: Callable[[Candidate], bool],
         folds: int = 1,
+        seconds: float = math.inf,
     ) -> None:
         self.space, self.log, self.fits, self.inside, self.folds = space, log, fits, inside, folds
+        self.seconds = seconds
         self.rounds = tuple(max(1, round(share * space.epochs)) for share in space.rounds)
         logged = [Trial(Candidate(**r["candidate"]), r["round"], Outcome(**r["outcome"])) for r in log.of("trial")]
         self.trials = [trial for trial in logged if trial.candidate.place in space.places]
@@ -70,7 +74,8 @@ class Search:
     def next(self) -> tuple[Candidate, int] | None:
         """A candidate and its round; None where nothing is left to try."""
         for number in reversed(range(len(self.rounds) - 1)):
-            done = sorted((t for t in self.trials if t.round == number), key=lambda t: t.outcome.score, reverse=True)
+            done = [t for t in self.trials if t.round == number and self._in_time(t.candidate)]
+            done.sort(key=lambda t: t.outcome.score, reverse=True)
             for trial in done[: max(1, len(done) // REDUCTION) if len(done) >= REDUCTION else 0]:
                 if (trial.candidate.key, number + 1) not in self._taken:
                     self._taken.add((trial.candidate.key, number + 1))
@@ -122,6 +127,9 @@ class Search:
         """How long training a tried candidate for a file will take, by what its longest trial took."""
         longest = max((t for t in self.trials if t.candidate == candidate), key=lambda t: t.round)
         return longest.outcome.seconds * self.space.epochs / (self.rounds[longest.round] * self.folds)
+
+    def _in_time(self, candidate: Candidate) -> bool:
+        return self.expected_seconds(candidate) <= self.seconds
 
     def _is_whole(self, trial: Trial) -> bool:
         return self.folds > 1 and self.rounds[trial.round] >= self.space.epochs
