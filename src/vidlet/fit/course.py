@@ -39,6 +39,7 @@ from .trials import TrialLog
 EXTRACTION_SHARE = 0.35  # of the time: for features
 SEARCH_SHARE = 0.3  # of what is left then: for trials
 KNOWN_SHARE = 0.5  # of what a storage is known to cost, in the choice: some hundred clips tell half of it at best
+ALIKE = 0.004  # of a file's promise: less than some hundred clips can tell
 NEARLY = 0.05  # of a trial's score: what is so little worse may be made because it is quicker
 LENIENT = 1.5  # times the time for files that training one may take; what takes longer is not tried any further
 FILE_SECONDS = 40.0  # to write a file, score it and time it, roughly
@@ -255,13 +256,16 @@ class Course:
 
         Between the files of a candidate a few validation clips decide badly: two heads that were seen to gain two
         points lie below one by chance now and then. So what storages are known to cost counts beside what was measured.
+        Of files that are alike in that (``ALIKE``) the smallest is the better product.
         """
 
         def promise(point: Point) -> float:
             return point.score - KNOWN_SHARE * known_cost(point.chain)
 
         able = [p for p in self.points if p.accuracy >= self.budget.min_accuracy and not self.budget.broken(p.bytes)]
-        for point in sorted(able, key=lambda p: (-promise(p), p.bytes)):
+        ranked = sorted(able, key=lambda p: (-promise(p), p.bytes))
+        alike = [p for p in ranked if promise(p) >= promise(ranked[0]) - ALIKE]
+        for point in (*sorted(alike, key=lambda p: p.bytes), *ranked[len(alike) :]):
             measured = benchmark(self.folder / "files" / point.file, seconds=2.0, threads=1)
             if not self.budget.broken(point.bytes, measured):
                 return point
