@@ -20,10 +20,12 @@ from vidlet.errors import ExportError, RecipeError, TrainingError
 from vidlet.files import cache_folder
 from vidlet.fit.budget import Budget
 from vidlet.fit.cards import Card, kept_cards, least_bytes
-from vidlet.fit.data import build_extractors, judge
+from vidlet.fit.course import Course
+from vidlet.fit.data import build_extractors, judge, open_pool
 from vidlet.fit.job import fit
 from vidlet.fit.realize import realize, refit, trained_parts
 from vidlet.fit.space import Space, cuts_of, first_candidates, known_cost
+from vidlet.fit.trials import TrialLog
 from vidlet.jobs.evaluate import evaluate
 from vidlet.models.mobilenetv2 import MobileNetV2
 from vidlet.runtime import load
@@ -189,6 +191,24 @@ def test_an_impossible_budget_is_refused_at_once_with_what_comes_nearest(clips, 
     ):
         fit(clips, max_size="9kB", time=60, out=tmp_path / "none", space=space)
     assert not (tmp_path / "none" / "files").exists()
+
+
+def test_where_time_is_short_the_cuts_are_searched_whose_features_are_stored(clips, space, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
+    judged = judge(clips)
+    smaller = tuple(replace(plan, input_size=(32, 32)) for plan in space.extractors)
+
+    def searched(seconds):
+        log = TrialLog(tmp_path / f"{seconds}.jsonl", "")
+        course = Course(log, tmp_path, judged, Budget(max_bytes=BUDGET), seconds, 1)
+        course.prepare(space, [space.extractors, smaller])
+        return [(plan.cut, plan.input_size[0]) for plan in course.space.extractors]
+
+    assert searched(1e-3) == [("block2", 32), ("block5", 32)]  # nothing is stored: the last rung
+    shallow = replace(space, extractors=space.extractors[:1])
+    open_pool(shallow, judged, build_extractors(shallow))
+    assert searched(2e-3) == [("block2", 64)]
+    assert searched(600.0) == [("block2", 64), ("block5", 64)]
 
 
 def test_costs_are_kept_between_searches_where_no_time_is_limited(clips, space, cache):

@@ -27,7 +27,7 @@ from ..recipe import Extractor, save_recipe
 from ..runtime import benchmark
 from .budget import Budget
 from .cards import EVIDENCE_BYTES, SMALLEST, Card, Cards, kept_cards, least_bytes
-from .data import Judged, build_extractors, extraction_seconds, open_pool
+from .data import Judged, build_extractors, extraction_seconds, open_pool, stored
 from .finalists import TIERS, Finalist, finalists, scaled
 from .proxy import Workers, follow_parent
 from .realize import Point, front, point_of, point_record, realize, refit, trained_parts
@@ -72,7 +72,8 @@ class Course:
 
         Args:
             ladder: networks from the largest; searched is the first whose features time allows and on which something
-                keeps the budget, and the next too where a limit on time or memory may favor it.
+                keeps the budget, and the next too where a limit on time or memory may favor it. Where at least half of
+                a network's cuts have their features stored, those are searched that have them.
 
         Raises:
             RecipeError: nothing on the ladder keeps the budget; naming what comes nearest.
@@ -89,6 +90,9 @@ class Course:
             built = {place_of(plan): built[place_of(plan)] for plan in step}
             part = replace(space, extractors=tuple(step))
             expected = extraction_seconds(part, self.judged, built)
+            if expected > left and 2 * len(ready := stored(part, self.judged, built)) >= len(step):
+                step, part, expected = ready, replace(space, extractors=tuple(ready)), 0.0
+                built = {place_of(plan): built[place_of(plan)] for plan in step}
             if expected > left and (chosen or number < len(ladder) - 1):
                 continue
             networks |= built

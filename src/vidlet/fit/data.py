@@ -123,11 +123,7 @@ def extraction_seconds(space: Space, judged: Judged, extractors: Mapping[str, Fr
     sampling = Sampling("rate", hz=max(space.rates_hz))
     total = 0.0
     for cuts in _networks(space):
-        missing: list[Clip] = []
-        for extractor in (extractors[place_of(plan)] for plan in cuts):
-            shape, size = extractor.feature_shape, extractor.input_size
-            found = not_stored(judged.folds[0], graph_bytes(extractor), shape, sampling, size, cache_folder("features"))
-            missing = max(missing, found, key=len)
+        missing = max((_missing(sampling, judged, extractors[place_of(plan)]) for plan in cuts), key=len)
         if missing:
             some = [missing[i] for i in np.linspace(0, len(missing) - 1, min(20, len(missing))).astype(int)]
             frames = float(np.mean([_seconds(clip) for clip in some])) * sampling.hz * len(missing)
@@ -135,6 +131,18 @@ def extraction_seconds(space: Space, judged: Judged, extractors: Mapping[str, Fr
                 _frame_seconds(_taps(cuts, extractors)) + _decode_seconds(some[:TIMED], cuts[0], sampling)
             )
     return total
+
+
+def stored(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor]) -> list[Extractor]:
+    """The extractors of a space whose features of all clips are stored."""
+    sampling = Sampling("rate", hz=max(space.rates_hz))
+    return [plan for plan in space.extractors if not _missing(sampling, judged, extractors[place_of(plan)])]
+
+
+def _missing(sampling: Sampling, judged: Judged, extractor: FrameExtractor) -> list[Clip]:
+    """The clips of which an extractor's features are still to be computed."""
+    shape, size = extractor.feature_shape, extractor.input_size
+    return not_stored(judged.folds[0], graph_bytes(extractor), shape, sampling, size, cache_folder("features"))
 
 
 def _networks(space: Space) -> list[list[Extractor]]:
