@@ -24,7 +24,7 @@ from vidlet.fit.course import Course
 from vidlet.fit.data import build_extractors, judge, open_pool
 from vidlet.fit.job import fit
 from vidlet.fit.realize import realize, refit, trained_parts
-from vidlet.fit.space import Space, cuts_of, first_candidates, known_cost
+from vidlet.fit.space import ALONE, Space, cuts_of, first_candidates, known_cost
 from vidlet.fit.trials import TrialLog
 from vidlet.jobs.evaluate import evaluate
 from vidlet.models.mobilenetv2 import MobileNetV2
@@ -195,6 +195,12 @@ def test_an_impossible_budget_is_refused_at_once_with_what_comes_nearest(clips, 
 
 def test_where_time_is_short_the_cuts_are_searched_whose_features_are_stored(clips, space, tmp_path, monkeypatch):
     monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
+    figures = {"frame_ms": {"p95": 1.0}, "peak_rss_bytes": 1}
+    monkeypatch.setattr(
+        sys.modules[Course.__module__],
+        "kept_cards",
+        lambda *given: [Card(given[3], way.chain, 1000, figures) for way in ALONE],
+    )
     judged = judge(clips)
     smaller = tuple(replace(plan, input_size=(32, 32)) for plan in space.extractors)
 

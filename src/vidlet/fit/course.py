@@ -43,6 +43,8 @@ ALIKE = 0.004  # of a file's promise: less than some hundred clips can tell
 NEARLY = 0.05  # of a trial's score: what is so little worse may be made because it is quicker
 LENIENT = 1.5  # times the time for files that training one may take; what takes longer is not tried any further
 FILE_SECONDS = 40.0  # to write a file, score it and time it, roughly
+RESERVE = 0.9  # of the time that is left: what the training of the first finalist is planned for
+LEAST_EPOCHS = 0.5  # of the training of a file: what a second head gains is more than the other half does (lab-notes)
 
 
 class Course:
@@ -109,6 +111,7 @@ class Course:
                 f"no model of the search fits {self.budget.describe()}: {self.cards.nearest(self.budget)}"
             )
         self.space = replace(space, extractors=tuple(chosen))
+        self.epochs: int = next((record["epochs"] for record in self.log.of("epochs")), space.epochs)
         kept = {place: networks[place] for place in self.space.places}
         say(f"features of {', '.join(self.space.places)}")
         self.pool = open_pool(self.space, self.judged, kept)
@@ -129,7 +132,9 @@ class Course:
     def make_files(self) -> None:
         """Train the best candidates whole, and write and measure their files, as long as there is time."""
         done = {(p.candidate.key, p.chain) for p in self.points}
-        plan = [(c, s) for c, s in finalists(self.trials, self.cards, self.budget) if (c.key, s.chain) not in done]
+        best = finalists(self.trials, self.cards, self.budget)
+        plan = [(c, s) for c, s in best if (c.key, s.chain) not in done]
+        self._set_epochs(best)
         files = self.folder / "files"
         files.mkdir(parents=True, exist_ok=True)
         table = self.judged.folds[0]
@@ -142,8 +147,8 @@ class Course:
                         break
                     plan.remove(chosen)
                     candidate, storage = chosen
-                    judged = self.trials.whole(candidate)
-                    job = (self.space, table, candidate, self.space.epochs, [storage.chain], files, judged)
+                    judged = self.trials.whole(candidate) if self.epochs == self.space.epochs else None
+                    job = (self.space, table, candidate, self.epochs, [storage.chain], files, judged)
                     expected = self._making_seconds(candidate, storage)
                     running[executor.submit(realize, *job)] = (time.monotonic(), expected)
                 if not running:
@@ -161,6 +166,21 @@ class Course:
                             f"{point.measured['frame_ms']['p50']:.2f} ms a frame, accuracy {point.accuracy:.3f}"
                             + (f" (over the budget: {broken})" if broken else "")
                         )
+
+    def _set_epochs(self, best: Sequence[Finalist]) -> None:
+        """How long heads train for files: as the recipe says, or shorter, so that the first finalist comes to be.
+
+        A search that goes on trains as long as it began to: heads of one file are alike in that.
+        """
+        if not best or any(self.log.of("epochs")):
+            return
+        candidate, storage = best[0]
+        once = self.trials.expected_seconds(candidate) * (storage.trainings + self._trained_again(storage))
+        left = RESERVE * (self.at(1.0) - time.monotonic()) - 3 * FILE_SECONDS
+        self.epochs = max(1, round(min(1.0, max(LEAST_EPOCHS, left / once)) * self.space.epochs))
+        self.log.add("epochs", epochs=self.epochs)
+        if self.epochs < self.space.epochs:
+            say(f"files are trained for {self.epochs} epochs, not {self.space.epochs}: the time allows no more")
 
     def _next_file(self, plan: Sequence[Finalist], others_run: bool) -> Finalist | None:
         """The first of a plan for which there is time; where no file was made, the quickest of the best for the budget.
@@ -187,16 +207,20 @@ class Course:
         That is writing it in the other storages, and training it once more on all clips: the head, with all its steps
         but those of an ensemble, of which one head is enough (``refit``).
         """
-        again = storage.trainings - (storage.members - 1) if len(self.judged.test) else 0
-        once = self.trials.expected_seconds(candidate)
+        once = self.trials.expected_seconds(candidate, self.epochs)
         pace = self.took / self.expected if self.expected else 1.0
-        return pace * (self._making_seconds(candidate, storage) + FILE_SECONDS + once * again * 4 / 3)
+        again = once * self._trained_again(storage)
+        return pace * (self._making_seconds(candidate, storage) + FILE_SECONDS + again)
+
+    def _trained_again(self, storage: Storage) -> float:
+        """The trainings of ``conclude``, counted in those for a file: they see a third more clips."""
+        return 4 / 3 * (storage.trainings - (storage.members - 1)) if len(self.judged.test) else 0.0
 
     def _making_seconds(self, candidate: Candidate, storage: Storage) -> float:
         """What training of a file is still missing, as trials took, and writing and measuring it."""
         head, network = trained_parts(self.folder / "files", candidate, storage.chain)
         missing = 0 if network else storage.trainings - head
-        return self.trials.expected_seconds(candidate) * missing + FILE_SECONDS
+        return self.trials.expected_seconds(candidate, self.epochs) * missing + FILE_SECONDS
 
     def conclude(self, data: str, fold: str | None, command: str) -> dict[str, Any]:
         """Choose a file, explain it, train it once more on all clips that are not test, score it, report.
@@ -242,7 +266,7 @@ class Course:
         write_text(self.folder / "fit.json", json.dumps(summary, indent=1))
         write_text(self.folder / "metrics.json", json.dumps(metrics, indent=1))
         recipe = self.space.recipe(
-            chosen.candidate, f"fit-{chosen.candidate.key}", [chosen.chain] if chosen.chain else []
+            chosen.candidate, f"fit-{chosen.candidate.key}", [chosen.chain] if chosen.chain else [], self.epochs
         )
         save_recipe(recipe, self.folder / "recipe.toml")
         report_fit(self.folder, metrics, scored, self.judged, self.points, chosen, data)
@@ -313,7 +337,7 @@ class Course:
         known = {p.chain: p for p in self.points if p.candidate == chosen.candidate}
         missing = [c for c in dict.fromkeys([*wanted, *others]) if c not in known and _has_graph_step(c)]
         for point in realize(
-            self.space, self.judged.folds[0], chosen.candidate, self.space.epochs, missing, self.folder / "files",
+            self.space, self.judged.folds[0], chosen.candidate, self.epochs, missing, self.folder / "files",
             chosen.judged,
         ):  # fmt: skip
             self.log.add("file", **point_record(point))
@@ -327,7 +351,7 @@ class Course:
         if len(self.judged.test):
             say("train the chosen once more, on all clips that are not test")
             left, files = self.at(1.0) - time.monotonic(), self.folder / "files"
-            again, heads = refit(self.space, self.judged.folds[0], chosen, self.space.epochs, path, files, left)
+            again, heads = refit(self.space, self.judged.folds[0], chosen, self.epochs, path, files, left)
             if again < heads:
                 say(f"{again} of {heads} heads were trained once more; the time was over")
             if not self.budget.broken(path.stat().st_size + EVIDENCE_BYTES):

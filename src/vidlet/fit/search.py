@@ -123,10 +123,10 @@ class Search:
         scores = [t.outcome.score for t in self.trials if t.candidate == candidate and self._is_whole(t)]
         return scores[-1] if scores else None
 
-    def expected_seconds(self, candidate: Candidate) -> float:
-        """How long training a tried candidate for a file will take, by what its longest trial took."""
+    def expected_seconds(self, candidate: Candidate, epochs: int = 0) -> float:
+        """How long training a tried candidate for a file will take (0: all epochs), by what its longest trial took."""
         longest = max((t for t in self.trials if t.candidate == candidate), key=lambda t: t.round)
-        return longest.outcome.seconds * self.space.epochs / (self.rounds[longest.round] * self.folds)
+        return longest.outcome.seconds * (epochs or self.space.epochs) / (self.rounds[longest.round] * self.folds)
 
     def _in_time(self, candidate: Candidate) -> bool:
         return self.expected_seconds(candidate) <= self.seconds
