@@ -41,7 +41,6 @@ SEARCH_SHARE = 0.3  # of what is left then: for trials
 KNOWN_SHARE = 0.5  # of what a storage is known to cost, in the choice: some hundred clips tell half of it at best
 ALIKE = 0.004  # of a file's promise: less than some hundred clips can tell
 NEARLY = 0.05  # of a trial's score: what is so little worse may be made because it is quicker
-LENIENT = 1.5  # times the time for files that training one may take; what takes longer is not tried any further
 FILE_SECONDS = 40.0  # to write a file, score it and time it, roughly
 RESERVE = 0.9  # of the time that is left: what the training of the first finalist is planned for
 LEAST_EPOCHS = 0.5  # of the training of a file: what a second head gains is more than the other half does (lab-notes)
@@ -119,7 +118,8 @@ class Course:
     def search(self) -> None:
         """Try heads until the time for trials is over."""
         left = (1 - SEARCH_SHARE) * (self.at(1.0) - time.monotonic()) - 2 * FILE_SECONDS
-        seconds = LENIENT * max(0.0, left) / (1 + 4 / 3 * bool(len(self.judged.test)))  # once, and once more on all
+        seconds = max(0.0, left) / (1 + 4 / 3 * bool(len(self.judged.test)))  # once, and once more on all
+        seconds /= LEAST_EPOCHS  # all epochs would take so long
         self.trials = Search(self.space, self.log, self._fits, self._inside, len(self.judged.folds), seconds)
         say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
         workers = Workers(self.space, self.pool, self.worker_count)
