@@ -232,36 +232,38 @@ def from_scratch(setup: Setup, case: Case, seed: int) -> list[dict[str, Any]]:
 
 
 def decompose_and_tune(setup: Setup, case: Case, seed: int) -> list[dict[str, Any]]:
-    """A dense network; its TT-SVD untuned and tuned for half as long; the same trains in place, for as long in all."""
+    """A dense network; its TT-SVD untuned, tuned for as long, and tuned from its norm; in place, as long as both."""
     torch.manual_seed(seed)
     shape, classes = setup.extractor.feature_shape, len(setup.table.labels)
     dense = build_head(case.plan.head, shape, classes)
     rows = [trained_row(f"{case.name} dense", setup, case.plan, dense)]
-    options = {**case.plan.head.options, "tt": "both", "dropout": 0.3}
-    fresh = build_head(HeadRecipe("clip-network", options), shape, classes)
-    small = build_head(HeadRecipe("clip-network", options), shape, classes)
-    small.load_state_dict({key: v for key, v in dense.state_dict().items() if key in small.state_dict()}, strict=False)
-    for name, layer in list(fresh.named_modules()):
-        if not isinstance(layer, TTConv3d | TTLinear):
-            continue
-        build = from_conv if isinstance(layer, TTConv3d) else from_linear
-        made = build(dense.get_submodule(name), layer.in_modes, layer.out_modes, list(layer.ranks[1:-1]))
-        parent, _, last = name.rpartition(".")
-        setattr(small.get_submodule(parent), last, made)
-        same = type(layer)  # as many numbers in place: the ranks that the decomposition attains
-        again = (
-            same(
-                layer.in_modes, layer.out_modes, layer.kernel_size, made.ranks, padding="same", variance=layer.variance
-            )
-            if isinstance(layer, TTConv3d)
-            else same(layer.in_modes, layer.out_modes, made.ranks, variance=layer.variance)
-        )
-        setattr(fresh.get_submodule(parent), last, again)
-    short = with_epochs(case.plan, max(1, case.plan.training.epochs // 2), case.plan.training.lr)
-    rows.append({"name": f"{case.name} TT-SVD, not tuned", **score(setup, case.plan, small)})
-    rows.append(trained_row(f"{case.name} TT-SVD, tuned", setup, short, small))
-    long = with_epochs(case.plan, case.plan.training.epochs + short.training.epochs, case.plan.training.lr)
+    near, scaled = decomposed(setup, case, dense, False), decomposed(setup, case, dense, True)
+    rows.append({"name": f"{case.name} TT-SVD, not tuned", **score(setup, case.plan, near)})
+    rows.append(trained_row(f"{case.name} TT-SVD, tuned", setup, case.plan, near))
+    rows.append(trained_row(f"{case.name} TT-SVD at the norm of the dense, tuned", setup, case.plan, scaled))
+    fresh = decomposed(setup, case, dense, None)  # as many numbers: the ranks that the decomposition attains
+    long = with_epochs(case.plan, 2 * case.plan.training.epochs, case.plan.training.lr)
     return [*rows, trained_row(f"{case.name} in place", setup, long, fresh)]
+
+
+def decomposed(setup: Setup, case: Case, dense: Head, keep_norm: bool | None) -> Head:
+    """The case's network in tensor-train form, its trains the nearest to a dense one's layers; None: all drawn anew."""
+    options = {**case.plan.head.options, "tt": "both", "dropout": 0.3}
+    small = build_head(HeadRecipe("clip-network", options), setup.extractor.feature_shape, len(setup.table.labels))
+    kept = {key: v for key, v in dense.state_dict().items() if key in small.state_dict() and keep_norm is not None}
+    small.load_state_dict(kept, strict=False)
+    for name, layer in list(small.named_modules()):
+        if isinstance(layer, TTConv3d | TTLinear):
+            build = from_conv if isinstance(layer, TTConv3d) else from_linear
+            trained: Any = dense.get_submodule(name)
+            ranks = list(layer.ranks[1:-1])
+            made = build(trained, layer.in_modes, layer.out_modes, ranks, name=name, keep_norm=bool(keep_norm))
+            if keep_norm is None:
+                made.variance = layer.variance
+                made.reset_parameters()
+            parent, _, last = name.rpartition(".")
+            setattr(small.get_submodule(parent), last, made)
+    return small
 
 
 def with_epochs(plan: Recipe, epochs: int, lr: float) -> Recipe:

@@ -121,6 +121,22 @@ def test_a_convolution_of_full_rank_is_its_train(dense):
     assert type(back) is type(dense) and (back.bias is None) == (dense.bias is None)
 
 
+@pytest.mark.parametrize("keep_norm", [False, True])
+def test_a_truncated_layer_keeps_the_norm_where_it_is_asked_to(keep_norm):
+    torch.manual_seed(0)
+    linear, conv = nn.Linear(64, 64), nn.Conv3d(8, 8, 3)
+    for dense, modes in ((linear, (4, 4, 4)), (conv, (2, 4))):
+        build = from_linear if dense is linear else from_conv
+        small = build(dense, modes, modes, ranks=2, keep_norm=keep_norm)
+        own = small.matrix().t() if dense is linear else small.kernel()
+        share = float((own.norm() / dense.weight.norm()).detach())
+        assert share == pytest.approx(1, abs=1e-4) if keep_norm else share < 0.7
+        nearest = build(dense, modes, modes, ranks=2)
+        nearest = nearest.matrix().t() if dense is linear else nearest.kernel()
+        assert torch.allclose(own / own.norm(), nearest / nearest.norm(), atol=1e-5)  # the same but for the scale
+        assert torch.equal(small.bias, dense.bias)
+
+
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
 @pytest.mark.parametrize("trains", [(True, False), (False, True), (True, True)], ids=["i2h", "h2h", "both"])
 def test_a_recurrent_layer_of_full_rank_is_its_train(kind, trains):

@@ -26,8 +26,12 @@ def from_linear(
     ranks: int | Sequence[int] | None = None,
     error: float | None = None,
     name: str = "TTLinear",
+    keep_norm: bool = False,
 ) -> TTLinear:
     """The tensor-train layer nearest to a trained one; ranks cap it, ``error`` bounds the relative error.
+
+    ``keep_norm``: scaled to the norm that truncation took from it. It is farther from the trained layer then, but a
+    network whose layers have each lost most of theirs lets no signal through, and none to be tuned by.
 
     Raises:
         RecipeError: modes that do not multiply to the layer's sizes, ranks of a wrong number.
@@ -35,6 +39,8 @@ def from_linear(
     cores = matrix_to_cores(dense.weight.t(), in_modes, out_modes, ranks, error, name)
     layer = TTLinear(in_modes, out_modes, _bonds(cores), bias=dense.bias is not None, clip=False)
     _fill(layer, layer.cores, cores, dense)
+    if keep_norm:
+        _scale(layer, dense.weight)
     return layer
 
 
@@ -45,8 +51,11 @@ def from_conv(
     ranks: int | Sequence[int] | None = None,
     error: float | None = None,
     name: str = "TTConv",
+    keep_norm: bool = False,
 ) -> TTConv:
     """The tensor-train convolution nearest to a trained one, of the same stride, padding and dilation.
+
+    ``keep_norm``: as in :func:`from_linear`.
 
     Raises:
         RecipeError: groups or padding modes that a train cannot hold, modes or ranks that do not fit.
@@ -63,6 +72,8 @@ def from_conv(
         dense.bias is not None, clip=False,
     )  # fmt: skip
     _fill(layer, layer.cores, cores, dense)
+    if keep_norm:
+        _scale(layer, dense.weight)
     return layer
 
 
@@ -182,6 +193,15 @@ def _fill(
             kept.copy_(core)
         if layer.bias is not None and dense.bias is not None:
             layer.bias.copy_(dense.bias)
+
+
+def _scale(layer: TTLinear | TTConv, weight: Tensor) -> None:
+    """Bring a layer to the norm of a dense weight, each core by the same factor."""
+    own = layer.matrix() if isinstance(layer, TTLinear) else layer.kernel()
+    with torch.no_grad():
+        factor = weight.norm() / own.norm().clamp(min=1e-30)
+        for core in layer.cores:
+            core.mul_(factor ** (1 / len(layer.cores)))
 
 
 def _dense(dense: Dense, weight: Tensor, layer: TTLinear | TTConv) -> Dense:
