@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from vidlet.fit.course import Course
 from vidlet.fit.data import build_extractors, judge, open_pool
 from vidlet.fit.job import fit
 from vidlet.fit.realize import realize, refit, trained_parts
+from vidlet.fit.search import Search
 from vidlet.fit.space import ALONE, Space, cuts_of, first_candidates, known_cost
 from vidlet.fit.trials import TrialLog
 from vidlet.jobs.evaluate import evaluate
@@ -114,11 +116,15 @@ def test_the_step_table_compares_the_chosen_network_with_its_float32_file(found)
     assert all(step["candidate"] == chosen["candidate"] for step in steps)
 
 
-def test_the_chosen_network_is_a_file_in_every_storage(found):
-    out, result = found
-    chosen = result["metrics"]["chosen"]
-    records = [json.loads(line) for line in (out / "trials.jsonl").read_text("utf-8").splitlines()]
-    files = {r["chain"]: r["bytes"] for r in records if r["kind"] == "file" and r["candidate"] == chosen["candidate"]}
+def test_where_there_is_time_the_chosen_network_is_a_file_in_every_storage(found, clips, space, tmp_path):
+    out = shutil.copytree(found[0], tmp_path / "again")
+    identity = json.loads((out / "trials.jsonl").read_text("utf-8").splitlines()[0])["identity"]
+    log = TrialLog(out / "trials.jsonl", identity)
+    course = Course(log, out, judge(clips), Budget(max_bytes=BUDGET), 600.0, 1)
+    course.prepare(space, [space.extractors])
+    course.trials = Search(course.space, log, lambda candidate: True, lambda candidate: True)
+    chosen = course.conclude(str(clips), None, "")["metrics"]["chosen"]
+    files = {r["chain"]: r["bytes"] for r in log.of("file") if r["candidate"] == chosen["candidate"]}
     for storage in ("int8+compact", "head4+int8+compact", "int4+compact"):
         found_in = [size for chain, size in files.items() if chain.endswith(storage)]
         assert found_in and max(found_in) < files[""]

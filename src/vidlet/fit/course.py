@@ -33,7 +33,7 @@ from .proxy import Workers, follow_parent
 from .realize import Point, front, point_of, point_record, realize, refit, trained_parts
 from .report import report_fit
 from .search import Search
-from .space import ALONE, Candidate, Space, Storage, known_cost, place_of
+from .space import ALONE, STORAGES, Candidate, Space, Storage, known_cost, place_of
 from .trials import TrialLog
 
 EXTRACTION_SHARE = 0.35  # of the time: for features
@@ -41,7 +41,8 @@ SEARCH_SHARE = 0.3  # of what is left then: for trials
 KNOWN_SHARE = 0.5  # of what a storage is known to cost, in the choice: some hundred clips tell half of it at best
 ALIKE = 0.004  # of a file's promise: less than some hundred clips can tell
 NEARLY = 0.05  # of a trial's score: what is so little worse may be made because it is quicker
-FILE_SECONDS = 40.0  # to write a file, score it and time it, roughly
+FILE_SECONDS = 25.0  # to write a file, score it and time it, before one was seen
+STEPS = 3  # files that explain the chosen one, about
 RESERVE = 0.9  # of the time that is left: what the training of the first finalist is planned for
 LEAST_EPOCHS = 0.5  # of the training of a file: what a second head gains is more than the other half does (lab-notes)
 
@@ -62,7 +63,8 @@ class Course:
         self.started, self.seconds, self.worker_count = time.monotonic(), seconds, workers
         self.points = [point_of(record) for record in log.of("file")]
         self.points = [p for p in self.points if (folder / "files" / p.file).exists()]
-        self.took, self.expected = 0.0, 0.0  # seconds of all files of this run
+        self.took, self.expected = 0.0, 0.0  # seconds of training for all files of this run
+        self.measuring = FILE_SECONDS
 
     def at(self, share: float) -> float:
         """The moment at which this share of the time is used."""
@@ -117,7 +119,7 @@ class Course:
 
     def search(self) -> None:
         """Try heads until the time for trials is over."""
-        left = (1 - SEARCH_SHARE) * (self.at(1.0) - time.monotonic()) - 2 * FILE_SECONDS
+        left = (1 - SEARCH_SHARE) * (self.at(1.0) - time.monotonic()) - self.measuring - self._explaining_seconds()
         seconds = max(0.0, left) / (1 + 4 / 3 * bool(len(self.judged.test)))  # once, and once more on all
         seconds /= LEAST_EPOCHS  # all epochs would take so long
         self.trials = Search(self.space, self.log, self._fits, self._inside, len(self.judged.folds), seconds)
@@ -149,15 +151,16 @@ class Course:
                     candidate, storage = chosen
                     judged = self.trials.whole(candidate) if self.epochs == self.space.epochs else None
                     job = (self.space, table, candidate, self.epochs, [storage.chain], files, judged)
-                    expected = self._making_seconds(candidate, storage)
+                    expected = self._training_seconds(candidate, storage)
                     running[executor.submit(realize, *job)] = (time.monotonic(), expected)
                 if not running:
                     break
                 finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in finished:
                     began, expected = running.pop(future)
-                    self.took, self.expected = self.took + time.monotonic() - began, self.expected + expected
                     for point in future.result():
+                        self.took, self.expected = self.took + point.seconds, self.expected + expected
+                        self.measuring = time.monotonic() - began - point.seconds
                         self.log.add("file", **point_record(point))
                         self.points.append(point)
                         broken = "; ".join(self.budget.broken(point.bytes, point.measured))
@@ -176,7 +179,7 @@ class Course:
             return
         candidate, storage = best[0]
         once = self.trials.expected_seconds(candidate) * (storage.trainings + self._trained_again(storage))
-        left = RESERVE * (self.at(1.0) - time.monotonic()) - 3 * FILE_SECONDS
+        left = RESERVE * (self.at(1.0) - time.monotonic()) - 2 * self.measuring - self._explaining_seconds()
         self.epochs = max(1, round(min(1.0, max(LEAST_EPOCHS, left / once)) * self.space.epochs))
         self.log.add("epochs", epochs=self.epochs)
         if self.epochs < self.space.epochs:
@@ -204,23 +207,31 @@ class Course:
     def _file_seconds(self, candidate: Candidate, storage: Storage) -> float:
         """About how long a file takes, and what follows if it is chosen, at the pace seen so far.
 
-        That is writing it in the other storages, and training it once more on all clips: the head, with all its steps
-        but those of an ensemble, of which one head is enough (``refit``).
+        That is explaining it by its steps, and training it once more on all clips: the head, with all its steps but
+        those of an ensemble, of which one head is enough (``refit``).
         """
-        once = self.trials.expected_seconds(candidate, self.epochs)
+        again = self.trials.expected_seconds(candidate, self.epochs) * self._trained_again(storage)
         pace = self.took / self.expected if self.expected else 1.0
-        again = once * self._trained_again(storage)
-        return pace * (self._making_seconds(candidate, storage) + FILE_SECONDS + again)
+        training = pace * (self._training_seconds(candidate, storage) + again)
+        return training + self.measuring + self._explaining_seconds()
+
+    def _explaining_seconds(self) -> float:
+        """About how long the files of the chosen one's steps take, and its score on the test clips."""
+        return self.measuring * (STEPS + self._test_share())
+
+    def _test_share(self) -> float:
+        """How many times as many clips are scored in the end as validation clips for each file."""
+        return len(self.judged.test) / max(1, len(self.judged.folds[0].of_split("val")))
 
     def _trained_again(self, storage: Storage) -> float:
         """The trainings of ``conclude``, counted in those for a file: they see a third more clips."""
         return 4 / 3 * (storage.trainings - (storage.members - 1)) if len(self.judged.test) else 0.0
 
-    def _making_seconds(self, candidate: Candidate, storage: Storage) -> float:
-        """What training of a file is still missing, as trials took, and writing and measuring it."""
+    def _training_seconds(self, candidate: Candidate, storage: Storage) -> float:
+        """What training of a file is still missing, as trials took."""
         head, network = trained_parts(self.folder / "files", candidate, storage.chain)
         missing = 0 if network else storage.trainings - head
-        return self.trials.expected_seconds(candidate, self.epochs) * missing + FILE_SECONDS
+        return self.trials.expected_seconds(candidate, self.epochs) * missing
 
     def conclude(self, data: str, fold: str | None, command: str) -> dict[str, Any]:
         """Choose a file, explain it, train it once more on all clips that are not test, score it, report.
@@ -328,22 +339,30 @@ class Course:
     def _steps(self, chosen: Point) -> list[Point]:
         """The chosen network in float32 and after each step of its chain, as files.
 
-        Stored in the other ways it is a file too, for the front: its training is done.
+        Stored in the other ways it is a file too, for the front, where there is time: its training is done.
         """
         steps = chosen.chain.split("+") if chosen.chain else []
         wanted = ["+".join(steps[:n]) for n in range(len(steps) + 1)]
         taken = [step for step in steps if step.partition(":")[0] in NETWORK_STEPS]
         others = ["+".join([*taken, storage.chain]) for storage in ALONE if storage.chain]
         known = {p.chain: p for p in self.points if p.candidate == chosen.candidate}
-        missing = [c for c in dict.fromkeys([*wanted, *others]) if c not in known and _has_graph_step(c)]
+        missing = [c for c in wanted if c not in known and _has_graph_step(c)]
+        room = (self.at(1.0) - time.monotonic() - self._last_seconds(chosen)) / self.measuring - len(missing)
+        missing += [c for c in others if c not in (*known, *missing)][: max(0, int(room))]
         for point in realize(
             self.space, self.judged.folds[0], chosen.candidate, self.epochs, missing, self.folder / "files",
-            chosen.judged,
+            chosen.judged, self.worker_count,
         ):  # fmt: skip
             self.log.add("file", **point_record(point))
             self.points.append(point)
             known[point.chain] = point
         return [known[chain] for chain in wanted if chain in known]
+
+    def _last_seconds(self, chosen: Point) -> float:
+        """About how long the last training takes, and the score on the test clips."""
+        storage = next((s for s in STORAGES if s.chain == chosen.chain), ALONE[0])
+        again = self.trials.expected_seconds(chosen.candidate, self.epochs) * self._trained_again(storage)
+        return again + self.measuring * self._test_share()
 
     def _product(self, chosen: Point) -> str:
         """``model.onnx``: the chosen file, trained on all clips where test clips are left to score it."""

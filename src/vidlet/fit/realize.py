@@ -69,6 +69,7 @@ def realize(
     chains: Sequence[str],
     folder: Path,
     judged: float | None = None,
+    workers: int = 1,
 ) -> list[Point]:
     """Train a candidate as ``vidlet train`` would by its recipe; write, score and measure a file for each chain.
 
@@ -76,6 +77,7 @@ def realize(
 
     Args:
         judged: what the candidate is worth on all folds, where that is known (``Point.judged``).
+        workers: threads that score the files.
 
     Returns:
         a point a chain; the files are ``folder``/KEY.CHAIN.onnx.
@@ -96,7 +98,7 @@ def realize(
         workshop.write(shrunk, graph, path, taken=network)
         files.append((path, chain, time.monotonic() - started))
         started = time.monotonic()
-    for point in measure(files, candidate, table):
+    for point in measure(files, candidate, table, workers):
         points.append(replace(point, head_worth=worth(*figures), judged=judged))
     return points
 
@@ -204,7 +206,9 @@ def _trained(
     return Workshop(plan, table, prepared, extractor), Trained(extractor, head)
 
 
-def measure(files: Sequence[tuple[Path, str, float]], candidate: Candidate, table: ClipTable) -> list[Point]:
+def measure(
+    files: Sequence[tuple[Path, str, float]], candidate: Candidate, table: ClipTable, workers: int = 1
+) -> list[Point]:
     """Score a candidate's files on the validation clips of a table, and time them, from the files alone.
 
     Args:
@@ -212,7 +216,7 @@ def measure(files: Sequence[tuple[Path, str, float]], candidate: Candidate, tabl
     """
     models = [load(path, threads=1) for path, _, _ in files]
     points = []
-    scores = score_together(models, table.of_split("val"), workers=1)
+    scores = score_together(models, table.of_split("val"), workers=workers)
     for (path, chain, seconds), model, scored in zip(files, models, scores, strict=True):
         figures = summarize(scored, model)
         given = scored.scores[np.arange(len(scored.labels)), scored.labels]  # the probability of each clip's label

@@ -124,8 +124,10 @@ class Search:
         return scores[-1] if scores else None
 
     def expected_seconds(self, candidate: Candidate, epochs: int = 0) -> float:
-        """How long training a tried candidate for a file will take (0: all epochs), by what its longest trial took."""
-        longest = max((t for t in self.trials if t.candidate == candidate), key=lambda t: t.round)
+        """How long training a candidate for a file will take (0: all epochs), by its longest trial; 0 without one."""
+        longest = max((t for t in self.trials if t.candidate == candidate), key=lambda t: t.round, default=None)
+        if longest is None:
+            return 0.0
         return longest.outcome.seconds * (epochs or self.space.epochs) / (self.rounds[longest.round] * self.folds)
 
     def _in_time(self, candidate: Candidate) -> bool:

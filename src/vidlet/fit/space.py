@@ -284,4 +284,4 @@ def first_candidates(space: Space) -> list[Candidate]:
         if heads[name].kind in space.kinds
         for i, place in enumerate(deep if name == "pooled" else near)
     ]
-    return [candidate for _, candidate in sorted(ranked, key=lambda pair: pair[0])]
+    return list(dict.fromkeys(candidate for _, candidate in sorted(ranked, key=lambda pair: pair[0])))
