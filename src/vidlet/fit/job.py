@@ -27,7 +27,7 @@ MANY = Space(epochs=60, rounds=(1 / 12, 1 / 4), mixups=(0.3,), noises=(0.5,))
 FEW = Space(  # of fewer than FEW_CLIPS, trials are judged on all folds to the end
     epochs=60,
     rounds=(1 / 6, 1 / 2, 1.0),
-    begin=("default", "pooled", "small", "large", "tiny", "fast", "trains", "least"),
+    begin=("default", "pooled", "small", "large", "medium", "tiny", "fast", "trains", "least"),
     center=2 / 3,
 )
 

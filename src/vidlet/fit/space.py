@@ -114,7 +114,7 @@ class Space:
     rounds: tuple[float, ...] = (1 / 6, 1 / 2)
     sampler: str = "tpe"
     kinds: tuple[str, ...] = (GRID, TRAINS, POOLED)
-    begin: tuple[str, ...] = ("large", "default", "pooled", "small", "tiny", "fast", "trains", "least")
+    begin: tuple[str, ...] = ("large", "medium", "default", "pooled", "small", "tiny", "fast", "trains", "least")
     center: float = 0.5
     mixups: tuple[float, ...] = (0.0, 0.3)
     noises: tuple[float, ...] = (0.2, 0.5)
@@ -264,13 +264,14 @@ def first_candidates(space: Space) -> list[Candidate]:
     fast, slow = max(space.rates_hz), min(space.rates_hz)
     default = Candidate("", slow, 32, 96, 128, False, 0.2, space.mixups[0], space.noises[0], 2e-3)
     large = Candidate("", slow, 32, 192, 256, True, 0.5, space.mixups[-1], space.noises[-1], 2e-3)
-    twice = replace(large, hz=fast)  # twice the time of training: only what is small begins so
+    small = replace(large, channels=16, project=64, hidden=64, dropout=0.35)
     heads = {
         "default": default,
         "large": large,
-        "small": replace(twice, channels=16, project=64, hidden=64, dropout=0.35),
-        "tiny": replace(twice, channels=8, project=32, hidden=48, dropout=0.2, mixup=space.mixups[0]),
-        "fast": twice,
+        "medium": replace(large, project=96, hidden=128, dropout=0.35),
+        "small": small,
+        "tiny": replace(large, channels=8, project=32, hidden=48, dropout=0.2, mixup=space.mixups[0]),
+        "fast": replace(small, hz=fast),  # twice the time of training: what is large does not begin so
         "least": replace(default, channels=16, project=32, hidden=32),
         "trains": replace(default, kind=TRAINS, rank=8),
         "pooled": replace(default, channels=0, project=0, hidden=0, dropout=0.5, kind=POOLED),
