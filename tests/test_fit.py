@@ -122,7 +122,7 @@ def test_where_there_is_time_the_chosen_network_is_a_file_in_every_storage(found
     log = TrialLog(out / "trials.jsonl", identity)
     course = Course(log, out, judge(clips), Budget(max_bytes=BUDGET), 600.0, 1)
     course.prepare(space, [space.extractors])
-    course.trials = Search(course.space, log, lambda candidate: True, lambda candidate: True)
+    course.trials = course.timing.trials = Search(course.space, log, lambda candidate: True, lambda candidate: True)
     chosen = course.conclude(str(clips), None, "")["metrics"]["chosen"]
     files = {r["chain"]: r["bytes"] for r in log.of("file") if r["candidate"] == chosen["candidate"]}
     for storage in ("int8+compact", "head4+int8+compact", "int4+compact"):

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from vidlet.datasets import ClipTable
 from vidlet.errors import RecipeError, TrainingError
 from vidlet.fit.budget import Budget, parse_bytes, parse_milliseconds, parse_seconds
 from vidlet.fit.cards import Card, Cards
+from vidlet.fit.data import Judged
 from vidlet.fit.finalists import finalists
 from vidlet.fit.proxy import Outcome
 from vidlet.fit.realize import Point, front
@@ -23,6 +25,7 @@ from vidlet.fit.space import (
     first_candidates,
     known_cost,
 )
+from vidlet.fit.timing import FILE_SECONDS, RESERVE, Timing
 from vidlet.fit.trials import TrialLog
 
 CANDIDATE = Candidate("mobilenetv2 block6 224 px", 8.0, 16, 64, 64, True, 0.2, 0.0, 0.2, 2e-3)
@@ -256,6 +259,31 @@ def test_the_time_of_a_file_follows_from_the_longest_trial(tmp_path):
     assert search.expected_seconds(candidate) == 10.0
     search.folds = 2  # a trial trained twice, a file is trained once
     assert search.expected_seconds(candidate) == 5.0
+
+
+def test_files_train_for_fewer_epochs_where_time_is_short(tmp_path):
+    search = Search(SPACE, TrialLog(tmp_path / "trials.jsonl", "a"), lambda c: True, lambda c: True)
+    search.finish(CANDIDATE, 0, Outcome(0.5, 1.0, 10.0))  # 5 of 20 epochs: 40 s for all
+    table = ClipTable((), ("a", "b"), tmp_path)
+    judged = Judged(table, (table,), table, "no clips")
+    three = next(storage for storage in STORAGES if storage.members == 3)
+
+    def timed(seconds):
+        timing = Timing(seconds, judged, tmp_path)
+        timing.trials, timing.epochs = search, SPACE.epochs
+        return timing
+
+    assert timed(1000.0).epochs_for(CANDIDATE, three, 20) == 20
+    middle = timed((5 * FILE_SECONDS + 0.75 * 120) / RESERVE)  # three heads of 40 s, two files and the steps beside
+    assert middle.epochs_for(CANDIDATE, three, 20) == 15
+    assert timed(10.0).epochs_for(CANDIDATE, three, 20) == 10  # not less than half
+    assert 1000 - 1 < timed(1000.0).left <= 1000
+    assert timed(1000.0).file(CANDIDATE, three) == pytest.approx(120 + 4 * FILE_SECONDS)
+    seen = timed(1000.0)
+    file = replace(point(300, 3, 0.9), seconds=80.0)
+    seen.saw(file, took=90.0, expected=40.0)  # twice as long as expected, and 10 s to measure it
+    assert seen.file(CANDIDATE, three) == pytest.approx(240 + 4 * 10)
+    assert seen.room(file) in (99, 100)  # nothing is left to train
 
 
 def test_a_trial_counts_as_whole_on_several_folds_and_all_epochs_only(tmp_path):

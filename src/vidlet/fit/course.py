@@ -30,10 +30,11 @@ from .cards import EVIDENCE_BYTES, SMALLEST, Card, Cards, kept_cards, least_byte
 from .data import Judged, build_extractors, extraction_seconds, open_pool, stored
 from .finalists import TIERS, Finalist, finalists, scaled
 from .proxy import Workers, follow_parent
-from .realize import Point, front, point_of, point_record, realize, refit, trained_parts
+from .realize import Point, front, point_of, point_record, realize, refit
 from .report import report_fit
 from .search import Search
-from .space import ALONE, STORAGES, Candidate, Space, Storage, known_cost, place_of
+from .space import ALONE, Candidate, Space, known_cost, place_of
+from .timing import Timing
 from .trials import TrialLog
 
 EXTRACTION_SHARE = 0.35  # of the time: for features
@@ -41,10 +42,6 @@ SEARCH_SHARE = 0.3  # of what is left then: for trials
 KNOWN_SHARE = 0.5  # of what a storage is known to cost, in the choice: some hundred clips tell half of it at best
 ALIKE = 0.004  # of a file's promise: less than some hundred clips can tell
 NEARLY = 0.05  # of a trial's score: what is so little worse may be made because it is quicker
-FILE_SECONDS = 25.0  # to write a file, score it and time it, before one was seen
-STEPS = 3  # files that explain the chosen one, about
-RESERVE = 0.9  # of the time that is left: what the training of the first finalist is planned for
-LEAST_EPOCHS = 0.5  # of the training of a file: what a second head gains is more than the other half does (lab-notes)
 
 
 class Course:
@@ -60,15 +57,9 @@ class Course:
         self, log: TrialLog, folder: Path, judged: Judged, budget: Budget, seconds: float, workers: int
     ) -> None:
         self.log, self.folder, self.judged, self.budget = log, folder, judged, budget
-        self.started, self.seconds, self.worker_count = time.monotonic(), seconds, workers
+        self.timing, self.worker_count = Timing(seconds, judged, folder / "files"), workers
         self.points = [point_of(record) for record in log.of("file")]
         self.points = [p for p in self.points if (folder / "files" / p.file).exists()]
-        self.took, self.expected = 0.0, 0.0  # seconds of training for all files of this run
-        self.measuring = FILE_SECONDS
-
-    def at(self, share: float) -> float:
-        """The moment at which this share of the time is used."""
-        return self.started + share * self.seconds
 
     def prepare(self, space: Space, ladder: Sequence[Sequence[Extractor]]) -> None:
         """Measure what extractors cost, refuse what cannot be, and compute the features of those that can.
@@ -83,7 +74,7 @@ class Course:
         """
         tight = self.budget.max_latency_ms is not None or self.budget.max_memory_bytes is not None
         wide = scaled(self.budget, max(TIERS))
-        left = EXTRACTION_SHARE * self.seconds
+        left = EXTRACTION_SHARE * self.timing.seconds
         chosen: list[Extractor] = []
         self.cards = Cards(len(self.judged.table.labels))
         networks: dict[str, FrameExtractor] = {}
@@ -112,22 +103,20 @@ class Course:
                 f"no model of the search fits {self.budget.describe()}: {self.cards.nearest(self.budget)}"
             )
         self.space = replace(space, extractors=tuple(chosen))
-        self.epochs: int = next((record["epochs"] for record in self.log.of("epochs")), space.epochs)
+        self.timing.epochs = next((record["epochs"] for record in self.log.of("epochs")), space.epochs)
         kept = {place: networks[place] for place in self.space.places}
         say(f"features of {', '.join(self.space.places)}")
         self.pool = open_pool(self.space, self.judged, kept)
 
     def search(self) -> None:
         """Try heads until the time for trials is over."""
-        left = (1 - SEARCH_SHARE) * (self.at(1.0) - time.monotonic()) - self.measuring - self._explaining_seconds()
-        seconds = max(0.0, left) / (1 + 4 / 3 * bool(len(self.judged.test)))  # once, and once more on all
-        seconds /= LEAST_EPOCHS  # all epochs would take so long
+        seconds = self.timing.trainable(SEARCH_SHARE)
         self.trials = Search(self.space, self.log, self._fits, self._inside, len(self.judged.folds), seconds)
+        self.timing.trials = self.trials
         say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
         workers = Workers(self.space, self.pool, self.worker_count)
         try:
-            now = time.monotonic()
-            self.trials.run(workers, now + SEARCH_SHARE * (self.at(1.0) - now), say)
+            self.trials.run(workers, time.monotonic() + SEARCH_SHARE * self.timing.left, say)
         finally:
             workers.close()
 
@@ -149,9 +138,10 @@ class Course:
                         break
                     plan.remove(chosen)
                     candidate, storage = chosen
-                    judged = self.trials.whole(candidate) if self.epochs == self.space.epochs else None
-                    job = (self.space, table, candidate, self.epochs, [storage.chain], files, judged)
-                    expected = self._training_seconds(candidate, storage)
+                    epochs = self.timing.epochs
+                    judged = self.trials.whole(candidate) if epochs == self.space.epochs else None
+                    job = (self.space, table, candidate, epochs, [storage.chain], files, judged)
+                    expected = self.timing.training(candidate, storage)
                     running[executor.submit(realize, *job)] = (time.monotonic(), expected)
                 if not running:
                     break
@@ -159,8 +149,7 @@ class Course:
                 for future in finished:
                     began, expected = running.pop(future)
                     for point in future.result():
-                        self.took, self.expected = self.took + point.seconds, self.expected + expected
-                        self.measuring = time.monotonic() - began - point.seconds
+                        self.timing.saw(point, time.monotonic() - began, expected)
                         self.log.add("file", **point_record(point))
                         self.points.append(point)
                         broken = "; ".join(self.budget.broken(point.bytes, point.measured))
@@ -177,13 +166,10 @@ class Course:
         """
         if not best or any(self.log.of("epochs")):
             return
-        candidate, storage = best[0]
-        once = self.trials.expected_seconds(candidate) * (storage.trainings + self._trained_again(storage))
-        left = RESERVE * (self.at(1.0) - time.monotonic()) - 2 * self.measuring - self._explaining_seconds()
-        self.epochs = max(1, round(min(1.0, max(LEAST_EPOCHS, left / once)) * self.space.epochs))
-        self.log.add("epochs", epochs=self.epochs)
-        if self.epochs < self.space.epochs:
-            say(f"files are trained for {self.epochs} epochs, not {self.space.epochs}: the time allows no more")
+        self.timing.epochs = self.timing.epochs_for(*best[0], self.space.epochs)
+        self.log.add("epochs", epochs=self.timing.epochs)
+        if self.timing.epochs < self.space.epochs:
+            say(f"files are trained for {self.timing.epochs} epochs of {self.space.epochs}: the time allows no more")
 
     def _next_file(self, plan: Sequence[Finalist], others_run: bool) -> Finalist | None:
         """The first of a plan for which there is time; where no file was made, the quickest of the best for the budget.
@@ -191,10 +177,10 @@ class Course:
         Before what takes more than half of the time that is left comes the quickest file of the same candidate: its
         head is part of the other, and it shows how fast this machine is.
         """
-        left = self.at(1.0) - time.monotonic()
-        able = [finalist for finalist in plan if self._file_seconds(*finalist) <= left]
-        if able and self._file_seconds(*able[0]) > left / 2:
-            return min((f for f in able if f[0] == able[0][0]), key=lambda finalist: self._file_seconds(*finalist))
+        seconds, left = self.timing.file, self.timing.left
+        able = [finalist for finalist in plan if seconds(*finalist) <= left]
+        if able and seconds(*able[0]) > left / 2:
+            return min((f for f in able if f[0] == able[0][0]), key=lambda finalist: seconds(*finalist))
         if able:
             return able[0]
         if others_run or any(not self.budget.broken(point.bytes) for point in self.points):
@@ -202,36 +188,7 @@ class Course:
         inside = [f for f in plan if not self.budget.broken(self.cards.bytes(*f))] or plan
         worth = {trial.candidate: trial.round + trial.outcome.score for trial in self.trials.best()}
         good = [f for f in inside if worth[f[0]] >= max(worth[g[0]] for g in inside) - NEARLY]
-        return min(good, key=lambda finalist: self._file_seconds(*finalist), default=None)
-
-    def _file_seconds(self, candidate: Candidate, storage: Storage) -> float:
-        """About how long a file takes, and what follows if it is chosen, at the pace seen so far.
-
-        That is explaining it by its steps, and training it once more on all clips: the head, with all its steps but
-        those of an ensemble, of which one head is enough (``refit``).
-        """
-        again = self.trials.expected_seconds(candidate, self.epochs) * self._trained_again(storage)
-        pace = self.took / self.expected if self.expected else 1.0
-        training = pace * (self._training_seconds(candidate, storage) + again)
-        return training + self.measuring + self._explaining_seconds()
-
-    def _explaining_seconds(self) -> float:
-        """About how long the files of the chosen one's steps take, and its score on the test clips."""
-        return self.measuring * (STEPS + self._test_share())
-
-    def _test_share(self) -> float:
-        """How many times as many clips are scored in the end as validation clips for each file."""
-        return len(self.judged.test) / max(1, len(self.judged.folds[0].of_split("val")))
-
-    def _trained_again(self, storage: Storage) -> float:
-        """The trainings of ``conclude``, counted in those for a file: they see a third more clips."""
-        return 4 / 3 * (storage.trainings - (storage.members - 1)) if len(self.judged.test) else 0.0
-
-    def _training_seconds(self, candidate: Candidate, storage: Storage) -> float:
-        """What training of a file is still missing, as trials took."""
-        head, network = trained_parts(self.folder / "files", candidate, storage.chain)
-        missing = 0 if network else storage.trainings - head
-        return self.trials.expected_seconds(candidate, self.epochs) * missing
+        return min(good, key=lambda finalist: seconds(*finalist), default=None)
 
     def conclude(self, data: str, fold: str | None, command: str) -> dict[str, Any]:
         """Choose a file, explain it, train it once more on all clips that are not test, score it, report.
@@ -263,7 +220,7 @@ class Course:
         metrics |= {
             "split": split,
             "fold": fold,
-            "seconds": round(time.monotonic() - self.started, 1),
+            "seconds": round(time.monotonic() - self.timing.started, 1),
             "skipped": [{"path": path, "error": error} for path, error in self.judged.table.skipped],
             "clips": {
                 "train": len(self.judged.folds[0].of_split("train")),
@@ -277,7 +234,7 @@ class Course:
         write_text(self.folder / "fit.json", json.dumps(summary, indent=1))
         write_text(self.folder / "metrics.json", json.dumps(metrics, indent=1))
         recipe = self.space.recipe(
-            chosen.candidate, f"fit-{chosen.candidate.key}", [chosen.chain] if chosen.chain else [], self.epochs
+            chosen.candidate, f"fit-{chosen.candidate.key}", [chosen.chain] if chosen.chain else [], self.timing.epochs
         )
         save_recipe(recipe, self.folder / "recipe.toml")
         report_fit(self.folder, metrics, scored, self.judged, self.points, chosen, data)
@@ -313,7 +270,7 @@ class Course:
     def _why_none(self) -> str:
         where = f"; what was found is in {self.folder / 'fit.json'}"
         if not self.points:
-            return f"no file was made in {self.seconds:.0f} s: give the search more --time{where}"
+            return f"no file was made in {self.timing.seconds:.0f} s: give the search more --time{where}"
         best = max(self.points, key=lambda p: p.accuracy)
         inside = [p for p in self.points if not self.budget.broken(p.bytes, p.measured)]
         if inside:
@@ -347,10 +304,10 @@ class Course:
         others = ["+".join([*taken, storage.chain]) for storage in ALONE if storage.chain]
         known = {p.chain: p for p in self.points if p.candidate == chosen.candidate}
         missing = [c for c in wanted if c not in known and _has_graph_step(c)]
-        room = (self.at(1.0) - time.monotonic() - self._last_seconds(chosen)) / self.measuring - len(missing)
-        missing += [c for c in others if c not in (*known, *missing)][: max(0, int(room))]
+        room = max(0, self.timing.room(chosen) - len(missing))
+        missing += [c for c in others if c not in (*known, *missing)][:room]
         for point in realize(
-            self.space, self.judged.folds[0], chosen.candidate, self.epochs, missing, self.folder / "files",
+            self.space, self.judged.folds[0], chosen.candidate, self.timing.epochs, missing, self.folder / "files",
             chosen.judged, self.worker_count,
         ):  # fmt: skip
             self.log.add("file", **point_record(point))
@@ -358,19 +315,13 @@ class Course:
             known[point.chain] = point
         return [known[chain] for chain in wanted if chain in known]
 
-    def _last_seconds(self, chosen: Point) -> float:
-        """About how long the last training takes, and the score on the test clips."""
-        storage = next((s for s in STORAGES if s.chain == chosen.chain), ALONE[0])
-        again = self.trials.expected_seconds(chosen.candidate, self.epochs) * self._trained_again(storage)
-        return again + self.measuring * self._test_share()
-
     def _product(self, chosen: Point) -> str:
         """``model.onnx``: the chosen file, trained on all clips where test clips are left to score it."""
         path = self.folder / "model.onnx"
         if len(self.judged.test):
             say("train the chosen once more, on all clips that are not test")
-            left, files = self.at(1.0) - time.monotonic(), self.folder / "files"
-            again, heads = refit(self.space, self.judged.folds[0], chosen, self.epochs, path, files, left)
+            files, timing = self.folder / "files", self.timing
+            again, heads = refit(self.space, self.judged.folds[0], chosen, timing.epochs, path, files, timing.left)
             if again < heads:
                 say(f"{again} of {heads} heads were trained once more; the time was over")
             if not self.budget.broken(path.stat().st_size + EVIDENCE_BYTES):

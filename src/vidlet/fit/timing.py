@@ -1,0 +1,97 @@
+"""How long what is still to do in a search will take, by what was seen of it so far."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from .data import Judged
+from .realize import Point, trained_parts
+from .search import Search
+from .space import ALONE, STORAGES, Candidate, Storage
+
+FILE_SECONDS = 25.0  # to score and time a file, before one was seen
+STEPS = 3  # files that explain the chosen one, about
+RESERVE = 0.9  # of the time that is left: what the training of the first finalist is planned for
+LEAST_EPOCHS = 0.5  # of the training of a file: what a second head gains is more than the other half does (lab-notes)
+
+
+class Timing:
+    """The time of a search, and estimates of what is to be done in it.
+
+    ``epochs`` is how long heads are trained for files, ``trials`` what the search found: both are set by its course.
+
+    Args:
+        seconds: of the whole search, from now on.
+        files: the folder of the search's files, with the heads that are trained already.
+    """
+
+    epochs: int
+    trials: Search
+
+    def __init__(self, seconds: float, judged: Judged, files: Path) -> None:
+        self.started, self.seconds, self.files = time.monotonic(), seconds, files
+        self.again = 4 / 3 if len(judged.test) else 0.0  # trainings on all clips, in those on the training clips
+        self.test_share = len(judged.test) / max(1, len(judged.folds[0].of_split("val")))
+        self.measuring = FILE_SECONDS
+        self._took, self._expected = 0.0, 0.0  # seconds of training for the files of this run
+
+    def at(self, share: float) -> float:
+        """The moment at which this share of the time is used."""
+        return self.started + share * self.seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds until the time is over; below 0: it is."""
+        return self.at(1.0) - time.monotonic()
+
+    def saw(self, point: Point, took: float, expected: float) -> None:
+        """Learn from a file: ``took`` seconds in all, where its training was expected to take ``expected``."""
+        self._took, self._expected = self._took + point.seconds, self._expected + expected
+        self.measuring = took - point.seconds
+
+    def trainable(self, search_share: float) -> float:
+        """How long all epochs of a candidate may take, before its trials, so that one file of it comes to be."""
+        left = (1 - search_share) * self.left - self.measuring - self._explaining
+        return max(0.0, left) / (1 + self.again) / LEAST_EPOCHS
+
+    def epochs_for(self, candidate: Candidate, storage: Storage, most: int) -> int:
+        """Epochs, at least half of ``most``, with which a file comes to be in the time that is left."""
+        once = self.trials.expected_seconds(candidate) * (storage.trainings + self.again * _trained_again(storage))
+        left = RESERVE * self.left - 2 * self.measuring - self._explaining
+        return max(1, round(min(1.0, max(LEAST_EPOCHS, left / max(once, 1e-9))) * most))
+
+    def training(self, candidate: Candidate, storage: Storage) -> float:
+        """Seconds of training that a file still needs, as trials took."""
+        head, network = trained_parts(self.files, candidate, storage.chain)
+        missing = 0 if network else storage.trainings - head
+        return self.trials.expected_seconds(candidate, self.epochs) * missing
+
+    def file(self, candidate: Candidate, storage: Storage) -> float:
+        """Seconds that a file takes, and what follows if it is chosen, at the pace seen so far.
+
+        That is explaining it by its steps, and training it once more on all clips: the head, with all its steps but
+        those of an ensemble, of which one head is enough (``refit``).
+        """
+        pace = self._took / self._expected if self._expected else 1.0
+        training = self.training(candidate, storage) + self._last_training(candidate, storage)
+        return pace * training + self.measuring + self._explaining
+
+    def room(self, chosen: Point) -> int:
+        """How many files may still be measured before the last training and the score on the test clips."""
+        storage = next((s for s in STORAGES if s.chain == chosen.chain), ALONE[0])
+        last = self._last_training(chosen.candidate, storage) + self.measuring * self.test_share
+        return max(0, int((self.left - last) / self.measuring))
+
+    @property
+    def _explaining(self) -> float:
+        """Seconds for the files of the chosen one's steps, and its score on the test clips."""
+        return self.measuring * (STEPS + self.test_share)
+
+    def _last_training(self, candidate: Candidate, storage: Storage) -> float:
+        return self.trials.expected_seconds(candidate, self.epochs) * self.again * _trained_again(storage)
+
+
+def _trained_again(storage: Storage) -> int:
+    """Trainings that are made once more on all clips: of several heads one is enough."""
+    return storage.trainings - (storage.members - 1)
