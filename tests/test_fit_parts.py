@@ -2,10 +2,11 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from vidlet.datasets import ClipTable
+from vidlet.datasets import Clip, ClipTable
 from vidlet.errors import RecipeError, TrainingError
 from vidlet.fit.budget import Budget, parse_bytes, parse_milliseconds, parse_seconds
 from vidlet.fit.cards import Card, Cards
@@ -25,7 +26,7 @@ from vidlet.fit.space import (
     first_candidates,
     known_cost,
 )
-from vidlet.fit.timing import FILE_SECONDS, RESERVE, Timing
+from vidlet.fit.timing import RESERVE, Timing
 from vidlet.fit.trials import TrialLog
 
 CANDIDATE = Candidate("mobilenetv2 block6 224 px", 8.0, 16, 64, 64, True, 0.2, 0.0, 0.2, 2e-3)
@@ -261,11 +262,12 @@ def test_the_time_of_a_file_follows_from_the_longest_trial(tmp_path):
     assert search.expected_seconds(candidate) == 5.0
 
 
-def test_files_train_for_fewer_epochs_where_time_is_short(tmp_path):
+@pytest.mark.parametrize(("clips", "least"), [(5000, 10), (2000, 18), (100, 20)])
+def test_files_train_for_fewer_epochs_where_time_is_short_and_clips_are_many(tmp_path, clips, least):
     search = Search(SPACE, TrialLog(tmp_path / "trials.jsonl", "a"), lambda c: True, lambda c: True)
     search.finish(CANDIDATE, 0, Outcome(0.5, 1.0, 10.0))  # 5 of 20 epochs: 40 s for all
-    table = ClipTable((), ("a", "b"), tmp_path)
-    judged = Judged(table, (table,), table, "no clips")
+    table = ClipTable([Clip(Path(str(i)), "ab"[i % 2], split="train") for i in range(clips)], ("a", "b"), tmp_path)
+    judged = Judged(table, (table,), table.of_split("test"), "no clips")
     three = next(storage for storage in STORAGES if storage.members == 3)
 
     def timed(seconds):
@@ -273,12 +275,12 @@ def test_files_train_for_fewer_epochs_where_time_is_short(tmp_path):
         timing.trials, timing.epochs = search, SPACE.epochs
         return timing
 
-    assert timed(1000.0).epochs_for(CANDIDATE, three, 20) == 20
-    middle = timed((5 * FILE_SECONDS + 0.75 * 120) / RESERVE)  # three heads of 40 s, two files and the steps beside
-    assert middle.epochs_for(CANDIDATE, three, 20) == 15
-    assert timed(10.0).epochs_for(CANDIDATE, three, 20) == 10  # not less than half
-    assert 1000 - 1 < timed(1000.0).left <= 1000
-    assert timed(1000.0).file(CANDIDATE, three) == pytest.approx(120 + 4 * FILE_SECONDS)
+    measuring = timed(1.0).measuring
+    assert timed(1000.0).epochs_for(CANDIDATE, three, SPACE) == 20
+    assert timed(10.0).epochs_for(CANDIDATE, three, SPACE) == least
+    middle = timed((5 * measuring + 0.95 * 120) / RESERVE)  # three heads of 40 s; two files and the steps beside
+    assert middle.epochs_for(CANDIDATE, three, SPACE) == max(19, least)
+    assert timed(1000.0).file(CANDIDATE, three) == pytest.approx(120 + 4 * measuring)
     seen = timed(1000.0)
     file = replace(point(300, 3, 0.9), seconds=80.0)
     seen.saw(file, took=90.0, expected=40.0)  # twice as long as expected, and 10 s to measure it

@@ -110,7 +110,7 @@ class Course:
 
     def search(self) -> None:
         """Try heads until the time for trials is over."""
-        seconds = self.timing.trainable(SEARCH_SHARE)
+        seconds = self.timing.trainable(self.space, SEARCH_SHARE)
         self.trials = Search(self.space, self.log, self._fits, self._inside, len(self.judged.folds), seconds)
         self.timing.trials = self.trials
         say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
@@ -166,7 +166,7 @@ class Course:
         """
         if not best or any(self.log.of("epochs")):
             return
-        self.timing.epochs = self.timing.epochs_for(*best[0], self.space.epochs)
+        self.timing.epochs = self.timing.epochs_for(*best[0], self.space)
         self.log.add("epochs", epochs=self.timing.epochs)
         if self.timing.epochs < self.space.epochs:
             say(f"files are trained for {self.timing.epochs} epochs of {self.space.epochs}: the time allows no more")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
 from .data import Judged
 from .realize import Point, trained_parts
 from .search import Search
-from .space import ALONE, STORAGES, Candidate, Storage
+from .space import ALONE, STORAGES, Candidate, Space, Storage
 
-FILE_SECONDS = 25.0  # to score and time a file, before one was seen
+FILE_SECONDS = (4.0, 0.06)  # to time a file, and to score it, a validation clip, before one was seen
 STEPS = 3  # files that explain the chosen one, about
 RESERVE = 0.9  # of the time that is left: what the training of the first finalist is planned for
 LEAST_EPOCHS = 0.5  # of the training of a file: what a second head gains is more than the other half does (lab-notes)
+LEAST_UPDATES = 2300  # of the weights: with fewer nothing is left out (lab-notes)
 
 
 class Timing:
@@ -32,8 +34,10 @@ class Timing:
     def __init__(self, seconds: float, judged: Judged, files: Path) -> None:
         self.started, self.seconds, self.files = time.monotonic(), seconds, files
         self.again = 4 / 3 if len(judged.test) else 0.0  # trainings on all clips, in those on the training clips
-        self.test_share = len(judged.test) / max(1, len(judged.folds[0].of_split("val")))
-        self.measuring = FILE_SECONDS
+        scored = len(judged.folds[0].of_split("val"))
+        self.trained = len(judged.folds[0].of_split("train"))
+        self.test_share = len(judged.test) / max(1, scored)
+        self.measuring = FILE_SECONDS[0] + FILE_SECONDS[1] * scored
         self._took, self._expected = 0.0, 0.0  # seconds of training for the files of this run
 
     def at(self, share: float) -> float:
@@ -50,16 +54,22 @@ class Timing:
         self._took, self._expected = self._took + point.seconds, self._expected + expected
         self.measuring = took - point.seconds
 
-    def trainable(self, search_share: float) -> float:
+    def least_share(self, space: Space) -> float:
+        """The share of all epochs below which no head is trained for a file."""
+        updates = space.epochs * math.ceil(self.trained / space.batch)
+        return min(1.0, max(LEAST_EPOCHS, LEAST_UPDATES / max(1, updates)))
+
+    def trainable(self, space: Space, search_share: float) -> float:
         """How long all epochs of a candidate may take, before its trials, so that one file of it comes to be."""
         left = (1 - search_share) * self.left - self.measuring - self._explaining
-        return max(0.0, left) / (1 + self.again) / LEAST_EPOCHS
+        return max(0.0, left) / (1 + self.again) / self.least_share(space)
 
-    def epochs_for(self, candidate: Candidate, storage: Storage, most: int) -> int:
-        """Epochs, at least half of ``most``, with which a file comes to be in the time that is left."""
+    def epochs_for(self, candidate: Candidate, storage: Storage, space: Space) -> int:
+        """Epochs with which a file comes to be in the time that is left: all, or down to the least."""
         once = self.trials.expected_seconds(candidate) * (storage.trainings + self.again * _trained_again(storage))
         left = RESERVE * self.left - 2 * self.measuring - self._explaining
-        return max(1, round(min(1.0, max(LEAST_EPOCHS, left / max(once, 1e-9))) * most))
+        share = min(1.0, max(self.least_share(space), left / max(once, 1e-9)))
+        return max(1, round(share * space.epochs))
 
     def training(self, candidate: Candidate, storage: Storage) -> float:
         """Seconds of training that a file still needs, as trials took."""
