@@ -276,10 +276,13 @@ def test_files_train_for_fewer_epochs_where_time_is_short_and_clips_are_many(tmp
         return timing
 
     measuring = timed(1.0).measuring
-    assert timed(1000.0).epochs_for(CANDIDATE, three, SPACE) == 20
-    assert timed(10.0).epochs_for(CANDIDATE, three, SPACE) == least
+    assert timed(1000.0).epochs_for([(CANDIDATE, three)], SPACE) == 20
+    assert timed(10.0).epochs_for([(CANDIDATE, three)], SPACE) == least
     middle = timed((5 * measuring + 0.95 * 120) / RESERVE)  # three heads of 40 s; two files and the steps beside
-    assert middle.epochs_for(CANDIDATE, three, SPACE) == max(19, least)
+    assert middle.epochs_for([(CANDIDATE, three)], SPACE) == max(19, least)
+    both = [(CANDIDATE, three), (CANDIDATE, ALONE[1])]
+    one = timed((5 * measuring + 1.1 * 40) / RESERVE)  # too little for three heads of half the epochs: one, with all
+    assert one.epochs_for(both, SPACE) == 20
     assert timed(1000.0).file(CANDIDATE, three) == pytest.approx(120 + 4 * measuring)
     seen = timed(1000.0)
     file = replace(point(300, 3, 0.9), seconds=80.0)

@@ -160,13 +160,14 @@ class Course:
                         )
 
     def _set_epochs(self, best: Sequence[Finalist]) -> None:
-        """How long heads train for files: as the recipe says, or shorter, so that the first finalist comes to be.
+        """How long heads train for files: as the recipe says, or shorter, so that a file of several heads comes to be.
 
         A search that goes on trains as long as it began to: heads of one file are alike in that.
         """
         if not best or any(self.log.of("epochs")):
             return
-        self.timing.epochs = self.timing.epochs_for(*best[0], self.space)
+        ways = [finalist for finalist in best if finalist[0] == best[0][0]]
+        self.timing.epochs = self.timing.epochs_for(ways, self.space)
         self.log.add("epochs", epochs=self.timing.epochs)
         if self.timing.epochs < self.space.epochs:
             say(f"files are trained for {self.timing.epochs} epochs of {self.space.epochs}: the time allows no more")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from .data import Judged
+from .finalists import Finalist
 from .realize import Point, trained_parts
 from .search import Search
 from .space import ALONE, STORAGES, Candidate, Space, Storage
@@ -64,11 +66,15 @@ class Timing:
         left = (1 - search_share) * self.left - self.measuring - self._explaining
         return max(0.0, left) / (1 + self.again) / self.least_share(space)
 
-    def epochs_for(self, candidate: Candidate, storage: Storage, space: Space) -> int:
-        """Epochs with which a file comes to be in the time that is left: all, or down to the least."""
-        once = self.trials.expected_seconds(candidate) * (storage.trainings + self.again * _trained_again(storage))
+    def epochs_for(self, ways: Sequence[Finalist], space: Space) -> int:
+        """Epochs with which the first of several files comes to be for which the least of them are few enough.
+
+        All, where there is time; else as many as there is time for.
+        """
         left = RESERVE * self.left - 2 * self.measuring - self._explaining
-        share = min(1.0, max(self.least_share(space), left / max(once, 1e-9)))
+        least = self.least_share(space)
+        shares = [left / max(1e-9, self._whole_training(*way)) for way in ways]
+        share = min(1.0, next((share for share in shares if share >= least), least))
         return max(1, round(share * space.epochs))
 
     def training(self, candidate: Candidate, storage: Storage) -> float:
@@ -97,6 +103,11 @@ class Timing:
     def _explaining(self) -> float:
         """Seconds for the files of the chosen one's steps, and its score on the test clips."""
         return self.measuring * (STEPS + self.test_share)
+
+    def _whole_training(self, candidate: Candidate, storage: Storage) -> float:
+        """Seconds of all trainings for a file and after it, with all epochs."""
+        times = storage.trainings + self.again * _trained_again(storage)
+        return self.trials.expected_seconds(candidate) * times
 
     def _last_training(self, candidate: Candidate, storage: Storage) -> float:
         return self.trials.expected_seconds(candidate, self.epochs) * self.again * _trained_again(storage)
