@@ -42,19 +42,15 @@ class Timing:
         self.measuring = FILE_SECONDS[0] + FILE_SECONDS[1] * scored
         self._took, self._expected = 0.0, 0.0  # seconds of training for the files of this run
 
-    def at(self, share: float) -> float:
-        """The moment at which this share of the time is used."""
-        return self.started + share * self.seconds
-
     @property
     def left(self) -> float:
         """Seconds until the time is over; below 0: it is."""
-        return self.at(1.0) - time.monotonic()
+        return self.started + self.seconds - time.monotonic()
 
     def saw(self, point: Point, took: float, expected: float) -> None:
         """Learn from a file: ``took`` seconds in all, where its training was expected to take ``expected``."""
         self._took, self._expected = self._took + point.seconds, self._expected + expected
-        self.measuring = took - point.seconds
+        self.measuring = max(0.1, took - point.seconds)
 
     def least_share(self, space: Space) -> float:
         """The share of all epochs below which no head is trained for a file."""
