@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--clips", type=float, default=1.0, help="share of the clips (%(default)s)")
     parser.add_argument("--network", nargs="+", default=[], help="networks, svd, layers, ranks: instead of the usual")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="WORDS", help="rows whose name holds one of these")
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 8, 16, 32, 64, 100])
     parser.add_argument("--input", nargs="+", default=["grid", "pixels"], choices=["grid", "pixels"], help="heads")
     parser.add_argument("--layers", nargs="+", default=["lstm", "gru"], choices=["lstm", "gru"], help="heads")
@@ -77,7 +78,11 @@ def main() -> None:
     args = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*rank.*")  # ranks that are not attainable are lowered: meant here
     with tempfile.TemporaryDirectory() as folder:
-        cases = list(COMMANDS[args.command](args, Path(folder)))
+        cases = [
+            case for case in COMMANDS[args.command](args, Path(folder)) if any(word in case.name for word in args.only)
+        ]
+        if not cases:
+            parser.error(f"no row of {args.command} has one of {args.only} in its name")
         rows = run_all(cases, args)
     found = summary(rows)
     print(json.dumps(found) if args.json else table_text(args, found))
