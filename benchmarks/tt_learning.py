@@ -173,7 +173,8 @@ def layers(args: argparse.Namespace, folder: Path) -> Iterator[Case]:
         for form in ("none", "both"):
             yield Case(f"{name} {'TT' if form == 'both' else 'dense'}", data, clip_network(args, name, form))
     for dropout in (0.0, 0.15, 0.3, 0.5):
-        yield Case(f"{first} TT, dropout {dropout:g}", data, clip_network(args, first, "both", dropout))
+        text = f"dropout {dropout:g}" if dropout else "no dropout"
+        yield Case(f"{first} TT, {text}", data, clip_network(args, first, "both", dropout))
 
 
 COMMANDS = {"networks": networks, "svd": svd, "ranks": ranks, "heads": heads, "layers": layers}
