@@ -124,6 +124,7 @@ BAD = {
         {"rule": "rate", "hz": 10**400, "median_s": 2},
     ],
     "resize": [None, {}, "bilinear", {"rule": 3}, {"rule": ""}],
+    "flow": [{}, "farneback", {"rule": 3}],
     "multi_label": ["yes", 1],
     "recipe": ["default", []],
     "provenance": ["torchvision", []],

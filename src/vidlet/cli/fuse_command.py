@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from typing import Any
 
 from . import options
+from .train_command import need_train_extra
 
-EXAMPLE = "example: vidlet fuse --stream runs/rgb/model.onnx clips/ --stream runs/flow/model.onnx flow/"
+EXAMPLE = "example: vidlet fuse --stream runs/rgb/model.onnx clips/ --stream runs/flow/model.onnx flow/ --join runs/two"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,14 +30,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fold", metavar="I/K", help="test on part I (from 0) of K, as train did")
     options.add_strict(parser)
     options.add_threads(parser)
+    parser.add_argument(
+        "--join",
+        metavar="FOLDER",
+        help="make one file of a stream on clips and one on their flow (`vidlet extract --flow`), and score it",
+    )
     parser.add_argument("--out", metavar="FILE", help="write the JSON object to this file too")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Score and average, print a line a stream and one for all."""
+    """Score and average, print a line a stream and one for all; with --join also what was made."""
     from ..jobs.fuse import fuse
 
-    found = fuse([tuple(pair) for pair in args.stream], args.weight, args.split, args.fold, args.strict, args.threads)
+    if args.join:
+        need_train_extra("fuse --join")
+    found = fuse(
+        [tuple(pair) for pair in args.stream],
+        args.weight,
+        args.split,
+        args.fold,
+        args.strict,
+        args.threads,
+        args.join,
+        command="vidlet " + shlex.join(sys.argv[1:]),
+    )
     if args.out:
         import json
 
@@ -51,4 +70,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             f"fused: accuracy {found['accuracy']:.3f} [{low:.3f}, {high:.3f}], top 5 {found['top5']:.3f}, "
             f"{found['clips']} clips, {found['bytes']:,} bytes"
         )
+        if made := found.get("joined"):
+            one = made["metrics"]["files"]["model.onnx"]
+            print(f"one file, {made['out']}/model.onnx: accuracy {one['accuracy']:.3f}, {one['bytes']:,} bytes")
     return found

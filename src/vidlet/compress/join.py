@@ -173,13 +173,13 @@ def _inputs(graphs: Sequence[onnx.ModelProto], parts: Sequence[onnx.GraphProto])
                     raise ExportError(
                         f"members take {value.name} of sizes {_sizes(first)} and {_sizes(value)}; they must be alike"
                     )
-    if "frames" in shared and len(shared) > 1:
+    if "frames" in shared and not set(shared) <= {"frames", "flow"}:
         raise ExportError(f"members take different inputs: {', '.join(shared)}")
-    order = sorted(shared, key=lambda name: ("frames", "rgb", "audio").index(name) if name in _KINDS else 9)
+    order = sorted(shared, key=lambda name: _KINDS.index(name) if name in _KINDS else len(_KINDS))
     return [*(shared[name] for name in order), *states]
 
 
-_KINDS = ("frames", "rgb", "audio")
+_KINDS = ("frames", "flow", "rgb", "audio")
 
 
 def _sizes(value: onnx.ValueInfoProto) -> list[int]:

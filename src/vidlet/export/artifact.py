@@ -28,7 +28,7 @@ from ..recipe import Recipe, Sampling, recipe_to_dict
 from ..runtime import write_metadata
 from ..video import RESIZE
 from .answer import answer
-from .feeds import clip_feed
+from .feeds import Clip, clip_feed, clip_length, clip_part
 from .onnx_graph import hide_outputs, to_onnx_graph
 from .pipeline import pipeline_graph
 
@@ -126,15 +126,16 @@ def write_artifact(
     graph: onnx.ModelProto,
     path: str | Path,
     metadata: Mapping[str, Any],
-    frames: np.ndarray,
-    reference: Callable[[np.ndarray, int], np.ndarray] | None = None,
+    frames: Clip,
+    reference: Callable[[Any, int], np.ndarray] | None = None,
 ) -> int:
     """Check the graph on real frames and write it with its metadata; return its bytes.
 
     Args:
-        frames: uint8 (T, H, W, 3), or codes of stored features side by side (T, D), T >= 4, real ones.
-        reference: (frames, N) -> scores (N, K) of the network that the file must equal; None for a file that is
-            meant to differ (8 bits), of which only the contract is checked.
+        frames: uint8 (T, H, W, 3), or codes of stored features side by side (T, D), or a dict of the graph's inputs;
+            T >= 4, real ones.
+        reference: (frames in that form, N) -> scores (N, K) of the network that the file must equal; None for a file
+            that is meant to differ (8 bits), of which only the contract is checked.
 
     Raises:
         ParityError: the file differs from the reference or from itself frame by frame; nothing is written.
@@ -147,9 +148,7 @@ def write_artifact(
     return Path(path).stat().st_size
 
 
-def check_parity(
-    data: bytes, frames: np.ndarray, reference: Callable[[np.ndarray, int], np.ndarray] | None = None
-) -> None:
+def check_parity(data: bytes, frames: Clip, reference: Callable[[Any, int], np.ndarray] | None = None) -> None:
     """Hold a graph to the contract: any T and N, frame by frame = at once, scores in [0, 1], equal to the reference.
 
     Raises:
@@ -164,21 +163,22 @@ def check_parity(
     inputs = {i.name: i.shape[-1] for i in session.get_inputs() if i.name not in states}
     outputs = [o.name for o in session.get_outputs()]
 
-    def run(part: np.ndarray, state: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def run(part: Clip, state: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         values = dict(zip(outputs, session.run(outputs, {**clip_feed(inputs, part), **state}), strict=True))
         return values["scores"], {name: values[f"next_{name}"] for name in states}
 
     def zeros(windows: int) -> dict[str, np.ndarray]:
         return {name: np.zeros((windows, *shape), np.float32) for name, shape in states.items()}
 
-    for length, windows in ((len(frames), 1), (1, 1), (len(frames) - 1, 3)):
-        part = frames[:length]
+    whole_length = clip_length(frames)
+    for length, windows in ((whole_length, 1), (1, 1), (whole_length - 1, 3)):
+        part = clip_part(frames, 0, length)
         whole, _ = run(part, zeros(windows))
         if not (np.isfinite(whole).all() and whole.min() >= 0 and whole.max() <= 1 + 1e-6):
             raise ParityError(f"scores of {length} frames leave [0, 1]: {whole.min()} .. {whole.max()}")
         state = zeros(windows)
-        for frame in part:
-            scores, state = run(frame[None], state)
+        for t in range(length):
+            scores, state = run(clip_part(part, t, t + 1), state)
         _compare(scores, whole, STREAMING, f"{length} frames one by one and at once, {windows} windows")
         if reference is not None:
             _compare(whole, reference(part, windows), PARITY, f"file and network, {length} frames, {windows} windows")

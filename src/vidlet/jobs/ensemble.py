@@ -24,6 +24,7 @@ from ..video import read_clip
 from .cached import cached_scores
 from .clips import labelled_clips, scored_split
 from .evaluate import figures_of
+from .joint import joint_metadata
 from .product import say_result, score_files, write_evidence
 from .progress import say
 from .records import in_model_names
@@ -194,20 +195,7 @@ def _search(
 
 def _write(graph: onnx.ModelProto, inside: Sequence[Member], chosen: Chosen, table: ClipTable, path: Path) -> int:
     """The joint file, held to the mean of its members' scores and to itself frame by frame."""
-    metadata = {
-        **inside[0].model.metadata,
-        "inputs": [value.name for value in graph.graph.input if not value.name.startswith("state.")],
-        "recipe": {
-            "name": f"ensemble of {len(inside)}",
-            "members": [
-                {"name": m.name, "weight": weight, "recipe": m.model.metadata.get("recipe", {}).get("name", "")}
-                for m, weight in zip(inside, chosen.weights, strict=True)
-            ],
-        },
-        "provenance": {m.name: json.dumps(m.model.metadata.get("provenance", {})) for m in inside},
-        "temperature": None,
-        "evidence": [],
-    }
+    metadata = joint_metadata(graph, f"ensemble of {len(inside)}", {m.name: m.model for m in inside}, chosen.weights)
     widths = {name: shape[-1] for m in inside for name, shape in m.model.inputs.items()}
 
     def expected(clip: np.ndarray, windows: int) -> np.ndarray:

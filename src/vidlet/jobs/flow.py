@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from ..errors import DataError, RecipeError, VidletError
 from ..files import write_text
 from ..recipe import Recipe, load_recipe
 from ..video import read_clip, read_many
-from ..video.flow import flow_pictures, stored_flow
+from ..video.flow import FLOW_RULE, MOST_PIXELS, flow_pictures, stored_flow
 from .clips import labelled_clips
 from .progress import bar, say
 
+FLOW_FILE = "flow.json"  # beside the clips.csv of a folder of flow: how its pictures were made
 FOLDER_HZ = 25.0  # the rate at which folders of frame images are read
 
 
@@ -34,6 +36,8 @@ def flow_clips(
     strict: bool = False,
 ) -> dict[str, Any]:
     """Write Farneback flow of every clip as a folder of PNG pictures, and clips.csv with the labels, groups and splits.
+
+    ``flow.json`` beside it says how the flow was computed and what a level of a picture is.
 
     Flow is that of the frames which the recipe's sampling and size give. Clips that are there already are kept: a run
     that was killed goes on where it was.
@@ -83,6 +87,7 @@ def flow_clips(
     if not rows:
         raise DataError(f"{table.root}: no clip could be read; first: {failures[0][1]}")
     write_text(root / "clips.csv", _csv(rows, table))
+    write_text(root / FLOW_FILE, json.dumps(FLOW_RULE | {"most_pixels": MOST_PIXELS}, indent=1))
     say(f"{root}: flow of {len(rows)} clips ({made} new, {len(failures)} skipped)")
     return {
         "out": str(root),

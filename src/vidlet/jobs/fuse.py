@@ -29,6 +29,8 @@ def fuse(
     fold: str | None = None,
     strict: bool = False,
     threads: int = 1,
+    join: str | Path | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
     """Score several model files on their forms of the same clips and average what they say.
 
@@ -38,30 +40,37 @@ def fuse(
 
     Args:
         weights: of the streams; None: all alike.
+        join: a folder for ``model.onnx``, one file of both: the first on clips, the second on their flow, as
+            ``vidlet extract --flow`` stored it. It takes ``frames`` and ``flow`` and is scored again.
         split, fold, strict, threads: as in ``evaluate``.
 
     Returns:
         The figures of ``evaluate`` for the fused scores, ``bytes`` of all files, and ``streams``: {"model", "data",
-        "accuracy", "bytes"} of each alone.
+        "accuracy", "bytes"} of each alone; with ``join`` also ``joined``, what ``join_files`` returns.
 
     Raises:
         DataError: fewer than two streams, no clip that all have, or weights that do not fit.
-        ModelError: files of other labels.
+        ModelError: files of other labels, or that cannot be joined.
     """
     share = np.asarray(weights if weights is not None else [1.0] * len(streams), float)
     if len(streams) < 2 or len(share) != len(streams) or share.min() < 0 or share.sum() <= 0:
         raise DataError(f"fuse: {len(streams)} streams and weights {share.tolist()}: at least two, a weight each")
-    labels: tuple[str, ...] = ()
-    found: list[tuple[dict[str, int], Scored]] = []
-    told = []
-    for path, data in streams:
-        model = load(path, threads=threads)
-        labels = labels or tuple(model.labels)
-        if tuple(model.labels) != labels:
+    models = [load(path, threads=threads) for path, _ in streams]
+    labels = models[0].labels
+    for model in models:
+        if model.labels != labels:
             raise ModelError(
-                f"{path}: its labels are not those of {streams[0][0]}; streams must be trained on the same"
+                f"{model.path}: its labels are not those of {streams[0][0]}; streams must be trained on the same"
             )
+    if join is not None:
+        from .two_streams import check_joinable, join_files  # needs more than the runtime
+
+        check_joinable(models, streams[-1][1], join)
+    found: list[tuple[dict[str, int], Scored]] = []
+    told, tables = [], []
+    for model, (path, data) in zip(models, streams, strict=True):
         name, clips = scored_split(labelled_clips(data, fold, strict), split)
+        tables.append(clips)
         scored = score_clips(model, clips, strict)
         found.append(({stream_name(clip, clips): i for i, clip in enumerate(scored.clips)}, scored))
         told.append(
@@ -81,7 +90,12 @@ def fuse(
         if (scored.labels[[names[key] for key in common]] != truth).any():
             raise DataError(f"{data}: labels differ from those of {streams[0][1]} for clips of the same name")
     groups = [of.groups[row] for row in rows]
+    joined = {}
+    if join is not None:
+        parts = (share / share.sum()).tolist()
+        joined = {"joined": join_files(models, streams[1][1], parts, tables[0], join, name, strict, command)}
     return {
+        **joined,
         "split": name,
         **classification_summary(np.asarray(scores, np.float32), truth, groups, labels),
         "bytes": sum(stream["bytes"] for stream in told),

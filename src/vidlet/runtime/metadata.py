@@ -180,7 +180,7 @@ def _sampling(value: Any) -> bool:
     return value.get("rule") == "uniform" and _count(value.get("frames")) and 1 <= value["frames"] <= MAX_FRAMES
 
 
-def _resize(value: Any) -> bool:
+def _named_rule(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("rule"), str) and bool(value["rule"])
 
 
@@ -209,7 +209,8 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         f"median_s {MEDIAN_S[0]} to {MEDIAN_S[1]:g}",
         _sampling,
     ),
-    "resize": ('an object with the name of its "rule"', _resize),
+    "resize": ('an object with the name of its "rule"', _named_rule),
+    "flow": ('an object with the name of its "rule"', _named_rule),
     "multi_label": ("true or false", lambda value: isinstance(value, bool)),
     "recipe": ("an object", lambda value: isinstance(value, dict)),
     "provenance": ("an object", lambda value: isinstance(value, dict)),

@@ -22,6 +22,7 @@ from ..datasets.frame_record import Record, frame_codes
 from ..errors import DataError, DependencyError, ModelError
 from ..recipe import Sampling
 from ..video.folder import load_image
+from .frame_feed import FrameFeed
 from .metadata import read_metadata, read_model_bytes
 from .onnx_parts import OnnxFile, Value
 from .safety import check_safe
@@ -237,12 +238,13 @@ class Model:
             else None
         )
         state: State | None = None
+        feed = FrameFeed(self.inputs)
         for time_s, frame in sampled_frames(source, self.rate_hz, self.input_size):
             if staggered:
                 step = staggered.push(frame)
                 row = staggered.row(staggered.oldest)
             else:
-                step = self.run(frame[None], state)
+                step = self.run(feed(frame[None]), state)
                 state, row = step.state, step.scores[0]
             label, score, named = self.name_scores(row)
             yield Moment(time_s, named, label, score, step.boxes)
@@ -254,10 +256,10 @@ class Model:
         return best, named.get(best, 0.0), named
 
     def needs_video(self, labels: bool = False) -> None:
-        """Raise a ModelError unless the model takes plain frames, resized by our rule (and names clips)."""
+        """Raise a ModelError unless the model takes frames, resized by our rule (and names clips)."""
         if labels and not self.labels:
             raise ModelError(f"{self.path}: a detector, it names no clips; its boxes come from stream()")
-        if list(self.inputs) != ["frames"]:
+        if "frames" not in self.inputs:
             raise ModelError(f"{self.path}: takes {' and '.join(self.inputs)} as arrays, no video; call model(...)")
         check_resize(self.metadata["resize"], str(self.path))
 
@@ -304,6 +306,8 @@ class Model:
             if len(shape) != rank - 1 or (last and shape[-1] != last):
                 raise ModelError(f"{self.path}: input {name} has the shape (T, {', '.join(map(str, shape))})")
             self.inputs[name] = shape
+        if "flow" in self.inputs and self.inputs["flow"][:2] != self.inputs["frames"][:2]:
+            raise ModelError(f"{self.path}: inputs frames and flow are of different sizes")
         for name, value in inputs.items():
             short = name.removeprefix("state.")
             if short == name or f"next_state.{short}" not in outputs:
@@ -380,9 +384,10 @@ def classify_together(
     states: list[State | None] = [None] * len(models)
     scores: list[NDArray | None] = [None] * len(models)
     count, damage = 0, ""
+    feeds = [FrameFeed(model.inputs) for model in models]
     for part in ahead(video.stream_clip(path, sampling, size, chunk=chunk, start_s=start_s, end_s=end_s)):
         for i, model in enumerate(models):
-            scores[i], states[i] = model(part.frames, states[i])
+            scores[i], states[i] = model(feeds[i](part.frames), states[i])
         count, damage = count + len(part.frames), part.damage
     found = []
     for model, own in zip(models, scores, strict=True):

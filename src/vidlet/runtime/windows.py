@@ -7,11 +7,14 @@ Memory is constant.
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .frame_feed import FrameFeed
 
 State = dict[str, NDArray]
 
@@ -28,7 +31,11 @@ class Step:
 class Steps(Protocol):
     """The part of a model that windows need."""
 
-    def run(self, frames: NDArray, state: State | None = None) -> Step:
+    @property
+    def inputs(self) -> Container[str]:
+        """Names of what it takes of a clip."""
+
+    def run(self, frames: NDArray | Mapping[str, NDArray], state: State | None = None) -> Step:
         """Advance the state by some frames."""
 
     def zero_state(self, n: int = 1) -> State:
@@ -44,6 +51,7 @@ class StaggeredWindows:
 
     def __init__(self, model: Steps, length: int, windows: int, whole: bool = False) -> None:
         self.model = model
+        self._feed = FrameFeed(model.inputs)
         self.windows = max(1, min(windows, length))
         self.stride = max(1, round(length / self.windows))
         self.length = self.stride * self.windows
@@ -58,7 +66,7 @@ class StaggeredWindows:
             for name, array in self.state.items():
                 self.state[name] = array if array.flags.writeable else array.copy()
                 self.state[name][row] = 0
-        step = self.model.run(frame[None], self.state)
+        step = self.model.run(self._feed(frame[None]), self.state)
         self.state, self.scores = step.state, step.scores
         self.frames += 1
         return step

@@ -20,6 +20,10 @@ MOST_PIXELS = 8.0  # a frame, of a flow picture: a tenth of the 80 pixels that t
 FARNEBACK = {
     "pyr_scale": 0.5, "levels": 3, "winsize": 15, "iterations": 3, "poly_n": 5, "poly_sigma": 1.2, "flags": 0
 }  # fmt: skip
+FLOW_RULE = {
+    "rule": "farneback", **FARNEBACK, "of": "gray, 8 bits: .299 R + .587 G + .114 B, at the size of the model's frames",
+    "sign": "how far a pixel has come since the frame before, in pixels, x to the right, y down; zero at first",
+}  # fmt: skip
 
 
 def optical_flow(frames: NDArray[np.uint8], before: NDArray[np.uint8] | None = None) -> NDArray[np.float32]:

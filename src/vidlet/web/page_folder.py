@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..errors import ExportError
+from ..errors import ExportError, ModelError
 from ..files import write_bytes
 from ..runtime import load
 from .runtime_files import RUNTIME, find_runtime
@@ -43,6 +43,8 @@ def write_page(model: str | Path, out: str | Path, runtime: str | Path | None = 
     path, folder = Path(model), Path(out)
     loaded = load(path, threads=1)
     loaded.needs_video()
+    if "flow" in loaded.inputs:
+        raise ModelError(f"{path}: takes optical flow, which the page does not compute")
     _check_free(folder)
     files: dict[str, bytes] = {f"runtime/{name}": found.read_bytes() for name, found in find_runtime(runtime).items()}
     files["model.onnx"] = path.read_bytes()
