@@ -1,10 +1,11 @@
 """Tensor-train heads against their dense forms, as files: bytes, milliseconds to load and a frame, on one thread.
 
-    python benchmarks/tt_heads.py [--only pixels|grid|whole] [--rounds 7] [--json]
+    python benchmarks/tt_heads.py [--only pixels|grid|whole|clip] [--rounds 7] [--json]
     python benchmarks/tt_heads.py --plans      # all groupings and directions of a product: expected and measured
 
 Pixels: whole models, frames of 160 x 120 in. Grid: heads on features 96 x 4 x 4, without what computes them. Whole:
-heads behind MobileNetV2 up to block12 on frames of 224 x 224, as the files that ship. One frame at a time, the state
+heads behind MobileNetV2 up to block12 on frames of 224 x 224, as the files that ship. Clip: the papers' 3-D CNNs, whose
+kernels are rebuilt when the file is loaded. One frame at a time, the state
 handed on; the files take turns, so that what else the machine does meets all of them. The weights are random: they
 change no time.
 
@@ -62,6 +63,13 @@ CASES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "grid default": {"dense": ("grid-gru", {}), "all in TT": ("tt-grid-gru", {})},
     "whole default": {"dense": ("grid-gru", {}), "all in TT": ("tt-grid-gru", {})},
     "whole gru": {"dense": ("gru", PLAIN), "both in TT": ("tt-gru", GRID | BOTH)},
+}
+CASES |= {
+    f"clip {network}": {
+        "dense": ("clip-network", {"network": network, "tt": "none"}),
+        "both in TT": ("clip-network", {"network": network, "tt": "both"}),
+    }
+    for network in ("viva-1", "viva-2", "viva-4", "ucf")
 }
 LAYERS = [((8, 20, 20, 18), (16, 4, 4, 4)), ((6, 8, 8, 4), (16, 4, 4, 4)), ((17, 19, 19, 25), (16, 4, 4, 4))]
 
@@ -144,8 +152,15 @@ def compare(name: str, forms: dict[str, tuple[str, dict[str, Any]]], rounds: int
 
 def export(where: str, name: str, options: dict[str, Any], path: Path) -> int:
     """Write the graph of a head, behind an extractor or alone ("grid"), and return the head's parameters."""
-    size = (120, 160) if where == "pixels" else (224, 224)
-    shape = (3, *size) if where == "pixels" else (96, 4, 4)
+    recipe = {
+        "pixels": Extractor("pixels", input_size=(120, 160), cut="rgb", grid=0, weights="none"),
+        "clip": Extractor(
+            "pixels", input_size=(60, 80) if options.get("network") == "ucf" else (28, 62), grid=0, weights="none",
+            cut="rgb" if options.get("network") == "ucf" else "gray-sobel",
+        ),
+    }.get(where, Extractor(weights="none"))  # fmt: skip
+    extractor = build_extractor(recipe)
+    shape = extractor.feature_shape
     head = build_head(HeadRecipe(name, options), shape, CLASSES).eval()
     if where == "grid":
         examples = {"features": torch.randn(3, *shape)}
@@ -154,12 +169,7 @@ def export(where: str, name: str, options: dict[str, Any], path: Path) -> int:
         outputs = ["logits", *(f"next_state.{key}" for key in head.state_shapes)]
         graph = to_onnx_graph(OnFeatures(head), examples, outputs, free)
     else:
-        recipe = (
-            Extractor("pixels", input_size=size, cut="rgb", grid=0, weights="none")
-            if where == "pixels"
-            else Extractor(weights="none")
-        )
-        graph = artifact_graph(ArtifactNetwork(build_extractor(recipe), head), size)
+        graph = artifact_graph(ArtifactNetwork(extractor, head), recipe.input_size)
     path.write_bytes(graph.SerializeToString(deterministic=True))
     return sum(p.numel() for p in head.parameters())
 
