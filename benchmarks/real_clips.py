@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="+")
     parser.add_argument("--recipe", nargs="+", default=["mobilenetv2-grid-gru"])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--init", type=Path, metavar="RUN", help="start from what this run learned")
     parser.add_argument("--folds", type=int, default=0, help="0: the table's own splits")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/real"))
@@ -55,6 +56,7 @@ def main() -> None:
 def trained(args: argparse.Namespace, data: Path, recipe: str) -> dict[str, Any]:
     """Train a recipe on a set with each seed and fold, unless that is done; pooled figures of its files."""
     name = f"{data.name}-{Path(recipe).stem}" + "".join(f"-{s}" for s in args.set)
+    name += f"-from-{args.init.parent.name}-{args.init.name}" if args.init else ""
     runs = defaultdict(list)
     for seed in args.seeds:
         for fold in range(args.folds) or [None]:
@@ -77,6 +79,7 @@ def train(args: argparse.Namespace, data: Path, recipe: str, seed: int, fold: in
     command = [sys.executable, "-m", "vidlet.cli", "train", str(data), "--recipe", recipe]
     command += ["--seed", str(seed), "--out", str(folder), "--resume"]
     command += [word for item in args.set for word in ("--set", item)]
+    command += ["--init", str(args.init)] if args.init else []
     command += ["--fold", f"{fold}/{args.folds}"] if fold is not None else []
     subprocess.run(command, check=True)
 
