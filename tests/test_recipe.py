@@ -36,6 +36,7 @@ def test_a_bare_word_is_a_string():
         ("training.epochs=2.5", r"training\.epochs must be int"),
         ("training.epochs=0", r"training\.epochs must be positive"),
         ("training.optimizer=adam", r"training\.optimizer must be one of adamw, sgd"),
+        ("training.precision=bfloat", r"must be one of auto, float32, bfloat16, .* \(did you mean bfloat16\?\)"),
         ("training.step_epochs=0", r"training\.step_epochs must be positive"),
         ("training.micro_batch=-1", r"training\.micro_batch must be 0 or more"),
         ("training.l2={classify = -1}", r"training\.l2\.classify must be a number, 0 or more"),

@@ -72,6 +72,7 @@ class Training:
     epochs: int = 60
     batch: int = 16
     micro_batch: int = 0  # clips of a batch that are in memory at once; 0: all (fine-tuning at 224 pixels: 1 or 2)
+    precision: str = "auto"  # products in "float32" or "bfloat16"; "auto": bfloat16 on a GPU; weights stay float32
     optimizer: str = "adamw"  # "adamw", or "sgd" with momentum 0.9
     lr: float = 2e-3
     extractor_lr: float = 2e-4
@@ -221,6 +222,7 @@ def _check(recipe: Recipe, where: str) -> None:
     _one_of(where, "training.mode", training.mode, ("frozen", "finetune"))
     _one_of(where, "training.schedule", training.schedule, ("cosine", "constant", "step", "keras-decay"))
     _one_of(where, "training.optimizer", training.optimizer, ("adamw", "sgd"))
+    _one_of(where, "training.precision", training.precision, ("auto", "float32", "bfloat16"))
     for key, value in {
         "sampling.hz": sampling.hz,
         "sampling.frames": sampling.frames,

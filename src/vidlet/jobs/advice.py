@@ -8,7 +8,14 @@ from torch import nn
 from ..models.head import Head
 from ..recipe import Recipe
 from ..tensor_train import TTConv2d, TTConv3d, TTLinear, measure_machine, slow_trains
+from ..training.precision import lacks_bfloat16
 from .progress import say
+
+
+def warn_of_precision(plan: Recipe, device: str) -> None:
+    """Say that a processor without instructions for bfloat16 will be slower at it."""
+    if plan.training.precision == "bfloat16" and lacks_bfloat16(device):
+        say("warning: this processor has no instructions for bfloat16; training.precision = 'float32' is faster here")
 
 
 def warn_of_slow_trains(

@@ -18,7 +18,7 @@ from ..files import sha256_of, write_text
 from ..models import FrameExtractor, Head, build_head
 from ..recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
 from ..training import ClipNetwork, Clips, Teacher, check_amounts, fit, save_tensors
-from .advice import warn_of_slow_trains
+from .advice import warn_of_precision, warn_of_slow_trains
 from .clips import labelled_clips, scored_split
 from .prepare import Prepared
 from .prepare_records import extractor_for, prepare_clips, recipe_for
@@ -127,6 +127,7 @@ def train(
         return prepared
 
     prepared = prepare(table, extractor, head)
+    warn_of_precision(plan, device)
     warn_of_slow_trains(head, extractor.feature_shape, plan, prepared.median_s, device)
     network = ClipNetwork(head, None if frozen else extractor)
     train_clips: Clips = prepared.train

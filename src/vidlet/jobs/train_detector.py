@@ -31,6 +31,7 @@ from ..training.checkpoint import Row
 from ..training.detection import fit_detector
 from ..video import annotate, enlarge
 from ..video.folder import load_image
+from .advice import warn_of_precision
 from .box_files import say_box_result, score_detectors, write_box_evidence, write_box_file
 from .progress import bar
 from .score_boxes import (
@@ -74,6 +75,7 @@ def train_detector(
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     plan = for_machine(plan, device, overrides or {})
+    warn_of_precision(plan, device)
     chains = [find_box_chain(text, plan.extractor.name) for text in plan.compress]
     check_box_amounts(plan.training.augment)
     table = with_box_splits(read_boxes(data, strict))

@@ -20,7 +20,10 @@ from ..recipe import Training
 from .box_batches import BoxBatch, BoxClips, check_box_amounts
 from .checkpoint import Progress, Row, RunFolder
 from .optimizers import average_, clip_, make_optimizer, penalize_, rate_at
+from .precision import autocast
 from .region_loss import WARM_IMAGES, BoxTargets, RegionWeights, region_loss
+
+EXACT = Training(precision="float32")
 
 
 def fit_detector(
@@ -137,7 +140,7 @@ def _update(
 ) -> float:  # fmt: skip
     """One step; the loss before it."""
     optimizer.zero_grad(set_to_none=True)
-    loss = _loss(detector, batch, weights, device, seen)
+    loss = _loss(detector, batch, weights, device, seen, config)
     if not math.isfinite(loss.item()):
         raise TrainingError(
             f"the loss became {loss.item()} in {where} (images {', '.join(batch.names[:3])} ...): "
@@ -150,11 +153,13 @@ def _update(
     return loss.item()
 
 
-def _loss(detector: Detector, batch: BoxBatch, weights: RegionWeights | None, device: str, seen: int) -> torch.Tensor:
+def _loss(
+    detector: Detector, batch: BoxBatch, weights: RegionWeights | None, device: str, seen: int, config: Training = EXACT
+) -> torch.Tensor:
     pictures = batch.pictures.to(device).contiguous(memory_format=torch.channels_last)
     targets = BoxTargets(*(part.to(device) for part in batch.targets))
-    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-        maps = detector.network(detector.normalize(pictures))
+    with autocast(config, device):
+        maps = detector.network(detector.normalize(pictures)).float()
     return region_loss(maps, targets, detector.anchors, seen, weights)
 
 

@@ -26,6 +26,7 @@ from .batches import Batch, Clips
 from .checkpoint import Progress, Row, RunFolder
 from .losses import Teacher, batch_loss, class_weights, clip_weights, label_losses, teacher_losses
 from .optimizers import average_, clip_, make_optimizer, penalize_, rate_at
+from .precision import autocast
 from .snapshots import Snapshots
 from .statistics import estimate_statistics_
 
@@ -197,7 +198,7 @@ class _Step:
         frames = int(batch.mask[rows].sum(1).max())
         x, mask = batch.x[rows, :frames].to(self.device), batch.mask[rows, :frames].to(self.device)
         y = batch.y[rows].to(self.device)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+        with autocast(self.config, self.device):
             logits = self.network(x, mask).float()
         config = self.config
         loss = (label_losses(logits, y, config.label_smoothing, self.multi_label) * weights.to(self.device)).sum()
