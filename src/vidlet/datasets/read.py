@@ -62,6 +62,12 @@ def is_records(where: Path) -> bool:
     return where.name.endswith(SHARD_SUFFIXES) or (not where.exists() and any(mark in where.name for mark in "*?["))
 
 
+def stores_features(path: str | os.PathLike[str]) -> bool:
+    """Whether a path means stored features, as records or arrays, and no videos."""
+    where = Path(path)
+    return is_records(where) or ((where if where.is_dir() else where.parent) / FEATURES_NAME).is_file()
+
+
 def _with_records(table: ClipTable) -> ClipTable:
     return table if table.features is None else with_array_records(table)
 

@@ -15,6 +15,15 @@ from typing import Any
 from ..errors import TrainingError
 
 Record = dict[str, Any]
+COSTS = ("begin", "card")  # kinds of records that an impossible budget leaves too
+
+
+def holds_search(path: Path) -> bool:
+    """Whether trials stand in a log; what was only measured before a budget was refused is none."""
+    if not path.exists():
+        return False
+    kinds = (json.loads(line).get("kind") for line in path.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n")
+    return any(kind not in COSTS for kind in kinds)
 
 
 class TrialLog:
@@ -46,12 +55,14 @@ class TrialLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             os.truncate(path, whole)
-        if not self.records:
-            self._write({"kind": "begin", "identity": identity})
-            self.records.append({"kind": "begin", "identity": identity})
+        self._first: Record | None = None if self.records else {"kind": "begin", "identity": identity}
 
     def add(self, kind: str, **values: Any) -> Record:
         """Write a record and return it; it is on the disk when this returns."""
+        if self._first is not None:
+            self._write(self._first)
+            self.records.append(self._first)
+            self._first = None
         record = {"kind": kind, **values}
         self._write(record)
         self.records.append(record)

@@ -23,6 +23,7 @@ from ..runtime import Model, load
 from ..video import read_clip
 from .cached import cached_scores
 from .clips import labelled_clips, scored_split
+from .ensemble_report import report_ensemble
 from .evaluate import figures_of
 from .joint import joint_metadata
 from .product import say_result, score_files, write_evidence
@@ -60,8 +61,9 @@ def ensemble(
 
         vidlet.ensemble("records/", ["runs/a", "runs/b"], 700_000, "runs/best")
 
-    Members are chosen by GAP@20 on the validation clips, from predictions of the files that are kept in the cache; the
-    file is scored on test beside its members. Members share the inputs, and what they compute and store alike.
+    ``report.html`` shows it beside every candidate. Members are chosen by GAP@20 on the validation clips, from
+    predictions of the files that are kept in the cache; the file is scored on test beside its members. Members share
+    the inputs, and what they compute and store alike.
 
     Args:
         models: model files, or run folders, of which every ``model*.onnx`` is a candidate.
@@ -117,6 +119,7 @@ def ensemble(
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1, default=float))
     if metrics["bytes"]["model.onnx"] > max_bytes:
         raise DataError(f"{folder}: {metrics['bytes']['model.onnx']} bytes with its evidence, allowed {max_bytes}")
+    report_ensemble(folder, metrics, found, table, str(data))
     say_result(folder, metrics, ["model.onnx"])
     return {"out": str(folder), "files": run_files(folder), "metrics": metrics}
 
