@@ -27,7 +27,7 @@ from vidlet.fit.space import (
     known_cost,
 )
 from vidlet.fit.timing import RESERVE, Timing
-from vidlet.fit.trials import TrialLog
+from vidlet.fit.trials import TrialLog, holds_search
 
 CANDIDATE = Candidate("mobilenetv2 block6 224 px", 8.0, 16, 64, 64, True, 0.2, 0.0, 0.2, 2e-3)
 SPACE = Space(epochs=20, rounds=(0.25, 1.0))
@@ -75,6 +75,16 @@ def test_the_log_keeps_whole_lines_and_drops_the_one_that_was_cut_off(tmp_path):
     assert [json.loads(line).get("number") for line in path.read_text().splitlines()] == [None, 1, 3]
     with pytest.raises(TrainingError, match=r"trials.jsonl: belongs to a search of other data"):
         TrialLog(path, "b")
+
+
+def test_what_an_impossible_budget_leaves_is_no_search(tmp_path):
+    path = tmp_path / "trials.jsonl"
+    log = TrialLog(path, "a")
+    assert not path.exists() and not holds_search(path)  # nothing is written before there is something to say
+    log.add("card", card={"place": "block3"})
+    assert path.exists() and not holds_search(path)
+    log.add("trial", number=1)
+    assert holds_search(path)
 
 
 def worth(candidate, epochs):
