@@ -13,7 +13,7 @@ from vidlet.errors import RecipeError, TrainingError
 from vidlet.fit.budget import Budget
 from vidlet.fit.job import fit
 from vidlet.fit.record_space import record_recipes, vlad
-from vidlet.fit.records import search_records
+from vidlet.fit.records import search_records, worth_training
 from vidlet.jobs.evaluate import evaluate
 from vidlet.runtime import load
 
@@ -77,6 +77,11 @@ def test_every_member_is_tried_and_the_best_are_chosen_on_validation_records(fou
     assert sum(chosen["members"].values()) == pytest.approx(1)
     assert all((out / "files" / name).exists() for name in chosen["members"])
     assert chosen["measured"]["frame_ms"]["p50"] > 0
+
+
+def test_the_best_of_each_family_that_is_near_the_best_is_trained_first():
+    tried = {"netvlad-a": 0.87, "netvlad-b": 0.86, "nextvlad-c": 0.82, "nextvlad-d": 0.7, "mean-e": 0.6}
+    assert worth_training(tried) == ["netvlad-a", "nextvlad-c", "netvlad-b", "nextvlad-d", "mean-e"]
 
 
 def test_a_search_goes_on_where_it_was(found, records, tmp_path):

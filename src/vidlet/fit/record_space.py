@@ -64,6 +64,11 @@ def record_recipes(clips: int, frames: int, seed: int = 0) -> list[Recipe]:
     ]
 
 
+def family_of(name: str) -> str:
+    """The family of a name of ``record_recipes``: what stands before its first hyphen."""
+    return name.partition("-")[0]
+
+
 def _window(frames: int, project: int, hidden: int) -> Head:
     options: dict[str, Any] = {"frames": frames, "project": project, "hidden": hidden}
     return Head("window", options)

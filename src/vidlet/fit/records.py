@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,7 +40,7 @@ from ..runtime import benchmark, load
 from ..training import ClipNetwork, predict_logits
 from ..training import fit as train_network
 from .budget import Budget
-from .record_space import BITS, EVIDENCE_BYTES, record_recipes
+from .record_space import BITS, EVIDENCE_BYTES, family_of, record_recipes
 from .space import Storage
 from .trials import TrialLog
 
@@ -48,6 +48,7 @@ TRIAL_SHARE = 1 / 4  # of a training, for a trial
 TRIALS_SHARE = 0.35  # of the time, for all of them
 CONCLUSION_S = 20.0  # the search of an ensemble, its report
 NO_LIMIT = 2**31 - 1
+NEAR = 0.1  # GAP@20 of a trial: what is so much behind the best is not trained for being unlike
 
 
 @dataclass
@@ -106,7 +107,7 @@ class RecordSearch:
         return round(Storage("", BITS, 0.0).head_bytes(head)) + EVIDENCE_BYTES
 
     def _trials(self, able: Sequence[str]) -> list[str]:
-        """Members from the best after a quarter of their training; those that there was no time to try come last."""
+        """The members that were tried, in the order in which they are worth training: see ``worth_training``."""
         for name in able:
             known = {record["name"] for record in self.log.of("trial")}
             if name in known:
@@ -121,8 +122,8 @@ class RecordSearch:
             took = time.monotonic() - began
             self.log.add("trial", name=name, epochs=epochs, gap20=quality, seconds=took)
             say(f"{name}: GAP@20 {quality:.4f} after {epochs} epochs, {took:.0f} s")
-        tried = {record["name"]: record for record in self.log.of("trial")}
-        return sorted((name for name in able if name in tried), key=lambda name: -tried[name]["gap20"])
+        tried = {record["name"]: record["gap20"] for record in self.log.of("trial") if record["name"] in able}
+        return worth_training(tried)
 
     def _members(self, ranked: Sequence[str]) -> None:
         """Train the best whole and write their files, as many as there is time for, one in any case."""
@@ -189,26 +190,25 @@ class RecordSearch:
         files = [path for path in made if path.exists()]
         if not files:
             raise TrainingError(f"no file was made in {self.seconds:.0f} s: give the search more --time")
-        draft = self.folder / "draft"
-        while True:
-            shutil.rmtree(draft, ignore_errors=True)
+        product = self.folder / "model.onnx"
+        while files:
+            product.unlink(missing_ok=True)
             try:
                 found = ensemble(
-                    self.data, files, self.budget.max_bytes or NO_LIMIT, draft, fold=self.fold, strict=self.strict,
-                    command=self.command,
+                    self.data, files, self.budget.max_bytes or NO_LIMIT, self.folder, fold=self.fold,
+                    strict=self.strict, command=self.command,
                 )  # fmt: skip
             except DataError as error:
                 raise TrainingError(f"nothing found keeps {self.budget.describe()}: {error}") from error
-            measured = benchmark(draft / "model.onnx", seconds=2.0, threads=1)
-            broken = self.budget.broken(found["files"]["model.onnx"], measured)
+            measured = benchmark(product, seconds=2.0, threads=1)
+            broken = self.budget.broken(found["files"][product.name], measured)
             if not broken:
-                break
+                return self._product(product, found["metrics"], measured)
             slowest = self._slowest(found["metrics"]["ensemble"]["members"])
             files = [path for path in files if path.parent.name != slowest]
             say(f"the file has {', '.join(broken)}: on without {slowest}")
-            if not files:
-                raise TrainingError(f"nothing found keeps {self.budget.describe()}: the last had {', '.join(broken)}")
-        return self._product(draft, found["metrics"], measured)
+        product.unlink()
+        raise TrainingError(f"nothing found keeps {self.budget.describe()}: the last had {', '.join(broken)}")
 
     def _slowest(self, members: dict[str, float]) -> str:
         """Of the members of a file the one whose own file takes the most time."""
@@ -220,17 +220,15 @@ class RecordSearch:
 
         return runs[0] if len(runs) == 1 else max(runs, key=frame_ms)
 
-    def _product(self, draft: Path, metrics: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
-        """Move the file and its report to their place, and add what the search says."""
-        val = figures_of(load(draft / "model.onnx", threads=1), self.table.of_split("val"), self.strict)
+    def _product(self, product: Path, metrics: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+        """Add to the figures of the file what the search says."""
+        val = figures_of(load(product, threads=1), self.table.of_split("val"), self.strict)
         if val["accuracy"] < self.budget.min_accuracy:
+            product.unlink()
             raise TrainingError(
-                f"nothing found keeps {self.budget.describe()}: {draft / 'model.onnx'} reached "
-                f"{val['accuracy']:.3f} on validation clips"
+                f"nothing found keeps {self.budget.describe()}: the best file reached {val['accuracy']:.3f} on "
+                "validation clips"
             )
-        for path in draft.iterdir():
-            path.replace(self.folder / path.name)
-        draft.rmdir()
         chosen = metrics["ensemble"] | {
             "bytes": metrics["bytes"]["model.onnx"], "accuracy": val["accuracy"], "measured": measured,
         }  # fmt: skip
@@ -243,6 +241,19 @@ class RecordSearch:
         write_text(self.folder / "metrics.json", json.dumps(metrics, indent=1, default=float))
         write_text(self.folder / "fit.json", json.dumps(metrics, indent=1, default=float))
         return {"out": str(self.folder), "files": run_files(self.folder), "metrics": metrics}
+
+
+def worth_training(tried: Mapping[str, float]) -> list[str]:
+    """Names of members by what they reached in their trials, the best of each family that is near the best first.
+
+    Unlike members gain more together than alike ones, and families do not learn at one pace.
+    """
+    ranked = sorted(tried, key=lambda name: -tried[name])
+    families: dict[str, str] = {}
+    for name in ranked:
+        families.setdefault(family_of(name), name)
+    first = [name for name in families.values() if tried[name] >= tried[ranked[0]] - NEAR]
+    return [*first, *(name for name in ranked if name not in first)]
 
 
 def search_records(
