@@ -108,6 +108,15 @@ def test_the_search_of_other_data_is_not_gone_on_with(found, records, tmp_path):
         search(other, found[0])
 
 
+def test_a_member_that_diverges_is_left_out(records, cache, tmp_path, capsys):
+    plan = few()[1]
+    wild = replace(plan, name="mean-wild", training=replace(plan.training, lr=1e30, clip_norm=0.0))
+    given = (str(records), tmp_path, Budget(max_bytes=LIMIT), 60.0, None, 0, False, "vidlet fit", 1)
+    result = search_records(*given, [wild, plan])
+    assert "mean-wild: left out, the loss became" in capsys.readouterr().err
+    assert {name.split("/")[0] for name in result["metrics"]["chosen"]["members"]} == {"mean-H64"}
+
+
 def test_without_time_one_member_is_made_and_accuracy_that_is_not_reached_is_said(records, cache, tmp_path):
     with pytest.raises(TrainingError, match="on validation clips"):
         search(records, tmp_path, Budget(max_bytes=LIMIT, min_accuracy=0.999), seconds=0.1)

@@ -114,11 +114,10 @@ class RecordSearch:
                 continue
             if known and self.left < (1 - TRIALS_SHARE) * self.seconds:
                 break
-            plan = self.recipes[name]
-            epochs = max(1, round(plan.training.epochs * TRIAL_SHARE))
+            epochs = max(1, round(self.recipes[name].training.epochs * TRIAL_SHARE))
             began = time.monotonic()
-            head = self._trained(replace(plan, training=replace(plan.training, epochs=epochs)))
-            quality = self._quality(head)
+            head = self._trained(name, epochs)
+            quality = self._quality(head) if head else 0.0
             took = time.monotonic() - began
             self.log.add("trial", name=name, epochs=epochs, gap20=quality, seconds=took)
             say(f"{name}: GAP@20 {quality:.4f} after {epochs} epochs, {took:.0f} s")
@@ -132,30 +131,41 @@ class RecordSearch:
             done = {record["name"] for record in self.log.of("member")}
             if name in done:
                 continue
-            plan = self.recipes[name]
-            expected = tried[name]["seconds"] * plan.training.epochs / tried[name]["epochs"] + self.written_s
-            if done and expected > self.left - self._conclusion_s():
+            epochs = self.recipes[name].training.epochs
+            expected = tried[name]["seconds"] * epochs / tried[name]["epochs"]
+            room = self.left - self._conclusion_s() - self.written_s
+            if done and expected > room:
                 continue
+            if expected > room:  # the first, of data that are many for the time
+                epochs = max(tried[name]["epochs"], int(epochs * room / expected))
             began = time.monotonic()
-            head = self._trained(plan)
+            head = self._trained(name, epochs)
+            if head is None:
+                continue
             trained = time.monotonic()
-            sizes = self._write(name, plan, head)
+            sizes = self._write(name, head)
             self.written_s = max(self.written_s, time.monotonic() - trained)
             self.log.add("member", name=name, files=sizes, seconds=time.monotonic() - began)
             say(f"{name}: {len(sizes)} files, {megabytes(min(sizes.values()))} to {megabytes(max(sizes.values()))}")
 
-    def _trained(self, plan: Recipe) -> Head:
-        """A head of a recipe, trained on the training records."""
-        torch.manual_seed(plan.training.seed)
+    def _trained(self, name: str, epochs: int) -> Head | None:
+        """A head of a recipe, trained on the training records; None where its loss was not finite."""
+        plan = self.recipes[name]
+        training = replace(plan.training, epochs=epochs)
+        torch.manual_seed(training.seed)
         head = build_head(plan.head, self.extractor.feature_shape, len(self.table.labels))
         if self.prepared.mean is not None and self.prepared.std is not None:
             head.calibrate(torch.from_numpy(self.prepared.mean), torch.from_numpy(self.prepared.std))
         many = self.table.multi_label
         with TemporaryDirectory() as folder:  # for checkpoints that are averaged
-            place = Path(folder) if plan.training.average_last else None
-            train_network(
-                ClipNetwork(head), self.prepared.train, self.prepared.val, plan.training, place, multi_label=many
-            )
+            place = Path(folder) if training.average_last else None
+            try:
+                train_network(
+                    ClipNetwork(head), self.prepared.train, self.prepared.val, training, place, multi_label=many
+                )
+            except TrainingError as error:
+                say(f"{name}: left out, {error}")
+                return None
         return head
 
     def _quality(self, head: Head) -> float:
@@ -165,11 +175,12 @@ class RecordSearch:
             logits = np.asarray(torch.from_numpy(logits).softmax(1))
         return gap(logits, self.prepared.val.targets > 0.5)
 
-    def _write(self, name: str, plan: Recipe, head: Head) -> dict[str, int]:
+    def _write(self, name: str, head: Head) -> dict[str, int]:
         """The files of a member, and what they say of the validation records; {name: bytes}."""
         folder = self.folder / "files" / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        plan = self.recipes[name]
         workshop = Workshop(plan, self.table, self.prepared, self.extractor)
         names = workshop.write_all(Trained(self.extractor, head), [find_chain(text) for text in plan.compress], folder)
         val = self.table.of_split("val")
