@@ -64,7 +64,9 @@ def test_the_file_keeps_the_budget_and_is_scored_as_it_ships(found, records):
     again = evaluate(path, records)
     assert again["gap20"] == pytest.approx(result["metrics"]["gap20"])
     assert set(result["files"]) >= {"model.onnx", "report.html", "fit.json", "metrics.json", "recipe.toml"}
-    assert "Files, and the ensemble" in (out / "report.html").read_text()
+    report = (out / "report.html").read_text()
+    count = len(result["metrics"]["chosen"]["members"])
+    assert "Files, and the ensemble" in report and f"{count} files in one" in report
     assert load(path).metadata["evidence"][0]["command"] == "vidlet fit"
 
 

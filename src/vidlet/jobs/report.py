@@ -96,9 +96,11 @@ def report_run(
 
 def _file_row(path: Path, figures: Mapping[str, Any], size: int, timed: Mapping[str, Any]) -> FileRow:
     difference = figures.get("difference")
+    recipe = read_metadata(path)["recipe"]
+    joined = f"{len(recipe['members'])} files in one" if "members" in recipe else "float32"
     return FileRow(
         path.name,
-        kind=", ".join(read_metadata(path)["recipe"].get("compress", ())) or "float32",
+        kind=", ".join(recipe.get("compress", ())) or joined,
         accuracy=figures["accuracy"],
         interval=figures["accuracy_interval"],
         difference=Difference(*(difference[key] for key in ("mean", "low", "high"))) if difference else None,
