@@ -257,13 +257,15 @@ class RecordSearch:
 def worth_training(tried: Mapping[str, float]) -> list[str]:
     """Names of members by what they reached in their trials, the best of each family that is near the best first.
 
-    Unlike members gain more together than alike ones, and families do not learn at one pace.
+    Unlike members gain more together than alike ones, and families do not learn at one pace. What has not half of what
+    the best has is left out.
     """
-    ranked = sorted(tried, key=lambda name: -tried[name])
+    best = max(tried.values())
+    ranked = sorted((name for name in tried if tried[name] >= best / 2), key=lambda name: -tried[name])
     families: dict[str, str] = {}
     for name in ranked:
         families.setdefault(family_of(name), name)
-    first = [name for name in families.values() if tried[name] >= tried[ranked[0]] - NEAR]
+    first = [name for name in families.values() if tried[name] >= best - NEAR]
     return [*first, *(name for name in ranked if name not in first)]
 
 
