@@ -43,6 +43,7 @@ def record_recipes(clips: int, frames: int, seed: int = 0) -> list[Recipe]:
     found: list[tuple[str, Head, Training]] = [
         ("nextvlad-K16-H128", nextvlad(16, 128), bags),
         ("window-128-256", _window(length, 128, 256), ordered),
+        ("nextvlad-K32-H256", nextvlad(32, 256), bags),
         ("netvlad-K32-H64", vlad(32, 64), bags),
         ("netvlad-K16-H96", vlad(16, 96), bags),
         ("gru-256", Head("gru-moe", {"hidden": 256, "experts": 0, "dropout": 0.5}), recurrent),
@@ -52,7 +53,6 @@ def record_recipes(clips: int, frames: int, seed: int = 0) -> list[Recipe]:
         ("netvlad-K8-H64", vlad(8, 64), bags),
         ("mean-H256", Head("pooled", mean), bags),
         ("netvlad-K16-H32", vlad(16, 32), bags),
-        ("nextvlad-K32-H256", nextvlad(32, 256), bags),
         ("netvlad-K64-H256", vlad(64, 256), bags),
         ("window-32-64", _window(length, 32, 64), ordered),
         ("netvlad-K8-H32", vlad(8, 32), bags),
