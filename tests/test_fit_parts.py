@@ -85,6 +85,8 @@ def test_what_an_impossible_budget_leaves_is_no_search(tmp_path):
     assert path.exists() and not holds_search(path)
     log.add("trial", number=1)
     assert holds_search(path)
+    path.write_text("something else\n")
+    assert holds_search(path)
 
 
 def worth(candidate, epochs):

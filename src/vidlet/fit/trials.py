@@ -22,8 +22,11 @@ def holds_search(path: Path) -> bool:
     """Whether trials stand in a log; what was only measured before a budget was refused is none."""
     if not path.exists():
         return False
-    kinds = (json.loads(line).get("kind") for line in path.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n")
-    return any(kind not in COSTS for kind in kinds)
+    try:
+        lines = [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        return any(line["kind"] not in COSTS for line in lines)
+    except (ValueError, KeyError, TypeError):
+        return True  # something stands there that is not ours to write over
 
 
 class TrialLog:
