@@ -255,7 +255,8 @@ def decompose_and_tune(setup: Setup, case: Case, seed: int) -> list[dict[str, An
 
 def decomposed(setup: Setup, case: Case, dense: Head, keep_norm: bool | None) -> Head:
     """The case's network in tensor-train form, its trains the nearest to a dense one's layers; None: all drawn anew."""
-    options = {**case.plan.head.options, "tt": "both", "dropout": 0.3}
+    dropout = min(0.3, case.plan.head.options["dropout"])  # the paper drops .5 of dense layers, .3 of trains
+    options = {**case.plan.head.options, "tt": "both", "dropout": dropout}
     small = build_head(HeadRecipe("clip-network", options), setup.extractor.feature_shape, len(setup.table.labels))
     kept = {key: v for key, v in dense.state_dict().items() if key in small.state_dict() and keep_norm is not None}
     small.load_state_dict(kept, strict=False)
