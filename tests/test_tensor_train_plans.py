@@ -8,11 +8,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from vidlet.jobs.advice import warn_of_precision, warn_of_slow_trains
+from vidlet.jobs.advice import warn_of_slow_trains
 from vidlet.jobs.inspect import inspect_text
 from vidlet.jobs.measure_trains import PlannedProduct, measure_trains
 from vidlet.models import build_head
-from vidlet.recipe import Head, load_recipe, recipe_from_dict
+from vidlet.recipe import Head, recipe_from_dict
 from vidlet.runtime.safety import check_safe
 from vidlet.runtime.train_plan import StreamPlan, frame_us, groupings, merged, plan_stream
 from vidlet.runtime.trains import tensor_trains
@@ -111,20 +111,6 @@ def test_layers_that_train_slower_than_dense_are_named_with_figures():
     assert [line.split(":")[0] for line in lines] == ["small", "conv"]
     assert all("ms against" in line and "training" in line for line in lines)
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
-
-
-def test_training_says_that_a_processor_must_emulate_bfloat16(monkeypatch, capsys):
-    low = load_recipe("viva-1", {"training.precision": "bfloat16"})
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "avx2": True}, raising=False)
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    warn_of_precision(load_recipe("viva-1"), "cpu")
-    warn_of_precision(low, "cuda")
-    assert capsys.readouterr().err == ""
-    warn_of_precision(low, "cpu")
-    assert "no instructions for bfloat16" in capsys.readouterr().err
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    warn_of_precision(low, "cpu")
-    assert capsys.readouterr().err == ""
 
 
 def test_training_warns_of_slow_trains_of_a_head_and_says_nothing_of_dense_ones(capsys):

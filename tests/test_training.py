@@ -111,18 +111,6 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_other
     assert any((found[0][name] != found[2][name]).any() for name in found[0])
 
 
-def test_bfloat16_learns_as_well_and_keeps_float32_weights():
-    clips, found = made_up(), {}
-    for precision in ("float32", "bfloat16", "auto"):
-        net = network()
-        fit(net, clips, made_up(seed=1), replace(PLAIN, epochs=12, precision=precision))
-        assert (predict_logits(net, clips, 8).argmax(1) == clips.targets.argmax(1)).mean() >= 0.95
-        found[precision] = weights(net)
-    assert_same(found["auto"], found["float32"])  # on a CPU
-    assert any((found["bfloat16"][name] != found["float32"][name]).any() for name in found["float32"])
-    assert {value.dtype for value in found["bfloat16"].values()} <= {np.dtype("float32"), np.dtype("int64")}
-
-
 @pytest.mark.parametrize("killed_after", [1, 3, 5])
 @pytest.mark.parametrize(
     "config",
