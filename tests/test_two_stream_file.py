@@ -110,6 +110,7 @@ def test_it_is_scored_as_it_ships_and_says_what_flow_it_wants(two):
     assert joined["clips"] == found["clips"] == 3
     assert joined["accuracy"] == pytest.approx(found["accuracy"])
     assert joined["bytes"] == (two / "both" / "model.onnx").stat().st_size
+    assert "2 files in one" in (two / "both" / "report.html").read_text()
     metadata = read_metadata(two / "both" / "model.onnx")
     assert metadata["inputs"] == ["frames", "flow"] and metadata["flow"] == FLOW_RULE
     assert [member["weight"] for member in metadata["recipe"]["members"]] == [0.75, 0.25]

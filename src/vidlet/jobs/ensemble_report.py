@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..datasets import ClipTable
-from ..files import write_text
 from ..reports import Column, Dot, Html, Section, bytes_text, front_chart, rate_text, table
 from .evaluate import Scored
+from .joint import write_members
 from .report import report_run
 
 _ABOUT = (
@@ -24,11 +23,7 @@ def report_ensemble(
 ) -> None:
     """Write ``report.html`` and ``recipe.toml`` (the members and their weights) beside the joint file."""
     found = metrics["ensemble"]
-    lines = [f"name = {json.dumps('ensemble of ' + str(len(found['members'])))}\n"]
-    lines += [
-        f"\n[[members]]\nname = {json.dumps(name)}\nweight = {weight:g}\n" for name, weight in found["members"].items()
-    ]
-    write_text(folder / "recipe.toml", "".join(lines))
+    write_members(folder, f"ensemble of {len(found['members'])}", found["members"])
     section = Section("Files, and the ensemble of the best that fit", _candidates(found), _ABOUT)
     report_run(folder, metrics, (), scored, clips, data=data, extra=[section])
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import onnx
 
+from ..files import write_text
 from ..runtime import Model
 
 
@@ -33,3 +35,10 @@ def joint_metadata(
         "temperature": None,
         "evidence": [],
     }
+
+
+def write_members(folder: Path, title: str, members: Mapping[str, float]) -> None:
+    """Write ``recipe.toml`` of a joint file: the names of its members and the weights of their scores."""
+    parts = [f"name = {json.dumps(title)}\n"]
+    parts += [f"\n[[members]]\nname = {json.dumps(name)}\nweight = {weight:g}\n" for name, weight in members.items()]
+    write_text(folder / "recipe.toml", "".join(parts))

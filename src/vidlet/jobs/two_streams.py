@@ -20,8 +20,9 @@ from ..runtime.frame_feed import FrameFeed
 from ..video import read_clip
 from ..video.flow import FLOW_RULE, flow_pictures
 from .flow import FLOW_FILE
-from .joint import joint_metadata
+from .joint import joint_metadata, write_members
 from .product import say_result, score_files, write_evidence
+from .report import report_run
 from .train import run_files
 
 PARITY_FRAMES = 8
@@ -68,10 +69,16 @@ def join_files(
 
     folder.mkdir(parents=True, exist_ok=True)
     write_artifact(graph, folder / "model.onnx", metadata, _sample(pictures, clips), expected)
-    metrics, _ = score_files(folder, ["model.onnx"], clips, strict)
-    metrics |= {"split": split, "members": {name: str(model.path) for name, model in names.items()}}
+    metrics, scored = score_files(folder, ["model.onnx"], clips, strict)
+    metrics |= {
+        "split": split,
+        "members": {name: str(model.path) for name, model in names.items()},
+        "skipped": metrics["files"]["model.onnx"]["skipped"],
+    }
     write_evidence(folder, ["model.onnx"], metrics, clips, command or "vidlet fuse ... --join")
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1, default=float))
+    write_members(folder, "two streams", dict(zip(names, weights, strict=True)))
+    report_run(folder, metrics, (), scored, clips, data=str(clips.root))
     say_result(folder, metrics, ["model.onnx"])
     return {"out": str(folder), "files": run_files(folder), "metrics": metrics}
 
