@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from vidlet.cli import main
+from vidlet.datasets.read import stores_features
 from vidlet.datasets.residual import render_residual
 from vidlet.errors import RecipeError, TrainingError
 from vidlet.fit.budget import Budget
@@ -103,6 +104,13 @@ def test_a_search_goes_on_where_it_was(found, records, tmp_path):
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "files" / first).iterdir()} == made
     assert again["metrics"]["gap20"] == pytest.approx(result["metrics"]["gap20"], abs=1e-6)
     (tmp_path / "files" / first).rename(out / "files" / first)
+
+
+def test_videos_beside_arrays_that_no_table_names_are_videos(records, tmp_path):
+    (tmp_path / "features.npz").touch()
+    assert stores_features(records) and not stores_features(tmp_path)
+    (tmp_path / "clips.csv").touch()
+    assert stores_features(tmp_path) and stores_features(tmp_path / "clips.csv")
 
 
 def test_the_search_of_other_data_is_not_gone_on_with(found, records, tmp_path):

@@ -65,7 +65,10 @@ def is_records(where: Path) -> bool:
 def stores_features(path: str | os.PathLike[str]) -> bool:
     """Whether a path means stored features, as records or arrays, and no videos."""
     where = Path(path)
-    return is_records(where) or ((where if where.is_dir() else where.parent) / FEATURES_NAME).is_file()
+    if is_records(where):
+        return True
+    table = where / TABLE_NAME if where.is_dir() else where
+    return table.is_file() and (table.parent / FEATURES_NAME).is_file()
 
 
 def _with_records(table: ClipTable) -> ClipTable:
