@@ -17,6 +17,7 @@ from vidlet.errors import DataError, ModelError, TrainingError
 from vidlet.jobs.flow import FLOW_FILE, flow_clips
 from vidlet.jobs.fuse import fuse
 from vidlet.jobs.train import train
+from vidlet.reports import python_client
 from vidlet.runtime import load, predict_timeline, read_metadata, write_metadata
 from vidlet.runtime.frame_feed import FrameFeed
 from vidlet.video import read_clip
@@ -155,6 +156,12 @@ def test_what_cannot_be_one_file_is_refused_by_name(two, tmp_path):
     with pytest.raises(DataError, match="flow of other numbers"):
         fuse([rgb, (flow[0], other)], join=tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def test_the_client_that_the_report_shows_runs(two, tmp_path, capsys):
+    path = two / "both" / "model.onnx"
+    exec(python_client(str(path), load(path).inputs), {})
+    assert capsys.readouterr().out.split()[0] in load(path).labels
 
 
 def test_the_browser_page_refuses_it(two, tmp_path, capsys):

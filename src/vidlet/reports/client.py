@@ -24,6 +24,9 @@ def python_client(path: str, inputs: Mapping[str, Sequence[int]]) -> str:
     if "frames" in inputs:
         height, width, _ = inputs["frames"]
         clip = f'clip = {{"frames": np.zeros((1, {height}, {width}, 3), np.uint8)}}  # yours: uint8 (T, H, W, 3), RGB'
+        if "flow" in inputs:
+            flow = f'clip["flow"] = np.zeros((1, {height}, {width}, 2), np.float32)'
+            clip += f"\n{flow}  # pixels since the frame before: x, y"
     else:
         arrays = ", ".join(f'"{name}": np.zeros((1, {shape[0]}), np.uint8)' for name, shape in inputs.items())
         clip = f"clip = {{{arrays}}}  # yours: uint8 (T, D)"
