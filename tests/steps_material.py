@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from vidlet.compress.material import Material, Trained
+from vidlet.compression.material import Material, Trained
 from vidlet.models import FrameExtractor, build_extractor, build_head
 from vidlet.recipe import Extractor, Head, Training
 from vidlet.training import ClipNetwork, FeatureClips, FrameClips, fit, predict_logits

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vidlet.cli import COMMANDS, _parser
-from vidlet.compress import GRAPH_STEPS, NETWORK_STEPS
+from vidlet.compression import GRAPH_STEPS, NETWORK_STEPS
 from vidlet.models import HEADS
 from vidlet.recipe import Extractor, Recipe, Sampling, Training, load_recipe, recipe_names
 from vidlet.training.augment import AMOUNTS

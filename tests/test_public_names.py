@@ -1,6 +1,7 @@
 """The names of ``import vidlet``: each resolves, and each says what it takes and gives."""
 
 import inspect
+import pkgutil
 import subprocess
 import sys
 
@@ -19,6 +20,11 @@ def test_every_public_name_is_a_function_with_a_docstring(name):
 def test_a_name_that_does_not_exist_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = vidlet.trian
+
+
+def test_no_room_has_the_name_of_a_function():
+    rooms = {module.name for module in pkgutil.iter_modules(vidlet.__path__)}
+    assert not rooms & (set(vidlet.__all__) - {"__version__"})
 
 
 def test_importing_vidlet_imports_nothing_heavy():

@@ -10,16 +10,14 @@ Nothing heavy is imported before it is used; the functions below are one a comma
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import Any
 
 _JOBS = ["train", "compress", "ensemble", "evaluate", "predict", "extract", "export", "benchmark", "inspect", "data"]
 _JOBS += ["demo", "fuse", "segment"]
 _NAMES = {"load": ("vidlet.runtime", "load"), **{name: (f"vidlet.jobs.{name}", name) for name in _JOBS}}
 _NAMES["data"] = ("vidlet.jobs.data", "inspect_data")
-_NAMES["fit"] = ("vidlet.fit.job", "fit")
-_NAMES["papers"] = ("vidlet.papers", "papers")
+_NAMES["fit"] = ("vidlet.search.job", "fit")
+_NAMES["papers"] = ("vidlet.reproductions", "papers")
 
 __all__ = ["__version__", "benchmark", "compress", "data", "demo", "ensemble", "evaluate", "export", "extract", "fit"]
 __all__ += ["fuse", "inspect", "load", "papers", "predict", "segment", "train"]
@@ -36,18 +34,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """``compress``, ``export``, ``fit`` and ``papers`` are functions, though packages of these names stand beside them.
-
-    Importing the package sets it as an attribute of its parent; the property keeps the name for the function.
-    """
-
-    compress = property(lambda self: __getattr__("compress"), lambda self, module: None)
-    export = property(lambda self: __getattr__("export"), lambda self, module: None)
-    fit = property(lambda self: __getattr__("fit"), lambda self, module: None)
-    papers = property(lambda self: __getattr__("papers"), lambda self, module: None)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Inspect the data, print a table of classes, what stands out, and what to do."""
     from ..datasets.boxes import box_kind
     from ..jobs.data import inspect_data
-    from ..jobs.progress import bar
+    from ..progress import bar
 
     if box_kind(args.data) is not None:
         return _boxes(args)
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def _boxes(args: argparse.Namespace) -> dict[str, Any]:
     """Images with boxes: the same, and a page with some of them drawn."""
     from ..jobs.data_boxes import inspect_boxes, write_view
-    from ..jobs.progress import bar
+    from ..progress import bar
 
     with bar("open", "image") as move:
         report = inspect_boxes(args.data, args.strict, max(1, args.workers), move)

@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Search, and say what was made."""
     need_train_extra("ensemble")
-    from ..fit.budget import parse_bytes
     from ..jobs.ensemble import ensemble
+    from ..search.budget import parse_bytes
 
     return ensemble(
         args.data,

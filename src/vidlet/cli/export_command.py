@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
         need_train_extra("export")
     from ..jobs.export import export
-    from ..jobs.progress import megabytes, say
+    from ..progress import megabytes, say
 
     found = export(args.source, args.out, args.format, args.runtime)
     if args.format == "web":

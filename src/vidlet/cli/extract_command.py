@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
         recipe = "ucf-flow" if args.recipe == "mobilenetv2-grid-gru" else args.recipe  # the default is not for flow
         return flow_clips(args.data, args.out, recipe, options.overrides(args), args.strict)
-    from ..jobs.progress import megabytes, say
+    from ..progress import megabytes, say
 
     if args.format == "records":
         from ..jobs.extract_records import extract_records

@@ -16,8 +16,8 @@ from ..errors import RecipeError
 from . import options
 
 if TYPE_CHECKING:
-    from ..jobs.actions import EventActions
-    from ..jobs.event_clips import EventClips
+    from ..live.actions import EventActions
+    from ..live.event_clips import EventClips
     from ..runtime import Model
 
 EXAMPLE = "example: vidlet predict runs/a/model.int8.onnx clip.mp4 --save annotated.mp4"
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     if args.csv:
         _write_csv(args.csv, rows)
     if failed:
-        from ..jobs.progress import say
+        from ..progress import say
 
         say(f"{failed} sources could not be read")
     return None
@@ -113,8 +113,8 @@ def _records(args: argparse.Namespace) -> None:
 
 
 def _live(args: argparse.Namespace) -> None:
-    from ..jobs.live import LiveFigures, predict_live
-    from ..jobs.progress import say
+    from ..live.watching import LiveFigures, predict_live
+    from ..progress import say
     from ..runtime import load
     from .window import Window
 
@@ -183,7 +183,7 @@ def _names_folder(save: str | None) -> bool:
 def _clips(
     args: argparse.Namespace, model: Model, tell: Callable[[dict[str, Any]], None], say: Callable[[str], None]
 ) -> EventClips:
-    from ..jobs.event_clips import AROUND_S, EventClips
+    from ..live.event_clips import AROUND_S, EventClips
 
     def told(line: dict[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError):  # the next line of the main thread finds out
@@ -195,8 +195,8 @@ def _clips(
 
 def _actions(args: argparse.Namespace, model: Model, say: Callable[[str], None]) -> EventActions:
     """What is done once an event."""
-    from ..jobs.actions import EventActions
-    from ..runtime.events import EventRule
+    from ..live.actions import EventActions
+    from ..live.events import EventRule
 
     rule = EventRule(args.on, args.above, min_s=_event_s(args, model))
     return EventActions(model, rule, str(args.source), args.action, args.webhook, say)

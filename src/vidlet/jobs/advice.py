@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from ..models.head import Head
+from ..progress import say
 from ..recipe import Recipe
 from ..tensor_train import TTConv2d, TTConv3d, TTLinear, measure_machine, slow_trains
 from ..training.precision import lacks_bfloat16
-from .progress import say
 
 
 def warn_of_precision(plan: Recipe, device: str) -> None:

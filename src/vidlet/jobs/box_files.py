@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from ..compress import chain_text, file_name
-from ..compress.box_material import BoxMaterial, TrainedBoxes
-from ..compress.box_steps import BOX_GRAPH_STEPS, boxes_graph, shrink_detector
-from ..compress.chain import Chain
+from ..artifact.detector import detector_metadata, torch_boxes, write_detector
+from ..compression import chain_text, file_name
+from ..compression.box_material import BoxMaterial, TrainedBoxes
+from ..compression.box_steps import BOX_GRAPH_STEPS, boxes_graph, shrink_detector
+from ..compression.chain import Chain
 from ..datasets import BoxTable
-from ..export.detector import detector_metadata, torch_boxes, write_detector
 from ..files import write_text
+from ..progress import megabytes, say
 from ..recipe import Recipe
 from ..reports import rate_text
 from ..runtime import graph_sha256, load, read_metadata, write_metadata
-from .progress import megabytes, say
 from .score_boxes import ScoredImages, boxes_csv, map50_difference, score_images, summarize_boxes
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from ..compress.tflite import NETWORKS
+from ..compression.tflite import NETWORKS
 from ..errors import ModelError, WeightsError
 from ..models.extractor import extractor_from_tflite
 from ..runtime.safety import check_safe

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from ..compress.ensemble_search import TopScores, join_tops, top_scores
+from ..compression.ensemble_search import TopScores, join_tops, top_scores
 from ..datasets import ClipTable
 from ..files import atomic_path, cache_folder
 from ..runtime import Model, graph_sha256

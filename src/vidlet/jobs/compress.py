@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ..compress import Trained, find_chain
-from ..compress.chain import file_name
+from ..compression import Trained, find_chain
+from ..compression.chain import file_name
 from ..datasets import ClipTable, check_trainable
 from ..errors import TrainingError
 from ..models import build_head

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..compress import file_name
-from ..compress.box_material import BoxMaterial, TrainedBoxes
-from ..compress.box_steps import find_box_chain
+from ..compression import file_name
+from ..compression.box_material import BoxMaterial, TrainedBoxes
+from ..compression.box_steps import find_box_chain
 from ..datasets import read_boxes, with_box_splits
 from ..errors import TrainingError
 from ..models.detector import STORED, load_detector

@@ -15,11 +15,11 @@ import numpy as np
 from ..datasets import MOTION_PAIRS, ClipTable, read_table, render_motion
 from ..errors import DataError
 from ..files import write_text
+from ..progress import bar, say
 from ..recipe import Head, Sampling, Training, load_recipe, recipe_to_dict
 from ..runtime import load, predict_timeline
 from ..video import probe, stream_clip, write_video
 from .predict import save_annotated
-from .progress import bar, say
 from .train import train
 
 BASELINES = {

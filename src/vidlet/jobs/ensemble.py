@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..compress.ensemble_search import Candidate, Chosen, TopScores, search_ensemble
-from ..compress.join import content_sizes, join_graphs
+from ..artifact import write_artifact
+from ..compression.ensemble_search import Candidate, Chosen, TopScores, search_ensemble
+from ..compression.join import content_sizes, join_graphs
 from ..datasets import ClipTable
 from ..datasets.frame_record import frame_codes
 from ..errors import DataError, TrainingError
-from ..export import write_artifact
 from ..files import write_text
+from ..progress import say
 from ..runtime import Model, load
 from ..video import read_clip
 from .cached import cached_scores
@@ -27,7 +28,6 @@ from .ensemble_report import report_ensemble
 from .evaluate import figures_of
 from .joint import joint_metadata
 from .product import say_result, score_files, write_evidence
-from .progress import say
 from .records import in_model_names
 from .train import run_files
 

@@ -16,10 +16,10 @@ import numpy as np
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, VidletError
 from ..metrics import ManyLabels, classification_summary, many_labels_summary, percentiles_ms
+from ..progress import bar
 from ..runtime import Model, Prediction, load
 from ..video import read_many
 from .clips import labelled_clips, scored_split
-from .progress import bar
 from .records import classify_clip, in_model_names, multi_hot
 
 CHUNK = 1000  # clips whose scores are in memory at once, where a clip may have many labels

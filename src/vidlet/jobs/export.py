@@ -30,7 +30,7 @@ def export(
     if format != "onnx" or runtime is not None:
         raise ExportError(f"--format {format}: known are onnx, and web, which alone takes --runtime")
     if path.suffix == ".tflite":
-        from ..compress.tflite import export_tflite
+        from ..compression.tflite import export_tflite
 
         metrics = export_tflite(path, out)
     else:
@@ -55,7 +55,7 @@ def _export_page(path: Path, out: Path, runtime: str | Path | None) -> dict[str,
 
 
 def _export_model(path: Path, out: Path) -> dict[str, Any]:
-    from ..export import check_parity
+    from ..artifact import check_parity
 
     model = load(path)
     data = path.read_bytes()

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..artifact import extractor_graph
 from ..datasets import ClipTable
 from ..errors import DataError
-from ..export import extractor_graph
 from ..features import Extracted
 from ..features import extract as compute
 from ..files import cache_folder
 from ..models import build_extractor
+from ..progress import bar
 from ..recipe import load_recipe
 from .clips import labelled_clips
-from .progress import bar
 
 
 def extract(

@@ -18,11 +18,11 @@ from PIL import Image
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, RecipeError, VidletError
 from ..files import write_text
+from ..progress import bar, say
 from ..recipe import Recipe, load_recipe
 from ..video import read_clip, read_many
 from ..video.flow import FLOW_RULE, MOST_PIXELS, flow_pictures, stored_flow
 from .clips import labelled_clips
-from .progress import bar, say
 
 FLOW_FILE = "flow.json"  # beside the clips.csv of a folder of flow: how its pictures were made
 FOLDER_HZ = 25.0  # the rate at which folders of frame images are read

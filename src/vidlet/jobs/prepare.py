@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ..artifact import extractor_graph
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, RecipeError, VidletError
-from ..export import extractor_graph
 from ..features import FeatureStore, extract
 from ..files import cache_folder
 from ..models import FrameExtractor
+from ..progress import bar, say
 from ..recipe import Recipe, Sampling, nearest
 from ..training import Clips, FeatureClips, FrameClips, keep_memory, training_sampling
 from ..video import SampledClip, read_clip, read_many
-from .progress import bar, say
 
 CALIBRATION_CLIPS = 40
 KEEP_BYTES = 6_000_000_000  # of decoded frames that training on frames holds in memory; the rest is decoded again

@@ -12,7 +12,16 @@ import numpy as np
 import onnx
 from torch import nn
 
-from ..compress import (
+from ..artifact import (
+    ArtifactNetwork,
+    artifact_graph,
+    artifact_metadata,
+    input_widths,
+    torch_reference,
+    write_artifact,
+)
+from ..artifact.pipeline import box_metadata, check_same_boxes
+from ..compression import (
     GRAPH_STEPS,
     NETWORK_STEPS,
     Chain,
@@ -25,25 +34,16 @@ from ..compress import (
     trained_ranges,
 )
 from ..datasets import ClipTable
-from ..export import (
-    ArtifactNetwork,
-    artifact_graph,
-    artifact_metadata,
-    input_widths,
-    torch_reference,
-    write_artifact,
-)
-from ..export.pipeline import box_metadata, check_same_boxes
 from ..files import write_text
 from ..metrics import fit_temperature, paired_bootstrap
 from ..models import FrameExtractor
+from ..progress import megabytes, say
 from ..recipe import Recipe
 from ..runtime import graph_sha256, load, read_metadata, write_metadata
 from ..training import ClipNetwork, Clips, predict_logits
 from .evaluate import Scored, predictions_csv, score_clips, summarize
 from .prepare import Prepared, prepare_features, prepare_frames
 from .prepare_records import samples_of
-from .progress import megabytes, say
 
 PARITY_FRAMES = 16
 

@@ -14,8 +14,8 @@ from ..datasets import Checks, Clip, ClipTable, Record, read_records, read_table
 from ..datasets.read import is_records
 from ..errors import DataError
 from ..files import atomic_path
+from ..progress import say
 from ..runtime import Model, Prediction, classify_together, load, read_metadata
-from .progress import say
 
 TOP = 20  # pairs of label and score that a submission has of each video
 HEADER = "VideoId,LabelConfidencePairs"

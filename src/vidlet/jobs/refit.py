@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 
-from ..compress import Chain, Trained, file_name
+from ..compression import Chain, Trained, file_name
 from ..datasets import ClipTable
 from ..models import FrameExtractor
 from ..models.head import Head
+from ..progress import bar
 from ..recipe import Recipe
 from ..training import ClipNetwork, Progress, fit, save_tensors
 from .prepare import Prepared
 from .product import Workshop, add_evidence
-from .progress import bar
 
 FIGURES = ("gap20", "hit1", "perr", "map", "accuracy", "accuracy_interval", "top5", "macro_f1")  # told of the twin
 FOLDER = "refit-all"  # in the run folder: checkpoint, log and weights of the second training

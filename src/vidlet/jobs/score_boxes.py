@@ -15,10 +15,10 @@ import numpy as np
 from ..datasets import BoxImage, BoxTable, read_boxes, with_box_splits
 from ..errors import DataError, VidletError
 from ..metrics import Difference, Truth, detection_summary, map50_samples, percentiles_ms
+from ..progress import bar
 from ..runtime import Model, load
 from ..video import read_many, resize
 from ..video.folder import load_image
-from .progress import bar
 
 LISTED = 0.05  # boxes.csv has those of at least this score
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from ..datasets import Clip, ClipTable
 from ..errors import TrainingError
+from ..progress import megabytes, say
 from ..runtime import Model, load
 from ..training import Clips, FeatureClips, FrameClips, RecordClips, StoredAnswers, TaughtClips
 from .cached import cached_scores
-from .progress import megabytes, say
 from .records import in_model_names
 
 

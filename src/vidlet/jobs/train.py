@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from ..compress import Trained, find_chain
+from ..compression import Trained, find_chain
 from ..datasets import ClipTable, check_trainable
 from ..errors import TrainingError
 from ..files import sha256_of, write_text
 from ..models import FrameExtractor, Head, build_head
+from ..progress import bar, say
 from ..recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
 from ..training import ClipNetwork, Clips, Teacher, check_amounts, fit, save_tensors
 from .advice import warn_of_precision, warn_of_slow_trains
@@ -23,7 +24,6 @@ from .clips import labelled_clips, scored_split
 from .prepare import Prepared
 from .prepare_records import extractor_for, prepare_clips, recipe_for
 from .product import Workshop, say_result, score_files, write_evidence
-from .progress import bar, say
 from .refit import refit_all as refit
 from .refit import write_refit_evidence
 from .report import report_run

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..compress.box_material import BoxMaterial, TrainedBoxes
-from ..compress.box_steps import find_box_chain
+from ..compression.box_material import BoxMaterial, TrainedBoxes
+from ..compression.box_steps import find_box_chain
 from ..datasets import BoxTable, read_boxes, with_box_splits
 from ..errors import DataError, TrainingError
 from ..files import write_text
 from ..metrics import precision_recall
 from ..models.detector import STORED, build_detector, detector_state
 from ..models.region import kmeans_anchors
+from ..progress import bar
 from ..recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
 from ..reports.detection import DetectionReport, write_detection_report
 from ..runtime import read_metadata
@@ -33,7 +34,6 @@ from ..video import annotate, enlarge
 from ..video.folder import load_image
 from .advice import warn_of_precision
 from .box_files import say_box_result, score_detectors, write_box_evidence, write_box_file
-from .progress import bar
 from .score_boxes import (
     ScoredImages,
     scored_images,

@@ -18,8 +18,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from ..artifact import ArtifactNetwork, artifact_graph
 from ..errors import TrainingError
-from ..export import ArtifactNetwork, artifact_graph
 from ..files import sha256_of
 from ..models import FrameExtractor, build_extractor, build_head
 from ..models.head import Head

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..compress.two_streams import join_streams
+from ..artifact import write_artifact
+from ..compression.two_streams import join_streams
 from ..datasets import ClipTable
 from ..errors import DataError, ModelError, TrainingError
-from ..export import write_artifact
 from ..files import write_text
 from ..runtime import Model
 from ..runtime.frame_feed import FrameFeed

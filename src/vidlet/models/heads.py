@@ -1,6 +1,6 @@
 """The table of heads: a sequence of frame features -> scores, as one function of (features, state) (see head.py).
 
-tests/test_heads.py holds everything in ``HEADS`` to the contract.
+tests/models/test_heads.py holds everything in ``HEADS`` to the contract.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One small network that every installation carries: how many times slower one machine is than another.
 
-``reference.onnx`` is six inverted residuals of MobileNetV2 at 14 x 14 in float32 (benchmarks/make_reference.py).
+``reference.onnx`` is six inverted residuals of MobileNetV2 at 14 x 14 in float32 (benchmarks/speed/make_reference.py).
 """
 
 from __future__ import annotations

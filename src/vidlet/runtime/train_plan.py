@@ -14,7 +14,7 @@ from dataclasses import dataclass
 Shape = tuple[int, int, int, int]  # of a core: r, m, n, r'
 
 # Fitted to ONNX Runtime 1.31 on one thread of an AVX-512 machine, 43 contractions of 1,536 to 153,425 inputs
-# (benchmarks/tt_heads.py --plans): the choice was within 10 % of the fastest of all groupings and directions.
+# (benchmarks/speed/tt_heads.py --plans): the choice was within 10 % of the fastest of all groupings and directions.
 FLOPS_A_US = 110e3  # of a product that fills the vector units
 VECTOR_FLOPS_A_US = 37e3  # of one row times a matrix
 ROWS, COLUMNS = 32, 16  # fewer rows or columns than these leave units idle, in proportion

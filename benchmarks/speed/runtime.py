@@ -1,0 +1,126 @@
+"""What the runtime costs around the network: a clip file to a label, peak memory, start-up, size of an installation.
+
+    python benchmarks/speed/runtime.py MODEL CLIP [--threads 1] [--repeat 5] [--json]
+
+Targets: a whole clip costs at most 1.1 times its decoding and its frames; `vidlet --help` 0.3 s; 300 MB installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vidlet.runtime import load
+from vidlet.runtime.model import CHUNK
+from vidlet.video import stream_clip
+
+PREDICT = """
+import sys
+from vidlet.runtime import load, predict_timeline
+from vidlet.runtime.benchmark import peak_rss_bytes
+model = load(sys.argv[1], threads=int(sys.argv[3]))
+found = predict_timeline(model, sys.argv[2])
+print(peak_rss_bytes(), found.frames)
+"""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("clip", metavar="CLIP")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeat", type=int, default=5, help="the fastest of so many is told")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    rows = clip_to_label(args.model, args.clip, args.threads, args.repeat)
+    rows["predict_peak_rss_bytes"], rows["predict_frames"] = predict_peak(args.model, args.clip, args.threads)
+    rows["help_s"] = fastest(lambda: run([sys.executable, "-m", "vidlet.cli", "--help"]), args.repeat)
+    rows["import_runtime_s"] = fastest(lambda: run([sys.executable, "-c", "import vidlet.runtime"]), args.repeat)
+    rows["bare_python_s"] = fastest(lambda: run([sys.executable, "-c", ""]), args.repeat)
+    rows["installed_bytes"] = installed_bytes("vidlet")
+    if args.json:
+        print(json.dumps(rows))
+        return
+    for name, value in rows.items():
+        print(f"{name:24s} {value:>16,.3f}" if isinstance(value, float) else f"{name:24s} {value:>16,}")
+
+
+def clip_to_label(model_path: str, clip: str, threads: int, repeat: int) -> dict[str, Any]:
+    """Milliseconds of decoding alone, of its frames alone, and of both as ``classify`` does it."""
+    model = load(model_path, threads=threads)
+    sampled = list(stream_clip(clip, model.sampling, model.input_size, chunk=CHUNK))
+
+    def decode() -> None:
+        for _ in stream_clip(clip, model.sampling, model.input_size, chunk=CHUNK):
+            pass
+
+    def infer() -> None:
+        state = None
+        for part in sampled:
+            _, state = model(part.frames, state)
+
+    decode_ms, frames_ms = 1e3 * fastest(decode, repeat), 1e3 * fastest(infer, repeat)
+    classify_ms = 1e3 * fastest(lambda: model.classify(clip), repeat)
+    return {
+        "frames": sum(len(part.frames) for part in sampled),
+        "decode_ms": decode_ms,
+        "frames_ms": frames_ms,
+        "classify_ms": classify_ms,
+        "ratio": classify_ms / (decode_ms + frames_ms),
+    }
+
+
+def predict_peak(model_path: str, clip: str, threads: int) -> tuple[int, int]:
+    """Peak resident bytes of a fresh process that makes one timeline, and the frames that it saw."""
+    printed = run([sys.executable, "-c", PREDICT, model_path, clip, str(threads)])
+    peak, frames = printed.split()
+    return int(peak), int(frames)
+
+
+def installed_bytes(package: str) -> int:
+    """Bytes of a package's files and of all that it requires without extras, as installed here."""
+    seen: set[str] = set()
+    todo = [package]
+    total = 0
+    while todo:
+        name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            found = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # not needed on this system
+        paths = [Path(str(file.locate())) for file in found.files or ()]
+        total += sum(path.stat().st_size for path in paths if path.is_file())
+        todo += [re.split(r"[^\w.-]", need)[0] for need in found.requires or () if "extra ==" not in need]
+    own = Path(__file__).parents[2] / "src" / "vidlet"
+    return total + sum(path.stat().st_size for path in own.rglob("*.py"))
+
+
+def fastest(call: Callable[[], object], repeat: int) -> float:
+    """Seconds of the fastest of so many calls."""
+    times = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def run(command: list[str]) -> str:
+    """Standard output of a command that must succeed."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Train and score recipes on sets of real clips over folds and seeds: the rows of docs/results.md.
+
+Every run is `vidlet train` in a process of its own; what is scored is the files that it shipped. Accuracies are pooled
+over the folds of a seed; the interval resamples groups (of the clips' mean correctness over seeds); int8 is compared
+with float32 on the same clips. Finished runs are not repeated. Of several sets or recipes one table is printed, with
+milliseconds a frame of each file: one thread, all files in turn, medians.
+
+    python benchmarks/studies/real_clips.py ../shared/data/egogestar --recipe mobilenetv2-grid-gru --folds 5
+    python benchmarks/studies/real_clips.py DATA ... --recipe mobilenetv2-grid-gru mobilenetv2-gru mean --seeds 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidlet.metrics import bootstrap_interval, paired_bootstrap
+from vidlet.reports import text_table
+from vidlet.runtime import Model, load
+
+ROUNDS, FRAMES = 15, 4  # of timing: each file in turn, so many frames
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="+")
+    parser.add_argument("--recipe", nargs="+", default=["mobilenetv2-grid-gru"])
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--init", type=Path, metavar="RUN", help="start from what this run learned")
+    parser.add_argument("--folds", type=int, default=0, help="0: the table's own splits")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/real"))
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    found = {(data, recipe): trained(args, data, recipe) for data in args.data for recipe in args.recipe}
+    if args.json:
+        several = [{"data": str(data), "recipe": recipe, **row} for (data, recipe), row in found.items()]
+        print(json.dumps(several if len(several) > 1 else several[0], indent=1))
+    elif len(found) == 1:
+        print(as_text(args, next(iter(found.values()))))
+    else:
+        print(several_text(args, found))
+
+
+def trained(args: argparse.Namespace, data: Path, recipe: str) -> dict[str, Any]:
+    """Train a recipe on a set with each seed and fold, unless that is done; pooled figures of its files."""
+    name = f"{data.name}-{Path(recipe).stem}" + "".join(f"-{s}" for s in args.set)
+    name += f"-from-{args.init.parent.name}-{args.init.name}" if args.init else ""
+    runs = defaultdict(list)
+    for seed in args.seeds:
+        for fold in range(args.folds) or [None]:
+            folder = args.out / folder_name(name) / f"seed{seed}-fold{fold}"
+            train(args, data, recipe, seed, fold, folder)
+            runs[seed].append(folder)
+    return summary(runs)
+
+
+def folder_name(name: str) -> str:
+    """A name that a file system takes: of a long one the beginning, and its hash."""
+    plain = name.replace("/", "_").replace(" ", "")
+    return plain if len(plain) <= 120 else f"{plain[:100]}-{hashlib.sha256(plain.encode()).hexdigest()[:12]}"
+
+
+def train(args: argparse.Namespace, data: Path, recipe: str, seed: int, fold: int | None, folder: Path) -> None:
+    """One run, unless it is finished."""
+    if (folder / "metrics.json").exists():
+        return
+    command = [sys.executable, "-m", "vidlet.cli", "train", str(data), "--recipe", recipe]
+    command += ["--seed", str(seed), "--out", str(folder), "--resume"]
+    command += [word for item in args.set for word in ("--set", item)]
+    command += ["--init", str(args.init)] if args.init else []
+    command += ["--fold", f"{fold}/{args.folds}"] if fold is not None else []
+    subprocess.run(command, check=True)
+
+
+def summary(runs: dict[int, list[Path]]) -> dict[str, Any]:
+    """Pooled figures of every file name; ``path`` is that of the first run."""
+    correct: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, str] = {}
+    per_seed: dict[str, dict[int, float]] = defaultdict(dict)
+    sizes, seconds = defaultdict(list), []
+    for seed, folders in runs.items():
+        hits = defaultdict(list)
+        for folder in folders:
+            metrics = json.loads((folder / "metrics.json").read_text())
+            seconds.append(metrics["seconds"])
+            for file, size in metrics["bytes"].items():
+                sizes[file].append(size)
+            with (folder / "predictions.csv").open(newline="") as handle:
+                for row in csv.DictReader(handle):
+                    hits[row["file"]].append(row["label"] == row["predicted"])
+                    correct[row["file"]][row["path"]].append(row["label"] == row["predicted"])
+                    groups[row["path"]] = row["group"]
+        for file, values in hits.items():
+            per_seed[file][seed] = float(np.mean(values))
+    files = {}
+    first = next(iter(correct))
+    for file, by_clip in correct.items():
+        paths = sorted(by_clip)
+        mean = np.array([np.mean(by_clip[p]) for p in paths])
+        base = np.array([np.mean(correct[first][p]) for p in paths])
+        members = [groups[p] for p in paths]
+        low, high = bootstrap_interval(mean, members)
+        accuracies = list(per_seed[file].values())
+        files[file] = {
+            "accuracy": float(np.mean(accuracies)),
+            "deviation_over_seeds": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
+            "per_seed": per_seed[file],
+            "interval": [low, high],
+            "minus_first": paired_bootstrap(mean, base, members)._asdict(),
+            "bytes": max(sizes[file]),
+            "clips": len(paths),
+            "path": str(runs[min(runs)][0] / file),
+        }
+    return {"files": files, "median_seconds_a_run": statistics.median(seconds), "runs": len(seconds)}
+
+
+def as_text(args: argparse.Namespace, found: dict) -> str:
+    """A table for people."""
+    rows = []
+    for file, f in found["files"].items():
+        d = f["minus_first"]
+        rows.append(
+            [
+                file,
+                f"{f['accuracy']:.3f}",
+                f"{f['deviation_over_seeds']:.3f}",
+                f"[{f['interval'][0]:.3f}, {f['interval'][1]:.3f}]",
+                f"{d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]",
+                f"{f['bytes']:,}",
+            ]
+        )
+    what = f"{args.data[0].name}, {args.recipe[0]} {' '.join(args.set)}"
+    head = f"{what}, {args.folds or 'own'} folds, seeds {args.seeds}"
+    table = text_table(rows, ["file", "accuracy", "sd seeds", "95 % groups", "minus first", "bytes"], "lrrrrr")
+    return f"{head}\n{table}\n{found['runs']} runs, median {found['median_seconds_a_run']:.0f} s a run"
+
+
+def several_text(args: argparse.Namespace, found: dict[tuple[Path, str], dict[str, Any]]) -> str:
+    """One table of several sets and recipes, a row a file."""
+    paths = [file["path"] for row in found.values() for file in row["files"].values()]
+    ms = frame_ms(paths)
+    rows = []
+    for (data, recipe), row in found.items():
+        for name, f in row["files"].items():
+            low, high = (100 * bound for bound in f["interval"])
+            took = "" if ms[f["path"]] is None else f"{ms[f['path']]:.2f}"
+            spread = f"{100 * f['deviation_over_seeds']:.1f}" if len(args.seeds) > 1 else ""
+            rows.append([data.name, recipe, name.removesuffix(".onnx").removeprefix("model").lstrip(".") or "float32",
+                         f"{100 * f['accuracy']:.1f}", spread, f"{low:.1f} to {high:.1f}", str(f["clips"]),
+                         f"{f['bytes']:,}", took])  # fmt: skip
+    columns = ["set", "recipe", "file", "accuracy", "sd", "95 % groups", "clips", "bytes", "ms a frame"]
+    head = f"{args.folds or 'own'} folds, seeds {args.seeds} {' '.join(args.set)}"
+    return f"{head}\n{text_table(rows, columns, 'lllrrrrrr')}"
+
+
+def frame_ms(paths: list[str]) -> dict[str, float | None]:
+    """Median milliseconds a frame on one thread, files in turn; None of models that take no frames."""
+    models = {path: load(path, threads=1) for path in paths}
+    times: dict[str, list[float]] = {path: [] for path, model in models.items() if "frames" in model.inputs}
+    for _ in range(ROUNDS):
+        for path, taken in times.items():
+            taken.append(_frames_ms(models[path]))
+    return {path: statistics.median(times[path]) if path in times else None for path in paths}
+
+
+def _frames_ms(model: Model) -> float:
+    frames = np.random.default_rng(0).integers(0, 256, (FRAMES + 1, 1, *model.input_size, 3), np.uint8)
+    _, state = model(frames[0])  # warm
+    began = time.perf_counter()
+    for frame in frames[1:]:
+        _, state = model(frame, state)
+    return 1e3 * (time.perf_counter() - began) / FRAMES
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""The artifact of a detector: frames in, ``boxes`` of the last frame out, decoding and suppression inside the graph.
+
+``boxes`` float32 (M, 6): x1 y1 x2 y2 in [0, 1], score, class; score >= 0.001, descending; M is free. Of boxes of one
+class that overlap by more than 0.45 the best is kept (ONNX's NonMaxSuppression), at most 100 a class and 300 in all.
+A file whose boxes are not those of the network it was made from is never written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+from ..errors import ParityError
+from ..files import atomic_path
+from ..metrics import overlaps
+from ..models.detector import Detector
+from ..models.region import corners, decode
+from ..recipe import Recipe, recipe_to_dict
+from ..runtime import write_metadata
+from ..video import RESIZE
+from .classifier import FORMAT, PARITY, STREAMING
+from .onnx_graph import hide_outputs, to_onnx_graph
+
+MAP, CORNERS, SCORES = "map", "box_corners", "box_scores"  # inner tensors (1, C, h, w), (1, N, 4), (1, K, N)
+LEAST_SCORE, MOST_OVERLAP, MOST_PER_CLASS, MOST = 0.001, 0.45, 100, 300
+CLOSE = 1e-5
+
+
+class DetectorNetwork(nn.Module):
+    """The last of some frames -> its map, all boxes and their scores, before any suppression."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Frames uint8 (T, H, W, 3) -> map (1, C, h, w), corners (1, N, 4) in [0, 1], scores (1, K, N)."""
+        maps = self.detector.maps(frames[-1:])
+        boxes, scores = decode(maps, self.detector.anchors)
+        return maps, corners(boxes), scores.transpose(1, 2)
+
+
+def detector_graph(detector: Detector) -> onnx.ModelProto:
+    """A detector as an ONNX graph, T free, with the inner tensor ``map`` named."""
+    examples = {"frames": torch.zeros(3, *detector.input_size, 3, dtype=torch.uint8)}
+    network = DetectorNetwork(detector).eval()
+    graph = to_onnx_graph(network, examples, [MAP, CORNERS, SCORES], {"frames": {0: "T"}})
+    fold_pad_into_pool(graph)
+    hide_outputs(graph, [MAP, CORNERS, SCORES])
+    append_suppression(graph)
+    onnx.checker.check_model(graph)
+    return graph
+
+
+def append_suppression(graph: onnx.ModelProto) -> None:
+    """Add what makes ``boxes`` (M, 6) of the tensors ``box_corners`` and ``box_scores``."""
+    constants: dict[str, np.ndarray] = {
+        "nms.most": np.array([MOST_PER_CLASS], np.int64),
+        "nms.overlap": np.array([MOST_OVERLAP], np.float32),
+        "nms.score": np.array(
+            [np.nextafter(np.float32(LEAST_SCORE), np.float32(0))]
+        ),  # the operator wants more than it
+        "nms.owner": np.array([0, 2], np.int64),
+        "nms.class": np.array([1], np.int64),
+        "nms.last": np.array([-1], np.int64),
+        "nms.all": np.array([MOST], np.int64),
+    }
+    nodes: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
+        ("NonMaxSuppression", [CORNERS, SCORES, "nms.most", "nms.overlap", "nms.score"], ["nms.found"], {}),
+        ("Gather", ["nms.found", "nms.owner"], ["nms.places"], {"axis": 1}),  # (M, 2): picture, box
+        ("GatherND", [CORNERS, "nms.places"], ["nms.corners"], {}),  # (M, 4)
+        ("GatherND", [SCORES, "nms.found"], ["nms.scores"], {}),  # (M,)
+        ("Unsqueeze", ["nms.scores", "nms.last"], ["nms.score_column"], {}),
+        ("Gather", ["nms.found", "nms.class"], ["nms.classes"], {"axis": 1}),
+        ("Cast", ["nms.classes"], ["nms.class_column"], {"to": onnx.TensorProto.FLOAT}),
+        ("Concat", ["nms.corners", "nms.score_column", "nms.class_column"], ["nms.rows"], {"axis": 1}),
+        ("Shape", ["nms.scores"], ["nms.count"], {}),
+        ("Min", ["nms.count", "nms.all"], ["nms.kept"], {}),
+        ("TopK", ["nms.scores", "nms.kept"], ["nms.sorted", "nms.order"], {}),
+        ("Gather", ["nms.rows", "nms.order"], ["boxes"], {"axis": 0}),
+    ]
+    graph.graph.node.extend(helper.make_node(kind, ins, outs, **options) for kind, ins, outs, options in nodes)
+    graph.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    graph.graph.output.append(helper.make_tensor_value_info("boxes", onnx.TensorProto.FLOAT, ["M", 6]))
+
+
+def fold_pad_into_pool(model: onnx.ModelProto) -> int:
+    """Move paddings with minus infinity into the maximum pools that alone read them; returns how many."""
+    graph = model.graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    folded = []
+    for pad in [node for node in graph.node if node.op_type == "Pad"]:
+        readers = [node for node in graph.node if pad.output[0] in node.input]
+        if len(readers) != 1 or readers[0].op_type != "MaxPool" or not _pads_with_less_than_all(pad, constants):
+            continue
+        amounts = constants[pad.input[1]].tolist()
+        pool = readers[0]
+        own = next((list(a.ints) for a in pool.attribute if a.name == "pads"), [0] * 4)
+        for attribute in [a for a in pool.attribute if a.name == "pads"]:
+            pool.attribute.remove(attribute)
+        pads = [a + b for a, b in zip(own, [*amounts[2:4], *amounts[6:8]], strict=True)]
+        pool.attribute.append(helper.make_attribute("pads", pads))
+        pool.input[0] = pad.input[0]
+        folded.append(pad)
+    for pad in folded:
+        graph.node.remove(pad)
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return len(folded)
+
+
+def detector_metadata(
+    recipe: Recipe, labels: Sequence[str], provenance: Mapping[str, Any], anchors: np.ndarray
+) -> dict[str, Any]:
+    """The ``vidlet`` metadata object of a file that only detects (schema/artifact.json)."""
+    return {
+        "format": FORMAT,
+        "labels": [],
+        "box_labels": list(labels),
+        "inputs": ["frames"],
+        "sampling": {"rule": "rate", "hz": recipe.sampling.hz, "median_s": 1.0},
+        "resize": RESIZE,
+        "recipe": recipe_to_dict(recipe),
+        "provenance": dict(provenance),
+        "anchors": np.asarray(anchors, float).round(6).tolist(),
+        "evidence": [],
+    }
+
+
+def write_detector(
+    graph: onnx.ModelProto,
+    path: str | Path,
+    metadata: Mapping[str, Any],
+    frames: np.ndarray,
+    reference: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+) -> int:
+    """Check a detector's graph on real frames and write it with its metadata; return its bytes.
+
+    Args:
+        frames: uint8 (T, H, W, 3), real ones, T >= 2.
+        reference: ``torch_boxes`` of the network that the file must equal; None for 8 bits, of which only the contract
+            is checked.
+
+    Raises:
+        ParityError: the file differs from the reference, or does not keep the contract; nothing is written.
+    """
+    data = graph.SerializeToString(deterministic=True)
+    check_boxes(graph, frames, reference)
+    with atomic_path(path) as draft:
+        draft.write_bytes(data)
+        write_metadata(draft, metadata)
+    return Path(path).stat().st_size
+
+
+def check_boxes(
+    graph: onnx.ModelProto,
+    frames: np.ndarray,
+    reference: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+) -> None:
+    """Hold a detector's graph to the contract: boxes of the last frame, suppressed as ``suppress`` does, the network's.
+
+    Raises:
+        ParityError: with what differs and by how much.
+    """
+    run = _runner(graph)
+    _, before, scores_before = run(frames[:-1])
+    for count in sorted({1, len(frames)}):
+        boxes, places, scores = run(frames[-count:])
+        if boxes.ndim != 2 or boxes.shape[1] != 6 or not np.isfinite(boxes).all():
+            raise ParityError(f"boxes of {count} frames are {boxes.shape}, or not finite")
+        if len(boxes) and (boxes[:, :4].min() < 0 or boxes[:, :4].max() > 1 or (np.diff(boxes[:, 4]) > 0).any()):
+            raise ParityError(f"boxes of {count} frames leave the picture, or are not in descending order")
+        if why := broken_rule(boxes, places, scores):
+            raise ParityError(f"boxes of {count} frames are not chosen by the rule: {why}")
+        if count == 1:
+            before, scores_before = places, scores
+        elif max(np.abs(places - before).max(), np.abs(scores - scores_before).max()) > STREAMING:
+            raise ParityError(f"the last of {count} frames gives other boxes than that frame alone")
+        if reference is not None:
+            for mine, other, what in zip(
+                (places, scores), reference(frames[-count:]), ("corners", "scores"), strict=True
+            ):
+                if (worst := float(np.abs(mine - other).max())) > PARITY:
+                    raise ParityError(f"file and network: {what} differ by {worst:.2e}, allowed {PARITY:.0e}")
+
+
+def broken_rule(boxes: np.ndarray, places: np.ndarray, scores: np.ndarray) -> str:
+    """What is wrong with the choice of boxes (M, 6) out of corners (N, 4) and scores (K, N); "" if nothing is.
+
+    Overlaps within ``CLOSE`` of the limit may go either way: the runtime computes them in float32.
+    """
+    last = boxes[-1, 4] if len(boxes) >= MOST else 0.0  # what is not better than it may have had no room
+    for label, own in enumerate(scores):
+        kept = boxes[boxes[:, 5] == label]
+        worst = kept[:, 4].min(initial=np.inf) if len(kept) >= MOST_PER_CLASS else 0.0
+        shares = overlaps(kept[:, :4], kept[:, :4]) - np.eye(len(kept))
+        if shares.max(initial=0) > MOST_OVERLAP + CLOSE:
+            return f"two boxes of class {label} overlap by {shares.max():.3f}"
+        rows = np.flatnonzero(own >= np.float32(LEAST_SCORE))
+        candidates = np.column_stack([places[rows], own[rows]])
+        known = {tuple(row) for row in candidates.tolist()}
+        if any(tuple(row) not in known for row in kept[:, :5].tolist()):
+            return f"a box of class {label} is none of the network's"
+        chosen = {tuple(row) for row in kept[:, :5].tolist()}
+        left = np.array([row for row in candidates.tolist() if tuple(row) not in chosen]).reshape(-1, 5)
+        better = kept[None, :, 4] >= left[:, None, 4]
+        hidden = (better & (overlaps(left[:, :4], kept[:, :4]) > MOST_OVERLAP - CLOSE)).any(1)
+        missing = ~hidden & (left[:, 4] > max(last, worst))
+        if missing.any():
+            return f"a box of class {label} with score {left[missing, 4].max():.4f} is missing"
+    return ""
+
+
+def torch_boxes(detector: Detector) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """The network's own corners (N, 4) and scores (K, N) of the last frame, as ``check_boxes`` wants them."""
+    network = DetectorNetwork(detector)
+
+    @torch.no_grad()
+    def boxes(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        network.eval()
+        _, places, scores = network(torch.from_numpy(frames))
+        return places[0].numpy(), scores[0].numpy()
+
+    return boxes
+
+
+def suppress(
+    places: np.ndarray, scores: np.ndarray, least: float = LEAST_SCORE, most_overlap: float = MOST_OVERLAP
+) -> np.ndarray:
+    """What a detector's file does behind its network, in NumPy: boxes (M, 6) of corners (N, 4) and scores (K, N)."""
+    rows = [np.zeros((0, 6), np.float32)]
+    for label, own in enumerate(np.asarray(scores, np.float32)):
+        order = np.argsort(-own, kind="stable")
+        order = order[own[order] >= np.float32(least)]
+        kept: list[int] = []
+        while len(order) and len(kept) < MOST_PER_CLASS:
+            kept.append(int(order[0]))
+            shares = overlaps(places[order[:1]], places[order[1:]])[0]
+            order = order[1:][shares <= most_overlap]
+        rows.append(np.column_stack([places[kept], own[kept], np.full(len(kept), label)]).astype(np.float32))
+    found = np.concatenate(rows)
+    return found[np.argsort(-found[:, 4], kind="stable")][:MOST]
+
+
+def _pads_with_less_than_all(pad: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> bool:
+    """Whether a padding is constant, of height and width only, with minus infinity."""
+    mode = next((a.s for a in pad.attribute if a.name == "mode"), b"constant")
+    known = len(pad.input) > 2 and pad.input[1] in constants and pad.input[2] in constants and not any(pad.input[3:])
+    if mode != b"constant" or not known or not np.isneginf(constants[pad.input[2]]).all():
+        return False
+    amounts = constants[pad.input[1]].tolist()
+    return len(amounts) == 8 and not any(amounts[i] for i in (0, 1, 4, 5)) and min(amounts) >= 0
+
+
+def _runner(graph: onnx.ModelProto) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Run a detector's graph: boxes (M, 6), and the corners (N, 4) and scores (K, N) they were chosen from."""
+    import onnxruntime
+
+    probe = onnx.ModelProto()
+    probe.CopyFrom(graph)
+    probe.graph.output.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in (CORNERS, SCORES)
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def run(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        boxes, places, scores = session.run(["boxes", CORNERS, SCORES], {"frames": frames})
+        return boxes, places[0], scores[0]
+
+    return run

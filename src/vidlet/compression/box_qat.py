@@ -1,0 +1,108 @@
+"""Steps that train a detector in 8 bits: by DEEPEYE's scheme (Q-YOLO), or for the standard integer kernels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..artifact.detector import fold_pad_into_pool
+from ..artifact.onnx_graph import to_onnx_graph
+from ..errors import ExportError
+from ..models.detector import Detector, MobileDetector
+from ..models.tiny_yolo import TinyYolo
+from .box_graph import float_kernels
+from .box_material import BoxMaterial, TrainedBoxes, picture_batches, tune_boxes, with_network
+from .calibrate import calibrate
+from .deepeye import deepeye_quantize
+from .int8 import quantized_tensors, range_of
+from .qat import RESULT, SOURCE, QuantizedNetwork, write_back_
+from .reorder import pool_before_rectifying
+
+DEEPEYE_RATE, QAT_RATE = 0.25, 0.1  # of the recipe's learning rates
+
+
+def deepeye_boxes(trained: TrainedBoxes, amount: float | None, material: BoxMaterial) -> TrainedBoxes:
+    """Train the whole detector in DEEPEYE's 8 bits (deepeye.py), batch norm and pooling included.
+
+    Guarantee: the file's integers are those of the network that was trained, to the bit.
+
+    Args:
+        amount: epochs; a quarter of the recipe's by default.
+
+    Raises:
+        ExportError: the network is no chain of convolutions, or its pictures are not bytes times one number.
+    """
+    detector = trained.detector
+    if detector.zero_point.numel() > 1 or float(detector.zero_point) or detector.scale.numel() > 1:
+        raise ExportError("DEEPEYE's scheme takes the bytes of a picture themselves, scaled by one number")
+    batches = picture_batches(detector, material.pictures())
+    network = deepeye_quantize(detector.network, batches, float(detector.scale))
+    student = with_network(detector, network)
+    tune_boxes(student, amount, material, DEEPEYE_RATE)
+    return TrainedBoxes(detector, integers=network.eval())
+
+
+def qat_boxes(trained: TrainedBoxes, amount: float | None, material: BoxMaterial) -> TrainedBoxes:
+    """Train the detector with the rounding of the integer kernels that the step ``int8`` gives it.
+
+    The last convolution stays in float, as ``int8`` keeps it. Guarantee: the integer file computes what the simulation
+    did in training, but where a sum lies on the border of two steps.
+
+    Args:
+        amount: epochs; a quarter of the recipe's by default.
+    """
+    network = SimulatedBoxes(trained.detector, material.pictures())
+    tune_boxes(with_network(trained.detector, network), amount, material, QAT_RATE, fixed_size=True)
+    result = copy.deepcopy(trained.detector)
+    holder = nn.Module()
+    holder.network = result.network
+    write_back_(holder, network.body)
+    result.network.predict.load_state_dict(network.predict.state_dict())
+    return TrainedBoxes(result.eval(), ranges=network.body.ranges())
+
+
+class SimulatedBoxes(nn.Module):
+    """A detector's network as its integer file computes it: all but the last convolution rounded; made for one size."""
+
+    def __init__(self, detector: Detector, pictures: list) -> None:
+        super().__init__()
+        network = copy.deepcopy(detector.network).eval()
+        self.predict = network.predict
+        self.map_size: Callable[[int, int], tuple[int, int]] = detector.network.map_size
+        network.predict = nn.Identity()  # type: ignore[assignment]
+        self.body = _rounded(_Body(network), picture_batches(detector, pictures), detector)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) -> maps (B, A (5 + K), h, w)."""
+        maps: Tensor = self.predict(self.body(x))
+        return maps
+
+
+class _Body(nn.Module):
+    """Gives the layers of a network the names that they have in a detector."""
+
+    def __init__(self, network: TinyYolo | MobileDetector) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+
+def _rounded(body: nn.Module, batches: list[Tensor], detector: Detector) -> QuantizedNetwork:
+    graph = to_onnx_graph(body, {SOURCE: batches[0]}, [RESULT], {SOURCE: {0: "T"}})
+    fold_pad_into_pool(graph)
+    graph = pool_before_rectifying(graph)
+    kept = float_kernels(graph, RESULT)
+    tensors = [name for name in quantized_tensors(graph, RESULT, kept) if name != SOURCE]
+    ranges = calibrate(graph, ({SOURCE: batch.contiguous().numpy()} for batch in batches), tensors)
+    zero, scale = detector.zero_point, detector.scale
+    if zero.numel() == scale.numel() == 1 and float(zero).is_integer() and 0 <= float(zero) <= 255:
+        source = float(scale), int(zero)
+    else:
+        source = range_of(min(float(b.min()) for b in batches), max(float(b.max()) for b in batches))
+    with torch.no_grad():
+        return QuantizedNetwork(graph, {**ranges, SOURCE: source}, kept)

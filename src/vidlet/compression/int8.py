@@ -1,0 +1,353 @@
+"""Integer arithmetic written into an ONNX graph: QuantizeLinear and DequantizeLinear around every convolution.
+
+Activations become uint8 (one scale and zero point a tensor), weights int8 (one scale an output channel, symmetric),
+biases int32. From this form ONNX Runtime, OpenVINO and others make integer kernels (Jacob et al. 2018,
+arXiv:1712.05877). uint8 activations with int8 weights are what x86 computes fastest; on x86 processors without VNNI
+a sum of two products may saturate in 16 bits: set the session entry ``session.x64quantprecision`` to "1" there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from types import MappingProxyType
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from ..artifact.onnx_graph import names_read
+from ..errors import ExportError
+from .storage import quantize_weight, store_weights_half, store_weights_int8
+
+__all__ = [
+    "QuantizableGraph", "Range", "alive", "quantize_graph", "quantize_weight", "quantized_tensors", "range_of",
+    "ranges_from_tflite", "store_weights_half", "store_weights_int8",
+]  # fmt: skip
+
+Range = tuple[float, int]  # (scale, zero point): value = scale * (q - zero point), q in 0 ... 255
+
+LEVELS = 255
+_FUSED = ("Relu", "Clip")
+_INTEGER = ("Conv", "Add", "MaxPool", "Concat")
+_MOVES = ("Transpose", "Reshape", "Identity", "Slice")  # of numbers, which they leave as they are
+
+
+def range_of(low: float, high: float) -> Range:
+    """The uint8 range that covers [low, high] and holds 0 exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = max((high - low) / LEVELS, 1e-9)
+    return scale, int(np.clip(np.rint(-low / scale), 0, LEVELS))
+
+
+def quantized_tensors(model: onnx.ModelProto, until: str = "features", keep: Container[str] = ()) -> list[str]:
+    """Tensors whose ranges :func:`quantize_graph` needs, in the order in which they are computed."""
+    return QuantizableGraph(model, until, keep).needed()
+
+
+def quantized_kernels(model: onnx.ModelProto, until: str = "features") -> list[str]:
+    """Names of the weights of the convolutions that become integer kernels, in the order in which they are computed."""
+    graph = QuantizableGraph(model, until)
+    return [node.input[1] for node in graph.graph.node if node.op_type == "Conv" and graph.integer(node)]
+
+
+def ranges_from_tflite(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Give ranges by layer name ("block3.expand", "block3.add") the names of the graph's tensors.
+
+    A convolution is known by the name of its weights ("...block3.expand.conv.weight"), a sum by the projection
+    ("block3.project") that it adds.
+    """
+    found: dict[str, Range] = {}
+    graph = QuantizableGraph(model, None)
+    for node in model.graph.node:
+        key = _layer(node, ranges)
+        if key is None:
+            continue
+        output = graph.fused_output(node)
+        found[output] = ranges[key]
+        total = f"{key.split('.')[0]}.add"
+        for reader in graph.readers.get(output, []):
+            if key.endswith(".project") and reader.op_type == "Add" and total in ranges:
+                found[reader.output[0]] = ranges[total]
+    return found
+
+
+def quantize_graph(
+    model: onnx.ModelProto,
+    ranges: Mapping[str, Range],
+    until: str = "features",
+    keep: Container[str] = (),
+    codes: Mapping[str, tuple[np.ndarray, np.ndarray]] = MappingProxyType({}),
+) -> onnx.ModelProto:
+    """Return a copy in which the ancestors of tensor ``until`` compute in integers; the rest is untouched.
+
+    Conv (with the Clip or Relu behind it), Add, MaxPool and Concat become integer kernels; whatever else stands
+    among them reads dequantized values. uint8 frames that are only shifted and scaled by one number feed the first
+    convolution without a float pass over the picture. ``until`` keeps its name and stays float32.
+
+    Args:
+        ranges: tensor -> (scale, zero point) for at least :func:`quantized_tensors`'s tensors.
+        keep: names of weights or outputs of nodes that go on computing in float32.
+        codes: weight -> (int8 codes, float32 scales (O, 1, ...)), where they are not to be :func:`quantize_weight`'s.
+
+    Raises:
+        ExportError: a tensor has no range, or the graph has no tensor ``until``.
+    """
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(model)
+    _Writer(QuantizableGraph(quantized, until, keep), ranges, codes).write()
+    onnx.checker.check_model(quantized)
+    return quantized
+
+
+def _layer(node: onnx.NodeProto, names: Mapping[str, object]) -> str | None:
+    """The layer among ``names`` whose weights a convolution reads."""
+    if node.op_type != "Conv":
+        return None
+    path = node.input[1].removesuffix(".conv.weight").split(".")
+    return next((name for n in (2, 1) if (name := ".".join(path[-n:])) in names), None)
+
+
+class QuantizableGraph:
+    """Who makes and who reads each tensor, and which nodes lie before ``until``."""
+
+    def __init__(self, model: onnx.ModelProto, until: str | None, keep: Container[str] = ()) -> None:
+        self.graph, self.keep = model.graph, keep
+        self.constants = {tensor.name: tensor for tensor in self.graph.initializer}
+        self.makers = {name: node for node in self.graph.node for name in node.output}
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.graph.node:
+            for name in names_read(node):
+                self.readers.setdefault(name, []).append(node)
+        self.results = {value.name for value in self.graph.output}
+        if until is not None and until not in self.makers:
+            raise ExportError(f"graph has no tensor {until!r} to quantize up to")
+        inside = self._ancestors(until) if until is not None else set()
+        layers = any(node.op_type == "Conv" and node.output[0] in inside for node in self.graph.node)
+        self.inside = inside if layers else set()  # without a convolution rounding would save nothing
+
+    def value(self, name: str) -> np.ndarray:
+        return numpy_helper.to_array(self.constants[name])
+
+    def fused_output(self, conv: onnx.NodeProto) -> str:
+        """The tensor behind a convolution's activation, or its own output."""
+        after = self.readers.get(conv.output[0], [])
+        if len(after) == 1 and after[0].op_type in _FUSED and conv.output[0] not in self.results:
+            bounds = [name for name in after[0].input[1:] if name]
+            if all(name in self.constants for name in bounds):
+                return str(after[0].output[0])
+        return str(conv.output[0])
+
+    def integer(self, node: onnx.NodeProto) -> bool:
+        """Whether a node can become an integer kernel."""
+        if node.output[0] not in self.inside or node.op_type not in _INTEGER:
+            return False
+        if node.output[0] in self.keep:
+            return False
+        if node.op_type == "Conv":
+            return node.input[1] not in self.keep and all(name in self.constants for name in node.input[1:] if name)
+        return not any(name in self.constants for name in node.input)
+
+    def within(self, chosen: Range, activation: onnx.NodeProto) -> Range:
+        """Shrink a range to what an activation lets through, so that saturation does its work."""
+        scale, zero_point = chosen
+        low, high = -zero_point * scale, (LEVELS - zero_point) * scale
+        if activation.op_type == "Relu":
+            bounds = [0.0, np.inf]
+        else:
+            bounds = [-np.inf, np.inf]
+            for i, name in enumerate(activation.input[1:]):
+                if name:
+                    bounds[i] = float(self.value(name))
+        if low >= bounds[0] - scale / 2 and high <= bounds[1] + scale / 2:
+            return chosen
+        return range_of(max(low, bounds[0]), min(high, bounds[1]))
+
+    def frames_chain(self, tensor: str) -> tuple[str, float, int] | None:
+        """(uint8 tensor, scale, zero point) where ``tensor`` is Mul(Sub(Cast(uint8), zero point), scale).
+
+        Where the zero point is 0, the Sub may be absent.
+        """
+        numbers: dict[str, np.ndarray] = {"Mul": np.ones(()), "Sub": np.zeros(())}
+        for kind in numbers:
+            node = self.makers.get(tensor)
+            if node is not None and node.op_type == kind and node.input[1] in self.constants:
+                numbers[kind] = self.value(node.input[1])
+                tensor = node.input[0]
+            elif kind == "Mul":
+                return None
+        cast = self.makers.get(tensor)
+        if cast is None or cast.op_type != "Cast" or any(number.size != 1 for number in numbers.values()):
+            return None
+        scale, zero_point = (float(number.reshape(())) for number in numbers.values())
+        if not zero_point.is_integer() or not 0 <= zero_point <= LEVELS or not self._is_uint8(cast.input[0]):
+            return None
+        return cast.input[0], scale, int(zero_point)
+
+    def needed(self) -> list[str]:
+        names = []
+        for node in self.graph.node:
+            if not self.integer(node):
+                continue
+            if node.op_type == "Conv":
+                source = node.input[0]
+                if source not in names and self.frames_chain(source) is None:
+                    names.append(source)
+                names.append(self.fused_output(node))
+            elif node.op_type in ("Add", "Concat"):
+                names += [name for name in node.input if name not in names]
+                names.append(node.output[0])
+        return list(dict.fromkeys(names))
+
+    def _is_uint8(self, tensor: str) -> bool:
+        while (node := self.makers.get(tensor)) is not None and node.op_type in _MOVES:
+            tensor = node.input[0]
+        return any(
+            value.name == tensor and value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+            for value in self.graph.input
+        )
+
+    def _ancestors(self, until: str) -> set[str]:
+        todo, seen = [until], set()
+        while todo:
+            name = todo.pop()
+            if name in seen or name not in self.makers:
+                continue
+            seen.add(name)
+            todo += names_read(self.makers[name])
+        return seen
+
+
+class _Writer:
+    """Writes the nodes: tensor ``t`` becomes ``t.raw`` -> QuantizeLinear -> ``t.q`` -> DequantizeLinear -> ``t``."""
+
+    def __init__(
+        self,
+        graph: QuantizableGraph,
+        ranges: Mapping[str, Range],
+        given: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    ) -> None:
+        self.graph, self.ranges, self.given = graph, ranges, given
+        self.nodes: list[onnx.NodeProto] = []
+        self.added: dict[str, onnx.TensorProto] = {}
+        self.done: dict[str, Range] = {}  # quantized tensors
+
+    def write(self) -> None:
+        missing = [name for name in self.graph.needed() if name not in self.ranges]
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise ExportError(f"no range to quantize {', '.join(missing[:3])}{more}")
+        needed = set(self.graph.needed())
+        for value in self.graph.graph.input:
+            if value.name in needed:
+                raise ExportError(f"graph input {value.name} is float32 and feeds a convolution; expected uint8 frames")
+        skipped: set[str] = set()
+        for node in self.graph.graph.node:
+            if node.output[0] in skipped:
+                continue
+            if node.op_type == "Mul" and self._write_frames(node):
+                continue
+            if not self.graph.integer(node):
+                self._write_float(node, needed)
+            elif node.op_type == "Conv":
+                skipped.add(self._write_conv(node))
+            elif node.op_type == "MaxPool":
+                self._write_pool(node, needed)
+            else:
+                self._write_quantized(node, node.output[0], self.ranges[node.output[0]])
+        self._finish()
+
+    def _write_frames(self, node: onnx.NodeProto) -> bool:
+        """Read the bytes of the frames as the quantized picture that they are."""
+        chain = self.graph.frames_chain(node.output[0])
+        readers = self.graph.readers.get(node.output[0], [])
+        if chain is None or not any(self.graph.integer(reader) for reader in readers):
+            return False
+        source, scale, zero_point = chain
+        self._dequantize(source, node.output[0], scale, zero_point)
+        self.done[node.output[0]] = (scale, zero_point)
+        return True
+
+    def _write_float(self, node: onnx.NodeProto, needed: set[str]) -> None:
+        if node.output[0] in needed:
+            self._write_quantized(node, node.output[0], self.ranges[node.output[0]])
+        else:
+            self.nodes.append(node)
+
+    def _write_conv(self, conv: onnx.NodeProto) -> str:
+        """Returns the output of the activation that was folded in, which is not to be written again."""
+        output = self.graph.fused_output(conv)
+        chosen = self.ranges[output]
+        if output != conv.output[0]:
+            chosen = self.graph.within(chosen, self.graph.makers[output])
+        codes, scales = self.given.get(conv.input[1]) or quantize_weight(self.graph.value(conv.input[1]))
+        scales, source_scale = scales.reshape(-1), self.done[conv.input[0]][0]
+        bias_name = conv.input[2] if len(conv.input) > 2 else ""
+        if bias_name:
+            bias = self.graph.value(bias_name).astype(np.float64)
+            floor = (np.abs(bias) / (source_scale * 2.0**30)).astype(np.float32)  # keeps the codes inside int32
+            if (floor > scales).any():
+                finer, scales = scales, np.maximum(scales, floor)
+                shrink = (finer.astype(np.float64) / scales).reshape(-1, *[1] * (codes.ndim - 1))
+                codes = np.rint(codes * shrink).astype(np.int8)
+            bias_scales = (np.float32(source_scale) * scales).astype(np.float32)
+            bias_codes = np.rint(bias / bias_scales).astype(np.int32)
+            conv.input[2] = self._constant_dequantized(bias_name, bias_codes, bias_scales)
+        conv.input[1] = self._constant_dequantized(conv.input[1], codes, scales)
+        self._write_quantized(conv, output, chosen)
+        return output if output != conv.output[0] else ""
+
+    def _write_pool(self, node: onnx.NodeProto, needed: set[str]) -> None:
+        if node.input[0] in self.done:  # a maximum keeps the range of what it is taken of
+            self._write_quantized(node, node.output[0], self.done[node.input[0]])
+        else:
+            self._write_float(node, needed)
+
+    def _write_quantized(self, node: onnx.NodeProto, tensor: str, chosen: Range) -> None:
+        node.output[0] = f"{tensor}.raw"
+        self.nodes.append(node)
+        scale, zero_point = self._parameters(*chosen)
+        self.nodes.append(helper.make_node("QuantizeLinear", [node.output[0], scale, zero_point], [f"{tensor}.q"]))
+        self._dequantize(f"{tensor}.q", tensor, *chosen)
+        self.done[tensor] = chosen
+
+    def _dequantize(self, source: str, tensor: str, scale: float, zero_point: int) -> None:
+        names = self._parameters(scale, zero_point)
+        self.nodes.append(helper.make_node("DequantizeLinear", [source, *names], [tensor]))
+
+    def _parameters(self, scale: float, zero_point: int) -> tuple[str, str]:
+        """Initializers of a scale and a zero point; equal ones are stored once."""
+        scale_name, zero_name = f"scale.{np.float32(scale)!s}", f"zero_point.{zero_point}"
+        self._store(scale_name, np.float32(scale))
+        self._store(zero_name, np.uint8(zero_point))
+        return scale_name, zero_name
+
+    def _constant_dequantized(self, name: str, codes: np.ndarray, scales: np.ndarray) -> str:
+        self._store(f"{name}.q", codes)
+        self._store(f"{name}.scale", scales)
+        self.nodes.append(helper.make_node("DequantizeLinear", [f"{name}.q", f"{name}.scale"], [f"{name}.dq"], axis=0))
+        return f"{name}.dq"
+
+    def _store(self, name: str, value: np.ndarray | np.generic) -> None:
+        self.added.setdefault(name, numpy_helper.from_array(np.asarray(value), name))
+
+    def _finish(self) -> None:
+        graph = self.graph.graph
+        nodes = list(alive(self.nodes, self.graph.results))
+        names = {name for node in nodes for name in names_read(node)}
+        kept = [tensor for tensor in graph.initializer if tensor.name in names]
+        del graph.node[:], graph.initializer[:]
+        graph.node.extend(nodes)
+        present = {
+            tensor.name for tensor in kept
+        }  # scales and zero points that an earlier pass wrote; names say their values
+        graph.initializer.extend([*kept, *(tensor for name, tensor in self.added.items() if name not in present)])
+
+
+def alive(nodes: list[onnx.NodeProto], results: set[str]) -> list[onnx.NodeProto]:
+    """Nodes that an output depends on, in order (of the float normalization nobody reads any more)."""
+    used, kept = set(results), []
+    for node in reversed(nodes):
+        if any(name in used for name in node.output):
+            used.update(names_read(node))
+            kept.append(node)
+    return kept[::-1]

@@ -1,0 +1,208 @@
+"""A paper's recipes trained on given clips, reduced to what the machine trains: accuracy, bytes, seconds an epoch.
+
+Scored is the test split, or val where there is none. Nothing is chosen on it: the last weights count, and all other
+clips are trained on. Accuracies are the trained network's, which the written file is held to (1e-4).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..artifact import ArtifactNetwork, artifact_graph, artifact_metadata, torch_reference, write_artifact
+from ..datasets import ClipTable
+from ..errors import RecipeError
+from ..jobs.clips import labelled_clips, scored_split
+from ..jobs.prepare import Prepared, prepare_features, prepare_frames, sample_clips
+from ..metrics import confusion_matrix, macro_average, top_k_accuracy
+from ..models import FrameExtractor, build_extractor, build_head
+from ..models.head import Head
+from ..models.heads import head_options
+from ..progress import bar, say
+from ..recipe import Recipe, load_recipe, recipe_to_dict
+from ..training import ClipNetwork, fit, predict_logits
+from .rows import Row
+
+PARITY_FRAMES = 5
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is trained: epochs a run, seeds, and the share of the clips; ``detector``: a run folder to stand on.
+
+    ``overrides``: values of every recipe; an option of the head, of those recipes whose head has it.
+    """
+
+    epochs: int = 10
+    seeds: int = 1
+    clips: float = 1.0
+    detector: Path | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Clips, read once for all recipes that see them alike; ``sample`` (T, H, W, 3) is for the parity check."""
+
+    table: ClipTable
+    extractor: FrameExtractor
+    prepared: Prepared
+    sample: np.ndarray
+
+
+def shortened(name: str, epochs: int, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A built-in recipe for so many epochs: its rate falls at the same shares of them, and it never stops early."""
+    usual = {"training.epochs": epochs, "training.step_epochs": max(1, round(0.3 * epochs))}
+    return load_recipe(name, usual | {"training.early_stopping": 0} | dict(overrides or {}))
+
+
+def read_setup(data: str | Path, plan: Recipe, share: float = 1.0) -> Setup:
+    """Read a share of the clips; what is scored becomes val, everything else is trained on.
+
+    Raises:
+        VidletError: what is wrong with the data.
+    """
+    extractor = build_extractor(plan.extractor)
+    table = labelled_clips(data)
+    scored = {id(clip) for clip in scored_split(table, None)[1]}
+    clips = [dataclasses.replace(clip, split="val" if id(clip) in scored else "train") for clip in table]
+    rng = np.random.default_rng(0)
+    kept: set[int] = set()
+    for split in ("train", "val"):  # the share of each, so that none is empty
+        numbers = [i for i, clip in enumerate(clips) if clip.split == split]
+        kept |= set(rng.permutation(numbers)[: max(1, round(share * len(numbers)))].tolist())
+    table = table.with_clips(clips[i] for i in sorted(kept))
+    frozen = plan.training.mode == "frozen"
+    prepared = (prepare_features if frozen else prepare_frames)(plan, table, extractor, False)
+    return Setup(table, extractor, prepared, sample_clips(table, plan, 1)[0])
+
+
+def train_and_score(setup: Setup, plan: Recipe, head: Head) -> dict[str, Any]:
+    """Train a head (and its extractor, where the recipe does) and return what ``score`` does."""
+    prepared = setup.prepared
+    if prepared.mean is not None and prepared.std is not None:
+        head.calibrate(torch.from_numpy(prepared.mean), torch.from_numpy(prepared.std))
+    network = ClipNetwork(head, setup.extractor if prepared.mean is None else None)
+    times = [time.perf_counter()]
+    with bar(plan.name, "epoch") as move:
+
+        def done(row: Mapping[str, float], epochs: int) -> None:
+            times.append(time.perf_counter())
+            move(int(row["epoch"]), epochs)
+
+        fit(network, prepared.train, prepared.val, plan.training, report=done)
+    return score(setup, plan, head, statistics.median(np.diff(times).tolist()))
+
+
+def score(setup: Setup, plan: Recipe, head: Head, epoch_s: float = 0.0) -> dict[str, Any]:
+    """``accuracy``, ``top5`` and ``macro_precision``, _recall, _f1 on ``scored`` clips; ``bytes`` of the file.
+
+    Also ``parameters`` of the head, ``epoch_s`` and ``epochs``.
+    """
+    network = ClipNetwork(head, setup.extractor if setup.prepared.mean is None else None)
+    logits = predict_logits(network, setup.prepared.val, plan.training.batch)
+    artifact = ArtifactNetwork(setup.extractor, head).eval()
+    metadata = artifact_metadata(plan, setup.table.labels, setup.prepared.median_s, setup.extractor.provenance)
+    frames = np.resize(setup.sample, (PARITY_FRAMES, *setup.sample.shape[1:]))
+    with tempfile.TemporaryDirectory() as folder:
+        graph = artifact_graph(artifact, setup.extractor.input_size)
+        size = write_artifact(graph, Path(folder) / "model.onnx", metadata, frames, torch_reference(artifact))
+    truth = setup.prepared.val.targets.argmax(1)
+    hits = logits.argmax(1) == truth
+    macro = macro_average(confusion_matrix(logits.argmax(1), truth, logits.shape[1]))
+    return {
+        "accuracy": float(hits.mean()),
+        "top5": top_k_accuracy(logits, truth),
+        **{f"macro_{name}": value for name, value in macro._asdict().items()},
+        "scored": len(hits),
+        "bytes": size,
+        "parameters": sum(p.numel() for p in head.parameters()),
+        "epoch_s": epoch_s,
+        "epochs": plan.training.epochs,
+    }
+
+
+def run_recipes(
+    cases: Mapping[str, tuple[str, Mapping[str, Any]]], data: str | Path, effort: Effort, log: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """Train every case (recipe and overrides) with every seed; ``log`` gets a line a finished run, and is read first.
+
+    Raises:
+        RecipeError: an effort of nothing, or an override that no recipe takes.
+    """
+    if effort.epochs < 1 or effort.seeds < 1 or not 0 < effort.clips <= 1:
+        raise RecipeError(f"papers: epochs and seeds must be at least 1 and clips a share in (0, 1], got {effort}")
+    known = {row["key"]: row for row in map(json.loads, log.read_text().splitlines())} if log.exists() else {}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
+    ready: tuple[str, Setup] | None = None
+    given = {name: _taken(effort.overrides, *case) for name, case in cases.items()}
+    for key in effort.overrides:
+        if not any(key in taken for taken in given.values()):
+            raise RecipeError(f"papers: no recipe of the experiment has a head with {key}")
+    for name, (recipe, overrides) in cases.items():
+        for seed in range(effort.seeds):
+            plan = shortened(recipe, effort.epochs, {**overrides, **given[name], "training.seed": seed})
+            key = json.dumps([Path(data).name, effort.clips, recipe_to_dict(plan)], sort_keys=True)
+            if key not in known:
+                told = recipe_to_dict(plan)
+                seen = json.dumps([told["sampling"], told["extractor"], told["training"]["mode"],
+                                   plan.training.augment.get("redraw")])  # fmt: skip
+                if ready is None or ready[0] != seen:
+                    ready = None  # free the memory first
+                    ready = (seen, read_setup(data, plan, effort.clips))
+                torch.manual_seed(seed)
+                head = build_head(plan.head, ready[1].extractor.feature_shape, len(ready[1].table.labels))
+                known[key] = {"name": name, "seed": seed, **train_and_score(ready[1], plan, head), "key": key}
+                with log.open("a") as sink:
+                    sink.write(json.dumps(known[key]) + "\n")
+                say(f"{name}, seed {seed}: accuracy {known[key]['accuracy']:.3f}")
+            found[name].append(known[key])
+    return found
+
+
+def _taken(given: Mapping[str, Any], recipe: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the given values that a case takes: all but options that its head does not have."""
+    options = head_options(load_recipe(recipe, dict(overrides)).head.name)
+    return {
+        key: value
+        for key, value in given.items()
+        if not key.startswith("head.options.") or key.removeprefix("head.options.") in options
+    }
+
+
+def measured(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean ``accuracy``, its ``spread`` over seeds (none of a single one), ``bytes`` and ``epoch_s`` of runs alike."""
+    values = [run["accuracy"] for run in runs]
+    spread = {"spread": round(statistics.stdev(values), 4)} if len(values) > 1 else {}
+    return {
+        "accuracy": round(statistics.mean(values), 4),
+        **spread,
+        "bytes": max(run["bytes"] for run in runs),
+        "epoch_s": round(statistics.median(run["epoch_s"] for run in runs), 2),
+    }
+
+
+def fill(tables: Iterable[Mapping[str, Any]], figures: Mapping[str, float]) -> None:
+    """Put measured figures into the rows of these names.
+
+    Raises:
+        KeyError: a name that no row has (ours to mend).
+    """
+    rows: dict[str, list[Row]] = {}
+    for table in tables:
+        for row in table["rows"]:
+            rows.setdefault(row["name"], []).append(row)
+    for name, value in figures.items():
+        for row in rows[name]:
+            row["measured"] = value

@@ -1,0 +1,148 @@
+"""What each extractor costs before anything is trained: bytes and milliseconds of its file with a small untrained head.
+
+Bytes and time follow from structure, not from weights' values. A budget that nothing fits is refused here, at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..artifact import ArtifactNetwork, artifact_graph, artifact_metadata
+from ..compression import find_chain, shrink_graph
+from ..datasets import ClipTable
+from ..files import atomic_path, cache_folder, write_text
+from ..models import FrameExtractor, build_head
+from ..runtime import benchmark, write_metadata
+from .budget import Budget
+from .data import graph_bytes
+from .space import ALONE, POOLED, STORAGES, Candidate, Space, Storage
+
+EVIDENCE_BYTES = 1200  # what the measured figures add to a file's metadata
+SMALLEST = Candidate("", 8.0, 8, 24, 24, False, 0.2, 0.0, 0.2, 2e-3)
+
+
+@dataclass(frozen=True)
+class Card:
+    """One extractor in one storage: what its file costs besides the head's weights."""
+
+    place: str
+    chain: str
+    bytes: int
+    measured: dict[str, Any]  # what ``benchmark`` found, the smallest head included
+
+
+class Cards:
+    """Costs of all extractors in all storages, and which candidates can keep a budget."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.of: dict[tuple[str, str], Card] = {}  # (place, chain) -> what was measured
+
+    def add(self, place: str, feature_shape: tuple[int, ...], cards: Sequence[Card]) -> None:
+        """Take what was measured of an extractor."""
+        self.shapes[place] = feature_shape
+        self.of |= {(card.place, card.chain): card for card in cards}
+
+    def bytes(self, candidate: Candidate, storage: Storage) -> int:
+        """About the bytes of a candidate's file."""
+        head = candidate.counted_head(self.shapes[candidate.place], self.classes)
+        return math.ceil(self.of[candidate.place, storage.stored].bytes + storage.head_bytes(head))
+
+    def storages(self, candidate: Candidate, budget: Budget) -> list[Storage]:
+        """The storages in which a candidate is expected to keep a budget, the most promising first."""
+        return [
+            storage
+            for storage in STORAGES
+            if (storage.members == 1 or candidate.kind != POOLED)  # linear: from another start it learns the same
+            and self.keeps(candidate, storage, budget)
+        ]
+
+    def keeps(self, candidate: Candidate, storage: Storage, budget: Budget) -> bool:
+        """Whether a candidate is expected to keep a budget in a storage."""
+        card = self.of.get((candidate.place, storage.stored))
+        return card is not None and not budget.broken(self.bytes(candidate, storage), card.measured)
+
+    def possible(self, place: str, budget: Budget) -> bool:
+        """Whether the smallest head on an extractor can keep a budget."""
+        return bool(self.storages(replace(SMALLEST, place=place), budget))
+
+    def nearest(self, budget: Budget) -> str:
+        """What comes nearest to a budget that nothing can keep: the smallest file and the fastest, in words."""
+        files = [(replace(SMALLEST, place=place), storage) for place in self.shapes for storage in ALONE]
+        size = min(files, key=lambda f: self.bytes(*f))
+        fast = min(files, key=lambda f: budget.latency_ms(self.of[f[0].place, f[1].chain].measured))
+        ms = budget.latency_ms(self.of[fast[0].place, fast[1].chain].measured)
+        return (
+            f"the smallest is {size[0].place} {size[1].chain or 'float32'} with {self.bytes(*size):,} bytes, "
+            f"the fastest {fast[0].place} {fast[1].chain or 'float32'} with {ms:.2f} ms a {budget.latency[0]}"
+        )
+
+
+def least_bytes(extractor: FrameExtractor) -> float:
+    """What no file with this extractor is smaller than: its weights in four bits each."""
+    return sum(p.numel() for p in extractor.parameters()) / 2
+
+
+def kept_cards(
+    space: Space, table: ClipTable, extractor: FrameExtractor, place: str, budget: Budget, samples: Sequence[np.ndarray]
+) -> list[Card]:
+    """``make_cards``, or what it found in an earlier search: bytes stay, and times where nothing limits them.
+
+    Kept in the cache, under what determines them: the extractor, the labels, the ways of storing, the versions.
+    """
+    versions = [importlib.metadata.version(name) for name in ("vidlet", "onnxruntime", "torch")]
+    graph = hashlib.sha256(graph_bytes(extractor)).hexdigest()
+    determined = [graph, list(table.labels), [storage.chain for storage in ALONE], versions, platform.machine()]
+    name = hashlib.sha256(json.dumps(determined).encode()).hexdigest()[:16]
+    path = cache_folder("cards") / f"{name}.json"
+    if budget.max_latency_ms is None and budget.max_memory_bytes is None:
+        with suppress(OSError, ValueError, TypeError):  # absent or damaged: measured anew
+            return [Card(place, **record) for record in json.loads(path.read_text("utf-8"))]
+    cards = make_cards(space, table, extractor, place, samples)
+    records = [{key: value for key, value in asdict(card).items() if key != "place"} for card in cards]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(records, indent=1))
+    return cards
+
+
+def make_cards(
+    space: Space, table: ClipTable, extractor: FrameExtractor, place: str, samples: Sequence[np.ndarray]
+) -> list[Card]:
+    """Write an extractor with the smallest head, untrained, in each storage; measure the files, and forget them.
+
+    Args:
+        samples: a few clips' frames uint8 (T, H, W, 3): what ranges are calibrated on does not change what they cost.
+    """
+    candidate = replace(SMALLEST, place=place, hz=min(space.rates_hz))
+    recipe = space.recipe(candidate, "card", [storage.chain for storage in ALONE])
+    torch.manual_seed(0)
+    head = build_head(recipe.head, extractor.feature_shape, len(table.labels))
+    graph = artifact_graph(ArtifactNetwork(extractor, head), extractor.input_size)
+    metadata = artifact_metadata(recipe, table.labels, 1.0, extractor.provenance, 1.0)
+    cards = []
+    with tempfile.TemporaryDirectory() as folder:
+        for storage in ALONE:
+            small = shrink_graph(find_chain(storage.chain) if storage.chain else (), graph, samples)
+            path = Path(folder) / "card.onnx"
+            with atomic_path(path) as draft:
+                draft.write_bytes(small.SerializeToString(deterministic=True))
+                write_metadata(draft, metadata)
+            size = path.stat().st_size + EVIDENCE_BYTES - round(storage.head_bytes(head))
+            measured = benchmark(path, seconds=0.6, threads=1)
+            kept = {key: measured[key] for key in ("frame_ms", "clip_ms", "peak_rss_bytes")}
+            cards.append(Card(place, storage.chain, size, kept))
+    return cards

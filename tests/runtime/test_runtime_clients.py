@@ -1,0 +1,108 @@
+"""The runtime runs where the training framework is not installed, and models run where vidlet is not."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import artifacts
+from artifacts import SIZE, frames_of
+from vidlet.runtime import load
+
+DOCS = Path(__file__).parents[2] / "docs" / "clients.md"
+
+BLOCKER = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked}:
+            raise ImportError(name + " is not installed")
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run_blocked(code, folder, *blocked):
+    """Run code in a fresh interpreter that cannot import some packages; return what it prints."""
+    source = BLOCKER.format(blocked=set(blocked)) + code
+    command = [sys.executable, "-I", "-W", "error", "-c", source]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def model_path(tmp_path):
+    return artifacts.save(artifacts.classifier(), tmp_path / "model.onnx")
+
+
+def python_client():
+    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
+    assert len(blocks) == 1
+    return blocks[0]
+
+
+def test_the_python_client_of_the_docs_runs_without_vidlet_and_says_the_same(model_path):
+    frames = np.random.default_rng(0).integers(0, 256, (7, *SIZE, 3), np.uint8)
+    np.save(model_path.parent / "frames.npy", frames)
+    given = "import numpy as np\nframes = np.load('frames.npy')\n"
+    printed = run_blocked(given + python_client(), model_path.parent, "vidlet", "onnx", "torch", "av", "PIL")
+    label, score = printed.split()
+    name, expected, _ = load(model_path).name_scores(load(model_path)(frames)[0][0])
+    assert label == name
+    assert float(score) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_python_client_of_the_docs_has_about_ten_lines():
+    lines = [line for line in python_client().splitlines() if line.strip() and not line.startswith("import")]
+    assert len(lines) <= 10
+
+
+def test_the_runtime_works_where_nothing_of_training_is_installed(model_path):
+    clip = model_path.parent / "clip"
+    clip.mkdir()
+    for number, frame in enumerate(frames_of([(0, 0, 255)] * 30)):
+        Image.fromarray(frame).save(clip / f"{number}.png")
+    code = """
+import vidlet
+model = vidlet.load("model.onnx", threads=1)
+print(model.classify("clip").label)
+from vidlet.runtime import predict_timeline, inspect_artifact, read_metadata
+print(predict_timeline(model, "clip").segments[0].label, [m.label for m in model.stream("clip")][-1])
+print(inspect_artifact("model.onnx")["bytes"]["total"] == model.bytes)
+"""
+    missing = (
+        "torch",
+        "onnx",
+        "onnxscript",
+        "pyarrow",
+        "cv2",
+        "sklearn",
+        "scipy",
+        "tensorboard",
+        "tflite",
+        "jsonschema",
+    )
+    assert run_blocked(code, model_path.parent, *missing).split() == ["blue", "blue", "blue", "True"]
+
+
+def test_importing_vidlet_imports_nothing_heavy():
+    code = "import vidlet; print(sorted({'numpy', 'onnxruntime', 'av', 'torch', 'PIL'} & set(sys.modules)))"
+    assert run_blocked(code, ".").strip() == "[]"
+
+
+def test_the_names_of_the_package_are_there_without_importing_them():
+    code = """
+import vidlet
+print(vidlet.__version__, set(vidlet.__all__) == set(dir(vidlet)), callable(vidlet.load))
+try:
+    vidlet.nothing
+except AttributeError as error:
+    print(error)
+"""
+    lines = run_blocked(code, ".").splitlines()
+    assert lines[0].split()[1:] == ["True", "True"]
+    assert lines[1] == "module 'vidlet' has no attribute 'nothing'"

@@ -1,0 +1,290 @@
+"""A budget search from clips to the chosen file, on rendered clips and an untrained extractor."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx.numpy_helper import to_array
+
+from vidlet.datasets import render_motion
+from vidlet.errors import ExportError, RecipeError, TrainingError
+from vidlet.files import cache_folder
+from vidlet.jobs.evaluate import evaluate
+from vidlet.models.mobilenetv2 import MobileNetV2
+from vidlet.runtime import load
+from vidlet.search.budget import Budget
+from vidlet.search.cards import Card, kept_cards, least_bytes
+from vidlet.search.course import Course
+from vidlet.search.data import build_extractors, judge, open_pool
+from vidlet.search.halving import Search
+from vidlet.search.job import fit
+from vidlet.search.realize import realize, refit, trained_parts
+from vidlet.search.space import ALONE, Space, cuts_of, first_candidates, known_cost
+from vidlet.search.trials import TrialLog
+
+BUDGET = 70_000
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fit") / "clips"
+    render_motion(folder, clips=64, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "random.pt"
+    torch.manual_seed(0)
+    torch.save(MobileNetV2(0.35, "block5").state_dict(), path)
+    extractors = cuts_of(width=0.35, weights=str(path), size=64, cuts=("block2", "block5"))
+    return Space(extractors, epochs=4, rounds=(0.25, 1.0))
+
+
+@pytest.fixture(scope="module")
+def found(clips, space, tmp_path_factory, cache):
+    out = tmp_path_factory.mktemp("fit") / "run"
+    return out, fit(clips, max_size=BUDGET, time=15, out=out, workers=1, space=space)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDLET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def test_the_chosen_file_keeps_the_budget_and_runs(found):
+    out, result = found
+    assert result["files"]["model.onnx"] == (out / "model.onnx").stat().st_size <= BUDGET
+    assert len(load(out / "model.onnx").labels) == 8
+    assert (out / "report.html").stat().st_size > 10_000
+    assert {"recipe.toml", "metrics.json", "fit.json"} <= set(result["files"])
+    assert result["metrics"]["split"] == "test"
+    assert result["metrics"]["refit"] is True
+
+
+def test_every_point_of_the_front_measures_the_same_from_its_file_alone(found, clips):
+    out, result = found
+    front = result["metrics"]["front"]
+    for point in front:
+        path = out / "files" / point["file"]
+        assert path.stat().st_size == point["bytes"]
+        assert sum(
+            other["bytes"] <= point["bytes"] and other["accuracy"] > point["accuracy"] for other in front
+        ) == 0 or (
+            point["measured"]["frame_ms"]["p50"]
+            < min(o["measured"]["frame_ms"]["p50"] for o in front if o["accuracy"] > point["accuracy"])
+        )
+    chosen = result["metrics"]["chosen"]
+
+    def score(p):  # of a file whose candidate was judged on all folds: that, and what the chain cost and is known to
+        own = p["accuracy"] - 0.05 * p["loss"]
+        measured = own if p["judged"] is None else p["judged"] + own - p["head_worth"]
+        return measured - 0.5 * known_cost(p["chain"])
+
+    inside = [p for p in front if p["bytes"] <= BUDGET]
+    alike = [p for p in inside if score(p) >= max(map(score, inside)) - 0.004 + 1e-9]
+    assert chosen["bytes"] <= min(p["bytes"] for p in alike)
+    assert score(chosen) >= max(map(score, inside)) - 0.004 - 1e-9
+
+
+def test_what_if_rows_allow_half_and_twice_the_bytes(found):
+    rows = found[1]["metrics"]["what_if"]
+    assert [row["bytes"] for row in rows] == [BUDGET // 2, BUDGET, 2 * BUDGET]
+    for row in rows:
+        assert row["best"] is None or row["best"]["bytes"] <= row["bytes"]
+    accuracies = [row["best"]["accuracy"] for row in rows if row["best"]]
+    assert accuracies == sorted(accuracies)
+
+
+def test_the_step_table_compares_the_chosen_network_with_its_float32_file(found):
+    steps = found[1]["metrics"]["steps"]
+    chosen = found[1]["metrics"]["chosen"]
+    assert steps[0]["chain"] == ""
+    assert steps[-1]["file"] == chosen["file"]
+    assert all(step["candidate"] == chosen["candidate"] for step in steps)
+
+
+def test_where_there_is_time_the_chosen_network_is_a_file_in_every_storage(found, clips, space, tmp_path):
+    out = shutil.copytree(found[0], tmp_path / "again")
+    identity = json.loads((out / "trials.jsonl").read_text("utf-8").splitlines()[0])["identity"]
+    log = TrialLog(out / "trials.jsonl", identity)
+    course = Course(log, out, judge(clips), Budget(max_bytes=BUDGET), 600.0, 1)
+    course.prepare(space, [space.extractors])
+    course.trials = course.timing.trials = Search(course.space, log, lambda candidate: True, lambda candidate: True)
+    chosen = course.conclude(str(clips), None, "")["metrics"]["chosen"]
+    files = {r["chain"]: r["bytes"] for r in log.of("file") if r["candidate"] == chosen["candidate"]}
+    for storage in ("int8+compact", "head4+int8+compact", "int4+compact"):
+        found_in = [size for chain, size in files.items() if chain.endswith(storage)]
+        assert found_in and max(found_in) < files[""]
+
+
+def test_the_test_clips_are_scored_by_the_chosen_file_alone(found, clips):
+    out, result = found
+    again = evaluate(out / "model.onnx", clips)
+    assert again["accuracy"] == result["metrics"]["accuracy"]
+    assert set(result["metrics"]["files"]) == {"model.onnx"}
+
+
+def test_a_search_goes_on_without_repeating_what_is_finished(found, clips, space):
+    out, _ = found
+    before = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
+    with pytest.raises(TrainingError, match="holds a search; --resume goes on with it"):
+        fit(clips, max_size=BUDGET, time=5, out=out, space=space)
+    fit(clips, max_size=BUDGET, time=8, out=out, workers=1, resume=True, space=space)
+    after = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
+    assert after[: len(before)] == before
+    for kind, name in (("trial", lambda r: (json.dumps(r["candidate"]), r["round"])), ("file", lambda r: r["file"])):
+        counts = Counter(name(r) for r in after if r["kind"] == kind)
+        assert counts
+        assert max(counts.values()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills a process the POSIX way")
+def test_workers_end_with_the_process_they_work_for(tmp_path):
+    script = (
+        "import os, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context\n"
+        "from vidlet.search.proxy import follow_parent\n"
+        "if __name__ == '__main__':\n"
+        "    pool = ProcessPoolExecutor(1, mp_context=get_context('spawn'), initializer=follow_parent)\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    pool.submit(time.sleep, 60)\n"
+        "    time.sleep(60)\n"
+    )
+    (tmp_path / "parent.py").write_text(script)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    os.kill(worker, 0)  # it is there
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    end = time.monotonic() + 20
+    while alive(worker) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not alive(worker)
+
+
+def alive(process):
+    """Whether a process runs; a dead one that nobody has waited for does not."""
+    stat = Path(f"/proc/{process}/stat")
+    if Path("/proc/self/stat").exists():
+        return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_an_impossible_budget_is_refused_at_once_with_what_comes_nearest(clips, space, tmp_path, cache):
+    with pytest.raises(
+        RecipeError,
+        match=r"no model of the search fits 9,000 bytes: the smallest is mobilenetv2-0.35 block2 64 px \S+ with ",
+    ):
+        fit(clips, max_size="9kB", time=60, out=tmp_path / "none", space=space)
+    assert not (tmp_path / "none" / "files").exists()
+
+
+def test_where_time_is_short_the_cuts_are_searched_whose_features_are_stored(clips, space, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
+    figures = {"frame_ms": {"p95": 1.0}, "peak_rss_bytes": 1}
+    monkeypatch.setattr(
+        sys.modules[Course.__module__],
+        "kept_cards",
+        lambda *given: [Card(given[3], way.chain, 1000, figures) for way in ALONE],
+    )
+    judged = judge(clips)
+    smaller = tuple(replace(plan, input_size=(32, 32)) for plan in space.extractors)
+
+    def searched(seconds):
+        log = TrialLog(tmp_path / f"{seconds}.jsonl", "")
+        course = Course(log, tmp_path, judged, Budget(max_bytes=BUDGET), seconds, 1)
+        course.prepare(space, [space.extractors, smaller])
+        return [(plan.cut, plan.input_size[0]) for plan in course.space.extractors]
+
+    assert searched(1e-3) == [("block2", 32), ("block5", 32)]  # nothing is stored: the last rung
+    shallow = replace(space, extractors=space.extractors[:1])
+    open_pool(shallow, judged, build_extractors(shallow))
+    assert searched(2e-3) == [("block2", 64)]
+    assert searched(600.0) == [("block2", 64), ("block5", 64)]
+
+
+def test_costs_are_kept_between_searches_where_no_time_is_limited(clips, space, cache):
+    table, budget = judge(clips).folds[0], Budget(max_bytes=BUDGET)
+    extractor = build_extractors(space)[space.places[0]]
+    frames = [np.zeros((4, 64, 64, 3), np.uint8)]
+
+    def ask(budget, samples):
+        return kept_cards(space, table, extractor, space.places[0], budget, samples)
+
+    first = ask(budget, frames)
+    assert ask(budget, []) == first  # nothing to calibrate on: read, not measured
+    [kept] = [path for path in cache_folder("cards").glob("*.json") if read_cards(path) == first]
+    kept.write_text("[{")
+    assert [card.bytes for card in ask(budget, frames)] == [card.bytes for card in first]  # damaged: measured again
+    assert {card.chain: card.bytes for card in first} == {
+        card.chain: card.bytes for card in ask(replace(budget, max_latency_ms=9.0), frames)
+    }
+    assert all(card.bytes > least_bytes(extractor) for card in first)
+    with pytest.raises(ExportError, match="at least one clip"):
+        ask(replace(budget, max_latency_ms=9.0), [])  # measured anew
+
+
+def read_cards(path):
+    return [Card("mobilenetv2-0.35 block2 64 px", **record) for record in json.loads(path.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize("kind", ["pooled", "tt-grid-gru"])
+def test_heads_of_other_kinds_become_files(clips, space, cache, tmp_path, kind):
+    table = judge(clips).folds[0]
+    candidate = next(c for c in first_candidates(space) if c.kind == kind)
+    chains = ["int8+compact", "distill+int4+compact"]
+    points = realize(space, table, candidate, 1, chains, tmp_path)
+    assert [p.chain for p in points] == chains
+    assert all(0 < p.bytes < 100_000 and p.clips > 0 for p in points)
+    assert refit(space, table, points[0], 1, tmp_path / "again.onnx", tmp_path, 0.0) == (1, 1)
+
+
+def test_a_pruned_head_is_trained_once_for_all_its_files(clips, space, cache, tmp_path):
+    table = judge(clips).folds[0]
+    candidate = next(c for c in first_candidates(space) if c.kind == "grid-gru")
+    [whole, pruned] = realize(space, table, candidate, 1, ["int8+compact", "units:0.5+int8+compact"], tmp_path)
+    assert pruned.bytes < whole.bytes
+    assert trained_parts(tmp_path, candidate, "units:0.5+int4+compact") == (True, True)
+    [again] = realize(space, table, candidate, 1, ["units:0.5+int8+compact"], tmp_path)  # from what was kept
+    assert (again.bytes, again.accuracy, again.loss) == (pruned.bytes, pruned.accuracy, pruned.loss)
+    assert refit(space, table, pruned, 1, tmp_path / "again.onnx", tmp_path, 0.0) == (1, 1)
+
+
+def test_of_several_heads_those_are_trained_once_more_for_which_there_is_time(clips, space, cache, tmp_path):
+    table = judge(clips).folds[0]
+    candidate = next(c for c in reversed(first_candidates(space)) if c.kind == "grid-gru")
+    [point] = realize(space, table, candidate, 1, ["ensemble:2"], tmp_path)
+    assert trained_parts(tmp_path, candidate, "ensemble:2") == (True, True)
+    assert trained_parts(tmp_path, candidate, "ensemble:3") == (True, False)
+
+    def weights(path, member):
+        [found] = [t for t in onnx.load(path).graph.initializer if t.name == f"head.members.{member}.classify.weight"]
+        return to_array(found)
+
+    before = [weights(tmp_path / point.file, member) for member in range(2)]
+    for seconds, heads in ((0.0, (1, 2)), (1e6, (2, 2))):
+        path = tmp_path / "again.onnx"
+        assert refit(space, table, point, 1, path, tmp_path, seconds) == heads
+        load(path)
+        kept = [np.array_equal(old, weights(path, member)) for member, old in enumerate(before)]
+        assert kept == [False, seconds == 0]
