@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check clean
+.PHONY: install demo lint test check clean
 
 install: $(VENV)/installed
 
@@ -19,12 +19,13 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -n 2
 
-check: install
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2
+
+check: lint test
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,18 +17,20 @@ import pytest
 import torch
 from onnx.numpy_helper import to_array
 
+from shared_data import shared
 from vidlet.datasets import render_motion
 from vidlet.errors import ExportError, RecipeError, TrainingError
 from vidlet.files import cache_folder
 from vidlet.jobs.evaluate import evaluate
+from vidlet.models import build_extractor
 from vidlet.models.mobilenetv2 import MobileNetV2
 from vidlet.runtime import load
-from vidlet.search.budget import Budget
+from vidlet.search.budget import Budget, parse_bytes
 from vidlet.search.cards import Card, kept_cards, least_bytes
 from vidlet.search.course import Course
 from vidlet.search.data import build_extractors, judge, open_pool
 from vidlet.search.halving import Search
-from vidlet.search.job import fit
+from vidlet.search.job import FEW, fit, usual_ladder
 from vidlet.search.realize import realize, refit, trained_parts
 from vidlet.search.space import ALONE, Space, cuts_of, first_candidates, known_cost
 from vidlet.search.trials import TrialLog
@@ -193,7 +196,7 @@ def alive(process):
 def test_an_impossible_budget_is_refused_at_once_with_what_comes_nearest(clips, space, tmp_path, cache):
     with pytest.raises(
         RecipeError,
-        match=r"no model of the search fits 9,000 bytes: the smallest is mobilenetv2-0.35 block2 64 px \S+ with ",
+        match=r"no model of the search fits 9,000 bytes: the smallest is mobilenetv2-0.35 block2 64 px \S+ with \S+ b",
     ):
         fit(clips, max_size="9kB", time=60, out=tmp_path / "none", space=space)
     assert not (tmp_path / "none" / "files").exists()
@@ -221,6 +224,40 @@ def test_where_time_is_short_the_cuts_are_searched_whose_features_are_stored(cli
     open_pool(shallow, judged, build_extractors(shallow))
     assert searched(2e-3) == [("block2", 64)]
     assert searched(600.0) == [("block2", 64), ("block5", 64)]
+
+
+def test_every_network_of_the_ladder_can_be_built_and_has_the_grid_its_map_allows():
+    for rung in usual_ladder():
+        for plan in rung:
+            shape = build_extractor(replace(plan, weights="none")).feature_shape
+            assert shape[1:] == (plan.grid, plan.grid)
+    assert {(plan.input_size[0], plan.cut): plan.grid for rung in usual_ladder() for plan in rung}[96, "block14"] == 3
+
+
+@pytest.mark.slow  # a whole ladder is costed, and a file made of what fits
+@pytest.mark.parametrize("limit", [{"max_size": s} for s in ("1KB", "10KB", "100KB", "1MB", "10MB")]
+                         + [{"max_latency": m} for m in ("0.01ms", "0.3ms", "3ms", "30ms", "300ms")])  # fmt: skip
+@pytest.mark.parametrize("seconds", [20, 600])
+def test_over_four_decades_a_budget_gives_a_file_that_keeps_it_or_one_sentence(
+    clips, tmp_path, limit, seconds, monkeypatch
+):
+    monkeypatch.setenv("VIDLET_WEIGHTS", str(shared("weights", "coral_tflite")))
+    tiny = replace(FEW, epochs=1, rounds=(1.0,), begin=("default", "pooled"))
+    monkeypatch.setattr("vidlet.search.job.FEW", tiny)
+    out = tmp_path / "run"
+    try:
+        found = fit(clips, **limit, time=seconds, out=out, workers=1)
+    except RecipeError as error:
+        assert re.fullmatch(r"no model of the search fits .*: the smallest is .* with [\d,]+ bytes.*", str(error))
+        assert next(iter(limit.values())) in ("1KB", "10KB", "0.01ms")
+    except TrainingError as error:
+        assert "no file was made" in str(error) or "nothing found keeps" in str(error)
+    else:
+        chosen = found["metrics"]["chosen"]
+        if "max_size" in limit:
+            assert found["files"]["model.onnx"] <= parse_bytes(limit["max_size"])
+        else:
+            assert chosen["measured"]["frame_ms"]["p95"] <= 2 * float(limit["max_latency"][:-2])
 
 
 def test_costs_are_kept_between_searches_where_no_time_is_limited(clips, space, cache):

@@ -36,17 +36,25 @@ class Budget:
     min_accuracy: float = 0.0
     slowdown: float = 1.0
 
+    @property
+    def needs_times(self) -> bool:
+        """Whether milliseconds or memory are limited, so that files must be run to know whether they fit."""
+        return self.max_latency_ms is not None or self.max_memory_bytes is not None
+
     def latency_ms(self, measured: Mapping[str, Any]) -> float:
         """The limited latency on the target device, from what ``benchmark`` measured here."""
         what, percentile = self.latency
         return float(measured[f"{what}_ms"][percentile]) * self.slowdown
 
     def broken(self, size_bytes: int, measured: Mapping[str, Any] | None = None) -> list[str]:
-        """The limits that a file of this size and these measurements does not keep, as phrases; empty: it fits."""
+        """The limits that a file of this size and these measurements does not keep, as phrases; empty: it fits.
+
+        Without measurements the bytes alone are judged.
+        """
         found = []
         if self.max_bytes is not None and size_bytes > self.max_bytes:
             found.append(f"{size_bytes:,} bytes, allowed {self.max_bytes:,}")
-        if measured is None:
+        if not measured:
             return found
         if self.max_latency_ms is not None and (ms := self.latency_ms(measured)) > self.max_latency_ms:
             found.append(f"{ms:.2f} ms a {self.latency[0]} ({self.latency[1]}), allowed {self.max_latency_ms:g}")

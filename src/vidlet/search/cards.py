@@ -41,7 +41,7 @@ class Card:
     place: str
     chain: str
     bytes: int
-    measured: dict[str, Any]  # what ``benchmark`` found, the smallest head included
+    measured: dict[str, Any]  # what ``benchmark`` found, the smallest head included; empty where nothing limits it
 
 
 class Cards:
@@ -81,14 +81,16 @@ class Cards:
         return bool(self.storages(replace(SMALLEST, place=place), budget))
 
     def nearest(self, budget: Budget) -> str:
-        """What comes nearest to a budget that nothing can keep: the smallest file and the fastest, in words."""
+        """What comes nearest to a budget that nothing can keep: the smallest file, and the fastest if times count."""
         files = [(replace(SMALLEST, place=place), storage) for place in self.shapes for storage in ALONE]
         size = min(files, key=lambda f: self.bytes(*f))
+        told = f"the smallest is {size[0].place} {size[1].chain or 'float32'} with {self.bytes(*size):,} bytes"
+        if not budget.needs_times:
+            return told
         fast = min(files, key=lambda f: budget.latency_ms(self.of[f[0].place, f[1].chain].measured))
         ms = budget.latency_ms(self.of[fast[0].place, fast[1].chain].measured)
         return (
-            f"the smallest is {size[0].place} {size[1].chain or 'float32'} with {self.bytes(*size):,} bytes, "
-            f"the fastest {fast[0].place} {fast[1].chain or 'float32'} with {ms:.2f} ms a {budget.latency[0]}"
+            f"{told}, the fastest {fast[0].place} {fast[1].chain or 'float32'} with {ms:.2f} ms a {budget.latency[0]}"
         )
 
 
@@ -109,10 +111,10 @@ def kept_cards(
     determined = [graph, list(table.labels), [storage.chain for storage in ALONE], versions, platform.machine()]
     name = hashlib.sha256(json.dumps(determined).encode()).hexdigest()[:16]
     path = cache_folder("cards") / f"{name}.json"
-    if budget.max_latency_ms is None and budget.max_memory_bytes is None:
+    if not budget.needs_times:
         with suppress(OSError, ValueError, TypeError):  # absent or damaged: measured anew
             return [Card(place, **record) for record in json.loads(path.read_text("utf-8"))]
-    cards = make_cards(space, table, extractor, place, samples)
+    cards = make_cards(space, table, extractor, place, samples, budget.needs_times)
     records = [{key: value for key, value in asdict(card).items() if key != "place"} for card in cards]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(records, indent=1))
@@ -120,12 +122,18 @@ def kept_cards(
 
 
 def make_cards(
-    space: Space, table: ClipTable, extractor: FrameExtractor, place: str, samples: Sequence[np.ndarray]
+    space: Space,
+    table: ClipTable,
+    extractor: FrameExtractor,
+    place: str,
+    samples: Sequence[np.ndarray],
+    timed: bool,
 ) -> list[Card]:
     """Write an extractor with the smallest head, untrained, in each storage; measure the files, and forget them.
 
     Args:
         samples: a few clips' frames uint8 (T, H, W, 3): what ranges are calibrated on does not change what they cost.
+        timed: measure milliseconds and memory too, which takes a process and a second a file.
     """
     candidate = replace(SMALLEST, place=place, hz=min(space.rates_hz))
     recipe = space.recipe(candidate, "card", [storage.chain for storage in ALONE])
@@ -142,7 +150,7 @@ def make_cards(
                 draft.write_bytes(small.SerializeToString(deterministic=True))
                 write_metadata(draft, metadata)
             size = path.stat().st_size + EVIDENCE_BYTES - round(storage.head_bytes(head))
-            measured = benchmark(path, seconds=0.6, threads=1)
-            kept = {key: measured[key] for key in ("frame_ms", "clip_ms", "peak_rss_bytes")}
+            measured = benchmark(path, seconds=0.6, threads=1) if timed else {}
+            kept = {key: measured[key] for key in ("frame_ms", "clip_ms", "peak_rss_bytes") if timed}
             cards.append(Card(place, storage.chain, size, kept))
     return cards

@@ -72,7 +72,7 @@ class Course:
         Raises:
             RecipeError: nothing on the ladder keeps the budget; naming what comes nearest.
         """
-        tight = self.budget.max_latency_ms is not None or self.budget.max_memory_bytes is not None
+        tight = self.budget.needs_times
         wide = scaled(self.budget, max(TIERS))
         left = EXTRACTION_SHARE * self.timing.seconds
         chosen: list[Extractor] = []
@@ -335,7 +335,8 @@ class Course:
 
         The cuts of a network come from the shallowest: behind one that cannot keep ``budget``, none is measured.
         """
-        known = {(r["card"]["place"], r["card"]["chain"]): Card(**r["card"]) for r in self.log.of("card")}
+        cards = [Card(**record["card"]) for record in self.log.of("card")]
+        known = {(card.place, card.chain): card for card in cards if card.measured or not budget.needs_times}
         table = self.judged.folds[0]
         samples: list[np.ndarray] = []
         for place, extractor in extractors.items():

@@ -17,6 +17,7 @@ from typing import Any
 from ..datasets.read import stores_features
 from ..errors import RecipeError, TrainingError
 from ..progress import say
+from ..recipe import Extractor
 from .budget import parse_seconds, read_budget
 from .course import Course
 from .data import FEW_CLIPS, judge
@@ -25,7 +26,7 @@ from .space import Space, cuts_of
 from .trials import TrialLog, holds_search
 
 SIZES = (224, 160, 128, 96)  # of the extractor's square input, from the best
-LEAST = cuts_of("mobilenetv1", 0.25, size=128, cuts=("block2", "block4", "block6", "block10"))
+LEAST = ("block2", "block4", "block6", "block10")  # cuts of the smallest pretrained network, a quarter as wide
 MANY = Space(epochs=60, rounds=(1 / 12, 1 / 4), mixups=(0.3,), noises=(0.5,))
 FEW = Space(  # of fewer than FEW_CLIPS, trials are judged on all folds to the end
     epochs=60,
@@ -33,6 +34,11 @@ FEW = Space(  # of fewer than FEW_CLIPS, trials are judged on all folds to the e
     begin=("default", "pooled", "small", "large", "medium", "tiny", "fast", "trains", "least"),
     center=2 / 3,
 )
+
+
+def usual_ladder() -> list[tuple[Extractor, ...]]:
+    """The networks of a search, from the largest: MobileNetV2 at falling sizes of its input, then MobileNetV1 x .25."""
+    return [*(cuts_of(size=size) for size in SIZES), cuts_of("mobilenetv1", 0.25, size=128, cuts=LEAST)]
 
 
 def fit(
@@ -97,7 +103,7 @@ def fit(
     judged = judge(data, fold, strict)
     few = len(judged.folds[0]) < FEW_CLIPS
     asked = space or replace(FEW if few else MANY, seed=seed)
-    ladder = [asked.extractors] if space else [*(cuts_of(size=size) for size in SIZES), LEAST]
+    ladder = [asked.extractors] if space else usual_ladder()
     determined = json.dumps([judged.table.sha256(), asdict(asked), fold], sort_keys=True)
     log = TrialLog(folder / "trials.jsonl", hashlib.sha256(determined.encode()).hexdigest())
     course = Course(log, folder, judged, budget, seconds, workers)

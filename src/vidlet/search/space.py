@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import Any, Protocol
 
 import torch
 
 from ..models import build_head
 from ..models.head import Head
+from ..models.mobilenetv1 import MobileNetV1
+from ..models.mobilenetv2 import MobileNetV2
 from ..recipe import Extractor, Recipe, Sampling, Training
 from ..recipe import Head as HeadRecipe
 
@@ -30,10 +33,19 @@ def cuts_of(
 ) -> tuple[Extractor, ...]:
     """The extractors that are cuts of one network, from the shallowest, at one size of its square input.
 
-    The last block's 320 maps of 7 x 7 become a grid of half the side: postures are told there, not places.
+    The last block's 320 maps of 7 x 7 become a grid of half the side: postures are told there, not places. A grid is
+    never finer than the map: of 96 pixels, block14 leaves 3 x 3.
     """
-    sides = {cut: grid // 2 if cut == "block16" else grid for cut in cuts}
+    sides = {cut: min(grid // 2 if cut == "block16" else grid, size_of_map(name, cut, size)) for cut in cuts}
     return tuple(Extractor(name, width, (size, size), cut, sides[cut], weights) for cut in cuts)
+
+
+@cache
+def size_of_map(name: str, cut: str, size: int) -> int:
+    """Side of the map that a built-in network leaves at a cut, of pictures of ``size`` x ``size`` pixels."""
+    with torch.device("meta"):  # the sides follow from the strides; no weights are needed
+        network = {"mobilenetv1": MobileNetV1, "mobilenetv2": MobileNetV2}[name](1.0, cut)
+    return min(network.map_size(size, size))
 
 
 def place_of(extractor: Extractor) -> str:
@@ -106,7 +118,7 @@ class Space:
     trials are short there is nothing to choose.
     """
 
-    extractors: tuple[Extractor, ...] = cuts_of()
+    extractors: tuple[Extractor, ...] = field(default_factory=cuts_of)
     rates_hz: tuple[float, ...] = (8.0, 16.0)
     epochs: int = 30
     batch: int = 16
