@@ -9,7 +9,7 @@ import torch
 from vidlet.compression.material import Material, Trained
 from vidlet.models import FrameExtractor, build_extractor, build_head
 from vidlet.recipe import Extractor, Head, Training
-from vidlet.training import ClipNetwork, FeatureClips, FrameClips, fit, predict_logits
+from vidlet.training import ClipNetwork, FeatureClips, FrameClips, predict_logits, train_network
 
 CLASSES, SHAPE, SIZE = 3, (8, 2, 2), (32, 32)
 CONFIG = Training(epochs=8, batch=8, lr=1e-2, class_weights=False, average=0.9)
@@ -105,7 +105,7 @@ def trained(name: str = "grid-gru") -> Trained:
     torch.manual_seed(0)
     head = build_head(Head(name, OPTIONS[name]), SHAPE, CLASSES)
     train, val = made_up(48, 0), made_up(24, 1)
-    fit(ClipNetwork(head), train, val, CONFIG)
+    train_network(ClipNetwork(head), train, val, CONFIG)
     return Trained(small_extractor(), head)
 
 

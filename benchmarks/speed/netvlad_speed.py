@@ -34,8 +34,9 @@ from vidlet.models import build_head
 from vidlet.models.stored import StoredFeatures
 from vidlet.recipe import Recipe, load_recipe
 from vidlet.runtime import load, write_metadata
-from vidlet.training import Batch, ClipNetwork
-from vidlet.training.loop import _Step
+from vidlet.training import Batch, ClipNetwork, FeatureClips
+from vidlet.training.classification import clip_objective
+from vidlet.training.loop import update
 from vidlet.training.optimizers import make_optimizer
 
 WIDTHS = {"rgb": 1024, "audio": 128}
@@ -116,10 +117,11 @@ def of_inference(network: ClipNetwork, clips: int, args: argparse.Namespace) -> 
 def of_training(network: ClipNetwork, plan: Recipe, size: int, args: argparse.Namespace) -> dict[str, Any]:
     """The loop's step on a batch; the first one, which makes the optimizer's state, is not counted."""
     network.train()
-    step = _Step(network, make_optimizer(network.head, None, plan.training), plan.training, None, True, "cpu", None)
-    batch = drawn(size, args)
-    step(batch, "the first")
-    seconds = best(lambda: step(batch, "a step"), args.repeats)
+    batch, config = drawn(size, args), plan.training
+    none = FeatureClips(lambda i: batch.x[i].numpy(), batch.y.numpy(), batch.names, np.ones(1, np.float32))
+    objective, optimizer = clip_objective(network, none, none, config, True), make_optimizer(network.head, None, config)
+    update(objective, config, optimizer, batch, 0, "the first")
+    seconds = best(lambda: update(objective, config, optimizer, batch, 1, "a step"), args.repeats)
     return {"batch": size, "step_s": seconds, "examples_per_s": size / seconds, "peak_bytes": peak_bytes()}
 
 

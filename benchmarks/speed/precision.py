@@ -19,7 +19,7 @@ import torch
 from vidlet.models import build_extractor, build_head
 from vidlet.recipe import Training, load_recipe
 from vidlet.reports import text_table
-from vidlet.training.loop import ClipNetwork
+from vidlet.training import ClipNetwork
 from vidlet.training.precision import autocast
 
 USUAL = ["mobilenetv2-grid-gru", "mobilenetv2-grid-gru-large", "mobilenetv2-grid-statistics", "mobilenetv2-gru",

@@ -36,7 +36,7 @@ from vidlet.metrics import gap
 from vidlet.models import build_head
 from vidlet.recipe import Recipe
 from vidlet.reports import text_table
-from vidlet.training import ClipNetwork, fit, predict_logits
+from vidlet.training import ClipNetwork, predict_logits, train_network
 from vidlet.training.snapshots import Snapshots
 
 
@@ -109,10 +109,9 @@ def trained(plan: Recipe, table: ClipTable, prepared: Prepared, folder: Path | N
     """The network after a training; the same draws every time, whatever is averaged."""
     torch.manual_seed(plan.training.seed)
     head = build_head(plan.head, extractor_for(plan, table).feature_shape, len(table.labels))
-    assert prepared.mean is not None and prepared.std is not None
-    head.calibrate(torch.from_numpy(prepared.mean), torch.from_numpy(prepared.std))
     network = ClipNetwork(head)
-    fit(network, prepared.train, prepared.val, plan.training, folder, multi_label=True)
+    clips, config = (prepared.train, prepared.val), plan.training
+    train_network(network, *clips, config, folder, multi_label=True, moments=prepared.moments)
     return network
 
 

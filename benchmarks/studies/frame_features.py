@@ -38,7 +38,7 @@ from vidlet.metrics import gap
 from vidlet.models import build_head
 from vidlet.recipe import Head, Recipe, load_recipe
 from vidlet.runtime import load
-from vidlet.training import ClipNetwork, fit, predict_logits
+from vidlet.training import ClipNetwork, predict_logits, train_network
 from vidlet.training.snapshots import Snapshots
 
 LIMIT = 700_000
@@ -125,9 +125,9 @@ def train_member(folder: Path, plan: Recipe, table: ClipTable, prepared: Prepare
     torch.manual_seed(plan.training.seed)
     extractor = extractor_for(plan, table)
     head = build_head(plan.head, extractor.feature_shape, len(table.labels))
-    head.calibrate(torch.from_numpy(prepared.mean), torch.from_numpy(prepared.std))
     network = ClipNetwork(head)
-    fit(network, prepared.train, prepared.val, plan.training, folder, multi_label=True)
+    clips, config = (prepared.train, prepared.val), plan.training
+    train_network(network, *clips, config, folder, multi_label=True, moments=prepared.moments)
     row: dict[str, Any] = {"train_cpu_s": round(time.process_time() - started, 1)}
     workshop = Workshop(plan, table, prepared, extractor)
     workshop.write_all(Trained(extractor, head), [find_chain(text) for text in plan.compress], folder)

@@ -33,7 +33,7 @@ from vidlet.metrics import gap
 from vidlet.models import build_head
 from vidlet.reports import text_table
 from vidlet.runtime import load
-from vidlet.training import ClipNetwork, fit
+from vidlet.training import ClipNetwork, train_network
 
 MOST_MEMBERS = 5
 ALIKE = 0.12  # bytes that differ by less than this share are called equal
@@ -79,8 +79,10 @@ def one_seed(seed: int, names: Sequence[str], args: argparse.Namespace) -> dict[
             prepared = prepared or prepare_clips(plan, table, extractor, strict=True)
             torch.manual_seed(seed)
             head = build_head(plan.head, extractor.feature_shape, len(table.labels))
-            head.calibrate(torch.from_numpy(prepared.mean), torch.from_numpy(prepared.std))
-            fit(ClipNetwork(head), prepared.train, prepared.val, plan.training, folder / name, multi_label=True)
+            train_network(
+                ClipNetwork(head), prepared.train, prepared.val, plan.training, folder / name, multi_label=True,
+                moments=prepared.moments,
+            )  # fmt: skip
             path = folder / f"{name}.onnx"
             Workshop(plan, table, prepared, extractor).write(Trained(extractor, head), find_chain("half"), path)
             model = load(path, threads=1)

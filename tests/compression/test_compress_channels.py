@@ -22,7 +22,7 @@ from vidlet.errors import RecipeError
 from vidlet.models import build_extractor, build_head
 from vidlet.models.pixels import Pixels
 from vidlet.recipe import Extractor, Head
-from vidlet.training import ClipNetwork, fit, predict_logits
+from vidlet.training import ClipNetwork, predict_logits, train_network
 
 
 def residual(weight: np.ndarray, covariance: np.ndarray, kept: list[int]) -> float:
@@ -159,7 +159,7 @@ def squares() -> tuple[Trained, object]:
     train, val = here.features(small_extractor())
     rows = np.concatenate([train.read(i) for i in range(len(train))])
     head.calibrate(torch.from_numpy(rows.mean((0, 2, 3))), torch.from_numpy(rows.std((0, 2, 3))))
-    fit(ClipNetwork(head), train, val, here.config)
+    train_network(ClipNetwork(head), train, val, here.config)
     return Trained(small_extractor(), head), here
 
 

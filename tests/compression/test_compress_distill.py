@@ -14,7 +14,7 @@ from vidlet.compression.distill import Part, beside, distill, ensemble_teacher, 
 from vidlet.errors import RecipeError
 from vidlet.models import build_extractor, build_head
 from vidlet.recipe import Head
-from vidlet.training import ClipNetwork, fit, predict_logits
+from vidlet.training import ClipNetwork, predict_logits, train_network
 
 
 def pupil() -> Trained:
@@ -44,9 +44,9 @@ def test_clips_without_a_label_teach_what_the_teacher_says():
     assert np.isnan(joined.targets[2:]).all()
     config = replace(material().config, epochs=12)
     alone, together = pupil(), pupil()
-    fit(ClipNetwork(alone.head), few, made_up(24, 1), config)
+    train_network(ClipNetwork(alone.head), few, made_up(24, 1), config)
     teacher = ensemble_teacher([ClipNetwork(trained("mean").head)], 0.5)
-    fit(ClipNetwork(together.head), joined, made_up(24, 1), config, teacher=teacher)
+    train_network(ClipNetwork(together.head), joined, made_up(24, 1), config, teacher=teacher)
     assert accuracy(alone) <= 0.7
     assert accuracy(together) >= 0.95
 
@@ -87,7 +87,7 @@ def on_squares(extractor, seed: int, learned: bool) -> Trained:
     if learned:
         clips = material(on_frames=True).features(extractor)
         head.calibrate(*_moments(clips[0]))
-        fit(ClipNetwork(head), *clips, replace(material().config, epochs=15))
+        train_network(ClipNetwork(head), *clips, replace(material().config, epochs=15))
     return found
 
 

@@ -22,7 +22,7 @@ from vidlet.jobs.train import train
 from vidlet.models import build_head
 from vidlet.recipe import Head, load_recipe
 from vidlet.runtime import load, read_metadata
-from vidlet.training import ClipNetwork, StoredAnswers, TaughtClips, Teacher, fit, predict_logits
+from vidlet.training import ClipNetwork, StoredAnswers, TaughtClips, Teacher, predict_logits, train_network
 
 RNG = np.random.default_rng(0)
 
@@ -76,7 +76,7 @@ def test_stored_answers_teach_as_the_teacher_that_is_asked(multi_label):
         asked = ensemble_teacher([ClipNetwork(teacher.head).eval()], 0.7, multi_label)
         given = TaughtClips(clips, whole(answers, multi_label)) if stored else clips
         how = Teacher(None, share=0.7) if stored else asked
-        fit(network, given, val, config, multi_label=multi_label, teacher=how)
+        train_network(network, given, val, config, multi_label=multi_label, teacher=how)
         weights.append(network.state_dict())
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, atol=2e-5, rtol=1e-4)

@@ -8,14 +8,14 @@ from test_training import PLAIN, assert_same, made_up, network, weights
 
 from vidlet.jobs.advice import warn_of_precision
 from vidlet.recipe import load_recipe
-from vidlet.training import fit, predict_logits
+from vidlet.training import predict_logits, train_network
 
 
 def test_bfloat16_learns_as_well_and_keeps_float32_weights():
     clips, found = made_up(), {}
     for precision in ("float32", "bfloat16", "auto"):
         net = network()
-        fit(net, clips, made_up(seed=1), replace(PLAIN, epochs=12, precision=precision))
+        train_network(net, clips, made_up(seed=1), replace(PLAIN, epochs=12, precision=precision))
         assert (predict_logits(net, clips, 8).argmax(1) == clips.targets.argmax(1)).mean() >= 0.95
         found[precision] = weights(net)
     assert_same(found["auto"], found["float32"])  # on a CPU

@@ -11,7 +11,7 @@ from vidlet.errors import DataError
 from vidlet.metrics import gap
 from vidlet.models import build_head
 from vidlet.recipe import Head, Training
-from vidlet.training import ClipNetwork, fit, predict_logits
+from vidlet.training import ClipNetwork, predict_logits, train_network
 from vidlet.training.record_clips import RecordClips
 
 
@@ -83,6 +83,6 @@ def test_the_loop_learns_labels_that_the_mean_cannot_see(tmp_path):
         torch.manual_seed(0)
         network = ClipNetwork(build_head(Head(name, options), (80,), 6))
         network.head.calibrate(*map(torch.from_numpy, clips["train"].moments()))
-        fit(network, clips["train"], clips["test"], config, multi_label=True)
+        train_network(network, clips["train"], clips["test"], config, multi_label=True)
         found[name] = gap(torch.from_numpy(predict_logits(network, clips["test"], 64)).sigmoid(), clips["test"].targets)
     assert found["netvlad"] > found["pooled"] + 0.1, found

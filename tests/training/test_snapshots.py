@@ -80,11 +80,19 @@ def test_statistics_measured_anew_are_the_mean_over_batches_and_the_rest_stays()
     names = [str(number) for number in range(9)]
     clips = FeatureClips(features.__getitem__, np.eye(9, dtype=np.float32), names, np.ones(2, np.float32))
     made = Pairs()
-    estimate_statistics_(made, clips, batch=4)  # 4, 4, and one alone
+
+    def measure(size):
+        batches = clips.batches(size, range(9), {}, [0, 0])
+        estimate_statistics_(made, batches, lambda batch: made(batch.x, batch.mask))
+
+    measure(4)  # 4, 4, and one alone
     assert not made.training and made.norm.momentum == 0.02
     pairs = [features[:4, 0], features[4:8, 0]]
     np.testing.assert_allclose(made.norm.running_mean, np.mean([p.mean(0) for p in pairs], 0), rtol=1e-5)
     np.testing.assert_allclose(made.norm.running_var, np.mean([p.var(0, ddof=1) for p in pairs], 0), rtol=1e-5)
     assert made.frozen.running_mean.tolist() == [0.0, 0.0]
-    estimate_statistics_(made, clips, batch=1)
+    measure(2)
     np.testing.assert_allclose(made.norm.running_mean, features[:8, 0].mean(0), rtol=1e-5)
+    measure(1)  # nothing that could be measured: as it was
+    np.testing.assert_allclose(made.norm.running_mean, features[:8, 0].mean(0), rtol=1e-5)
+    assert made.norm.momentum == 0.02

@@ -19,7 +19,7 @@ from torch.nn import functional
 from vidlet.errors import DataError, TrainingError
 from vidlet.models import build_extractor, build_head
 from vidlet.recipe import Extractor, Head, Training
-from vidlet.training import ClipNetwork, FeatureClips, FrameClips, Teacher, fit, predict_logits
+from vidlet.training import ClipNetwork, FeatureClips, FrameClips, Teacher, predict_logits, train_network
 from vidlet.training.losses import batch_loss, class_weights, clip_weights, teacher_losses
 from vidlet.training.optimizers import make_optimizer, rate_at
 
@@ -92,7 +92,7 @@ def kill_after(epoch: int):
 
 def test_a_separable_problem_is_learned(tmp_path):
     net = network()
-    progress = fit(net, made_up(), made_up(seed=1), replace(PLAIN, epochs=12), tmp_path, "x")
+    progress = train_network(net, made_up(), made_up(seed=1), replace(PLAIN, epochs=12), tmp_path, "x")
     assert progress.history[-1]["val_accuracy"] >= 0.95
     assert progress.history[-1]["val_loss"] < progress.history[0]["val_loss"]
     assert not net.training
@@ -105,7 +105,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_other
     found = []
     for place, seed in (("a", 0), ("b", 0), ("c", 1)):
         net = network()
-        fit(net, made_up(), made_up(seed=1), replace(config, epochs=2, seed=seed), tmp_path / place, "x")
+        train_network(net, made_up(), made_up(seed=1), replace(config, epochs=2, seed=seed), tmp_path / place, "x")
         found.append(weights(net))
     assert_same(found[0], found[1])
     assert any((found[0][name] != found[2][name]).any() for name in found[0])
@@ -125,15 +125,17 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_other
 )
 def test_a_killed_run_goes_on_to_the_weights_of_an_unbroken_one(config, killed_after, tmp_path):
     unbroken = network()
-    whole = fit(unbroken, made_up(), made_up(seed=1), config, tmp_path / "whole", "x")
+    whole = train_network(unbroken, made_up(), made_up(seed=1), config, tmp_path / "whole", "x")
     try:
-        fit(network(), made_up(), made_up(seed=1), config, tmp_path / "k", "x", report=kill_after(killed_after))
+        train_network(
+            network(), made_up(), made_up(seed=1), config, tmp_path / "k", "x", report=kill_after(killed_after)
+        )
     except Killed:
         pass
     else:
         assert whole.epoch < killed_after  # it had stopped early before
     resumed = network(seed=9)  # its start does not matter
-    progress = fit(resumed, made_up(), made_up(seed=1), config, tmp_path / "k", "x", resume=True)
+    progress = train_network(resumed, made_up(), made_up(seed=1), config, tmp_path / "k", "x", resume=True)
     assert_same(weights(resumed), weights(unbroken))
     assert vars(progress) == vars(whole)
     assert (tmp_path / "k" / "log.csv").read_text() == (tmp_path / "whole" / "log.csv").read_text()
@@ -143,12 +145,12 @@ def test_a_process_killed_with_minus_nine_in_an_epoch_loses_that_epoch_only(tmp_
     script = f"""
         import sys, time
         from pathlib import Path
-        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-        from test_training import PLAIN, fit, made_up, network
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_training import PLAIN, train_network, made_up, network
         clips = made_up()
         read = clips.read
         clips.read = lambda i: (time.sleep(0.004), read(i))[1]
-        fit(network(), clips, made_up(seed=1), PLAIN, Path({str(tmp_path / "run")!r}), "x")
+        train_network(network(), clips, made_up(seed=1), PLAIN, Path({str(tmp_path / "run")!r}), "x")
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
     log, deadline = tmp_path / "run" / "log.csv", time.monotonic() + 60
@@ -159,7 +161,7 @@ def test_a_process_killed_with_minus_nine_in_an_epoch_loses_that_epoch_only(tmp_
     process.wait()
     resumed, unbroken = network(seed=9), network()
     epochs: list[int] = []
-    fit(
+    train_network(
         resumed,
         made_up(),
         made_up(seed=1),
@@ -169,7 +171,7 @@ def test_a_process_killed_with_minus_nine_in_an_epoch_loses_that_epoch_only(tmp_
         resume=True,
         report=lambda row, _: epochs.append(int(row["epoch"])),
     )
-    fit(unbroken, made_up(), made_up(seed=1), PLAIN, tmp_path / "whole", "x")
+    train_network(unbroken, made_up(), made_up(seed=1), PLAIN, tmp_path / "whole", "x")
     assert epochs[0] >= 3
     assert epochs[-1] == PLAIN.epochs
     assert_same(weights(resumed), weights(unbroken))
@@ -179,7 +181,7 @@ def test_early_stopping_keeps_the_weights_of_the_lowest_validation_loss(tmp_path
     net, config = network(), replace(PLAIN, epochs=30, lr=0.1, early_stopping=3)
     val = made_up(20, seed=5)
     val.targets[::5] = 1 - val.targets[::5]  # labels that training contradicts: the loss rises with confidence
-    progress = fit(net, made_up(), val, config, tmp_path, "x")
+    progress = train_network(net, made_up(), val, config, tmp_path, "x")
     losses = [row["val_loss"] for row in progress.history]
     assert progress.epoch == progress.best_epoch + 3 < 30
     assert progress.best_loss == min(losses) == losses[progress.best_epoch - 1]
@@ -188,7 +190,7 @@ def test_early_stopping_keeps_the_weights_of_the_lowest_validation_loss(tmp_path
 
 
 def test_the_log_has_a_row_an_epoch(tmp_path):
-    progress = fit(network(), made_up(), made_up(seed=1), replace(PLAIN, epochs=3), tmp_path, "x")
+    progress = train_network(network(), made_up(), made_up(seed=1), replace(PLAIN, epochs=3), tmp_path, "x")
     with (tmp_path / "log.csv").open() as handle:
         rows = list(csv.DictReader(handle))
     assert list(rows[0]) == ["epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
@@ -198,15 +200,15 @@ def test_the_log_has_a_row_an_epoch(tmp_path):
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
-    fit(network(), made_up(), made_up(seed=1), replace(PLAIN, epochs=1), tmp_path, "one")
+    train_network(network(), made_up(), made_up(seed=1), replace(PLAIN, epochs=1), tmp_path, "one")
     with pytest.raises(TrainingError, match="another recipe or other data") as told:
-        fit(network(), made_up(), made_up(seed=1), PLAIN, tmp_path, "two", resume=True)
+        train_network(network(), made_up(), made_up(seed=1), PLAIN, tmp_path, "two", resume=True)
     assert str(tmp_path / "checkpoint.pt") in str(told.value)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "hostile", "empty"])
 def test_a_damaged_or_foreign_checkpoint_is_refused_and_runs_nothing(damage, tmp_path):
-    fit(network(), made_up(), made_up(seed=1), replace(PLAIN, epochs=1), tmp_path, "x")
+    train_network(network(), made_up(), made_up(seed=1), replace(PLAIN, epochs=1), tmp_path, "x")
     path, touched = tmp_path / "checkpoint.pt", tmp_path / "touched"
     if damage == "foreign":
         torch.save({"weights": torch.zeros(3)}, path)
@@ -220,7 +222,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_and_runs_nothing(damage, tmp
     else:
         path.write_bytes(path.read_bytes()[: 1000 if damage == "truncated" else 0])
     with pytest.raises(TrainingError) as told:
-        fit(network(), made_up(), made_up(seed=1), PLAIN, tmp_path, "x", resume=True)
+        train_network(network(), made_up(), made_up(seed=1), PLAIN, tmp_path, "x", resume=True)
     assert str(told.value).startswith(f"{path}: ")
     assert "\n" not in str(told.value)
     assert not touched.exists()
@@ -231,7 +233,7 @@ def test_a_loss_that_is_not_finite_says_where(tmp_path):
     order = np.random.default_rng([0, 0]).permutation(40).tolist()
     batch = order.index(bad) // 8
     with pytest.raises(TrainingError) as told:
-        fit(network(), made_up(bad=bad), made_up(seed=1), config, tmp_path, "x")
+        train_network(network(), made_up(bad=bad), made_up(seed=1), config, tmp_path, "x")
     assert f"the loss became nan in epoch 1, batch {batch + 1} " in str(told.value)
     assert f"clip{order[8 * batch]}.mp4" in str(told.value)
     assert "training.lr" in str(told.value)
@@ -242,7 +244,7 @@ def test_a_full_disk_leaves_the_checkpoint_of_the_epoch_before(tmp_path, monkeyp
     import errno
 
     clips, val, config = made_up(), made_up(seed=1), replace(PLAIN, epochs=2)
-    fit(network(), clips, val, replace(config, epochs=1), tmp_path, "x")
+    train_network(network(), clips, val, replace(config, epochs=1), tmp_path, "x")
     before = (tmp_path / "checkpoint.pt").read_bytes()
     with monkeypatch.context() as patched:
 
@@ -251,7 +253,7 @@ def test_a_full_disk_leaves_the_checkpoint_of_the_epoch_before(tmp_path, monkeyp
 
         patched.setattr("vidlet.files.os.fsync", full)
         with pytest.raises(OSError, match="No space left") as told:
-            fit(network(), clips, val, config, tmp_path, "x", resume=True)
+            train_network(network(), clips, val, config, tmp_path, "x", resume=True)
     assert told.value.filename == str(tmp_path / "checkpoint.pt")
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert not list(tmp_path.glob(".*part*"))
@@ -260,8 +262,8 @@ def test_a_full_disk_leaves_the_checkpoint_of_the_epoch_before(tmp_path, monkeyp
 def test_without_a_folder_nothing_is_written_and_the_weights_are_the_same(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config, held, free = replace(PLAIN, epochs=2, average=0.9), network(), network()
-    fit(held, made_up(), made_up(seed=1), config, tmp_path / "run", "x")
-    fit(free, made_up(), made_up(seed=1), config)
+    train_network(held, made_up(), made_up(seed=1), config, tmp_path / "run", "x")
+    train_network(free, made_up(), made_up(seed=1), config)
     assert_same(weights(free), weights(held))
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
@@ -273,7 +275,7 @@ def test_a_batch_in_parts_moves_the_weights_as_the_whole_batch_does(of_class):
         net = network(name="grid-gru", channels=3, project=6, hidden=5, dropout=0.0, classes=3)
         config = replace(PLAIN, epochs=2, batch=7, micro_batch=size, class_weights=of_class, label_smoothing=0.1)
         teacher = Teacher(lambda x, mask: x.sum((1, 3, 4))[:, :3], share=0.3)
-        fit(net, grids(), grids(seed=1), config, teacher=teacher)
+        train_network(net, grids(), grids(seed=1), config, teacher=teacher)
         found.append(weights(net))
     for other in found[1:]:
         for name, value in found[0].items():
@@ -289,7 +291,7 @@ def test_hold_is_called_after_every_update_before_the_average_moves():
         net.head.classifier[1].weight.data[:, 0] = 0
         calls.append(1)
 
-    progress = fit(net, made_up(), made_up(seed=1), replace(PLAIN, epochs=2), hold=hold)
+    progress = train_network(net, made_up(), made_up(seed=1), replace(PLAIN, epochs=2), hold=hold)
     assert len(calls) == progress.updates
     assert (net.head.classifier[1].weight[:, 0] == 0).all()
     assert (net.head.classifier[1].weight[:, 1:] != 0).all()
@@ -300,7 +302,7 @@ def test_a_teacher_alone_teaches_what_the_labels_do_not_say():
     clips.targets = np.full_like(truth, np.nan)  # no clip has a label
     net = network()
     teacher = Teacher(lambda x, mask: 4 * (x * mask[..., None]).sum(1)[:, :2], temperature=2.0, share=0.5)
-    progress = fit(net, clips, made_up(seed=1), replace(PLAIN, epochs=10), teacher=teacher)
+    progress = train_network(net, clips, made_up(seed=1), replace(PLAIN, epochs=10), teacher=teacher)
     assert progress.history[-1]["val_accuracy"] >= 0.95
     assert progress.history[-1]["train_accuracy"] == 0  # of no clip it is known what is right
 
@@ -368,7 +370,7 @@ def test_the_cosine_warms_up_over_a_tenth_and_ends_at_zero():
 
 def test_the_learning_rate_of_the_log_is_the_schedules(tmp_path):
     config = replace(PLAIN, schedule="cosine", epochs=4, lr=0.02)
-    progress = fit(network(), made_up(), made_up(seed=1), config, tmp_path, "x")
+    progress = train_network(network(), made_up(), made_up(seed=1), config, tmp_path, "x")
     assert [row["lr"] for row in progress.history] == pytest.approx(
         [0.02 * rate_at(config, 5 * epoch + 4, 5) for epoch in range(4)]
     )
@@ -404,7 +406,7 @@ def test_many_labels_a_clip_are_learned(tmp_path):
         features[i][:, (i + 1) % 3] += 1.5
         clips.targets[i, (i + 1) % 3] = 1
     net = network(classes=3, hidden=16, units=64)
-    fit(net, clips, clips, replace(PLAIN, epochs=15), tmp_path, "x", multi_label=True)
+    train_network(net, clips, clips, replace(PLAIN, epochs=15), tmp_path, "x", multi_label=True)
     assert ((predict_logits(net, clips, 8) > 0) == (clips.targets > 0)).mean() >= 0.9
 
 

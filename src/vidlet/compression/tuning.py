@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from ..training import Batch, ClipNetwork, Clips, Teacher, fit
+from ..training import Batch, ClipNetwork, Clips, Teacher, train_network
 from .material import Material, Trained
 
 LENGTH = {"frozen": 1.0, "finetune": 0.5}  # of the recipe's epochs: how long a network is tuned after a step
@@ -74,7 +74,7 @@ def tune(
     train, val = clips_of(tuned, material) if clips is None else clips
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network.to(device)
-    fit(
+    train_network(
         network,
         train,
         val,

@@ -40,6 +40,11 @@ class Prepared:
     std: np.ndarray | None = None
     clips: tuple[Clip, ...] = ()
 
+    @property
+    def moments(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean and deviation, where the clips are stored features: what a head is calibrated with."""
+        return None if self.mean is None or self.std is None else (self.mean, self.std)
+
 
 def targets_of(clips: Sequence[Clip], labels: Sequence[str]) -> np.ndarray:
     """(N, K) float32: 1 where a clip has the label."""

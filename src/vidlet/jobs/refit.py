@@ -18,7 +18,7 @@ from ..models import FrameExtractor
 from ..models.head import Head
 from ..progress import bar
 from ..recipe import Recipe
-from ..training import ClipNetwork, Progress, fit, save_tensors
+from ..training import ClipNetwork, Progress, save_tensors, train_network
 from .prepare import Prepared
 from .product import Workshop, add_evidence
 
@@ -63,7 +63,7 @@ def refit_all(
     frozen = config.mode == "frozen"
     network = ClipNetwork(head, None if frozen else extractor)
     with bar("train on all clips", "epoch") as move:
-        fit(
+        train_network(
             network, prepared.train, prepared.val, config, folder / FOLDER, f"{identity} all {config.epochs}",
             multi_label=table.multi_label, resume=resume, device=device,
             report=lambda row, count: move(int(row["epoch"]), count),

@@ -18,7 +18,7 @@ from ..files import sha256_of, write_text
 from ..models import FrameExtractor, Head, build_head
 from ..progress import bar, say
 from ..recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
-from ..training import ClipNetwork, Clips, Teacher, check_amounts, fit, save_tensors
+from ..training import ClipNetwork, Clips, Teacher, check_amounts, save_tensors, train_network
 from .advice import warn_of_precision, warn_of_slow_trains
 from .clips import labelled_clips, scored_split
 from .prepare import Prepared
@@ -137,7 +137,7 @@ def train(
         teacher = Teacher(None, share=plan.training.teacher_share)
         extractor.provenance["taught_by"] = ", ".join(f"{Path(p).name} of sha256 {key}" for p, key in taught_by.items())
     with bar("train", "epoch") as move:
-        progress = fit(
+        progress = train_network(
             network,
             train_clips,
             prepared.val,

@@ -30,7 +30,7 @@ from ..models.head import Head
 from ..models.heads import head_options
 from ..progress import bar, say
 from ..recipe import Recipe, load_recipe, recipe_to_dict
-from ..training import ClipNetwork, fit, predict_logits
+from ..training import ClipNetwork, predict_logits, train_network
 from .rows import Row
 
 PARITY_FRAMES = 5
@@ -90,8 +90,6 @@ def read_setup(data: str | Path, plan: Recipe, share: float = 1.0) -> Setup:
 def train_and_score(setup: Setup, plan: Recipe, head: Head) -> dict[str, Any]:
     """Train a head (and its extractor, where the recipe does) and return what ``score`` does."""
     prepared = setup.prepared
-    if prepared.mean is not None and prepared.std is not None:
-        head.calibrate(torch.from_numpy(prepared.mean), torch.from_numpy(prepared.std))
     network = ClipNetwork(head, setup.extractor if prepared.mean is None else None)
     times = [time.perf_counter()]
     with bar(plan.name, "epoch") as move:
@@ -100,7 +98,7 @@ def train_and_score(setup: Setup, plan: Recipe, head: Head) -> dict[str, Any]:
             times.append(time.perf_counter())
             move(int(row["epoch"]), epochs)
 
-        fit(network, prepared.train, prepared.val, plan.training, report=done)
+        train_network(network, prepared.train, prepared.val, plan.training, report=done, moments=prepared.moments)
     return score(setup, plan, head, statistics.median(np.diff(times).tolist()))
 
 

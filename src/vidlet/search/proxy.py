@@ -99,7 +99,7 @@ def train_head(space: Space, pool: Pool, candidate: Candidate, epochs: int, held
 
     from ..jobs.prepare import moments
     from ..models import build_head
-    from ..training import ClipNetwork, FeatureClips, fit
+    from ..training import ClipNetwork, FeatureClips, train_network
 
     store = pool.store(candidate)
     recipe = space.recipe(candidate, "trial", epochs=epochs)
@@ -112,10 +112,9 @@ def train_head(space: Space, pool: Pool, candidate: Candidate, epochs: int, held
 
     torch.manual_seed(space.seed)
     head = build_head(recipe.head, store.shape, pool.targets.shape[1])
-    head.calibrate(torch.from_numpy(mean), torch.from_numpy(std))
     network = ClipNetwork(head)
     watched = clips(kept[:1])  # nothing stops early: one clip for the loop's log
-    fit(network, clips(kept), watched, recipe.training)
+    train_network(network, clips(kept), watched, recipe.training, moments=(mean, std))
     return network, clips(out)
 
 

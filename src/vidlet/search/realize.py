@@ -23,7 +23,7 @@ from ..models import build_extractor, build_head
 from ..models.ensemble import Ensemble, heads_of
 from ..models.head import Head
 from ..runtime import benchmark, load
-from ..training import ClipNetwork, fit, predict_logits, save_tensors
+from ..training import ClipNetwork, predict_logits, save_tensors, train_network
 from .proxy import outcome_of, worth
 from .space import Candidate, Space
 
@@ -194,13 +194,11 @@ def _trained(
     extractor = build_extractor(plan.extractor)
     head = build_head(plan.head, extractor.feature_shape, len(table.labels))
     prepared = prepare_features(plan, table, extractor, strict=False)
-    assert prepared.mean is not None and prepared.std is not None
-    head.calibrate(torch.from_numpy(prepared.mean), torch.from_numpy(prepared.std))
     if kept is not None and kept.exists():
         head.load_state_dict(torch.load(kept, weights_only=True))
         head.eval()
     else:
-        fit(ClipNetwork(head), prepared.train, prepared.val, plan.training)
+        train_network(ClipNetwork(head), prepared.train, prepared.val, plan.training, moments=prepared.moments)
         if kept is not None:
             save_tensors(head.state_dict(), kept)
     return Workshop(plan, table, prepared, extractor), Trained(extractor, head)

@@ -37,8 +37,7 @@ from ..models.head import Head
 from ..progress import megabytes, say
 from ..recipe import Recipe
 from ..runtime import benchmark, load
-from ..training import ClipNetwork, predict_logits
-from ..training import fit as train_network
+from ..training import ClipNetwork, predict_logits, train_network
 from .budget import Budget
 from .record_space import BITS, EVIDENCE_BYTES, family_of, record_recipes
 from .space import Storage
@@ -154,15 +153,14 @@ class RecordSearch:
         training = replace(plan.training, epochs=epochs)
         torch.manual_seed(training.seed)
         head = build_head(plan.head, self.extractor.feature_shape, len(self.table.labels))
-        if self.prepared.mean is not None and self.prepared.std is not None:
-            head.calibrate(torch.from_numpy(self.prepared.mean), torch.from_numpy(self.prepared.std))
         many = self.table.multi_label
         with TemporaryDirectory() as folder:  # for checkpoints that are averaged
             place = Path(folder) if training.average_last else None
             try:
                 train_network(
-                    ClipNetwork(head), self.prepared.train, self.prepared.val, training, place, multi_label=many
-                )
+                    ClipNetwork(head), self.prepared.train, self.prepared.val, training, place, multi_label=many,
+                    moments=self.prepared.moments,
+                )  # fmt: skip
             except TrainingError as error:
                 say(f"{name}: left out, {error}")
                 return None

@@ -1,15 +1,17 @@
-"""Training: batches of clips, augmentation, and the one loop."""
+"""Training: batches of clips and pictures, augmentation, the one loop, and the one way to train a network."""
 
 from .augment import check_amounts, training_sampling
 from .batches import Batch, Clips, FeatureClips, FrameClips
 from .checkpoint import Progress, save_tensors
-from .loop import ClipNetwork, fit, predict_logits
+from .classification import ClipNetwork, predict_logits, train_network
+from .device import DEVICES, find_device
 from .losses import Teacher
 from .memory import keep_memory
 from .record_clips import RecordClips
 from .taught import StoredAnswers, TaughtClips
 
 __all__ = [
+    "DEVICES",
     "Batch",
     "ClipNetwork",
     "Clips",
@@ -21,9 +23,10 @@ __all__ = [
     "TaughtClips",
     "Teacher",
     "check_amounts",
-    "fit",
+    "find_device",
     "keep_memory",
     "predict_logits",
     "save_tensors",
+    "train_network",
     "training_sampling",
 ]

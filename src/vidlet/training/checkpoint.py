@@ -85,8 +85,9 @@ class RunFolder:
         write_text(self.folder / "log.csv", log_csv(progress.history))
         if self.board is not None:
             row = progress.history[-1]
-            for key in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"):
-                self.board.add_scalar(key, row[key], progress.epoch)
+            for key, value in row.items():
+                if key != "epoch":
+                    self.board.add_scalar(key, value, progress.epoch)
             self.board.flush()
 
     def open_board(self, finished: int) -> None:

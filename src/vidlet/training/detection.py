@@ -1,25 +1,19 @@
-"""Train a detector: the region loss on augmented pictures, cosine or stepped rates, averaged weights, checkpoints.
-
-Every random draw follows from (seed, epoch); a run that was killed goes on behind its last whole epoch.
-"""
+"""Train a detector: the region loss on augmented pictures, as what the training loop (loop.py) learns."""
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
-from ..errors import TrainingError
 from ..models.detector import Detector, MobileDetector
 from ..recipe import Training
 from .box_batches import BoxBatch, BoxClips, check_box_amounts
-from .checkpoint import Progress, Row, RunFolder
-from .optimizers import average_, clip_, make_optimizer, penalize_, rate_at
+from .checkpoint import Progress, Row
+from .device import find_device
+from .loop import Objective, Part, run_epochs
 from .precision import autocast
 from .region_loss import WARM_IMAGES, BoxTargets, RegionWeights, region_loss
 
@@ -40,72 +34,54 @@ def fit_detector(
     report: Callable[[Row, int], None] | None = None,
     hold: Callable[[], None] | None = None,
 ) -> Progress:
-    """Train ``detector`` in place and leave its chosen weights in it, in eval mode.
-
-    Chosen are the last (averaged) weights, or those of the lowest validation loss where ``early_stopping`` is on.
+    """Train ``detector`` in place; its chosen weights (loop.py) are left in it, on the CPU, in eval mode.
 
     Args:
-        folder: gets ``checkpoint.pt`` and ``log.csv`` after every epoch; None: nothing is written.
-        identity: hash of recipe and data; a checkpoint of another identity is refused.
-        report: called after each epoch with its row of the log and the number of epochs in all.
-        hold: called after each update.
+        device: "cpu", "cuda", or "auto" for a GPU where there is one.
+        folder, identity, resume, report, hold: see ``run_epochs``.
 
     Raises:
-        TrainingError: a loss that is not finite (says where), or a checkpoint that does not belong to this run.
+        TrainingError: as ``run_epochs``; "cuda" where there is none.
         RecipeError: an augmentation that boxes do not know.
     """
+    objective = box_objective(detector, train, val, config, find_device(device), weights)
+    return run_epochs(objective, config, folder, identity, resume=resume, report=report, hold=hold)
+
+
+def box_objective(
+    detector: Detector,
+    train: BoxClips,
+    val: BoxClips,
+    config: Training,
+    device: str = "cpu",
+    weights: RegionWeights | None = None,
+) -> Objective:
+    """The boxes of pictures as what ``run_epochs`` learns; a batch is computed in one part."""
     check_box_amounts(config.augment)
-    detector.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = make_optimizer(*_parts(detector), config)
-    average = copy.deepcopy(detector).eval() if config.average else None
-    progress, best = Progress(), None
-    run = RunFolder(folder, identity) if folder is not None else None
-    if run is not None and resume and run.checkpoint.exists():
-        progress, best = run.load(detector, optimizer, average)
-    steps = math.ceil(len(train) / config.batch)
+    detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     cell = max(1, detector.input_size[0] // detector.network.map_size(*detector.input_size)[0])
-    while progress.epoch < config.epochs and not _stopped(progress, config):
-        seed = [config.seed, progress.epoch]
-        torch.manual_seed(config.seed * 100_003 + progress.epoch)
-        order = np.random.default_rng(seed).permutation(len(train)).tolist()
-        detector.train()
-        total = 0.0
-        for index, batch in enumerate(train.batches(config.batch, order, config.augment, seed, cell)):
-            rate = rate_at(config, progress.updates, steps)
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * rate
-            where = f"epoch {progress.epoch + 1}, batch {index + 1}"
-            seen = progress.updates * config.batch
-            total += _update(detector, optimizer, batch, config, weights, device, where, seen) * len(batch.names)
-            progress.updates += 1
-            if hold is not None:
-                hold()
-            if average is not None:
-                average_(average, detector, config.average, progress.updates)
-        chosen = average if average is not None else detector
-        val_loss = validation_loss(chosen, val, config.batch, weights, device)
-        progress.epoch += 1
-        row = {
-            "epoch": progress.epoch,
-            "lr": optimizer.param_groups[0]["lr"],
-            "train_loss": total / len(train),
-            "val_loss": val_loss,
-        }
-        progress.history.append(row)
-        if val_loss < progress.best_loss:
-            progress.best_loss, progress.best_epoch = val_loss, progress.epoch
-            if config.early_stopping:
-                best = {k: v.detach().cpu().clone() for k, v in chosen.state_dict().items()}
-        if run is not None:
-            run.save(progress, detector, optimizer, average, best)
-        if report:
-            report(row, config.epochs)
-    if best is not None:
-        detector.load_state_dict(best)
-    elif average is not None:
-        detector.load_state_dict(average.state_dict())
-    detector.to("cpu").eval()
-    return progress
+
+    def batches(order: Sequence[int], seed: Sequence[int]) -> Iterator[BoxBatch]:
+        return train.batches(config.batch, order, config.augment, seed, cell)
+
+    def parts(batch: BoxBatch, updates: int) -> Iterator[Part]:
+        loss = _loss(detector, batch, weights, device, updates * config.batch, config)
+        yield Part(loss, 0.0, batch.names)
+
+    def judge(judged: nn.Module) -> Row:
+        assert isinstance(judged, Detector)
+        return {"val_loss": validation_loss(judged, val, config.batch, weights, device)}
+
+    def plain() -> Iterator[BoxBatch]:
+        return train.batches(max(2, config.batch), range(len(train)), None, [config.seed, 0])
+
+    def see(batch: BoxBatch) -> object:
+        return _maps(detector, batch, device, EXACT)
+
+    return Objective(
+        detector, _parts(detector), len(train), batches, parts, judge, lambda judged: -judge(judged)["val_loss"],
+        plain, see, "images", answers=False, device=device,
+    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -134,34 +110,16 @@ def _parts(detector: Detector) -> tuple[nn.Module, nn.Module | None]:
     return network, None
 
 
-def _update(
-    detector: Detector, optimizer: torch.optim.Optimizer, batch: BoxBatch, config: Training,
-    weights: RegionWeights | None, device: str, where: str, seen: int,
-) -> float:  # fmt: skip
-    """One step; the loss before it."""
-    optimizer.zero_grad(set_to_none=True)
-    loss = _loss(detector, batch, weights, device, seen, config)
-    if not math.isfinite(loss.item()):
-        raise TrainingError(
-            f"the loss became {loss.item()} in {where} (images {', '.join(batch.names[:3])} ...): "
-            f"lower training.lr (now {config.lr:g})"
-        )
-    loss.backward()
-    penalize_(detector, config.l2)
-    clip_(detector, config)
-    optimizer.step()
-    return loss.item()
-
-
 def _loss(
     detector: Detector, batch: BoxBatch, weights: RegionWeights | None, device: str, seen: int, config: Training = EXACT
 ) -> torch.Tensor:
-    pictures = batch.pictures.to(device).contiguous(memory_format=torch.channels_last)
     targets = BoxTargets(*(part.to(device) for part in batch.targets))
+    return region_loss(_maps(detector, batch, device, config), targets, detector.anchors, seen, weights)
+
+
+def _maps(detector: Detector, batch: BoxBatch, device: str, config: Training) -> torch.Tensor:
+    """Maps (B, A (5 + K), h, w) of the pictures of a batch."""
+    pictures = batch.pictures.to(device).contiguous(memory_format=torch.channels_last)
     with autocast(config, device):
-        maps = detector.network(detector.normalize(pictures)).float()
-    return region_loss(maps, targets, detector.anchors, seen, weights)
-
-
-def _stopped(progress: Progress, config: Training) -> bool:
-    return bool(config.early_stopping) and progress.epoch - progress.best_epoch >= config.early_stopping
+        maps: torch.Tensor = detector.network(detector.normalize(pictures)).float()
+    return maps

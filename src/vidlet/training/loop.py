@@ -1,69 +1,81 @@
-"""The training loop: one for heads on stored features and for whole networks on frames.
+"""The training loop. What differs between clips and pictures with boxes comes as an ``Objective``.
 
-An epoch's every random draw follows from (seed, epoch), and a checkpoint is written after each epoch: a run that was
+Every random draw of an epoch follows from (seed, epoch), and a checkpoint is written after each epoch: a run that was
 killed continues to the same result, losing at most the epoch it was in.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from ..metrics import gap
-from ..models.extractor import FrameExtractor
-from ..models.head import Head
 from ..recipe import Training
-from .augment import check_amounts
-from .batches import Batch, Clips
 from .checkpoint import Progress, Row, RunFolder
-from .losses import Teacher, batch_loss, class_weights, clip_weights, label_losses, teacher_losses
 from .optimizers import average_, clip_, make_optimizer, penalize_, rate_at
-from .precision import autocast
 from .snapshots import Snapshots
 from .statistics import estimate_statistics_
 
 
-class ClipNetwork(nn.Module):
-    """A head, on features as they come or behind an extractor that is trained with it."""
+class Part(NamedTuple):
+    """Some items of a batch: what they add to its loss, how many of them were answered rightly, and their names."""
 
-    def __init__(self, head: Head, extractor: FrameExtractor | None = None) -> None:
-        super().__init__()
-        self.head, self.extractor = head, extractor
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Logits (B, K) of padded clips: x (B, T, *feature_shape), or frames float (B, T, 3, H, W) 0..255."""
-        if self.extractor is not None:
-            pictures = x[mask].contiguous(memory_format=torch.channels_last)
-            real = self.extractor.features((pictures - self.extractor.zero_point) * self.extractor.scale)
-            features = real.new_zeros(*mask.shape, *real.shape[1:])
-            features[mask] = real
-            x = features
-        return self.head(x, self.head.zero_state(len(x), x), mask)[0]
+    loss: Tensor
+    hits: float
+    names: tuple[str, ...]
 
 
-def fit(
-    network: ClipNetwork,
-    train: Clips,
-    val: Clips,
+@dataclass(frozen=True)
+class Objective:
+    """What a network learns, and from what; the loop asks nothing else about either.
+
+    Args:
+        network: is trained in place, on ``device``.
+        learners: the part of it that learns at ``training.lr``, and the one that learns at ``training.extractor_lr``.
+        count: items that it learns from.
+        batches: (their order, seed) -> an epoch's batches, augmented; the seed fixes every draw.
+        parts: (batch, updates before it) -> the parts of the batch, computed one at a time.
+        judge: network -> the columns of the log that are measured on validation items, ``val_loss`` among them.
+        quality: network -> what checkpoints are chosen by; higher is better.
+        plain: the items that it learns from, in batches, in order, not augmented.
+        see: a batch goes through the network, for its running statistics.
+        items: what messages call the items.
+        answers: whether parts say how many of their items were answered rightly.
+    """
+
+    network: nn.Module
+    learners: tuple[nn.Module, nn.Module | None]
+    count: int
+    batches: Callable[[Sequence[int], Sequence[int]], Iterator[Any]]
+    parts: Callable[[Any, int], Iterator[Part]]
+    judge: Callable[[nn.Module], Row]
+    quality: Callable[[nn.Module], float]
+    plain: Callable[[], Iterator[Any]]
+    see: Callable[[Any], object]
+    items: str = "clips"
+    answers: bool = True
+    device: str = "cpu"
+
+
+def run_epochs(
+    objective: Objective,
     config: Training,
     folder: Path | None = None,
     identity: str = "",
-    multi_label: bool = False,
+    *,
     resume: bool = False,
-    device: str = "cpu",
     report: Callable[[Row, int], None] | None = None,
-    teacher: Teacher | None = None,
     hold: Callable[[], None] | None = None,
 ) -> Progress:
-    """Train ``network`` in place and leave its chosen weights in it.
+    """Train the objective's network in place and leave its chosen weights in it, on the CPU, in eval mode.
 
     Chosen are the weights of the lowest validation loss where ``early_stopping`` is on, the mean of the last
     checkpoints where ``average_last`` is (running statistics measured anew), else the last (averaged) ones. After every
@@ -72,180 +84,144 @@ def fit(
     Args:
         identity: hash of recipe and data; a checkpoint of another identity is refused.
         report: called after each epoch with its row of the log and the number of epochs in all.
-        teacher: whose answers are learned beside the labels; training clips whose targets are NaN have no label.
         hold: called after each update, to keep the network's weights where they belong (masks of pruning).
 
     Raises:
         TrainingError: a loss that is not finite (says where), or a checkpoint that does not belong to this run.
     """
-    check_amounts(config.augment, config.mode)
-    network.to(device)
-    if network.extractor is not None:
-        network.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = make_optimizer(network.head, network.extractor, config)
-    average = copy.deepcopy(network).eval() if config.average else None
-    best: dict[str, Tensor] | None = None
+    objective.network.to(objective.device)
+    weights = _Weights.begin(objective, config, folder)
     progress = Progress()
     run = RunFolder(folder, identity) if folder is not None else None
     if run is not None:
         if resume and run.checkpoint.exists():
-            progress, best = run.load(network, optimizer, average)
+            progress, weights.best = run.load(weights.network, weights.optimizer, weights.average)
         run.open_board(progress.epoch)
-    of_class = torch.from_numpy(class_weights(train.targets)) if config.class_weights and not multi_label else None
-    step = _Step(network, optimizer, config, of_class, multi_label, device, teacher)
-    steps = math.ceil(len(train) / config.batch)
-    snapshots = Snapshots(config.average_last, config.average_every, folder) if config.average_last else None
     while progress.epoch < config.epochs and not _stopped(progress, config):
-        epoch = progress.epoch
-        torch.manual_seed(config.seed * 100_003 + epoch)
-        order = np.random.default_rng([config.seed, epoch]).permutation(len(train))
-        network.train()
-        total, hits = 0.0, 0.0
-        for index, batch in enumerate(
-            train.batches(config.batch, order.tolist(), config.augment, [config.seed, epoch])
-        ):
-            rate = rate_at(config, progress.updates, steps)
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * rate
-            loss, correct = step(batch, f"epoch {epoch + 1}, batch {index + 1}")
-            progress.updates += 1
-            if hold is not None:
-                hold()
-            if snapshots is not None:
-                snapshots.keep(network, progress.updates)
-            if average is not None:
-                average_(average, network, config.average, progress.updates)
-            total += loss * len(batch.y)
-            hits += correct
-        chosen = average if average is not None else network
-        val_loss, val_accuracy = _validate(chosen, val, config, multi_label, device)
-        progress.epoch += 1
-        row = {
-            "epoch": progress.epoch,
-            "lr": optimizer.param_groups[0]["lr"],
-            "train_loss": total / len(train),
-            "train_accuracy": hits / len(train),
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
-        }
-        progress.history.append(row)
-        if val_loss < progress.best_loss:
-            progress.best_loss, progress.best_epoch = val_loss, progress.epoch
-            if config.early_stopping:
-                best = {k: v.detach().cpu().clone() for k, v in chosen.state_dict().items()}
+        row = _run_epoch(objective, config, weights, progress, hold)
+        weights.keep_best(row["val_loss"], progress, config)
         if run is not None:
-            run.save(progress, network, optimizer, average, best)
+            run.save(progress, weights.network, weights.optimizer, weights.average, weights.best)
         if report:
             report(row, config.epochs)
     if run is not None:
         run.close()
-    if best is not None:
-        network.load_state_dict(best)
-    elif average is not None:
-        network.load_state_dict(average.state_dict())
-    elif snapshots is not None:
-        snapshots.choose_(network, lambda: _quality(network, val, config, multi_label, device))
-        if snapshots.chosen > 1:
-            estimate_statistics_(network, train, config.micro_batch or config.batch, config.seed, device)
-    network.eval()
+    weights.choose_(objective, config)
+    weights.network.to("cpu").eval()
     return progress
 
 
-class _Step:
-    """One update of the network by a batch, computed in parts of ``config.micro_batch`` clips.
+@dataclass
+class _Weights:
+    """The weights on their way: the network, what moves it, its running average, the best so far, checkpoints."""
 
-    The parts' gradients add up to the batch's (up to batch normalization and dropout, which see the parts), while
-    activations are those of one part at a time.
-    """
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: nn.Module | None
+    snapshots: Snapshots | None
+    best: dict[str, Tensor] | None = field(default=None)
 
-    def __init__(
-        self,
-        network: ClipNetwork,
-        optimizer: torch.optim.Optimizer,
-        config: Training,
-        of_class: Tensor | None,
-        multi_label: bool,
-        device: str,
-        teacher: Teacher | None,
-    ) -> None:
-        self.network, self.optimizer, self.config, self.teacher = network, optimizer, config, teacher
-        self.of_class, self.multi_label, self.device = of_class, multi_label, device
+    @classmethod
+    def begin(cls, objective: Objective, config: Training, folder: Path | None) -> _Weights:
+        """As they stand before the first update."""
+        network = objective.network
+        optimizer = make_optimizer(*objective.learners, config)
+        average = copy.deepcopy(network).eval() if config.average else None
+        snapshots = Snapshots(config.average_last, config.average_every, folder) if config.average_last else None
+        return cls(network, optimizer, average, snapshots)
 
-    def __call__(self, batch: Batch, where: str) -> tuple[float, float]:
-        """The batch's loss, and how many of its clips were answered rightly; the network has moved."""
-        self.optimizer.zero_grad(set_to_none=True)
-        weights = clip_weights(batch.y, self.of_class)
-        counted = weights.sum().clamp(min=1e-12)
-        total, hits = 0.0, 0.0
-        for rows in _parts(len(batch.y), self.config.micro_batch):
-            loss, logits = self._loss(batch, rows, weights[rows] / counted)
-            if not math.isfinite(loss.item()):
-                raise TrainingError(
-                    f"the loss became {loss.item()} in {where} "
-                    f"(clips {', '.join(batch.names[rows][:3])} ...): lower training.lr (now {self.config.lr:g})"
-                )
-            loss.backward()
-            total += loss.item()
-            right = logits.argmax(1).cpu() == batch.y[rows].argmax(1)
-            hits += (right & (weights[rows] > 0)).sum().item()
-        penalize_(self.network, self.config.l2)
-        clip_(self.network, self.config)
-        self.optimizer.step()
-        return total, hits
+    @property
+    def judged(self) -> nn.Module:
+        """The network that validation sees."""
+        return self.network if self.average is None else self.average
 
-    def _loss(self, batch: Batch, rows: slice, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """What these clips add to the batch's loss, and their logits."""
-        frames = int(batch.mask[rows].sum(1).max())
-        x, mask = batch.x[rows, :frames].to(self.device), batch.mask[rows, :frames].to(self.device)
-        y = batch.y[rows].to(self.device)
-        with autocast(self.config, self.device):
-            logits = self.network(x, mask).float()
-        config = self.config
-        loss = (label_losses(logits, y, config.label_smoothing, self.multi_label) * weights.to(self.device)).sum()
-        if self.teacher is None:
-            return loss, logits
-        brought = None if batch.answers is None else batch.answers[rows]
-        answer = self.teacher.logits(x, mask, brought, self.multi_label)
-        distance = teacher_losses(logits, answer, self.teacher.temperature, self.multi_label).sum() / len(batch.y)
-        return (1 - self.teacher.share) * loss + self.teacher.share * distance, logits
+    def moved(self, config: Training, updates: int) -> None:
+        """Take note of an update."""
+        if self.snapshots is not None:
+            self.snapshots.keep(self.network, updates)
+        if self.average is not None:
+            average_(self.average, self.network, config.average, updates)
+
+    def keep_best(self, loss: float, progress: Progress, config: Training) -> None:
+        """Take note of the validation loss after an epoch."""
+        if loss < progress.best_loss:
+            progress.best_loss, progress.best_epoch = loss, progress.epoch
+            if config.early_stopping:
+                self.best = {name: value.detach().cpu().clone() for name, value in self.judged.state_dict().items()}
+
+    def choose_(self, objective: Objective, config: Training) -> None:
+        """Put the weights that the training ends with into the network."""
+        network = self.network
+        if self.best is not None:
+            network.load_state_dict(self.best)
+        elif self.average is not None:
+            network.load_state_dict(self.average.state_dict())
+        elif self.snapshots is not None:
+            self.snapshots.choose_(network, lambda: objective.quality(network))
+            if self.snapshots.chosen > 1:
+                estimate_statistics_(network, objective.plain(), objective.see, config.seed)
 
 
-def _parts(clips: int, most: int) -> Iterator[slice]:
-    """Slices of at most ``most`` clips, about equally long; 0: all at once."""
-    count = math.ceil(clips / most) if most else 1
-    edges = [clips * part // count for part in range(count + 1)]
-    return (slice(a, b) for a, b in itertools.pairwise(edges))
+def _run_epoch(
+    objective: Objective,
+    config: Training,
+    weights: _Weights,
+    progress: Progress,
+    hold: Callable[[], None] | None,
+) -> Row:
+    """Train for one epoch and validate; the row of the log."""
+    seed = [config.seed, progress.epoch]
+    torch.manual_seed(config.seed * 100_003 + progress.epoch)
+    order = np.random.default_rng(seed).permutation(objective.count).tolist()
+    steps = math.ceil(objective.count / config.batch)
+    weights.network.train()
+    total, hits = 0.0, 0.0
+    for index, batch in enumerate(objective.batches(order, seed)):
+        rate = rate_at(config, progress.updates, steps)
+        for group in weights.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * rate
+        where = f"epoch {progress.epoch + 1}, batch {index + 1}"
+        loss, correct = update(objective, config, weights.optimizer, batch, progress.updates, where)
+        progress.updates += 1
+        if hold is not None:
+            hold()
+        weights.moved(config, progress.updates)
+        total += loss * len(batch.names)
+        hits += correct
+    judged = objective.judge(weights.judged)
+    progress.epoch += 1
+    row = {
+        "epoch": progress.epoch,
+        "lr": weights.optimizer.param_groups[0]["lr"],
+        "train_loss": total / objective.count,
+        **({"train_accuracy": hits / objective.count} if objective.answers else {}),
+        **judged,
+    }
+    progress.history.append(row)
+    return row
 
 
-def _validate(network: nn.Module, val: Clips, config: Training, multi_label: bool, device: str) -> tuple[float, float]:
-    """Loss and accuracy on the validation clips."""
-    logits = predict_logits(network, val, config.micro_batch or config.batch, device)
-    y = torch.from_numpy(val.targets)
-    loss = batch_loss(torch.from_numpy(logits), y, config.label_smoothing, None, multi_label).item()
-    return loss, float((logits.argmax(1) == val.targets.argmax(1)).mean())
-
-
-def _quality(network: nn.Module, val: Clips, config: Training, multi_label: bool, device: str) -> float:
-    """What checkpoints are chosen by: GAP@20 where a clip may have many labels, else the negative loss."""
-    if multi_label:
-        logits = predict_logits(network, val, config.micro_batch or config.batch, device)
-        return gap(logits, val.targets > 0.5)
-    return -_validate(network, val, config, multi_label, device)[0]
+def update(
+    objective: Objective, config: Training, optimizer: torch.optim.Optimizer, batch: Any, updates: int, where: str
+) -> tuple[float, float]:
+    """Move the network by one batch; the batch's loss, and how many of its items were answered rightly."""
+    optimizer.zero_grad(set_to_none=True)
+    total, hits = 0.0, 0.0
+    for part in objective.parts(batch, updates):
+        loss = part.loss.item()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} in {where} ({objective.items} {', '.join(part.names[:3])} ...): "
+                f"lower training.lr (now {config.lr:g})"
+            )
+        part.loss.backward()
+        total += loss
+        hits += part.hits
+    penalize_(objective.network, config.l2)
+    clip_(objective.network, config)
+    optimizer.step()
+    return total, hits
 
 
 def _stopped(progress: Progress, config: Training) -> bool:
     return bool(config.early_stopping) and progress.epoch - progress.best_epoch >= config.early_stopping
-
-
-@torch.no_grad()
-def predict_logits(network: nn.Module, clips: Clips, batch: int, device: str = "cpu") -> np.ndarray:
-    """Logits (N, K) of clips as they are, in their order; every module is left in the mode it was in."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    parts = [
-        network(b.x.to(device), b.mask.to(device)).float().cpu().numpy()
-        for b in clips.batches(batch, range(len(clips)), None, [0])
-    ]
-    for module, mode in modes.items():
-        module.training = mode
-    return np.concatenate(parts)

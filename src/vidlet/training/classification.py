@@ -1,0 +1,172 @@
+"""Clips that are named: the network that is trained, what it learns, and the one function that trains it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..metrics import gap
+from ..models.extractor import FrameExtractor
+from ..models.head import Head
+from ..recipe import Training
+from .augment import check_amounts
+from .batches import Batch, Clips
+from .checkpoint import Progress, Row
+from .device import find_device
+from .loop import Objective, Part, run_epochs
+from .losses import Teacher, batch_loss, class_weights, clip_weights, label_losses, teacher_losses
+from .precision import autocast
+
+Moments = tuple[np.ndarray, np.ndarray]  # mean and deviation of features, (C,) each
+
+
+class ClipNetwork(nn.Module):
+    """A head, on features as they come or behind an extractor that is trained with it."""
+
+    def __init__(self, head: Head, extractor: FrameExtractor | None = None) -> None:
+        super().__init__()
+        self.head, self.extractor = head, extractor
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, K) of padded clips: x (B, T, *feature_shape), or frames float (B, T, 3, H, W) 0..255."""
+        if self.extractor is not None:
+            pictures = x[mask].contiguous(memory_format=torch.channels_last)
+            real = self.extractor.features((pictures - self.extractor.zero_point) * self.extractor.scale)
+            features = real.new_zeros(*mask.shape, *real.shape[1:])
+            features[mask] = real
+            x = features
+        return self.head(x, self.head.zero_state(len(x), x), mask)[0]
+
+
+def train_network(
+    network: ClipNetwork,
+    train: Clips,
+    val: Clips,
+    config: Training,
+    folder: Path | None = None,
+    identity: str = "",
+    multi_label: bool = False,
+    resume: bool = False,
+    device: str = "cpu",
+    report: Callable[[Row, int], None] | None = None,
+    teacher: Teacher | None = None,
+    hold: Callable[[], None] | None = None,
+    moments: Moments | None = None,
+) -> Progress:
+    """Train ``network`` in place; its chosen weights (loop.py) are left in it, on the CPU, in eval mode.
+
+    Heads on features of clips and of records, and whole networks on frames, are trained so, wherever that is done.
+
+    Args:
+        train, val: as the network takes them: features for a head alone, frames for a head behind an extractor.
+        device: "cpu", "cuda", or "auto" for a GPU where there is one.
+        teacher: whose answers are learned beside the labels; training clips whose targets are NaN have no label.
+        moments: of the training features; the head is calibrated with them first.
+        folder, identity, resume, report, hold: see ``run_epochs``.
+
+    Raises:
+        TrainingError: as ``run_epochs``; "cuda" where there is none.
+        RecipeError: an augmentation that the clips cannot have.
+    """
+    if moments is not None:
+        network.head.calibrate(*(torch.from_numpy(values) for values in moments))
+    objective = clip_objective(network, train, val, config, multi_label, find_device(device), teacher)
+    return run_epochs(objective, config, folder, identity, resume=resume, report=report, hold=hold)
+
+
+def clip_objective(
+    network: ClipNetwork,
+    train: Clips,
+    val: Clips,
+    config: Training,
+    multi_label: bool = False,
+    device: str = "cpu",
+    teacher: Teacher | None = None,
+) -> Objective:
+    """The labels of clips, and what a teacher says of them, as what ``run_epochs`` learns.
+
+    A batch is computed in parts of ``config.micro_batch`` clips. The parts' gradients add up to the batch's (up to
+    batch normalization and dropout, which see the parts), while activations are those of one part at a time.
+    """
+    check_amounts(config.augment, config.mode)
+    if network.extractor is not None:
+        network.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    of_class = torch.from_numpy(class_weights(train.targets)) if config.class_weights and not multi_label else None
+    size = config.micro_batch or config.batch
+
+    def batches(order: Sequence[int], seed: Sequence[int]) -> Iterator[Batch]:
+        return train.batches(config.batch, order, config.augment, seed)
+
+    def parts(batch: Batch, updates: int) -> Iterator[Part]:
+        weights = clip_weights(batch.y, of_class)
+        counted = weights.sum().clamp(min=1e-12)
+        for rows in _parts(len(batch.y), config.micro_batch):
+            loss, logits = _loss(network, batch, rows, weights[rows] / counted, config, multi_label, device, teacher)
+            right = logits.argmax(1).cpu() == batch.y[rows].argmax(1)
+            yield Part(loss, (right & (weights[rows] > 0)).sum().item(), batch.names[rows])
+
+    def judge(judged: nn.Module) -> Row:
+        logits = predict_logits(judged, val, size, device)
+        y = torch.from_numpy(val.targets)
+        loss = batch_loss(torch.from_numpy(logits), y, config.label_smoothing, None, multi_label).item()
+        return {"val_loss": loss, "val_accuracy": float((logits.argmax(1) == val.targets.argmax(1)).mean())}
+
+    def quality(judged: nn.Module) -> float:
+        if multi_label:
+            return gap(predict_logits(judged, val, size, device), val.targets > 0.5)
+        return -judge(judged)["val_loss"]
+
+    def plain() -> Iterator[Batch]:
+        return train.batches(max(2, size), range(len(train)), {}, [config.seed, 0])
+
+    def see(batch: Batch) -> object:
+        return network(batch.x.to(device), batch.mask.to(device))
+
+    learners = (network.head, network.extractor)
+    return Objective(network, learners, len(train), batches, parts, judge, quality, plain, see, device=device)
+
+
+def _loss(
+    network: nn.Module, batch: Batch, rows: slice, weights: Tensor, config: Training, multi_label: bool, device: str,
+    teacher: Teacher | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """What some clips, with these weights (B,), add to the batch's loss, and their logits (B, K)."""
+    frames = int(batch.mask[rows].sum(1).max())
+    x, mask = batch.x[rows, :frames].to(device), batch.mask[rows, :frames].to(device)
+    y = batch.y[rows].to(device)
+    with autocast(config, device):
+        logits = network(x, mask).float()
+    loss = (label_losses(logits, y, config.label_smoothing, multi_label) * weights.to(device)).sum()
+    if teacher is None:
+        return loss, logits
+    brought = None if batch.answers is None else batch.answers[rows]
+    answer = teacher.logits(x, mask, brought, multi_label)
+    distance = teacher_losses(logits, answer, teacher.temperature, multi_label).sum() / len(batch.y)
+    return (1 - teacher.share) * loss + teacher.share * distance, logits
+
+
+def _parts(clips: int, most: int) -> Iterator[slice]:
+    """Slices of at most ``most`` clips, about equally long; 0: all at once."""
+    count = math.ceil(clips / most) if most else 1
+    edges = [clips * part // count for part in range(count + 1)]
+    return (slice(a, b) for a, b in itertools.pairwise(edges))
+
+
+@torch.no_grad()
+def predict_logits(network: nn.Module, clips: Clips, batch: int, device: str = "cpu") -> np.ndarray:
+    """Logits (N, K) of clips as they are, in their order; every module is left in the mode it was in."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    parts = [
+        network(b.x.to(device), b.mask.to(device)).float().cpu().numpy()
+        for b in clips.batches(batch, range(len(clips)), None, [0])
+    ]
+    for module, mode in modes.items():
+        module.training = mode
+    return np.concatenate(parts)
