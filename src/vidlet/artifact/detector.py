@@ -23,7 +23,7 @@ from ..metrics import overlaps
 from ..models.detector import Detector
 from ..models.region import corners, decode
 from ..recipe import Recipe, recipe_to_dict
-from ..runtime import write_metadata
+from ..runtime import open_session, write_metadata
 from ..video import RESIZE
 from .classifier import FORMAT, PARITY, STREAMING
 from .onnx_graph import hide_outputs, to_onnx_graph
@@ -263,16 +263,12 @@ def _pads_with_less_than_all(pad: onnx.NodeProto, constants: Mapping[str, np.nda
 
 def _runner(graph: onnx.ModelProto) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Run a detector's graph: boxes (M, 6), and the corners (N, 4) and scores (K, N) they were chosen from."""
-    import onnxruntime
-
     probe = onnx.ModelProto()
     probe.CopyFrom(graph)
     probe.graph.output.extend(
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in (CORNERS, SCORES)
     )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(probe)
 
     def run(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         boxes, places, scores = session.run(["boxes", CORNERS, SCORES], {"frames": frames})

@@ -20,8 +20,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from ..errors import ExportError
+from ..errors import ExportError, ModelError
 from ..models.mobilenetv2 import fuse_batch_norm
+from ..runtime import open_session
 
 OPSET = 20
 IR_VERSION = 10  # the highest that ONNX Runtime 1.20 reads
@@ -216,15 +217,9 @@ def _run_at_other_sizes(
     model: onnx.ModelProto, examples: Mapping[str, Tensor], dynamic: Mapping[str, Mapping[int, str]], what: str
 ) -> None:
     """Run the graph with other sizes, 1 and one more than the example: a reshape may have fixed them inside."""
-    import onnxruntime
-
     if not any(dynamic.values()):
         return
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    wanted = {value.name for value in session.get_inputs()}
+    session = open_session(model, what, threads=1)
     for single in (True, False):
         feeds: dict[str, np.ndarray] = {}
         sizes: dict[str, int] = {}
@@ -232,11 +227,11 @@ def _run_at_other_sizes(
             shape = list(example.shape)
             for axis, dimension in dynamic.get(name, {}).items():
                 sizes[dimension] = shape[axis] = 1 if single else shape[axis] + 1
-            if name in wanted:
+            if name in session.inputs:
                 feeds[name] = np.zeros(shape, example.numpy().dtype)
         try:
             session.run(None, feeds)
-        except Exception as error:  # what ONNX Runtime raises has no common class
+        except ModelError as error:
             raise ExportError(
                 f"{what}: the graph fixes a free dimension: it fails at {sizes} ({_line(error)})"
             ) from error

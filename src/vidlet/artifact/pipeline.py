@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import ParityError
 from ..models.detector_file import BOXES, FEATURES, DetectorFile
 from ..models.head import Head
+from ..runtime import open_session
 from .answer import answer
 from .onnx_graph import to_onnx_graph
 
@@ -85,12 +86,8 @@ def check_same_boxes(graph: onnx.ModelProto, extractor: nn.Module, frames: np.nd
 
 
 def _boxes(graph: onnx.ModelProto, frames: np.ndarray) -> np.ndarray:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    states = {i.name: i.shape[1:] for i in session.get_inputs() if i.name.startswith("state.")}
+    session = open_session(graph)
+    states = {name: shape[1:] for name, shape in session.inputs.items() if name.startswith("state.")}
     zeros = {name: np.zeros((1, *shape), np.float32) for name, shape in states.items()}
     result: np.ndarray = session.run([BOXES], {"frames": frames, **zeros})[0]
     return result

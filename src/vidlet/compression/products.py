@@ -19,6 +19,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ..artifact.onnx_graph import names_read
+from ..runtime import open_session
 from .calibrate import calibrate_along
 from .int8 import Range, alive
 from .storage import quantize_weight
@@ -254,15 +255,11 @@ def constant_floats(model: onnx.ModelProto, wanted: Iterable[str]) -> dict[str, 
     nodes = alive(needed, set(made))
     if not nodes:
         return values
-    import onnxruntime
-
     read = {name for node in nodes for name in names_read(node)}
     outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in made]
     part = helper.make_graph(nodes, "constants", [], outputs, [found[name] for name in found if name in read])
     probe = helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(probe)
     return values | dict(zip(made, session.run(made, {}), strict=True))
 
 

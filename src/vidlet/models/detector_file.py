@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import ModelError, RecipeError, WeightsError
 from ..files import sha256_of
 from ..recipe import Extractor
-from ..runtime import load
+from ..runtime import Session, load, open_session
 from .extractor import FrameExtractor
 
 MAP, BOXES, FEATURES = "map", "boxes", "features"
@@ -48,14 +48,14 @@ class DetectorFile(FrameExtractor):
             "licence": str(model.metadata["provenance"].get("licence", "not stated")),
         }  # fmt: skip
         self.detector = _all_frames(onnx.load(str(path)), str(path))
-        self._session: Any = None
+        self._session: Session | None = None
         probe = torch.zeros(2, *self.input_size, 3, dtype=torch.uint8)
         self.feature_shape = tuple(self.forward(probe).shape[1:])
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames uint8 (T, H, W, 3) -> maps (T, A (5 + K), h, w)."""
         if self._session is None:
-            self._session = _session(self.graph())
+            self._session = open_session(self.graph(), "the detector", threads=1)
         found: np.ndarray = self._session.run([FEATURES], {"frames": frames.cpu().numpy()})[0]
         return torch.from_numpy(found)
 
@@ -158,12 +158,3 @@ def _drop_dead(graph: onnx.GraphProto) -> None:
     del graph.node[:], graph.initializer[:]
     graph.node.extend(kept[::-1])
     graph.initializer.extend(constants)
-
-
-def _session(graph: onnx.ModelProto) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
