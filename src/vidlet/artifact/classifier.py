@@ -24,12 +24,13 @@ from ..models.extractor import FrameExtractor
 from ..models.head import Head
 from ..models.stored import StoredFeatures
 from ..models.taps import Taps
+from ..onnx_graph import hide_outputs
 from ..recipe import Recipe, Sampling, recipe_to_dict
 from ..runtime import open_session, write_metadata
 from ..video import RESIZE
 from .answer import answer
+from .exporter import to_onnx_graph
 from .feeds import Clip, clip_feed, clip_length, clip_part
-from .onnx_graph import hide_outputs, to_onnx_graph
 from .pipeline import pipeline_graph
 
 FORMAT = "1.0"

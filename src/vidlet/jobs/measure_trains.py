@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..artifact.onnx_graph import to_onnx_graph
+from ..artifact.exporter import to_onnx_graph
 from ..runtime import Session, open_session
 from ..runtime.train_plan import StreamPlan, plan_stream
 from ..runtime.trains import slower_sentence
