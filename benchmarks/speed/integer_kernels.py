@@ -20,7 +20,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from vidlet.artifact.onnx_graph import to_onnx_graph
+from vidlet.artifact.exporter import to_onnx_graph
 from vidlet.compression.calibrate import calibrate
 from vidlet.compression.deepeye import deepeye_quantize
 from vidlet.compression.deepeye_graph import deepeye_graph

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from vidlet.artifact import ArtifactNetwork, artifact_graph
-from vidlet.artifact.onnx_graph import to_onnx_graph
+from vidlet.artifact.exporter import to_onnx_graph
 from vidlet.models import build_extractor, build_head
 from vidlet.models.head import Head
 from vidlet.recipe import Extractor

@@ -14,10 +14,10 @@ from vidlet.artifact.detector import MAP, detector_graph
 from vidlet.compression.box_material import BoxMaterial, TrainedBoxes, picture_batches
 from vidlet.compression.box_qat import SimulatedBoxes, deepeye_boxes, qat_boxes
 from vidlet.compression.box_steps import boxes_graph, find_box_chain, int8_boxes
-from vidlet.compression.reorder import pool_before_rectifying
 from vidlet.datasets import read_boxes, with_box_splits
 from vidlet.errors import RecipeError
 from vidlet.models.detector import build_detector
+from vidlet.onnx_graph import pool_before_rectifying
 from vidlet.recipe import Extractor, Training
 from vidlet.training.box_batches import BoxClips
 

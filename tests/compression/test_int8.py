@@ -10,12 +10,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from vidlet.artifact.onnx_graph import fold_pad_into_conv, hide_outputs, to_onnx_graph
+from vidlet.artifact.exporter import to_onnx_graph
 from vidlet.compression.calibrate import METHODS, Histogram, calibrate
 from vidlet.compression.int8 import quantize_graph, quantized_tensors, range_of
 from vidlet.compression.storage import lattice_step, quantize_weight, store_weights_half, store_weights_int8
 from vidlet.errors import ExportError
 from vidlet.models import FrameExtractor, MobileNetV2
+from vidlet.onnx_graph import fold_pads, hide_outputs
 
 ort = pytest.importorskip("onnxruntime")
 SIZE = (64, 48)
@@ -124,7 +125,7 @@ def test_a_padding_is_folded_into_the_convolution_behind_it():
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     x = np.random.default_rng(0).normal(size=(1, 1, 6, 6)).astype(np.float32)
     before = run(model, x=x)
-    assert fold_pad_into_conv(model) == 1
+    assert fold_pads(model, "Conv", 0.0) == 1
     assert [node.op_type for node in model.graph.node] == ["Conv"]
     np.testing.assert_allclose(run(model, x=x), before, atol=1e-6)
 

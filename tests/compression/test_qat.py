@@ -11,7 +11,7 @@ from torch import nn
 
 from steps_material import material, trained
 from vidlet.artifact import extractor_graph
-from vidlet.artifact.onnx_graph import to_onnx_graph
+from vidlet.artifact.exporter import to_onnx_graph
 from vidlet.compression import find_chain, shrink_graph
 from vidlet.compression.blocks import quantize_blocks
 from vidlet.compression.fake_quant import channel_scales, fake_blocks, fake_int8, fake_int32, fake_rows, fake_uint8

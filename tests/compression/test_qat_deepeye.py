@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vidlet.artifact.onnx_graph import to_onnx_graph
+from vidlet.artifact.exporter import to_onnx_graph
 from vidlet.compression.deepeye import (
     EXACT,
     DeepeyeLayer,

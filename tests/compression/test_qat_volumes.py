@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vidlet.artifact import ArtifactNetwork, artifact_graph
-from vidlet.artifact.onnx_graph import to_onnx_graph
+from vidlet.artifact.exporter import to_onnx_graph
 from vidlet.compression.calibrate import calibrate
 from vidlet.compression.graph_steps import int8
 from vidlet.compression.int8 import quantize_graph, quantized_tensors

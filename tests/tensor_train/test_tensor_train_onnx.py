@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vidlet.artifact.onnx_graph import to_onnx_graph
+from vidlet.artifact.exporter import to_onnx_graph
 from vidlet.tensor_train import TTGRU, TTLSTM, TTConv2d, TTConv3d, TTLinear
 
 

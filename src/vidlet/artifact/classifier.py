@@ -24,12 +24,13 @@ from ..models.extractor import FrameExtractor
 from ..models.head import Head
 from ..models.stored import StoredFeatures
 from ..models.taps import Taps
+from ..onnx_graph import hide_outputs
 from ..recipe import Recipe, Sampling, recipe_to_dict
-from ..runtime import write_metadata
+from ..runtime import open_session, write_metadata
 from ..video import RESIZE
 from .answer import answer
+from .exporter import to_onnx_graph
 from .feeds import Clip, clip_feed, clip_length, clip_part
-from .onnx_graph import hide_outputs, to_onnx_graph
 from .pipeline import pipeline_graph
 
 FORMAT = "1.0"
@@ -154,14 +155,10 @@ def check_parity(data: bytes, frames: Clip, reference: Callable[[Any, int], np.n
     Raises:
         ParityError: with the largest difference and where it was.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    states = {i.name: list(i.shape[1:]) for i in session.get_inputs() if i.name.startswith("state.")}
-    inputs = {i.name: i.shape[-1] for i in session.get_inputs() if i.name not in states}
-    outputs = [o.name for o in session.get_outputs()]
+    session = open_session(data)
+    states = {name: shape[1:] for name, shape in session.inputs.items() if name.startswith("state.")}
+    inputs = {name: shape[-1] for name, shape in session.inputs.items() if name not in states}
+    outputs = session.outputs
 
     def run(part: Clip, state: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         values = dict(zip(outputs, session.run(outputs, {**clip_feed(inputs, part), **state}), strict=True))

@@ -22,11 +22,12 @@ from ..files import atomic_path
 from ..metrics import overlaps
 from ..models.detector import Detector
 from ..models.region import corners, decode
+from ..onnx_graph import fold_pads, hide_outputs, with_outputs
 from ..recipe import Recipe, recipe_to_dict
-from ..runtime import write_metadata
+from ..runtime import open_session, write_metadata
 from ..video import RESIZE
 from .classifier import FORMAT, PARITY, STREAMING
-from .onnx_graph import hide_outputs, to_onnx_graph
+from .exporter import to_onnx_graph
 
 MAP, CORNERS, SCORES = "map", "box_corners", "box_scores"  # inner tensors (1, C, h, w), (1, N, 4), (1, K, N)
 LEAST_SCORE, MOST_OVERLAP, MOST_PER_CLASS, MOST = 0.001, 0.45, 100, 300
@@ -52,7 +53,7 @@ def detector_graph(detector: Detector) -> onnx.ModelProto:
     examples = {"frames": torch.zeros(3, *detector.input_size, 3, dtype=torch.uint8)}
     network = DetectorNetwork(detector).eval()
     graph = to_onnx_graph(network, examples, [MAP, CORNERS, SCORES], {"frames": {0: "T"}})
-    fold_pad_into_pool(graph)
+    fold_pads(graph, "MaxPool", -np.inf)
     hide_outputs(graph, [MAP, CORNERS, SCORES])
     append_suppression(graph)
     onnx.checker.check_model(graph)
@@ -89,33 +90,6 @@ def append_suppression(graph: onnx.ModelProto) -> None:
     graph.graph.node.extend(helper.make_node(kind, ins, outs, **options) for kind, ins, outs, options in nodes)
     graph.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     graph.graph.output.append(helper.make_tensor_value_info("boxes", onnx.TensorProto.FLOAT, ["M", 6]))
-
-
-def fold_pad_into_pool(model: onnx.ModelProto) -> int:
-    """Move paddings with minus infinity into the maximum pools that alone read them; returns how many."""
-    graph = model.graph
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    folded = []
-    for pad in [node for node in graph.node if node.op_type == "Pad"]:
-        readers = [node for node in graph.node if pad.output[0] in node.input]
-        if len(readers) != 1 or readers[0].op_type != "MaxPool" or not _pads_with_less_than_all(pad, constants):
-            continue
-        amounts = constants[pad.input[1]].tolist()
-        pool = readers[0]
-        own = next((list(a.ints) for a in pool.attribute if a.name == "pads"), [0] * 4)
-        for attribute in [a for a in pool.attribute if a.name == "pads"]:
-            pool.attribute.remove(attribute)
-        pads = [a + b for a, b in zip(own, [*amounts[2:4], *amounts[6:8]], strict=True)]
-        pool.attribute.append(helper.make_attribute("pads", pads))
-        pool.input[0] = pad.input[0]
-        folded.append(pad)
-    for pad in folded:
-        graph.node.remove(pad)
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    return len(folded)
 
 
 def detector_metadata(
@@ -251,28 +225,9 @@ def suppress(
     return found[np.argsort(-found[:, 4], kind="stable")][:MOST]
 
 
-def _pads_with_less_than_all(pad: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> bool:
-    """Whether a padding is constant, of height and width only, with minus infinity."""
-    mode = next((a.s for a in pad.attribute if a.name == "mode"), b"constant")
-    known = len(pad.input) > 2 and pad.input[1] in constants and pad.input[2] in constants and not any(pad.input[3:])
-    if mode != b"constant" or not known or not np.isneginf(constants[pad.input[2]]).all():
-        return False
-    amounts = constants[pad.input[1]].tolist()
-    return len(amounts) == 8 and not any(amounts[i] for i in (0, 1, 4, 5)) and min(amounts) >= 0
-
-
 def _runner(graph: onnx.ModelProto) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Run a detector's graph: boxes (M, 6), and the corners (N, 4) and scores (K, N) they were chosen from."""
-    import onnxruntime
-
-    probe = onnx.ModelProto()
-    probe.CopyFrom(graph)
-    probe.graph.output.extend(
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in (CORNERS, SCORES)
-    )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(with_outputs(graph, ["boxes", CORNERS, SCORES]))
 
     def run(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         boxes, places, scores = session.run(["boxes", CORNERS, SCORES], {"frames": frames})

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from ..onnx_graph import Graph
+
 
 def clip_inputs(model: onnx.ModelProto) -> dict[str, int]:
     """Inputs of a graph that a clip gives (no states): name -> size of their last dimension."""
-    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = Graph(model).inputs
     return {
         value.name: value.type.tensor_type.shape.dim[-1].dim_value
         for value in model.graph.input
-        if value.name not in stored and not value.name.startswith("state.")
+        if value.name in inputs and not value.name.startswith("state.")
     }
 
 

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from ..errors import ParityError
 from ..models.detector_file import BOXES, FEATURES, DetectorFile
 from ..models.head import Head
+from ..onnx_graph import Graph, copy_model
+from ..runtime import open_session
 from .answer import answer
-from .onnx_graph import to_onnx_graph
+from .exporter import to_onnx_graph
 
 
 class HeadNetwork(nn.Module):
@@ -42,15 +44,12 @@ def pipeline_graph(
         dynamic[f"state.{name}"] = {0: "N"}
     outputs = ["scores", *(f"next_state.{name}" for name in head.state_shapes)]
     behind = to_onnx_graph(HeadNetwork(head, temperature, multi_label).eval(), examples, outputs, dynamic)
-    result = onnx.ModelProto()
-    result.CopyFrom(extractor.detector)
+    result = copy_model(extractor.detector)
     graph = result.graph
     graph.node.extend(behind.graph.node)
     graph.initializer.extend(behind.graph.initializer)
     graph.input.extend(value for value in behind.graph.input if value.name != FEATURES)
-    boxes = list(graph.output)
-    del graph.output[:]
-    graph.output.extend([*behind.graph.output, *boxes])
+    Graph(result).set_outputs([*behind.graph.output, *graph.output])
     _same_versions(result, behind)
     onnx.checker.check_model(result, full_check=False)
     return result
@@ -85,12 +84,8 @@ def check_same_boxes(graph: onnx.ModelProto, extractor: nn.Module, frames: np.nd
 
 
 def _boxes(graph: onnx.ModelProto, frames: np.ndarray) -> np.ndarray:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    states = {i.name: i.shape[1:] for i in session.get_inputs() if i.name.startswith("state.")}
+    session = open_session(graph)
+    states = {name: shape[1:] for name, shape in session.inputs.items() if name.startswith("state.")}
     zeros = {name: np.zeros((1, *shape), np.float32) for name, shape in states.items()}
     result: np.ndarray = session.run([BOXES], {"frames": frames, **zeros})[0]
     return result

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 
 from ..artifact.detector import MAP
+from ..onnx_graph import Graph, attribute, pool_before_rectifying
 from .calibrate import calibrate, clip_feeds
 from .int8 import QuantizableGraph, Range, quantize_graph, quantized_tensors
 from .qat import layer_names
 from .ranges import learned_ranges
-from .reorder import pool_before_rectifying
 
 FRAMES = 3  # of a clip, to find ranges on
 FEW_CHANNELS = 4
@@ -46,15 +46,14 @@ def float_kernels(graph: onnx.ModelProto, until: str) -> list[str]:
     The last, and the first where it has few channels and a stride of 1: ONNX Runtime gathers its inputs three bytes at
     a time. At 224 x 224 and 8 outputs that took 1.2 ms, 0.43 ms in float32, of 3.2 ms in all.
     """
-    constants = {tensor.name: tensor.dims for tensor in graph.graph.initializer}
+    found = Graph(graph)
     kept = []
-    for node in graph.graph.node:
-        if node.op_type != "Conv" or node.input[1] not in constants:
+    for node in found.nodes:
+        if node.op_type != "Conv" or node.input[1] not in found.constants:
             continue
-        strides = next((list(a.ints) for a in node.attribute if a.name == "strides"), [1, 1])
-        shape = constants[node.input[1]]
-        dense = next((a.i for a in node.attribute if a.name == "group"), 1) == 1
-        if until in node.output or (dense and shape[1] <= FEW_CHANNELS and max(shape[2:]) > 1 and max(strides) == 1):
+        shape = found.constants[node.input[1]].dims
+        few = attribute(node, "group", 1) == 1 and shape[1] <= FEW_CHANNELS and max(shape[2:]) > 1
+        if until in node.output or (few and max(attribute(node, "strides", [1, 1])) == 1):
             kept.append(str(node.input[1]))
     return kept
 
@@ -70,8 +69,8 @@ def int8_detector(graph: onnx.ModelProto, clips: Sequence[np.ndarray], until: st
     Args:
         clips: frames uint8 (T, H, W, 3) of training clips.
     """
-    inside = QuantizableGraph(graph, until).inside
-    kinds = {node.op_type for node in graph.graph.node if node.output[0] in inside}
+    plan = QuantizableGraph(graph, until)
+    kinds = {node.op_type for node in plan.nodes if node.output[0] in plan.inside}
     if kinds & {"QLinearConv", "ConvInteger", "QuantizeLinear"} or "Conv" not in kinds:
         return graph
     rows = [np.linspace(0, len(clip) - 1, min(FRAMES, len(clip))).astype(int) for clip in clips]

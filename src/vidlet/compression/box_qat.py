@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from ..artifact.detector import fold_pad_into_pool
-from ..artifact.onnx_graph import to_onnx_graph
+from ..artifact.exporter import to_onnx_graph
 from ..errors import ExportError
 from ..models.detector import Detector, MobileDetector
 from ..models.tiny_yolo import TinyYolo
+from ..onnx_graph import fold_pads, pool_before_rectifying
 from .box_graph import float_kernels
 from .box_material import BoxMaterial, TrainedBoxes, picture_batches, tune_boxes, with_network
 from .calibrate import calibrate
 from .deepeye import deepeye_quantize
 from .int8 import quantized_tensors, range_of
 from .qat import RESULT, SOURCE, QuantizedNetwork, write_back_
-from .reorder import pool_before_rectifying
 
 DEEPEYE_RATE, QAT_RATE = 0.25, 0.1  # of the recipe's learning rates
 
@@ -94,7 +94,7 @@ class _Body(nn.Module):
 
 def _rounded(body: nn.Module, batches: list[Tensor], detector: Detector) -> QuantizedNetwork:
     graph = to_onnx_graph(body, {SOURCE: batches[0]}, [RESULT], {SOURCE: {0: "T"}})
-    fold_pad_into_pool(graph)
+    fold_pads(graph, "MaxPool", -math.inf)
     graph = pool_before_rectifying(graph)
     kept = float_kernels(graph, RESULT)
     tensors = [name for name in quantized_tensors(graph, RESULT, kept) if name != SOURCE]

@@ -13,6 +13,8 @@ from onnx import helper
 
 from ..artifact.feeds import clip_feed, clip_inputs
 from ..errors import ExportError
+from ..onnx_graph import Graph, with_outputs
+from ..runtime import Session, open_session
 from .int8 import LEVELS, Range, range_of, ranges_from_tflite
 
 __all__ = [
@@ -189,20 +191,9 @@ def _check_method(method: str) -> None:
         raise ExportError(f"calibration method must be one of {', '.join(METHODS)}, got {method!r}")
 
 
-def _session(model: onnx.ModelProto, tensors: Sequence[str]):  # type: ignore[no-untyped-def]
+def _session(model: onnx.ModelProto, tensors: Sequence[str]) -> Session:
     """An inference session whose outputs are inner tensors."""
-    import onnxruntime
-
-    made = {name for node in model.graph.node for name in node.output}
-    if missing := [name for name in tensors if name not in made]:
+    makers = Graph(model).makers
+    if missing := [name for name in tensors if name not in makers]:
         raise ExportError(f"graph has no tensor {missing[0]!r} to calibrate")
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    known = {value.name: value for value in model.graph.output}
-    del probe.graph.output[:]
-    probe.graph.output.extend(
-        known.get(name) or helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors
-    )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return open_session(with_outputs(model, tensors))

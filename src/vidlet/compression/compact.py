@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ..artifact.onnx_graph import names_read
+from ..onnx_graph import Graph
+from ..onnx_graph.graph import names_in_bodies
 from .storage import Stored, replace_initializers
 
 NUMBERS = 4  # values of a tensor that is called a number
@@ -38,10 +39,10 @@ def share_bias_scales(model: onnx.ModelProto) -> onnx.ModelProto:
 
     It is stored no more where the product is exactly it, in float32.
     """
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    makers = {made: node for node in model.graph.node for made in node.output}
+    graph = Graph(model)
+    values, makers = graph.values(), graph.makers
     factors: dict[str, tuple[str, str]] = {}
-    for conv in model.graph.node:
+    for conv in graph.nodes:
         parts = [makers.get(name) for name in conv.input] if conv.op_type == "Conv" and len(conv.input) > 2 else []
         if len(parts) < 3 or any(part is None or part.op_type != "DequantizeLinear" for part in parts):
             continue
@@ -77,12 +78,12 @@ def narrow_biases(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def drop_defaults_(model: onnx.ModelProto) -> None:
     """Remove attributes of convolutions that say what holds anyway."""
-    dims = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-    makers = {made: node for node in model.graph.node for made in node.output}
-    for node in model.graph.node:
+    graph = Graph(model)
+    dims = {name: list(tensor.dims) for name, tensor in graph.constants.items()}
+    for node in graph.nodes:
         if node.op_type != "Conv":
             continue
-        weight = makers.get(node.input[1])
+        weight = graph.makers.get(node.input[1])
         shape = dims.get(weight.input[0] if weight is not None else node.input[1], [])
         kept = [attribute for attribute in node.attribute if not _says_nothing(attribute, shape[2:])]
         del node.attribute[:]
@@ -91,10 +92,10 @@ def drop_defaults_(model: onnx.ModelProto) -> None:
 
 def shorten_names_(model: onnx.ModelProto) -> None:
     """Give inner tensors and numbers short names, and weights those of their layers alone; nodes lose theirs."""
-    graph = model.graph
-    kept = {value.name for value in (*graph.input, *graph.output)} | {"features"} | _names_in_bodies(graph)
+    graph = Graph(model)
+    kept = {*graph.inputs, *graph.outputs, "features", *names_in_bodies(graph.nodes)}
     names = {name: name for name in kept}
-    for tensor in graph.initializer:
+    for tensor in model.graph.initializer:
         plain = tensor.name
         for old, new in WORDS:
             plain = plain.replace(old, new)
@@ -104,28 +105,12 @@ def shorten_names_(model: onnx.ModelProto) -> None:
     fresh = (name for name in _short_names() if name not in taken)
 
     def short(name: str) -> str:
-        if name and name not in names:
+        if name not in names:
             names[name] = next(fresh)
-        return names.get(name, "")
+        return names[name]
 
-    for tensor in graph.initializer:
-        tensor.name = short(tensor.name)
-    for node in graph.node:
-        node.name = ""
-        node.input[:] = [short(name) for name in node.input]
-        node.output[:] = [short(name) for name in node.output]
-
-
-def _names_in_bodies(graph: onnx.GraphProto) -> set[str]:
-    """Names that the bodies of loops use, their own and those from outside."""
-    found: set[str] = set()
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                body = attribute.g
-                found |= {item.name for item in (*body.input, *body.output, *body.initializer)}
-                found |= {name for inner in body.node for name in (*names_read(inner), *inner.output)}
-    return found
+    graph.rename(short)
+    graph.drop_node_names()
 
 
 def _says_nothing(attribute: onnx.AttributeProto, kernel: list[int]) -> bool:

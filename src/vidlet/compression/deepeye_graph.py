@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from ..artifact.onnx_graph import IR_VERSION, OPSET, clean, names_read
+from ..artifact.exporter import IR_VERSION, OPSET
 from ..errors import ExportError
+from ..onnx_graph import Graph, clean
 from .deepeye import UNIT, DeepeyeLayer, DeepeyeNetwork, Integers, Pool
 
 PREFIX = "deepeye"
@@ -30,7 +31,8 @@ def deepeye_graph(network: DeepeyeNetwork, input_size: tuple[int, int]) -> onnx.
         [helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, ["T", network.out_channels, None, None])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    _append(model, network, "bytes", "features")
+    written = Graph(model)
+    written.insert(1, _nodes(written, network, "bytes", "features"))
     clean(model)
     onnx.checker.check_model(model)
     return model
@@ -45,28 +47,23 @@ def replace_network(graph: onnx.ModelProto, network: DeepeyeNetwork, until: str 
     Raises:
         ExportError: ``until`` is not there, or is not computed from uint8 pictures (T, 3, H, W) alone.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(graph)
-    makers = {name: node for node in result.graph.node for name in node.output}
-    if until not in makers:
+    result = Graph.copy_of(graph)
+    if until not in result.makers:
         raise ExportError(f"graph has no tensor {until!r} to compute in integers")
-    source = _bytes(makers, until)
-    makers[until].output[:] = [f"{until}.float" if name == until else name for name in makers[until].output]
-    rest = list(result.graph.node)
-    del result.graph.node[:]
-    at = 1 + max((i for i, node in enumerate(rest) if source in node.output), default=-1)
-    result.graph.node.extend(rest[:at])
-    _append(result, network, source, until)
-    result.graph.node.extend(rest[at:])
-    _drop_dead(result)
-    clean(result)
-    onnx.checker.check_model(result)
-    return result
+    source = _bytes(result, until)
+    maker = result.makers[until]
+    maker.output[:] = [f"{until}.float" if name == until else name for name in maker.output]
+    place = result.place(source) + 1 if source in result.makers else 0
+    result.insert(place, _nodes(result, network, source, until))
+    result.prune()
+    clean(result.model)
+    onnx.checker.check_model(result.model)
+    return result.model
 
 
-def _append(model: onnx.ModelProto, network: DeepeyeNetwork, source: str, result: str) -> None:
-    """Add the network's nodes, from a tensor of bytes (T, 3, H, W) to the float tensor ``result``."""
-    writer = _Writer(model)
+def _nodes(graph: Graph, network: DeepeyeNetwork, source: str, result: str) -> list[onnx.NodeProto]:
+    """The network's nodes, from a tensor of bytes (T, 3, H, W) to the float tensor ``result``; constants are stored."""
+    writer = _Writer(graph)
     writer.store("one", np.float32(1 / UNIT))
     writer.store("zero", np.uint8(0))
     tensor = source
@@ -80,20 +77,21 @@ def _append(model: onnx.ModelProto, network: DeepeyeNetwork, source: str, result
     if tensor != result:
         writer.store("top", np.float32(float(layers[-1].log_beta.detach().exp()) / UNIT))  # type: ignore[union-attr]
         writer.node("DequantizeLinear", [tensor, f"{PREFIX}.top", f"{PREFIX}.zero"], result)
+    return writer.nodes
 
 
 class _Writer:
-    """Appends nodes and constants whose names begin with ``PREFIX``."""
+    """Makes nodes, and stores constants whose names begin with ``PREFIX``."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.graph = model.graph
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes: list[onnx.NodeProto] = []
 
     def store(self, name: str, value: Any) -> str:
-        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{PREFIX}.{name}"))
-        return f"{PREFIX}.{name}"
+        return self.graph.store(f"{PREFIX}.{name}", value)
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self.graph.node.append(helper.make_node(kind, inputs, [output], **attributes))
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
     def rectified(self, number: int, layer: DeepeyeLayer, rule: Integers, source: str) -> str:
@@ -139,31 +137,15 @@ def _geometry(layer: DeepeyeLayer) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _bytes(makers: dict[str, onnx.NodeProto], until: str) -> str:
+def _bytes(graph: Graph, until: str) -> str:
     """The uint8 tensor that ``until`` is computed from: what the only Cast before it reads."""
-    todo, seen, found = [until], set(), set()
-    while todo:
-        name = todo.pop()
-        node = makers.get(name)
-        if node is None or name in seen:
-            continue
-        seen.add(name)
-        if node.op_type == "Cast":
-            found.add(str(node.input[0]))
-        else:
-            todo += names_read(node)
+    casts = {node.output[0]: str(node.input[0]) for node in graph.nodes if node.op_type == "Cast"}
+    behind = graph.ancestors(until, stop=casts)  # of the casts
+    found = {
+        source
+        for made, source in casts.items()
+        if any(name in behind for reader in graph.readers.get(made, []) for name in reader.output)
+    }
     if len(found) != 1:
         raise ExportError(f"{until} is not computed from the bytes of pictures alone")
     return found.pop()
-
-
-def _drop_dead(model: onnx.ModelProto) -> None:
-    """Remove what no output depends on."""
-    used = {output.name for output in model.graph.output}
-    kept = []
-    for node in reversed(model.graph.node):
-        if any(name in used for name in node.output):
-            used.update(names_read(node))
-            kept.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(kept[::-1])

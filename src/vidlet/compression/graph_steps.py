@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from ..errors import RecipeError
+from ..onnx_graph import Graph
 from .blocks import BLOCK, store_codes_int4, store_weights_int4
 from .box_graph import finds_boxes, int8_detector
 from .calibrate import calibrate, clip_feeds
@@ -75,8 +76,8 @@ def head4(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarr
     Args:
         amount: weights that share a scale; None: 32.
     """
-    head = _behind(graph, "features")
-    others = [name for name in large_weights(graph, 1, min_elements=0) if name not in head]
+    extractor = Graph(graph).sources("features")
+    others = [name for name in large_weights(graph, 1, min_elements=0) if name in extractor]
     return store_weights_int4(graph, _block(amount), skip=others)
 
 
@@ -121,15 +122,3 @@ def _block(amount: float | None) -> int:
     if amount != int(amount) or amount < 2:
         raise RecipeError(f"compress: weights of a block are a whole number from 2, got {amount:g}")
     return int(amount)
-
-
-def _behind(graph: onnx.ModelProto, tensor: str) -> set[str]:
-    """Everything in the graph that ``tensor`` is not made of."""
-    makers = {made: node for node in graph.graph.node for made in node.output}
-    inside, todo = set[str](), [tensor]
-    while todo:
-        name = todo.pop()
-        if name not in inside:
-            inside.add(name)
-            todo += makers[name].input if name in makers else ()
-    return {name for node in graph.graph.node for name in (*node.input, *node.output)} - inside

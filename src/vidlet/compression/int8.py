@@ -15,12 +15,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..artifact.onnx_graph import names_read
 from ..errors import ExportError
+from ..onnx_graph import Graph, alive, copy_model
 from .storage import quantize_weight, store_weights_half, store_weights_int8
 
 __all__ = [
-    "QuantizableGraph", "Range", "alive", "quantize_graph", "quantize_weight", "quantized_tensors", "range_of",
+    "QuantizableGraph", "Range", "quantize_graph", "quantize_weight", "quantized_tensors", "range_of",
     "ranges_from_tflite", "store_weights_half", "store_weights_int8",
 ]  # fmt: skip
 
@@ -47,7 +47,7 @@ def quantized_tensors(model: onnx.ModelProto, until: str = "features", keep: Con
 def quantized_kernels(model: onnx.ModelProto, until: str = "features") -> list[str]:
     """Names of the weights of the convolutions that become integer kernels, in the order in which they are computed."""
     graph = QuantizableGraph(model, until)
-    return [node.input[1] for node in graph.graph.node if node.op_type == "Conv" and graph.integer(node)]
+    return [node.input[1] for node in graph.nodes if node.op_type == "Conv" and graph.integer(node)]
 
 
 def ranges_from_tflite(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
@@ -58,7 +58,7 @@ def ranges_from_tflite(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> d
     """
     found: dict[str, Range] = {}
     graph = QuantizableGraph(model, None)
-    for node in model.graph.node:
+    for node in graph.nodes:
         key = _layer(node, ranges)
         if key is None:
             continue
@@ -92,8 +92,7 @@ def quantize_graph(
     Raises:
         ExportError: a tensor has no range, or the graph has no tensor ``until``.
     """
-    quantized = onnx.ModelProto()
-    quantized.CopyFrom(model)
+    quantized = copy_model(model)
     _Writer(QuantizableGraph(quantized, until, keep), ranges, codes).write()
     onnx.checker.check_model(quantized)
     return quantized
@@ -107,35 +106,25 @@ def _layer(node: onnx.NodeProto, names: Mapping[str, object]) -> str | None:
     return next((name for n in (2, 1) if (name := ".".join(path[-n:])) in names), None)
 
 
-class QuantizableGraph:
-    """Who makes and who reads each tensor, and which nodes lie before ``until``."""
+class QuantizableGraph(Graph):
+    """A graph of which the nodes before ``until`` (None: no node) can become integer kernels, but for ``keep``."""
 
     def __init__(self, model: onnx.ModelProto, until: str | None, keep: Container[str] = ()) -> None:
-        self.graph, self.keep = model.graph, keep
-        self.constants = {tensor.name: tensor for tensor in self.graph.initializer}
-        self.makers = {name: node for node in self.graph.node for name in node.output}
-        self.readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.graph.node:
-            for name in names_read(node):
-                self.readers.setdefault(name, []).append(node)
-        self.results = {value.name for value in self.graph.output}
+        super().__init__(model)
+        self.keep = keep
         if until is not None and until not in self.makers:
             raise ExportError(f"graph has no tensor {until!r} to quantize up to")
-        inside = self._ancestors(until) if until is not None else set()
-        layers = any(node.op_type == "Conv" and node.output[0] in inside for node in self.graph.node)
+        inside = self.ancestors(until) if until is not None else set()
+        layers = any(node.op_type == "Conv" and node.output[0] in inside for node in self.nodes)
         self.inside = inside if layers else set()  # without a convolution rounding would save nothing
-
-    def value(self, name: str) -> np.ndarray:
-        return numpy_helper.to_array(self.constants[name])
 
     def fused_output(self, conv: onnx.NodeProto) -> str:
         """The tensor behind a convolution's activation, or its own output."""
-        after = self.readers.get(conv.output[0], [])
-        if len(after) == 1 and after[0].op_type in _FUSED and conv.output[0] not in self.results:
-            bounds = [name for name in after[0].input[1:] if name]
-            if all(name in self.constants for name in bounds):
-                return str(after[0].output[0])
-        return str(conv.output[0])
+        after = self.only_reader(conv.output[0])
+        if after is None or after.op_type not in _FUSED:
+            return str(conv.output[0])
+        bounded = all(name in self.constants for name in after.input[1:] if name)
+        return str(after.output[0] if bounded else conv.output[0])
 
     def integer(self, node: onnx.NodeProto) -> bool:
         """Whether a node can become an integer kernel."""
@@ -185,7 +174,7 @@ class QuantizableGraph:
 
     def needed(self) -> list[str]:
         names = []
-        for node in self.graph.node:
+        for node in self.nodes:
             if not self.integer(node):
                 continue
             if node.op_type == "Conv":
@@ -203,18 +192,8 @@ class QuantizableGraph:
             tensor = node.input[0]
         return any(
             value.name == tensor and value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
-            for value in self.graph.input
+            for value in self.proto.input
         )
-
-    def _ancestors(self, until: str) -> set[str]:
-        todo, seen = [until], set()
-        while todo:
-            name = todo.pop()
-            if name in seen or name not in self.makers:
-                continue
-            seen.add(name)
-            todo += names_read(self.makers[name])
-        return seen
 
 
 class _Writer:
@@ -237,11 +216,11 @@ class _Writer:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise ExportError(f"no range to quantize {', '.join(missing[:3])}{more}")
         needed = set(self.graph.needed())
-        for value in self.graph.graph.input:
+        for value in self.graph.proto.input:
             if value.name in needed:
                 raise ExportError(f"graph input {value.name} is float32 and feeds a convolution; expected uint8 frames")
         skipped: set[str] = set()
-        for node in self.graph.graph.node:
+        for node in self.graph.nodes:
             if node.output[0] in skipped:
                 continue
             if node.op_type == "Mul" and self._write_frames(node):
@@ -331,23 +310,8 @@ class _Writer:
         self.added.setdefault(name, numpy_helper.from_array(np.asarray(value), name))
 
     def _finish(self) -> None:
-        graph = self.graph.graph
-        nodes = list(alive(self.nodes, self.graph.results))
-        names = {name for node in nodes for name in names_read(node)}
-        kept = [tensor for tensor in graph.initializer if tensor.name in names]
-        del graph.node[:], graph.initializer[:]
-        graph.node.extend(nodes)
-        present = {
-            tensor.name for tensor in kept
-        }  # scales and zero points that an earlier pass wrote; names say their values
-        graph.initializer.extend([*kept, *(tensor for name, tensor in self.added.items() if name not in present)])
-
-
-def alive(nodes: list[onnx.NodeProto], results: set[str]) -> list[onnx.NodeProto]:
-    """Nodes that an output depends on, in order (of the float normalization nobody reads any more)."""
-    used, kept = set(results), []
-    for node in reversed(nodes):
-        if any(name in used for name in node.output):
-            used.update(names_read(node))
-            kept.append(node)
-    return kept[::-1]
+        self.graph.set_nodes(alive(self.nodes, self.graph.outputs))
+        self.graph.prune(nodes=False)
+        for name, tensor in self.added.items():
+            if name not in self.graph.constants:  # an earlier pass wrote it: names of scales say their values
+                self.graph.proto.initializer.append(tensor)

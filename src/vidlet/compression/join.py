@@ -5,7 +5,6 @@ Guarantee: the scores are the weighted mean of the files' scores; each member's 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +13,8 @@ from onnx import helper, numpy_helper
 
 from ..artifact.feeds import clip_inputs
 from ..errors import ExportError
+from ..onnx_graph import Graph, share_equal
+from ..onnx_graph.rewrites import content_key
 
 SCORES = "scores"
 
@@ -42,108 +43,35 @@ def join_graphs(graphs: Sequence[onnx.ModelProto], weights: Sequence[float]) -> 
     scores = next(value for value in graphs[0].graph.output if value.name == SCORES)
     joined.graph.output.append(scores)
     joined.graph.output.extend(value for part in parts for value in part.output if value.name != SCORES)
-    share_(joined)
+    share_equal(joined)
     onnx.checker.check_model(joined)
     return joined
 
 
-def share_(model: onnx.ModelProto) -> None:
-    """Store tensors of equal content once, and compute once what equal nodes compute of equal inputs."""
-    graph = model.graph
-    same: dict[str, str] = {}
-    _share_tensors(graph, same)
-    outputs = {value.name for value in graph.output}
-    known: dict[bytes, list[str]] = {}
-    kept: list[onnx.NodeProto] = []
-    for node in graph.node:
-        _rename_reads(node, same)
-        key = _content(node)
-        twin = known.get(key)
-        if twin is not None and not outputs & set(node.output):
-            same.update(zip(node.output, twin, strict=True))
-            continue
-        known.setdefault(key, list(node.output))
-        kept.append(node)
-    del graph.node[:]
-    graph.node.extend(kept)
-
-
 def content_sizes(graph: onnx.ModelProto) -> dict[str, int]:
     """Bytes of each stored tensor by a hash of its content."""
-    return {_tensor_key(tensor): tensor.ByteSize() for tensor in graph.graph.initializer}
-
-
-def _share_tensors(graph: onnx.GraphProto, same: dict[str, str]) -> None:
-    known: dict[str, str] = {}
-    kept = []
-    for tensor in graph.initializer:
-        first = known.setdefault(_tensor_key(tensor), tensor.name)
-        if first != tensor.name:
-            same[tensor.name] = first
-        else:
-            kept.append(tensor)
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-
-
-def _tensor_key(tensor: onnx.TensorProto) -> str:
-    nameless = onnx.TensorProto()
-    nameless.CopyFrom(tensor)
-    nameless.name = nameless.doc_string = ""
-    return hashlib.sha256(nameless.SerializeToString(deterministic=True)).hexdigest()
-
-
-def _content(node: onnx.NodeProto) -> bytes:
-    """What a node does to what, without its own name and those of its results."""
-    bare = onnx.NodeProto()
-    bare.CopyFrom(node)
-    bare.name = bare.doc_string = ""
-    del bare.output[:]
-    bare.output.extend("1" if name else "" for name in node.output)
-    return bytes(bare.SerializeToString(deterministic=True))
+    return {content_key(tensor): tensor.ByteSize() for tensor in graph.graph.initializer}
 
 
 def _renamed(model: onnx.ModelProto, prefix: str) -> onnx.GraphProto:
     """A copy of the graph with every name behind a prefix, but for the inputs that members share."""
-    graph = onnx.GraphProto()
-    graph.CopyFrom(model.graph)
     shared = set(clip_inputs(model))
 
     def name(old: str) -> str:
-        if not old or old in shared:
+        if old in shared:
             return old
         for kind in ("state.", "next_state."):
             if old.startswith(kind):
                 return f"{kind}{prefix}_{old.removeprefix(kind)}"
         return f"{prefix}.{old}"
 
-    _rename_all(graph, name)
-    for value in graph.output:
+    graph = Graph.copy_of(model)
+    graph.rename(name)
+    graph.drop_node_names()
+    for value in graph.proto.output:
         if value.name == f"{prefix}.{SCORES}":
             value.name = SCORES
-    return graph
-
-
-def _rename_all(graph: onnx.GraphProto, name) -> None:  # type: ignore[no-untyped-def]
-    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        value.name = name(value.name)
-    for node in graph.node:
-        node.name = ""
-        node.input[:] = [name(old) for old in node.input]
-        node.output[:] = [name(old) for old in node.output]
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                _rename_all(attribute.g, name)
-
-
-def _rename_reads(node: onnx.NodeProto, names: dict[str, str]) -> None:
-    node.input[:] = [names.get(name, name) for name in node.input]
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            for inner in attribute.g.node:
-                _rename_reads(inner, names)
-            for value in attribute.g.output:
-                value.name = names.get(value.name, value.name)
+    return graph.proto
 
 
 def _opsets(graphs: Sequence[onnx.ModelProto]) -> list[onnx.OperatorSetIdProto]:

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from ..onnx_graph import Graph, attribute, copy_model
 from .blocks import BLOCK, kernel_scales, round_codes
 from .calibrate import run_inner
 from .int8 import quantized_kernels
@@ -56,15 +57,14 @@ def round_kernels(
     Over the inputs of ``feeds`` no channel's output varies more from the float one than by plain rounding, and its mean
     is the float one's.
     """
+    graph = Graph(model)
     nodes = {
-        node.input[1]: node
-        for node in model.graph.node
-        if node.op_type == "Conv" and _pointwise(node, model, min_elements)
+        node.input[1]: node for node in graph.nodes if node.op_type == "Conv" and _pointwise(node, graph, min_elements)
     }
     names = [name for name in quantized_kernels(model, until) if name in nodes]
     if not names:
         return RoundedKernels(model, {})
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    values = graph.values()
     moments = input_moments(model, {name: nodes[name].input[0] for name in names}, feeds)
     codes: dict[str, Codes] = {}
     changed: dict[str, np.ndarray] = {}
@@ -130,15 +130,13 @@ def _moments(mean: np.ndarray, square: np.ndarray) -> Moments:
     return Moments(mean, square - np.outer(mean, mean))
 
 
-def _pointwise(node: onnx.NodeProto, model: onnx.ModelProto, min_elements: int) -> bool:
-    dims = next((list(tensor.dims) for tensor in model.graph.initializer if tensor.name == node.input[1]), [])
-    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-    return groups == 1 and dims[2:] == [1, 1] and int(np.prod(dims)) >= min_elements
+def _pointwise(node: onnx.NodeProto, graph: Graph, min_elements: int) -> bool:
+    dims = list(graph.constants[node.input[1]].dims) if node.input[1] in graph.constants else []
+    return attribute(node, "group", 1) == 1 and dims[2:] == [1, 1] and int(np.prod(dims)) >= min_elements
 
 
 def _with_values(model: onnx.ModelProto, changed: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copy_model(model)
     for tensor in result.graph.initializer:
         if tensor.name in changed:
             tensor.CopyFrom(numpy_helper.from_array(changed[tensor.name].astype(np.float32), tensor.name))

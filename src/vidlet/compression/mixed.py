@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from ..artifact.feeds import clip_feed, clip_inputs
+from ..runtime import open_session
 from .calibrate import zero_states
 from .int8 import quantize_graph, quantized_kernels
 from .products import integer_products, product_ranges, product_weights
@@ -103,10 +104,6 @@ def divergence(expected: np.ndarray, found: np.ndarray) -> float:
 
 def _scores(model: onnx.ModelProto, feeds: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
     """Scores (B, K) of whole clips."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(model)
     scores: np.ndarray = np.concatenate([session.run(["scores"], feed)[0] for feed in feeds])
     return scores

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from ..artifact.onnx_graph import names_read
+from ..onnx_graph import Graph, alive, attribute, attributes, copy_model, names_read
+from ..runtime import open_session
 from .calibrate import calibrate_along
-from .int8 import Range, alive
+from .int8 import Range
 from .storage import quantize_weight
 
 __all__ = ["MIN_WEIGHTS", "integer_products", "product_inputs", "product_ranges", "product_weights"]
@@ -62,8 +63,7 @@ def integer_products(
         ranges: for at least the tensors of :func:`product_inputs`.
         keep: names of weights whose layers stay float32.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copy_model(model)
     _Products(result, min_weights, keep).write(ranges)
     onnx.checker.check_model(result)
     return result
@@ -99,18 +99,15 @@ class _Products:
                 self._cell(node, ranges[node.input[0]])
             else:
                 self._linear(node, ranges[node.input[0]])
-        graph = self.model.graph
-        nodes = alive(self.written, {value.name for value in graph.output})
-        read = {name for node in nodes for name in names_read(node)}
-        kept = [tensor for tensor in graph.initializer if tensor.name in read]
-        del graph.node[:], graph.initializer[:]
-        graph.node.extend(nodes)
-        graph.initializer.extend(kept)
-        graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in self.added.items())
+        graph = Graph(self.model)
+        graph.set_nodes(alive(self.written, graph.outputs))
+        graph.prune(nodes=False)
+        for name, array in self.added.items():
+            graph.store(name, array)
 
     def _linear(self, node: onnx.NodeProto, chosen: Range) -> None:
         weight, output = self.values[node.input[1]], node.output[0]
-        if node.op_type == "Gemm" and _number(node, "transB", 0):
+        if node.op_type == "Gemm" and attribute(node, "transB", 0):
             weight = weight.T  # (in, out)
         biased = node.op_type == "Gemm" and len(node.input) > 2
         product = f"{output}.product" if biased else output
@@ -132,7 +129,7 @@ class _Products:
     def _cell(self, node: onnx.NodeProto, chosen: Range) -> None:
         """A GRU or LSTM of inputs (T, N, I) with states (1, N, H)."""
         name = next(made for made in node.output if made)
-        gates, hidden = _GATES[node.op_type], int(_number(node, "hidden_size", 0))
+        gates, hidden = _GATES[node.op_type], int(attribute(node, "hidden_size", 0))
         inputs, state = self.values[node.input[1]][0], self.values[node.input[2]][0]  # (gates * H, I), (gates * H, H)
         bias = self.values[node.input[3]] if any(node.input[3:4]) else np.zeros(2 * gates * hidden)
         self.added[f"{name}.bias"], self.added[f"{name}.state_bias"] = bias.astype(np.float32).reshape(2, -1)  # each
@@ -205,19 +202,18 @@ class _Products:
 
     def _writable(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a plain product, or a forward cell with its usual functions and given states."""
-        known = {attribute.name: attribute for attribute in node.attribute}
+        known = attributes(node)
         if node.op_type == "MatMul":
             return self.values[node.input[1]].ndim == 2
         if node.op_type == "Gemm":
-            factors = [known[name].f for name in ("alpha", "beta") if name in known]
-            return not _number(node, "transA", 0) and all(factor == 1.0 for factor in factors)
-        if node.op_type not in _GATES or {"activations", "clip"} & set(known) or _number(node, "input_forget", 0):
+            return not known.get("transA", 0) and known.get("alpha", 1.0) == known.get("beta", 1.0) == 1.0
+        if node.op_type not in _GATES or {"activations", "clip"} & set(known) or known.get("input_forget", 0):
             return False
-        forward = known["direction"].s == b"forward" if "direction" in known else True
+        forward = known.get("direction", "forward") == "forward"
         states = [*node.input[5:6], *(node.input[6:7] if node.op_type == "LSTM" else [])]
         given = all(states) and len(states) == (2 if node.op_type == "LSTM" else 1) and not node.input[4]
-        usual = node.op_type == "LSTM" or _number(node, "linear_before_reset", 0) == 1
-        return forward and given and usual and not any(node.input[7:]) and not _number(node, "layout", 0)
+        usual = node.op_type == "LSTM" or known.get("linear_before_reset", 0) == 1
+        return forward and given and usual and not any(node.input[7:]) and not known.get("layout", 0)
 
     def _add(self, operator: str, inputs: list[str], outputs: str | list[str], **attributes: object) -> None:
         made = [outputs] if isinstance(outputs, str) else outputs
@@ -238,33 +234,24 @@ def _weights(node: onnx.NodeProto) -> list[str]:
 
 def constant_floats(model: onnx.ModelProto, wanted: Iterable[str]) -> dict[str, np.ndarray]:
     """Values of those of the wanted tensors that are stored as float32, or put together of stored ones alone."""
-    graph = model.graph
-    found = {tensor.name: tensor for tensor in graph.initializer}
+    graph = Graph(model)
+    found = graph.constants
     constant, needed = set(found), []
-    for node in graph.node:
-        if node.op_type in _MOVES and names_read(node) <= constant:
+    for node in graph.nodes:
+        if node.op_type in _MOVES and constant.issuperset(names_read(node)):
             constant |= set(node.output)
             needed.append(node)
     made = [name for name in dict.fromkeys(wanted) if name in constant and name not in found]
     values = {
-        name: numpy_helper.to_array(found[name])
+        name: graph.value(name)
         for name in dict.fromkeys(wanted)
         if name in found and found[name].data_type == onnx.TensorProto.FLOAT
     }
-    nodes = alive(needed, set(made))
+    nodes = alive(needed, made)
     if not nodes:
         return values
-    import onnxruntime
-
     read = {name for node in nodes for name in names_read(node)}
     outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in made]
     part = helper.make_graph(nodes, "constants", [], outputs, [found[name] for name in found if name in read])
     probe = helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return values | dict(zip(made, session.run(made, {}), strict=True))
-
-
-def _number(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
+    return values | dict(zip(made, open_session(probe).run(made, {}), strict=True))

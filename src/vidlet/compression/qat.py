@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..artifact.onnx_graph import names_read, to_onnx_graph
+from ..artifact.exporter import to_onnx_graph
 from ..errors import ExportError
+from ..onnx_graph import names_read
 from .calibrate import calibrate
 from .fake_quant import channel_scales, fake_int8, fake_int32, fake_uint8
 from .graph_network import GraphNetwork
@@ -181,13 +182,13 @@ def layer_names(graph: onnx.ModelProto, until: str) -> dict[str, str]:
     what stands before the first convolution is "input".
     """
     plan = QuantizableGraph(graph, until)
-    order = {name: i for i, node in enumerate(graph.graph.node) for name in node.output}
+    order = {name: i for i, node in enumerate(plan.nodes) for name in node.output}
     names: dict[str, str] = {}
     needed = plan.needed()
     for name in [tensor for tensor in needed if tensor not in order]:
         names[name] = INPUT
     taken: dict[str, int] = {}
-    for node in graph.graph.node:
+    for node in plan.nodes:
         if node.output[0] not in plan.inside:
             continue
         before = [name for name in names_read(node) if name in order]

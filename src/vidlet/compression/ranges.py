@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
+from ..onnx_graph import copy_model
 from .calibrate import calibrate, clip_feeds
 from .int8 import Range, quantized_tensors
 from .qat import ranges_by_layer
@@ -51,8 +52,7 @@ def attach_ranges(graph: onnx.ModelProto, ranges: Mapping[str, Range] | None) ->
 
 def drop_ranges(graph: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of the graph that carries no ranges."""
-    result = onnx.ModelProto()
-    result.CopyFrom(graph)
+    result = copy_model(graph)
     for entry in [entry for entry in result.metadata_props if entry.key == KEY]:
         result.metadata_props.remove(entry)
     return result

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..artifact.onnx_graph import names_read
+from ..onnx_graph import Graph, attribute, names_read
 
 MIN_ELEMENTS = 1024
 
@@ -97,14 +97,12 @@ _PREFIX = "stored."
 
 def replace_initializers(model: onnx.ModelProto, write: Write) -> onnx.ModelProto:
     """Return a copy in which initializers are stored as ``write(stored, tensor)`` says; None: as they are."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    graph = result.graph
+    graph = Graph.copy_of(model)
     nodes: list[onnx.NodeProto] = []
     kept: list[onnx.TensorProto] = []
     shared: dict[str, onnx.TensorProto] = {}
-    for tensor in graph.initializer:
-        stored = write(Stored(tensor.name, len(graph.node) + len(nodes)), tensor)
+    for tensor in graph.proto.initializer:
+        stored = write(Stored(tensor.name, len(graph.nodes) + len(nodes)), tensor)
         if stored is None:
             kept.append(tensor)
             continue
@@ -113,12 +111,10 @@ def replace_initializers(model: onnx.ModelProto, write: Write) -> onnx.ModelProt
         shared |= {constant.name: constant for constant in stored.shared}
     names = {tensor.name for tensor in kept}
     kept += [constant for name, constant in shared.items() if name not in names]
-    rest = list(graph.node)
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend([*nodes, *rest])
-    graph.initializer.extend(kept)
-    onnx.checker.check_model(result)
-    return result
+    graph.insert(0, nodes)
+    graph.set_initializers(kept)
+    onnx.checker.check_model(graph.model)
+    return graph.model
 
 
 def store_weights_int8(
@@ -207,6 +203,6 @@ def _output_axis(node: onnx.NodeProto, position: int, rank: int) -> int:
     if node.op_type == "MatMul":
         return rank - 1 if position == 1 else max(rank - 2, 0)
     if node.op_type == "Gemm":
-        transposed = next((a.i for a in node.attribute if a.name == ("transB" if position == 1 else "transA")), 0)
+        transposed = attribute(node, "transB" if position == 1 else "transA", 0)
         return 0 if bool(transposed) == (position == 1) else rank - 1
     return 0

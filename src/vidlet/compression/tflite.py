@@ -18,6 +18,7 @@ from ..files import write_bytes
 from ..models import MobileNetV2
 from ..models.extractor import FrameExtractor, extractor_from_tflite
 from ..models.mobilenetv1 import MobileNetV1
+from ..runtime import open_session
 from .int8 import quantize_graph, ranges_from_tflite
 
 NETWORKS: dict[type[MobileNetV1 | MobileNetV2], tuple[str, tuple[float, ...]]] = {  # whole cut, widths of known files
@@ -95,10 +96,5 @@ def _pictures(size: tuple[int, int]) -> np.ndarray:
 
 
 def _run(model: onnx.ModelProto, frames: np.ndarray) -> np.ndarray:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    features: np.ndarray = session.run(["features"], {"frames": frames})[0]
+    features: np.ndarray = open_session(model).run(["features"], {"frames": frames})[0]
     return features

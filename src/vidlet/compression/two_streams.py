@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from ..artifact.feeds import clip_inputs
+from ..onnx_graph import Graph
 from .join import join_graphs
 
 FRAMES, FLOW, PICTURES = "frames", "flow", "flow_pictures"
@@ -38,19 +39,17 @@ def join_streams(
 
 def takes_flow(motion: onnx.ModelProto, most: float) -> onnx.ModelProto:
     """The same network with ``flow`` in the place of ``frames``: x, y and length, cut at ``most``, as 8-bit levels."""
-    model = onnx.ModelProto()
-    model.CopyFrom(motion)
-    graph = model.graph
-    assert list(clip_inputs(model)) == [FRAMES]
-    for node in graph.node:
-        node.input[:] = [PICTURES if name == FRAMES else name for name in node.input]
-    frames = next(value for value in graph.input if value.name == FRAMES)
+    graph = Graph.copy_of(motion)
+    assert list(clip_inputs(motion)) == [FRAMES]
+    graph.redirect({FRAMES: PICTURES})
+    frames = next(value for value in graph.proto.input if value.name == FRAMES)
     length, height, width, _ = frames.type.tensor_type.shape.dim
     size = [length.dim_param, height.dim_value, width.dim_value, 2]
     frames.CopyFrom(helper.make_tensor_value_info(FLOW, TensorProto.FLOAT, size))
     numbers = {"axis": np.array([3], np.int64), "least": np.float32(-most), "most": np.float32(most),
                "levels": np.float32(127 / most), "none": np.float32(128)}  # fmt: skip
-    graph.initializer.extend(numpy_helper.from_array(np.asarray(v), f"{FLOW}.{name}") for name, v in numbers.items())
+    for name, number in numbers.items():
+        graph.store(f"{FLOW}.{name}", np.asarray(number))
     steps = [
         helper.make_node("ReduceL2", [FLOW, f"{FLOW}.axis"], [f"{FLOW}.length"], keepdims=1),
         helper.make_node("Concat", [FLOW, f"{FLOW}.length"], [f"{FLOW}.channels"], axis=3),
@@ -60,7 +59,5 @@ def takes_flow(motion: onnx.ModelProto, most: float) -> onnx.ModelProto:
         helper.make_node("Round", [f"{FLOW}.moved"], [f"{FLOW}.rounded"]),
         helper.make_node("Cast", [f"{FLOW}.rounded"], [PICTURES], to=TensorProto.UINT8),
     ]
-    nodes = [*steps, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return model
+    graph.insert(0, steps)
+    return graph.model

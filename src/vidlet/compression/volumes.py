@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
+from ..onnx_graph import alive, attribute, copy_model
 from .calibrate import calibrate_along
-from .int8 import QuantizableGraph, alive, quantize_graph, quantized_tensors
+from .int8 import QuantizableGraph, quantize_graph, quantized_tensors
 
 __all__ = ["flatten_volumes", "integer_volumes", "relu_before_pool"]
 
@@ -46,30 +47,19 @@ def integer_volumes(model: onnx.ModelProto, clips: Sequence[np.ndarray]) -> onnx
 
 def relu_before_pool(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy in which a ReLU behind a maximum pooling of a 3-D convolution stands before it: the same values."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    plan = QuantizableGraph(result, None)
-    rectifiers = {}  # output of a convolution -> the rectifier that is to follow it at once
-    for pool in [node for node in result.graph.node if node.op_type == "MaxPool"]:
-        conv, after = plan.makers.get(pool.input[0]), plan.readers.get(pool.output[0], [])
-        if conv is None or not _is_volume(plan, conv) or [node.op_type for node in after] != ["Relu"]:
+    plan = QuantizableGraph(copy_model(model), None)
+    for pool in [node for node in plan.nodes if node.op_type == "MaxPool"]:
+        conv, relu = plan.makers.get(pool.input[0]), plan.only_reader(pool.output[0])
+        if conv is None or not _is_volume(plan, conv) or relu is None or relu.op_type != "Relu":
             continue
-        if len(plan.readers[conv.output[0]]) > 1 or pool.output[0] in plan.results:
+        if plan.only_reader(conv.output[0]) is None:
             continue
-        relu, last = after[0], after[0].output[0]
+        last = relu.output[0]
         relu.input[0], relu.output[0] = conv.output[0], f"{conv.output[0]}.relu"
         pool.input[0], pool.output[0] = relu.output[0], last
-        rectifiers[conv.output[0]] = relu
-    moved = {relu.output[0] for relu in rectifiers.values()}
-    nodes = []
-    for node in result.graph.node:
-        if node.output[0] not in moved:
-            nodes.append(node)
-            nodes += [rectifiers[name] for name in node.output if name in rectifiers]
-    ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del result.graph.node[:]
-    result.graph.node.extend(ordered)
-    return result
+    plan.index()
+    plan.sort()
+    return plan.model
 
 
 def flatten_volumes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -78,8 +68,7 @@ def flatten_volumes(model: onnx.ModelProto) -> onnx.ModelProto:
     The same integers. Convolutions with steps or dilation along the height and width are covered, groups are not, nor
     steps or dilation in time: those stay as they are.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copy_model(model)
     _Flattener(result).write()
     onnx.checker.check_model(result)
     return result
@@ -89,7 +78,6 @@ class _Flattener:
     """Writes u8 tensors of clips (N, C, T, H, W) a second time as ``NAME.flat`` (N, T, C, H, W)."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model
         self.plan = QuantizableGraph(model, None)
         self.nodes: list[onnx.NodeProto] = []
         self.added: dict[str, np.ndarray] = {}
@@ -97,7 +85,7 @@ class _Flattener:
         self.pictures: dict[str, str] = {}  # tensor -> the same as (N T, C, H, W), where it stands so already
 
     def write(self) -> None:
-        for node in self.model.graph.node:
+        for node in self.plan.nodes:
             if any(name in self.flat for name in node.output):
                 continue  # a QuantizeLinear whose integers were written with its convolution
             self.nodes.append(node)
@@ -108,15 +96,11 @@ class _Flattener:
                 self._conv(node, quantize)
             elif node.op_type == "MaxPool" and self._source(node) in self.flat:
                 self._pool(node, quantize)
-        graph = self.model.graph
-        nodes = alive(self.nodes, {value.name for value in graph.output})
-        del graph.node[:]
-        graph.node.extend(nodes)
-        read = {name for node in nodes for name in node.input}
-        kept = [tensor for tensor in graph.initializer if tensor.name in read or self._read_inside(tensor.name)]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
-        graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in self.added.items() if name in read)
+        self.plan.set_nodes(alive(self.nodes, self.plan.outputs))
+        self.plan.prune(nodes=False)
+        for name, values in self.added.items():
+            if name in self.plan.readers:
+                self.plan.store(name, values)
 
     def _conv(self, conv: onnx.NodeProto, quantize: onnx.NodeProto) -> None:
         source, target = self._source(conv), str(quantize.output[0])
@@ -124,7 +108,7 @@ class _Flattener:
         bias = self.plan.makers[conv.input[2]].input[0] if len(conv.input) > 2 and conv.input[2] else ""
         codes = self.plan.value(w.input[0])  # (O, I, kt, kh, kw)
         outputs, _, frames = codes.shape[:3]
-        pads = _ints(conv, "pads", [0] * 6)
+        pads = attribute(conv, "pads", [0] * 6)
         beside = self._beside(self._flat(source), x.input[2], frames, (pads[0], pads[3]), f"{target}.")
         pictures = self._pictures(beside, f"{target}.pictures")  # (N T, kt I, H, W)
         self.added[f"{w.input[0]}.flat"] = np.concatenate([codes[:, :, k] for k in range(frames)], axis=1)
@@ -135,16 +119,16 @@ class _Flattener:
         ]  # fmt: skip
         self._add(
             "QLinearConv", inputs, f"{target}.maps",
-            kernel_shape=codes.shape[3:], pads=[*pads[1:3], *pads[4:6]], strides=_ints(conv, "strides", [1] * 3)[1:],
-            dilations=_ints(conv, "dilations", [1] * 3)[1:],
+            kernel_shape=codes.shape[3:], pads=[*pads[1:3], *pads[4:6]],
+            strides=attribute(conv, "strides", [1] * 3)[1:], dilations=attribute(conv, "dilations", [1] * 3)[1:],
         )  # fmt: skip
         self._clips(f"{target}.maps", beside, target)
 
     def _pool(self, pool: onnx.NodeProto, quantize: onnx.NodeProto) -> None:
         """Height and width first, on pictures as the convolution gives them: what is left for time is smaller."""
         source, target = self._source(pool), str(quantize.output[0])
-        kernel, strides = _ints(pool, "kernel_shape", []), _ints(pool, "strides", [1] * 3)
-        whole = {"ceil_mode": _ints(pool, "ceil_mode", [0])[0]}
+        kernel, strides = attribute(pool, "kernel_shape", []), attribute(pool, "strides", [1] * 3)
+        whole = {"ceil_mode": attribute(pool, "ceil_mode", 0)}
         pictures = self.pictures.get(source) or self._pictures(f"{source}.flat", f"{target}.pictures")
         if max(*kernel[1:], *strides[1:]) > 1:
             self._add("MaxPool", [pictures], f"{target}.maps", kernel_shape=kernel[1:], strides=strides[1:], **whole)
@@ -209,8 +193,8 @@ class _Flattener:
 
     def _quantized_behind(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
         """The QuantizeLinear that alone reads a node's output."""
-        after = self.plan.readers.get(node.output[0], []) if node.output else []
-        return after[0] if len(after) == 1 and after[0].op_type == "QuantizeLinear" else None
+        after = self.plan.only_reader(node.output[0])
+        return after if after is not None and after.op_type == "QuantizeLinear" else None
 
     def _source(self, node: onnx.NodeProto) -> str:
         """The integers that a node reads, "" where it does not read dequantized ones."""
@@ -225,16 +209,8 @@ class _Flattener:
         return (
             codes in self.plan.constants
             and len(self.plan.constants[codes].dims) == 5
-            and _ints(conv, "strides", [1])[0] == _ints(conv, "dilations", [1])[0] == _ints(conv, "group", [1])[0] == 1
-        )
-
-    def _read_inside(self, name: str) -> bool:
-        """Whether the body of a Scan or the like reads a constant."""
-        return any(
-            name in node.input
-            for outer in self.model.graph.node
-            for attribute in outer.attribute
-            for node in attribute.g.node
+            and attribute(conv, "strides", [1])[0] == attribute(conv, "dilations", [1])[0] == 1
+            and attribute(conv, "group", 1) == 1
         )
 
     def _keep(self, name: str, values: Sequence[int]) -> str:
@@ -259,7 +235,7 @@ def _ends(model: onnx.ModelProto) -> list[str]:
     """Tensors behind the last 3-D convolutions (and their rectifiers and poolings), the first of each chain first."""
     plan = QuantizableGraph(model, None)
     ends: list[str] = []
-    for node in model.graph.node:
+    for node in plan.nodes:
         if not _is_volume(plan, node):
             continue
         end = plan.fused_output(node)
@@ -275,14 +251,7 @@ def _before_volumes(model: onnx.ModelProto, until: str) -> set[str]:
     """Outputs of the nodes before ``until`` that are no part of its 3-D convolutions: they stay in float."""
     plan = QuantizableGraph(model, until)
     behind: set[str] = set()
-    for node in model.graph.node:
+    for node in plan.nodes:
         if _is_volume(plan, node) or any(name in behind for name in node.input):
             behind.update(node.output)
-    return {name for node in model.graph.node for name in node.output if name in plan.inside - behind}
-
-
-def _ints(node: onnx.NodeProto, name: str, default: Sequence[int]) -> list[int]:
-    found = [helper.get_attribute_value(a) for a in node.attribute if a.name == name]
-    if not found:
-        return list(default)
-    return list(found[0]) if isinstance(found[0], Sequence) else [int(found[0])]
+    return {name for node in plan.nodes for name in node.output if name in plan.inside - behind}

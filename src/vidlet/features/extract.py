@@ -18,6 +18,7 @@ import numpy as np
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, VidletError
 from ..recipe import Sampling
+from ..runtime import Session, open_session
 from ..video import RESIZE, SampledClip, read_clip, read_many
 from .store import ClipFeatures, FeatureStore, clip_key
 
@@ -81,7 +82,7 @@ def extract_taps(
     Returns:
         output's name -> what :func:`extract` returns for its extractor.
     """
-    session = _session(graph, threads)
+    session = open_session(graph, "the extractor", threads)
     outputs = dict(zip(taps, session.run(list(taps), {"frames": np.zeros((1, *size, 3), np.uint8)}), strict=True))
     stores = {
         name: FeatureStore(root, _setting(sampling, size, extractor, outputs[name].shape[1:], storage))
@@ -212,7 +213,7 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
 
 
 def _in_batches(
-    clips: Iterator[tuple[tuple[str, Clip], SampledClip]], session: Any, outputs: list[str]
+    clips: Iterator[tuple[tuple[str, Clip], SampledClip]], session: Session, outputs: list[str]
 ) -> Iterator[tuple[tuple[str, Clip], SampledClip, dict[str, np.ndarray]]]:
     """Run the extractor over frames of several clips at a time; a long clip is cut into several calls."""
     waiting: list[tuple[tuple[str, Clip], SampledClip]] = []
@@ -227,7 +228,7 @@ def _in_batches(
 
 
 def _run(
-    clips: list[tuple[tuple[str, Clip], SampledClip]], session: Any, outputs: list[str]
+    clips: list[tuple[tuple[str, Clip], SampledClip]], session: Session, outputs: list[str]
 ) -> Iterator[tuple[tuple[str, Clip], SampledClip, dict[str, np.ndarray]]]:
     if not clips:
         return
@@ -241,12 +242,3 @@ def _run(
         end = begin + len(sampled.frames)
         yield job, sampled, {name: values[begin:end] for name, values in features.items()}
         begin = end
-
-
-def _session(graph: bytes, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -10,7 +10,8 @@ import onnx
 from ..compression.tflite import NETWORKS
 from ..errors import ModelError, WeightsError
 from ..models.extractor import extractor_from_tflite
-from ..runtime.safety import check_safe
+from ..onnx_graph import Graph
+from ..runtime import check_safe
 
 
 def extractor_overrides(text: str) -> dict[str, Any]:
@@ -46,9 +47,8 @@ def _size_of(path: Path) -> dict[str, Any]:
         check_safe(path.read_bytes(), str(path))
     except ModelError as error:
         raise WeightsError(str(error)) from error
-    graph = onnx.load(str(path)).graph
-    stored = {tensor.name for tensor in graph.initializer}
-    shapes = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in stored]
+    graph = Graph(onnx.load(str(path)))
+    shapes = [value.type.tensor_type.shape.dim for value in graph.proto.input if value.name in graph.inputs]
     size = [dim.dim_value for dim in shapes[0][2:]] if shapes and len(shapes[0]) == 4 else [0]
     return {"extractor.input_size": size} if all(size) else {}
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..artifact.onnx_graph import to_onnx_graph
+from ..artifact.exporter import to_onnx_graph
+from ..runtime import Session, open_session
 from ..runtime.train_plan import StreamPlan, plan_stream
 from ..runtime.trains import slower_sentence
 from ..tensor_train import TTLinear
@@ -76,10 +77,6 @@ def _product_ms(row: Mapping[str, Any]) -> tuple[float, float | None]:
     return medians[0], medians[1] if len(medians) > 1 else None
 
 
-def _session(network: nn.Module, inputs: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
+def _session(network: nn.Module, inputs: int) -> Session:
     graph = to_onnx_graph(network.eval(), {"x": torch.zeros(3, inputs)}, ["y"], {"x": {0: "T"}})
-    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return open_session(graph, threads=1)

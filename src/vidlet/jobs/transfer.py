@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
 from ..artifact import ArtifactNetwork, artifact_graph
@@ -23,6 +22,7 @@ from ..errors import TrainingError
 from ..files import sha256_of
 from ..models import FrameExtractor, build_extractor, build_head
 from ..models.head import Head
+from ..onnx_graph import Graph
 from ..recipe import Extractor, Recipe, load_recipe, recipe_from_dict
 from ..runtime import read_metadata
 
@@ -169,17 +169,16 @@ def _head_of_file(path: Path, recipe: Recipe, classes: int) -> dict[str, Tensor]
     hint = "give the run folder that it came from"
     if recipe.training.mode != "frozen":
         raise TrainingError(f"{rule} (its extractor was fine-tuned); {hint}")
-    stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(str(path)).graph.initializer}
+    stored = Graph(onnx.load(str(path))).values()
     head, graph = _numbered(recipe, classes)
     sizes = {name: tensor.numel() for name, tensor in head.state_dict().items()}
     edges = np.cumsum([0, *sizes.values()])
     whole = np.full(edges[-1], np.nan, np.float32)
-    for tensor in graph.graph.initializer:
-        ids = numpy_helper.to_array(tensor)
-        found = stored.get(tensor.name)
+    for name, ids in Graph(graph).values().items():
+        found = stored.get(name)
         if found is None or found.shape != ids.shape or ids.dtype != np.float32 or ids.size < 2:
             continue
-        if not tensor.name.startswith(("head.", "val_")) or ids.min() < 1 or ids.max() > len(whole):
+        if not name.startswith(("head.", "val_")) or ids.min() < 1 or ids.max() > len(whole):
             continue
         if (np.rint(ids) == ids).all() and len(np.unique(ids)) == ids.size:  # else computed with, not only moved
             whole[ids.astype(np.int64) - 1] = found

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from ..errors import ModelError, RecipeError, WeightsError
 from ..files import sha256_of
+from ..onnx_graph import Graph
 from ..recipe import Extractor
-from ..runtime import load
+from ..runtime import Session, load, open_session
 from .extractor import FrameExtractor
 
 MAP, BOXES, FEATURES = "map", "boxes", "features"
@@ -48,26 +49,24 @@ class DetectorFile(FrameExtractor):
             "licence": str(model.metadata["provenance"].get("licence", "not stated")),
         }  # fmt: skip
         self.detector = _all_frames(onnx.load(str(path)), str(path))
-        self._session: Any = None
+        self._session: Session | None = None
         probe = torch.zeros(2, *self.input_size, 3, dtype=torch.uint8)
         self.feature_shape = tuple(self.forward(probe).shape[1:])
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames uint8 (T, H, W, 3) -> maps (T, A (5 + K), h, w)."""
         if self._session is None:
-            self._session = _session(self.graph())
+            self._session = open_session(self.graph(), "the detector", threads=1)
         found: np.ndarray = self._session.run([FEATURES], {"frames": frames.cpu().numpy()})[0]
         return torch.from_numpy(found)
 
     def graph(self) -> onnx.ModelProto:
         """Frames uint8 (T, H, W, 3) -> ``features`` (T, A (5 + K), h, w), as the file computes them."""
-        result = onnx.ModelProto()
-        result.CopyFrom(self.detector)
-        del result.graph.output[:]
+        graph = Graph.copy_of(self.detector)
         shape = ["T", None, None, None]
-        result.graph.output.append(onnx.helper.make_tensor_value_info(FEATURES, onnx.TensorProto.FLOAT, shape))
-        _drop_dead(result.graph)
-        return result
+        graph.set_outputs([onnx.helper.make_tensor_value_info(FEATURES, onnx.TensorProto.FLOAT, shape)])
+        graph.prune()
+        return graph.model
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_session": None}  # made again where it is needed
@@ -107,63 +106,23 @@ def build_detector_file(config: Extractor) -> FrameExtractor:
 
 def _all_frames(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     """A detector's graph that computes the maps of all frames, ``features``, and the boxes of the last of them."""
-    graph = model.graph
-    makers = {name: node for node in graph.node for name in node.output}
-    readers = [node for node in graph.node if "frames" in node.input]
-    if MAP not in makers or len(readers) != 1 or readers[0].op_type != "Slice":
+    graph = Graph(model)
+    readers = graph.readers.get("frames", [])
+    if MAP not in graph.makers or len(readers) != 1 or readers[0].op_type != "Slice":
         raise WeightsError(f"{where}: has no map of its last frame; write it again with this version")
-    last = readers[0]
-    for node in graph.node:
-        node.input[:] = ["frames" if name == last.output[0] else name for name in node.input]
-        if node.output[0] == MAP:
-            node.output[0] = FEATURES
-    at = next(i for i, node in enumerate(graph.node) if node.output[0] == FEATURES)
+    graph.redirect({readers[0].output[0]: "frames"})
+    maker = graph.makers[MAP]
+    maker.output[0] = FEATURES
     of_last = onnx.helper.make_node("Slice", [FEATURES, "first", "end", "axis"], [MAP])
-    nodes = [*graph.node[: at + 1], of_last, *graph.node[at + 1 :]]
-    nodes.remove(last)
-    del graph.node[:]
-    graph.node.extend(nodes)
+    place = graph.nodes.index(maker) + 1
+    graph.set_nodes(node for node in (*graph.nodes[:place], of_last, *graph.nodes[place:]) if node is not readers[0])
     for name, value in (("first", -1), ("end", np.iinfo(np.int64).max), ("axis", 0)):
-        graph.initializer.append(onnx.numpy_helper.from_array(np.array([value], np.int64), name))
-    del graph.value_info[:], model.metadata_props[:]
-    _drop_dead(graph)
-    _prefix(graph)
+        graph.store(name, np.array([value], np.int64))
+    del model.graph.value_info[:], model.metadata_props[:]
+    graph.index()
+    graph.prune()
+    kept = (*KEPT, FEATURES)
+    graph.rename(lambda name: name if name in kept or name.startswith(PART) else PART + name)
+    graph.drop_node_names()  # those of the head have names
     onnx.checker.check_model(model)
     return model
-
-
-def _prefix(graph: onnx.GraphProto) -> None:
-    """Begin every inner name with ``PART``."""
-
-    def named(name: str) -> str:
-        return name if not name or name in (*KEPT, FEATURES) or name.startswith(PART) else PART + name
-
-    for node in graph.node:
-        node.name = ""  # those of the head have names
-        node.input[:] = [named(name) for name in node.input]
-        node.output[:] = [named(name) for name in node.output]
-    for tensor in graph.initializer:
-        tensor.name = named(tensor.name)
-
-
-def _drop_dead(graph: onnx.GraphProto) -> None:
-    """Remove nodes and constants that no output depends on."""
-    used = {output.name for output in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if any(name in used for name in node.output):
-            used.update(node.input)
-            kept.append(node)
-    constants = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(kept[::-1])
-    graph.initializer.extend(constants)
-
-
-def _session(graph: onnx.ModelProto) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from ..errors import ModelError, WeightsError
-from ..runtime.safety import check_safe
+from ..runtime import check_safe, open_session
 from .onnx_operators import ELEMENTWISE, FRONT, MOVING, PLAIN, READ, SHAPED, resized, touches_first
 
 PARITY = 1e-3  # largest difference to ONNX Runtime, relative to the largest feature
@@ -158,7 +158,7 @@ class OnnxBackbone(nn.Module):
 
     def _check_parity(self, model: onnx.ModelProto) -> None:
         picture = np.random.default_rng(0).uniform(-1, 1, (1, 3, *self.file_size)).astype(np.float32)
-        expected = _session(model).run([self.cut], {self.source: picture})[0]
+        expected = open_session(model, str(self.path), threads=1).run([self.cut], {self.source: picture})[0]
         with torch.no_grad():
             given = torch.from_numpy(picture[:, ::-1].copy() if self.bgr else picture)
             found = self(torch.cat([given, -given]))[:1]  # two at once: none may look at the other
@@ -214,7 +214,10 @@ def _folded(path: Path, tensor: str, input_size: tuple[int, int]) -> onnx.ModelP
     _keep_ancestors_(model.graph, tensor)
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "folded.onnx")
-        _session(model, out)
+        try:
+            open_session(model, str(path), threads=1, folded_file=out)
+        except ModelError as error:
+            raise WeightsError(str(error)) from error
         folded = onnx.shape_inference.infer_shapes(onnx.load(out), data_prop=True)
     for value in (*folded.graph.value_info, *folded.graph.output):
         if value.name == tensor and value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
@@ -234,21 +237,6 @@ def _keep_ancestors_(graph: onnx.GraphProto, tensor: str) -> None:
     nodes = [graph.node[i] for i in sorted(kept)]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def _session(model: onnx.ModelProto, optimized: str = "") -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    if optimized:
-        options.optimized_model_filepath = optimized
-    try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no class of their own in common
-        raise WeightsError(f"ONNX Runtime cannot open the network ({' '.join(str(error).split())[:160]})") from error
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:

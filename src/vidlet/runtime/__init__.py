@@ -11,16 +11,19 @@ from .onnx_parts import OnnxFile
 from .onnx_wire import parse_onnx
 from .reference import reference_ms
 from .safety import check_safe
+from .session import PROVIDERS, Session, open_session
 from .sources import is_live
 from .timeline import Segment, Timeline, predict_timeline, segments_from_scores, watch
 from .windows import StaggeredWindows, State, Step
 
 __all__ = [
+    "PROVIDERS",
     "Model",
     "Moment",
     "OnnxFile",
     "Prediction",
     "Segment",
+    "Session",
     "StaggeredWindows",
     "State",
     "StateSpec",
@@ -33,6 +36,7 @@ __all__ = [
     "inspect_artifact",
     "is_live",
     "load",
+    "open_session",
     "parse_onnx",
     "predict_timeline",
     "read_metadata",

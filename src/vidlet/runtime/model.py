@@ -19,29 +19,20 @@ from numpy.typing import NDArray
 
 from .. import video
 from ..datasets.frame_record import Record, frame_codes
-from ..errors import DataError, DependencyError, ModelError
+from ..errors import DataError, ModelError
 from ..recipe import Sampling
 from ..video.folder import load_image
 from .frame_feed import FrameFeed
 from .metadata import read_metadata, read_model_bytes
 from .onnx_parts import OnnxFile, Value
 from .safety import check_safe
+from .session import open_session
 from .sources import Source, ahead, check_resize, is_live, sampled_frames
 from .windows import StaggeredWindows, State, Step
 
 CHUNK = 4  # frames a call when a clip is classified: more of them do not fit the caches, and cost memory
 LIVE_WINDOWS = 4
 MAX_ROW = 2**26  # elements of one frame, or of one window's state
-
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-}
 
 # name of an input: element type, rank, fixed size of the last dimension (0: the file's)
 _INPUTS = {"frames": ("uint8", 4, 3), "flow": ("float32", 4, 2), "rgb": ("uint8", 2, 0), "audio": ("uint8", 2, 0)}
@@ -88,7 +79,7 @@ def load(path: str | Path, threads: int | None = None, provider: str = "cpu") ->
     Args:
         path: a .onnx file as ``vidlet train`` writes it. Nothing in it is executed but the graph, which is checked.
         threads: for one operator; None lets the runtime choose.
-        provider: where it runs: "cpu", "cuda", "openvino" ..., a key of ``vidlet.runtime.model.PROVIDERS``.
+        provider: where it runs: "cpu", "cuda", "openvino" ..., a key of ``vidlet.runtime.PROVIDERS``.
 
     Raises:
         ModelError: truncated, foreign, hostile, of another version, or not as the contract says; one line.
@@ -112,7 +103,7 @@ class Model:
         self.state_spec: dict[str, StateSpec] = {}
         self._read_interface(file)
         self.threads, self.provider = threads, provider
-        self._session = _session(data, str(path), threads, provider)
+        self._session = open_session(data, str(path), threads, provider)
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -172,10 +163,7 @@ class Model:
         """
         state = self.zero_state() if state is None else state
         feeds = self._check_inputs(frames) | self._check_state(state)
-        try:
-            outputs = dict(zip(self._outputs, self._session.run(list(self._outputs), feeds), strict=True))
-        except Exception as error:
-            raise ModelError(f"{self.path}: the runtime cannot run it ({_one_line(error)})") from error
+        outputs = dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
         next_state = {name: outputs[f"next_state.{name}"] for name in self.state_spec}
         rows = next(iter(state.values())).shape[0] if state else 1
         scores = outputs.get("scores", np.zeros((rows, 0), np.float32))
@@ -337,33 +325,6 @@ class Model:
         if math.prod(cast("tuple[int, ...]", dims[1:])) > MAX_ROW:
             raise ModelError(f"{self.path}: input {name} has the absurd shape {dims}")
         return cast("tuple[int, ...]", dims[1:])
-
-
-def _session(data: bytes, where: str, threads: int | None, provider: str) -> Any:
-    """An ONNX Runtime session on bytes that have been checked."""
-    import onnxruntime
-
-    if provider not in PROVIDERS:
-        raise DependencyError(f"unknown provider {provider!r}; known: {', '.join(PROVIDERS)}")
-    name = PROVIDERS[provider]
-    if name not in onnxruntime.get_available_providers():
-        raise DependencyError(f"the installed onnxruntime has no {name} (provider {provider})")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # never guessed from the content
-    try:
-        session = onnxruntime.InferenceSession(data, options, providers=[name])
-    except Exception as error:
-        raise ModelError(f"{where}: the runtime refuses it ({_one_line(error)})") from error
-    if session.get_providers()[0] != name:
-        raise DependencyError(f"{where}: onnxruntime could not start its {name} (provider {provider})")
-    return session
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def classify_together(

@@ -10,18 +10,14 @@ from importlib import resources
 
 import numpy as np
 
+from .session import open_session
+
 
 def reference_ms(seconds: float = 1.0) -> float:
     """Median milliseconds of the reference network on one thread of this machine."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     data = (resources.files("vidlet") / "runtime" / "reference.onnx").read_bytes()
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    value = session.get_inputs()[0]
-    feeds = {value.name: np.full(value.shape, 0.5, np.float32)}
+    session = open_session(data, "reference.onnx", threads=1)
+    feeds = {name: np.full(shape, 0.5, np.float32) for name, shape in session.inputs.items()}
     for _ in range(3):
         session.run(None, feeds)
     times: list[float] = []

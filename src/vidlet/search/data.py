@@ -22,6 +22,7 @@ from ..models import FrameExtractor, build_extractor
 from ..models.taps import Taps
 from ..progress import bar
 from ..recipe import Extractor, Sampling
+from ..runtime import open_session
 from ..video import probe, read_clip
 from .proxy import Pool
 from .space import Space, place_of
@@ -168,13 +169,7 @@ def _seconds(clip: Clip) -> float:
 
 def _frame_seconds(taps: Taps) -> float:
     """Time of a frame, decoding not included: the mean of two calls of eight."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        taps_graph(taps).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(taps_graph(taps))
     frames = np.zeros((8, *taps.input_size, 3), np.uint8)
     session.run(None, {"frames": frames})
     times = []

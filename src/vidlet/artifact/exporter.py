@@ -17,11 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
-from ..errors import ExportError
+from ..errors import ExportError, ModelError
 from ..models.mobilenetv2 import fuse_batch_norm
+from ..onnx_graph import Graph, clean, fold_pads
+from ..runtime import open_session
 
 OPSET = 20
 IR_VERSION = 10  # the highest that ONNX Runtime 1.20 reads
@@ -72,22 +73,11 @@ def to_onnx_graph(
     if cores:
         _store_inputs(model, cores)
     _name_dimensions(model, dynamic, type(module).__name__)
-    fold_pad_into_conv(model)
+    fold_pads(model, "Conv", 0.0)
     clean(model)
     onnx.checker.check_model(model)
     _run_at_other_sizes(model, examples, dynamic, type(module).__name__)
     return model
-
-
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Rename a tensor wherever a node reads it, in the bodies of subgraphs too."""
-    for node in graph.node:
-        for i, name in enumerate(node.input):
-            if name == old:
-                node.input[i] = new
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                _rename(attribute.g, old, new)
 
 
 _CORE = re.compile(r"(^|\.)cores\.\d+$")
@@ -107,16 +97,13 @@ class _CoresAsInputs(nn.Module):
 
 def _store_inputs(model: onnx.ModelProto, tensors: Mapping[str, Tensor]) -> None:
     """Make inputs of these names initializers, and give the others the names that they have in the module itself."""
-    for tensor in model.graph.initializer:
-        if tensor.name.startswith("module."):
-            _rename(model.graph, tensor.name, tensor.name.removeprefix("module."))
-            tensor.name = tensor.name.removeprefix("module.")
+    graph = Graph(model)
+    graph.rename(lambda name: name.removeprefix("module.") if name in graph.constants else name)
     rest = [value for value in model.graph.input if value.name not in tensors]
     del model.graph.input[:]
     model.graph.input.extend(rest)
-    model.graph.initializer.extend(
-        numpy_helper.from_array(tensor.cpu().contiguous().numpy(), name) for name, tensor in tensors.items()
-    )
+    for name, tensor in tensors.items():
+        graph.store(name, tensor.cpu().contiguous().numpy())
 
 
 def _as_signature(module: nn.Module, shapes: list[dict[int, object] | None]) -> tuple[object, ...]:
@@ -126,67 +113,6 @@ def _as_signature(module: nn.Module, shapes: list[dict[int, object] | None]) -> 
         return tuple(shapes)
     single = kinds.index(inspect.Parameter.VAR_POSITIONAL)
     return (*shapes[:single], tuple(shapes[single:]))
-
-
-def hide_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
-    """Make outputs inner tensors again, under their names: a way to name a tensor inside an exported module."""
-    kept = [output for output in model.graph.output if output.name not in names]
-    del model.graph.output[:]
-    model.graph.output.extend(kept)
-
-
-def fold_pad_into_conv(model: onnx.ModelProto) -> int:
-    """Move zero paddings of height and width into the convolutions that alone read them; returns how many."""
-    graph = model.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    folded = []
-    for pad in [node for node in graph.node if node.op_type == "Pad"]:
-        after = readers.get(pad.output[0], [])
-        pads = _spatial_pads(pad, constants)
-        if pads is None or len(after) != 1 or after[0].op_type != "Conv" or after[0].input[0] != pad.output[0]:
-            continue
-        _add_pads(after[0], pads)
-        after[0].input[0] = pad.input[0]
-        folded.append(pad)
-    for pad in folded:
-        graph.node.remove(pad)
-    return len(folded)
-
-
-def clean(model: onnx.ModelProto) -> None:
-    """Drop what a runtime does not need: debug records, inferred shapes, unused initializers, default attributes."""
-    graph = model.graph
-    del graph.value_info[:], graph.metadata_props[:], model.metadata_props[:], model.functions[:]
-    graph.doc_string = model.doc_string = model.producer_version = ""
-    graph.name, model.producer_name = "vidlet", "vidlet"
-    used = {name for node in graph.node for name in names_read(node)} | {output.name for output in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    for item in [*graph.node, *graph.input, *graph.output, *graph.initializer]:
-        item.doc_string = ""
-        del item.metadata_props[:]
-    for node in graph.node:
-        for attribute in node.attribute:
-            attribute.doc_string = ""
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                for inner in attribute.g.node:
-                    inner.doc_string = ""
-                    del inner.metadata_props[:]
-                del attribute.g.value_info[:]
-
-
-def names_read(node: onnx.NodeProto) -> set[str]:
-    """Tensors that a node reads, in the bodies of its subgraphs too."""
-    names = {name for name in node.input if name}
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            names.update(name for inner in attribute.g.node for name in names_read(inner))
-    return names
 
 
 def _name_dimensions(model: onnx.ModelProto, dynamic: Mapping[str, Mapping[int, str]], what: str) -> None:
@@ -216,15 +142,9 @@ def _run_at_other_sizes(
     model: onnx.ModelProto, examples: Mapping[str, Tensor], dynamic: Mapping[str, Mapping[int, str]], what: str
 ) -> None:
     """Run the graph with other sizes, 1 and one more than the example: a reshape may have fixed them inside."""
-    import onnxruntime
-
     if not any(dynamic.values()):
         return
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    wanted = {value.name for value in session.get_inputs()}
+    session = open_session(model, what, threads=1)
     for single in (True, False):
         feeds: dict[str, np.ndarray] = {}
         sizes: dict[str, int] = {}
@@ -232,39 +152,14 @@ def _run_at_other_sizes(
             shape = list(example.shape)
             for axis, dimension in dynamic.get(name, {}).items():
                 sizes[dimension] = shape[axis] = 1 if single else shape[axis] + 1
-            if name in wanted:
+            if name in session.inputs:
                 feeds[name] = np.zeros(shape, example.numpy().dtype)
         try:
             session.run(None, feeds)
-        except Exception as error:  # what ONNX Runtime raises has no common class
+        except ModelError as error:
             raise ExportError(
                 f"{what}: the graph fixes a free dimension: it fails at {sizes} ({_line(error)})"
             ) from error
-
-
-def _spatial_pads(pad: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> list[int] | None:
-    """[top, left, bottom, right] of a constant zero padding of (B, C, H, W), else None."""
-    mode = next((a.s for a in pad.attribute if a.name == "mode"), b"constant")
-    if mode != b"constant" or len(pad.input) < 2 or pad.input[1] not in constants or any(pad.input[3:]):
-        return None
-    if len(pad.input) > 2 and pad.input[2]:
-        fill = constants.get(pad.input[2])
-        if fill is None or numpy_helper.to_array(fill).any():
-            return None
-    amounts = numpy_helper.to_array(constants[pad.input[1]]).tolist()
-    if len(amounts) != 8 or amounts[0] or amounts[1] or amounts[4] or amounts[5] or min(amounts) < 0:
-        return None
-    return [*amounts[2:4], *amounts[6:8]]
-
-
-def _add_pads(conv: onnx.NodeProto, pads: list[int]) -> None:
-    for attribute in list(conv.attribute):
-        if attribute.name == "pads":
-            pads = [a + b for a, b in zip(pads, attribute.ints, strict=True)]
-            conv.attribute.remove(attribute)
-        elif attribute.name == "auto_pad":
-            conv.attribute.remove(attribute)
-    conv.attribute.append(onnx.helper.make_attribute("pads", pads))
 
 
 def _line(error: Exception) -> str:
