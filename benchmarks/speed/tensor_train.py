@@ -1,6 +1,6 @@
 """What tensor-train layers cost beside dense ones: a large product, convolutions, a training step on pixels.
 
-    python benchmarks/speed/tensor_train.py [linear] [convolution] [lstm] [machine] [--rounds 21] [--threads 1] [--json]
+    python benchmarks/speed/tensor_train.py [linear] [convolution] [lstm] [--rounds 21] [--threads 1] [--json]
 
 Each comparison is one interleaved run: a round calls every variant once, in turn; medians over the rounds. Where
 tensorly-torch or opt_einsum is installed, it (factorized) or a plain expression of it is measured as well.
@@ -24,7 +24,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vidlet.tensor_train import TTLSTM, TTConv3d, TTLinear, measure_machine, to_conv
+from vidlet.tensor_train import TTLSTM, TTConv3d, TTLinear, to_conv
 
 PIXELS = ((8, 20, 20, 18), (16, 4, 4, 4), 4)  # 57,600 -> 1,024: 3,360 core parameters
 CONVOLUTIONS = {  # VIVA networks: modes, kernel, rank, size (T, H, W) where the layer stands, clips
@@ -53,8 +53,6 @@ def main() -> None:
             measured[f"{name}, inference"], measured[f"{name}, training"] = convolution(name, max(3, args.rounds // 3))
     if "lstm" in args.parts:
         measured["LSTM on pixels, training step"] = lstm(max(3, args.rounds // 3))
-    if "machine" in args.parts:
-        measured["machine"] = vars(measure_machine())
     if args.json:
         print(json.dumps(measured))
         return
@@ -76,7 +74,7 @@ def linear(rounds: int, batch: int = 16) -> dict[str, float]:
     }
     found = medians_ms(variants, rounds)
     ratios = {f"nn.Linear / {name}": found["nn.Linear"] / ms for name, ms in found.items() if name != "nn.Linear"}
-    print(layer.plan(batch, True, False).describe())
+    print(layer.plan(batch, True, False))
     return {**{f"{name} (ms)": ms for name, ms in found.items()}, **ratios}
 
 

@@ -33,9 +33,8 @@ from vidlet.models import build_extractor, build_head
 from vidlet.models.head import Head
 from vidlet.recipe import Extractor
 from vidlet.recipe import Head as HeadRecipe
-from vidlet.runtime.train_plan import StreamPlan, frame_us, groupings, merged, plan_stream
-from vidlet.tensor_train import TTLinear
-from vidlet.tensor_train.stream import planned_product
+from vidlet.runtime.train_plan import TrainPlan, frame_bill, groupings, merge_shapes, plan_frame
+from vidlet.tensor_train import PlannedProduct, TTLinear
 
 CLASSES = 10
 FRAMES: dict[str, Any] = {"in_modes": [8, 20, 20, 18]}
@@ -200,45 +199,30 @@ def stream(loaded: onnxruntime.InferenceSession, frames: int) -> list[float]:
     return times[3:]
 
 
-class Planned(nn.Module):
-    """A train's product by a given plan."""
-
-    def __init__(self, layer: TTLinear, plan: StreamPlan) -> None:
-        super().__init__()
-        self.layer, self.plan = layer, plan
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, M) to (B, N)."""
-        return planned_product(list(self.layer.cores), self.plan)(x)
-
-
 def plans(in_modes: tuple[int, ...], out_modes: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
     """Every plan of one row's product, what the model expects of it and what ONNX Runtime takes."""
     layer = TTLinear(in_modes, out_modes, 4, bias=False)
-    shapes = [tuple(core.shape) for core in layer.cores]
-    chosen = plan_stream(shapes)
+    chosen = plan_frame(layer.shapes)
     rows = []
-    for groups in groupings(len(shapes)):
-        for first in (False, True) if len(groups) > 1 else (False,):
-            expected = frame_us([merged(shapes, group) for group in groups], first)
+    for groups in groupings(len(layer.shapes)):
+        for last in (True, False) if len(groups) > 1 else (True,):
+            expected = frame_bill(merge_shapes(layer.shapes, groups), last).us
             if len(groups) == 1 and layer.in_features > 10_000:
                 continue  # hundreds of megabytes
-            plan = StreamPlan(groups, first, expected, 0.0)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "product.onnx"
-                graph = to_onnx_graph(
-                    Planned(layer, plan), {"x": torch.randn(3, layer.in_features)}, ["y"], {"x": {0: "T"}}
-                )
+                product = PlannedProduct(list(layer.cores), TrainPlan(groups, last))
+                graph = to_onnx_graph(product, {"x": torch.randn(3, layer.in_features)}, ["y"], {"x": {0: "T"}})
                 path.write_bytes(graph.SerializeToString())
                 measured = [t for _ in range(rounds) for t in stream(session(path), 30)]
             rows.append(
                 {
                     "inputs": layer.in_features,
                     "cores": " | ".join("-".join(str(k + 1) for k in sorted({g[0], g[-1]})) for g in groups),
-                    "from": "first" if first else "last",
+                    "from": "last" if last else "first",
                     "expected_us": expected,
                     "measured_us": 1e6 * float(np.median(measured)),
-                    "chosen": "<" if (groups, first) == (chosen.groups, chosen.first_core_first) else "",
+                    "chosen": "<" if (groups, last) == (chosen.groups, chosen.last_first) else "",
                 }
             )
     return rows

@@ -23,9 +23,10 @@ from vidlet.models.tt_heads import group_last
 from vidlet.recipe import Extractor, Head, Recipe, load_recipe
 from vidlet.runtime import inspect_artifact, load
 from vidlet.runtime.safety import check_safe
+from vidlet.runtime.train_plan import TrainPlan, plan_frame
 from vidlet.runtime.trains import tensor_trains
 from vidlet.tensor_train import TTLinear
-from vidlet.tensor_train.stream import StreamPlan, plan_stream, planned_product
+from vidlet.tensor_train.contract import planned_product
 
 PIXELS = Extractor(name="pixels", input_size=(120, 160), cut="rgb", grid=0, weights="none")
 DETECTOR = {"in_modes": [17, 19, 19, 25], "groups": 25}
@@ -266,20 +267,20 @@ def test_a_train_is_contracted_a_frame_or_becomes_the_matrix_of_the_runtimes_own
 )
 def test_the_plan_of_a_frame_is_the_one_that_was_fastest_when_measured(in_modes, out_modes, groups):
     layer = TTLinear(in_modes, out_modes, 4, bias=False)
-    plan = plan_stream([core.shape for core in layer.cores])
+    plan = plan_frame(layer.shapes)
     assert plan.groups == groups
-    assert not plan.first_core_first
-    assert plan.frame_us <= plan.dense_us
+    assert plan.last_first
+    assert plan.us <= plan.dense_us
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("last_first", [True, False])
 @pytest.mark.parametrize("groups", [((0, 1, 2),), ((0, 1), (2,)), ((0,), (1, 2)), ((0,), (1,), (2,))])
-def test_every_grouping_in_either_direction_is_the_product_with_the_matrix(groups, first):
+def test_every_grouping_in_either_direction_is_the_product_with_the_matrix(groups, last_first):
     torch.manual_seed(0)
     layer = TTLinear((3, 2, 5), (4, 6, 2), (5, 3), bias=False)
     x = torch.randn(7, 30)
-    found = planned_product(list(layer.cores), StreamPlan(groups, first, 0.0, 0.0))(x)
+    found = planned_product(list(layer.cores), TrainPlan(groups, last_first))(x)
     torch.testing.assert_close(found, x @ layer.matrix(), atol=1e-5, rtol=1e-5)
 
 

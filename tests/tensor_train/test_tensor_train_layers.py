@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from vidlet.errors import RecipeError, WeightsError
+from vidlet.runtime import train_plan
+from vidlet.runtime.train_plan import groupings, merge_flops, plan_kernel, plan_rows
 from vidlet.tensor_train import (
     TTGRU,
     TTLSTM,
@@ -22,12 +24,11 @@ from vidlet.tensor_train import (
     TTLinear,
     conv_ranks,
     maximal_ranks,
-    plan_convolution,
-    plan_product,
 )
-from vidlet.tensor_train.chain import groupings, run_steps, step_matrices
-from vidlet.tensor_train.cores import merge_flat, merge_flops, train_norm
-from vidlet.tensor_train.machine import EPYC, Machine
+from vidlet.tensor_train.contract import run_steps, step_matrices
+from vidlet.tensor_train.cores import merge_flat, train_norm
+
+PIXELS = ((1, 8, 16, 4), (4, 20, 4, 4), (4, 20, 4, 4), (4, 18, 4, 1))  # 57,600 -> 1,024
 
 
 def digits(number: int, modes: tuple[int, ...]) -> list[int]:
@@ -97,7 +98,7 @@ def test_chain_super_cores_and_rebuilt_agree_in_both_directions(data):
 
 
 def test_there_are_two_to_the_power_of_d_less_one_groupings():
-    assert groupings(3) == [(3,), (2, 1), (1, 2), (1, 1, 1)]
+    assert list(groupings(3)) == [((0, 1, 2),), ((0, 1), (2,)), ((0,), (1, 2)), ((0,), (1,), (2,))]
     assert len(set(groupings(5))) == 16
 
 
@@ -232,34 +233,35 @@ def test_convolution_counts_are_the_paper_s():
 
 
 def test_the_plan_takes_the_chain_where_it_is_short_and_the_matrix_where_it_is_not():
-    pixels = plan_product((8, 20, 20, 18), (16, 4, 4, 4), (1, 4, 4, 4, 1), 16, True, False)
+    pixels = plan_rows(PIXELS, 16, True, False)
     assert pixels.last_first and pixels.form != "rebuilt"
-    assert pixels.ms < pixels.dense_ms / 20 and pixels.flops < pixels.dense_flops / 10
-    high = ((4, 4, 4), (4, 4, 4), (1, 16, 16, 1))
-    assert plan_product(*high, 256).form == "rebuilt"
-    assert plan_product(*high, 256).ms == plan_product(*high, 256).dense_ms  # cached: what dense costs
-    assert plan_product(*high, 256, True).ms > plan_product(*high, 256, True).dense_ms  # the rebuild is not free
-    assert "dense" in pixels.describe() and "from the last" in pixels.describe() and "training" in pixels.describe()
+    assert pixels.us < pixels.dense_us / 20 and pixels.flops < pixels.dense_flops / 10
+    high = ((1, 4, 4, 16), (16, 4, 4, 16), (16, 4, 4, 1))
+    assert plan_rows(high, 256).form == "rebuilt"
+    assert plan_rows(high, 256).us == plan_rows(high, 256).dense_us  # cached: what dense costs
+    assert plan_rows(high, 256, True).us > plan_rows(high, 256, True).dense_us  # the rebuild is not free
 
 
-def test_flops_of_the_chain_are_the_formula_s():
+def test_flops_of_the_chain_are_the_formula_s(monkeypatch):
     # Section 1: F = sum_k 2 r_{k-1} r_k prod_{i<=k} n_i prod_{i>=k} m_i from the first core, a sample; T-RNN: 8.9 M
     in_modes, out_modes, ranks = (17, 19, 19, 25), (16, 4, 4, 4), (1, 4, 4, 4, 1)
     formula = sum(
         2 * ranks[k] * ranks[k + 1] * int(np.prod(in_modes[: k + 1]) * np.prod(out_modes[k:])) for k in range(4)
     )
-    no_merging = Machine(**{**vars(EPYC), "flops_per_s": 1.0, "narrow": 1, "copy_elements_per_s": 1e30})
-    plan = plan_product(in_modes, out_modes, ranks, 1, False, True, no_merging)
+    monkeypatch.setattr(train_plan, "product_us", lambda rows, inner, columns, count: rows * inner * columns)
+    monkeypatch.setattr(train_plan, "COPIED_A_US", 1e30)
+    shapes = tuple(zip(ranks, in_modes, out_modes, ranks[1:], strict=False))
+    plan = plan_rows.__wrapped__(shapes, 1)  # not from the cache
     assert plan.form == "chain" and plan.last_first
     assert plan.flops == formula == pytest.approx(8.9e6, rel=0.01)
     assert plan.dense_flops == 2 * 153_425 * 1024
 
 
 def test_a_convolution_s_plan_is_dense_in_evaluation_and_pays_the_rebuild_in_training():
-    shape = ((4, 4, 4), (4, 8, 4), 75, (1, 16, 16, 16, 1), 4, 32 * 62 * 28)
-    evaluation, training = plan_convolution(*shape), plan_convolution(*shape, training=True)
-    assert evaluation.ms == evaluation.dense_ms and evaluation.form == "rebuilt"
-    assert training.dense_ms < training.ms < 1.25 * training.dense_ms
+    shapes = ((16, 4, 4, 16), (16, 4, 8, 16), (16, 4, 4, 1))
+    evaluation, training = (plan_kernel(shapes, 75, 4 * 32 * 62 * 28, training) for training in (False, True))
+    assert evaluation.us == evaluation.dense_us and evaluation.form == "rebuilt"
+    assert training.dense_us < training.us < 1.25 * training.dense_us
 
 
 def each_change() -> dict[str, object]:

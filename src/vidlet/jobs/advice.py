@@ -8,7 +8,7 @@ from torch import nn
 from ..models.head import Head
 from ..progress import say
 from ..recipe import Recipe
-from ..tensor_train import TTConv2d, TTConv3d, TTLinear, measure_machine, slow_trains
+from ..tensor_train import TTConv2d, TTConv3d, TTLinear, slow_trains
 from ..training.precision import lacks_bfloat16
 
 
@@ -21,10 +21,7 @@ def warn_of_precision(plan: Recipe, device: str) -> None:
 def warn_of_slow_trains(
     head: Head, feature_shape: tuple[int, ...], plan: Recipe, median_s: float, device: str
 ) -> list[str]:
-    """Say, with figures, which tensor trains of the head will train slower than their dense forms on this machine.
-
-    The machine's constants are measured first (a second), where the head has trains and is trained on the CPU.
-    """
+    """Say, with expected figures, which tensor trains of the head will train slower on the CPU than dense layers."""
     if device != "cpu" or not any(isinstance(part, TTLinear | TTConv2d | TTConv3d) for part in head.modules()):
         return []
     clips = min(plan.training.batch, plan.training.micro_batch or plan.training.batch)
@@ -37,7 +34,7 @@ def warn_of_slow_trains(
         x = torch.empty(shape, device="meta")
         shadow(x, shadow.zero_state(clips, x))
 
-    found = slow_trains(head, run, True, measure_machine())
+    found = slow_trains(head, run)
     for line in found:
         say(f"warning: {line}")
     return found

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..reports import text_table
-from ..runtime import inspect_artifact
+from ..runtime import Session, inspect_artifact, open_session
+from ..runtime.train_plan import TrainPlan, plan_frame
+from ..runtime.trains import slower_sentence
+
+MOST_BYTES = 500_000_000  # of a dense matrix; a larger one is not made to be timed
+ROUNDS, CALLS = 7, 15
 
 
 def inspect(model: str | Path, measure: bool = False) -> dict[str, Any]:
@@ -27,8 +37,6 @@ def inspect(model: str | Path, measure: bool = False) -> dict[str, Any]:
     """
     found = inspect_artifact(model)
     if measure and found["tensor_trains"]:
-        from .measure_trains import measure_trains
-
         measure_trains(found["tensor_trains"])
     return found
 
@@ -127,3 +135,56 @@ def _rounded(value: Any) -> str:
 
 def _signature(value: Mapping[str, Any]) -> str:
     return f"{value['name']} {value['dtype']} ({', '.join(map(str, value['shape']))})"
+
+
+def measure_trains(trains: Sequence[dict[str, Any]]) -> None:
+    """Add ``ms`` and ``dense_ms`` a frame to rows of ``tensor_trains``, and ``slower`` as measured on this machine.
+
+    Random cores of the same shapes are exported twice, as the file multiplies them and as the whole matrix, and ONNX
+    Runtime multiplies one row with each in turn, on one thread: the work of one frame. The figures are None where
+    there is nothing to measure: kernels, and dense matrices that are too large to be made.
+    """
+    for row in trains:
+        row["ms"] = row["dense_ms"] = None
+        if row["places"] or not row["form"]:
+            continue
+        row["ms"], row["dense_ms"] = _product_ms(row)
+        if row["dense_ms"] is not None:
+            row["slower"] = slower_sentence(row["name"], row["ms"], row["dense_ms"], "measured")
+
+
+def _product_ms(row: Mapping[str, Any]) -> tuple[float, float | None]:
+    """Milliseconds of one row: as the file has it, and by the whole matrix."""
+    ranks, cores = row["ranks"], range(len(row["in_modes"]))
+    shapes = tuple((ranks[k], row["in_modes"][k], row["out_modes"][k], ranks[k + 1]) for k in cores)
+    groups = tuple(tuple(group) for group in row["groups"])
+    plans = [TrainPlan(groups, plan_frame(shapes).last_first)]
+    if len(groups) > 1 and 4 * row["dense_parameters"] <= MOST_BYTES:
+        plans.append(TrainPlan((tuple(cores),)))
+    inputs = math.prod(row["in_modes"])
+    sessions = [_session(shapes, plan, inputs) for plan in plans]
+    x = np.random.default_rng(0).standard_normal((1, inputs), np.float32)
+    times: list[list[float]] = [[] for _ in sessions]
+    for _ in range(ROUNDS):  # in turn, so that what else the machine does meets both
+        for found, session in zip(times, sessions, strict=True):
+            session.run(None, {"x": x})
+            for _ in range(CALLS):
+                started = time.perf_counter()
+                session.run(None, {"x": x})
+                found.append(time.perf_counter() - started)
+    medians = [1e3 * statistics.median(found) for found in times]
+    if len(groups) == 1:
+        return medians[0], medians[0]
+    return medians[0], medians[1] if len(medians) > 1 else None
+
+
+def _session(shapes: Sequence[tuple[int, ...]], plan: TrainPlan, inputs: int) -> Session:
+    """ONNX Runtime with the product of one train by a plan."""
+    import torch
+
+    from ..artifact.exporter import to_onnx_graph
+    from ..tensor_train import PlannedProduct
+
+    network = PlannedProduct([torch.randn(shape) for shape in shapes], plan).eval()
+    graph = to_onnx_graph(network, {"x": torch.zeros(3, inputs)}, ["y"], {"x": {0: "T"}})
+    return open_session(graph, threads=1)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .onnx_parts import Graph
-from .train_plan import frame_us, merged, plan_stream
+from .train_plan import form_of, frame_bill, merge_shapes, plan_frame
 
 _CORE = re.compile(r"^(.+)\.cores\.(\d+)(\.\w+)?$")
 
@@ -101,7 +101,7 @@ def slower_sentence(name: str, frame: float, dense: float, how: str) -> str:
 
 def _plan(name: str, shapes: list[tuple[int, ...]], groups: list[list[int]], kernel: bool) -> dict[str, Any]:
     """How the layer meets a frame, what that should cost, and why it was chosen."""
-    found: dict[str, Any] = {"form": _form(groups), "expected_us": None, "dense_us": None, "chain_us": None}
+    found: dict[str, Any] = {"form": form_of(groups), "expected_us": None, "dense_us": None, "chain_us": None}
     if kernel:
         return {**found, "why": "kernels are rebuilt at load, a frame costs what it costs dense", "slower": ""}
     if sorted(itertools.chain(*groups)) != list(range(len(shapes))):
@@ -113,21 +113,15 @@ def _plan(name: str, shapes: list[tuple[int, ...]], groups: list[list[int]], ker
         }
     cores = [(shape[0], shape[1], shape[2], shape[3]) for shape in shapes]
     here, chain = (
-        min(frame_us([merged(cores, group) for group in parts], first) for first in (False, True))
+        min(frame_bill(merge_shapes(cores, parts), last_first).us for last_first in (True, False))
         for parts in (groups, [[k] for k in range(len(cores))])
     )
-    plan = plan_stream(cores)
-    found |= {"expected_us": round(here, 1), "dense_us": round(plan.dense_us, 1), "chain_us": round(chain, 1)}
+    dense_us = plan_frame(tuple(cores)).dense_us
+    found |= {"expected_us": round(here, 1), "dense_us": round(dense_us, 1), "chain_us": round(chain, 1)}
     why = {
-        "rebuilt": f"the whole matrix, {plan.dense_us:,.0f} us a frame expected; the chain {chain:,.0f}",
-        "chain": f"core by core, {here:,.0f} us a frame expected; the whole matrix {plan.dense_us:,.0f}",
-        "merged": f"{here:,.0f} us a frame expected; core by core {chain:,.0f}, the whole matrix {plan.dense_us:,.0f}",
+        "rebuilt": f"the whole matrix, {dense_us:,.0f} us a frame expected; the chain {chain:,.0f}",
+        "chain": f"core by core, {here:,.0f} us a frame expected; the whole matrix {dense_us:,.0f}",
+        "merged": f"{here:,.0f} us a frame expected; core by core {chain:,.0f}, the whole matrix {dense_us:,.0f}",
     }[found["form"]]
-    slower = slower_sentence(name, here / 1e3, plan.dense_us / 1e3, "expected")
+    slower = slower_sentence(name, here / 1e3, dense_us / 1e3, "expected")
     return {**found, "why": why, "slower": slower}
-
-
-def _form(groups: list[list[int]]) -> str:
-    if len(groups) == 1:
-        return "rebuilt"
-    return "chain" if all(len(group) == 1 for group in groups) else "merged"

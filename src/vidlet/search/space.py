@@ -44,7 +44,7 @@ def cuts_of(
 def size_of_map(name: str, cut: str, size: int) -> int:
     """Side of the map that a built-in network leaves at a cut, of pictures of ``size`` x ``size`` pixels."""
     with torch.device("meta"):  # the sides follow from the strides; no weights are needed
-        network = {"mobilenetv1": MobileNetV1, "mobilenetv2": MobileNetV2}[name](1.0, cut)
+        network = MobileNetV1(1.0, cut) if name == "mobilenetv1" else MobileNetV2(1.0, cut)
     return min(network.map_size(size, size))
 
 

@@ -1,23 +1,20 @@
-"""Tensor-train cores, layers, decomposition, rank choice and the plan of computation."""
+"""Tensor-train cores, layers, decomposition and rank choice."""
 
-from .advice import slow_trains
+from .contract import PlannedProduct
 from .conv import TTConv2d, TTConv3d
 from .convert import from_conv, from_linear, from_recurrent, relative_error, to_conv, to_linear, to_recurrent
 from .cores import maximal_ranks
 from .decompose import kernel_to_cores, matrix_to_cores, tt_svd
 from .layers import TTLinear
-from .machine import Machine, measure_machine
 from .modes import channel_modes, conv_ranks, factor, linear_modes, linear_ranks, pair_modes, split_places
-from .planner import Plan, plan_convolution, plan_product
 from .recurrent import TTGRU, TTLSTM
-from .tensorize import LayerReport, densify, layer_plan, slower_than_dense, tensorize
+from .tensorize import LayerReport, densify, layer_plan, slow_trains, slower_than_dense, tensorize
 
 __all__ = [
     "TTGRU",
     "TTLSTM",
     "LayerReport",
-    "Machine",
-    "Plan",
+    "PlannedProduct",
     "TTConv2d",
     "TTConv3d",
     "TTLinear",
@@ -34,10 +31,7 @@ __all__ = [
     "linear_ranks",
     "matrix_to_cores",
     "maximal_ranks",
-    "measure_machine",
     "pair_modes",
-    "plan_convolution",
-    "plan_product",
     "relative_error",
     "slow_trains",
     "slower_than_dense",

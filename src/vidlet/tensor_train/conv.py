@@ -18,35 +18,52 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .cache import CoreCache
-from .cores import check_modes, check_saved_cores, fit_ranks, kernel_split, merge_flat, random_cores
-from .machine import EPYC, Machine
-from .planner import Plan, plan_convolution
+from ..runtime.train_plan import TrainPlan, kernel_split, plan_kernel
+from .cores import CoreCache, check_modes, check_saved_cores, fit_ranks, merge_flat, random_cores
 
 
 class _TTConv(nn.Module):
-    """What both convolutions share: cores, the rebuilt kernel and its cache. ``kernel_size`` is (t, h, w) or (h, w)."""
+    """A convolution with a kernel of cores, in ``dims`` dimensions.
+
+    Args:
+        in_modes: c_1 .. c_d; they multiply to the input channels.
+        out_modes: s_1 .. s_d; they multiply to the output channels.
+        kernel_size: (h, w), (t, h, w) or one number.
+        ranks: one number, the bonds r_1 .. r_d, or all bonds with 1 at both ends.
+        stride, padding, dilation, bias: as in ``nn.Conv2d`` and ``nn.Conv3d``; padding may be "same".
+        clip: lower ranks that no kernel of this size can attain, with a warning; else they are kept as given.
+        variance: variance of the weights at the start; by default 2 / fan_in, for ReLU.
+
+    Raises:
+        RecipeError: modes or ranks of the wrong number, or below 1.
+    """
+
+    dims: int
 
     def __init__(
         self,
         in_modes: Sequence[int],
         out_modes: Sequence[int],
-        kernel_size: tuple[int, ...],
+        kernel_size: int | Sequence[int],
         ranks: int | Sequence[int],
-        stride: tuple[int, ...],
-        padding: tuple[int, ...] | str,
-        dilation: tuple[int, ...],
-        bias: bool,
-        clip: bool,
-        variance: float | None,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] | str = 0,
+        dilation: int | Sequence[int] = 1,
+        bias: bool = True,
+        *,
+        clip: bool = True,
+        variance: float | None = None,
     ) -> None:
         super().__init__()
         name = type(self).__name__
         check_modes(name, in_modes, out_modes)
         self.in_modes, self.out_modes = tuple(in_modes), tuple(out_modes)
         self.in_channels, self.out_channels = math.prod(in_modes), math.prod(out_modes)
-        self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
-        places = math.prod(kernel_size)
+        self.kernel_size, self.stride, self.dilation = (
+            _each(value, self.dims) for value in (kernel_size, stride, dilation)
+        )
+        self.padding = padding if isinstance(padding, str) else _each(padding, self.dims)
+        places = math.prod(self.kernel_size)
         sizes = [places, *(c * s for c, s in zip(in_modes, out_modes, strict=True))]
         self.ranks = fit_ranks(name, sizes, ranks, clip)
         self.variance = 2 / (places * self.in_channels) if variance is None else variance
@@ -75,19 +92,10 @@ class _TTConv(nn.Module):
         """The whole kernel (S, C, *kernel_size), with gradients to the cores."""
         return rebuild_kernel(list(self.cores), self.kernel_size)
 
-    def plan(
-        self,
-        batch: int,
-        positions: int,
-        training: bool = False,
-        input_gradient: bool = True,
-        machine: Machine = EPYC,
-    ) -> Plan:
-        """What ``batch`` clips of ``positions`` output positions cost: see planner.py."""
-        places = math.prod(self.kernel_size)
-        return plan_convolution(
-            self.in_modes, self.out_modes, places, self.ranks, batch, positions, training, input_gradient, machine
-        )
+    def plan(self, batch: int, positions: int, training: bool = False, input_gradient: bool = True) -> TrainPlan:
+        """What ``batch`` clips of ``positions`` output positions cost."""
+        shapes = list(zip(self.ranks[1:], self.in_modes, self.out_modes, self.ranks[2:], strict=False))
+        return plan_kernel(shapes, math.prod(self.kernel_size), batch * positions, training, input_gradient)
 
     def _weight(self) -> Tensor:
         """The kernel, from the cache where no gradient needs it."""
@@ -109,38 +117,9 @@ class _TTConv(nn.Module):
 
 
 class TTConv2d(_TTConv):
-    """``nn.Conv2d`` with a kernel of cores: x (B, C, H, W).
+    """``nn.Conv2d`` with a kernel of cores: x (B, C, H, W), kernel_size (h, w) or one number."""
 
-    Args:
-        in_modes: c_1 .. c_d; they multiply to the input channels.
-        out_modes: s_1 .. s_d; they multiply to the output channels.
-        kernel_size: (h, w) or one number.
-        ranks: one number, the bonds r_1 .. r_d, or all bonds with 1 at both ends.
-        stride, padding, dilation, bias: as in ``nn.Conv2d``; padding may be "same".
-        clip: lower ranks that no kernel of this size can attain, with a warning; else they are kept as given.
-        variance: variance of the weights at the start; by default 2 / fan_in, for ReLU.
-
-    Raises:
-        RecipeError: modes or ranks of the wrong number, or below 1.
-    """
-
-    def __init__(
-        self,
-        in_modes: Sequence[int],
-        out_modes: Sequence[int],
-        kernel_size: int | Sequence[int],
-        ranks: int | Sequence[int],
-        stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] | str = 0,
-        dilation: int | Sequence[int] = 1,
-        bias: bool = True,
-        *,
-        clip: bool = True,
-        variance: float | None = None,
-    ) -> None:
-        size, step, apart = (_each(value, 2) for value in (kernel_size, stride, dilation))
-        border = padding if isinstance(padding, str) else _each(padding, 2)
-        super().__init__(in_modes, out_modes, size, ranks, step, border, apart, bias, clip, variance)
+    dims = 2
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (B, C, H, W) into (B, S, H', W')."""
@@ -148,25 +127,9 @@ class TTConv2d(_TTConv):
 
 
 class TTConv3d(_TTConv):
-    """``nn.Conv3d`` with a kernel of cores: x (B, C, T, H, W), kernel_size (t, h, w). Arguments: see TTConv2d."""
+    """``nn.Conv3d`` with a kernel of cores: x (B, C, T, H, W), kernel_size (t, h, w) or one number."""
 
-    def __init__(
-        self,
-        in_modes: Sequence[int],
-        out_modes: Sequence[int],
-        kernel_size: int | Sequence[int],
-        ranks: int | Sequence[int],
-        stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] | str = 0,
-        dilation: int | Sequence[int] = 1,
-        bias: bool = True,
-        *,
-        clip: bool = True,
-        variance: float | None = None,
-    ) -> None:
-        size, step, apart = (_each(value, 3) for value in (kernel_size, stride, dilation))
-        border = padding if isinstance(padding, str) else _each(padding, 3)
-        super().__init__(in_modes, out_modes, size, ranks, step, border, apart, bias, clip, variance)
+    dims = 3
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (B, C, T, H, W) into (B, S, T', H', W')."""

@@ -1,15 +1,20 @@
-"""Cores of a tensor train: their ranks, their initialization, and the matrix that they stand for."""
+"""Cores of a tensor train: their ranks, their initialization, the matrix they stand for, and what is kept of them."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..errors import RecipeError, WeightsError
+from ..runtime.train_plan import best_splits
+
+Value = TypeVar("Value")
+KEPT = 4  # values of different keys, as plans of different batch sizes
 
 
 def maximal_ranks(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -129,42 +134,7 @@ def split_modes(whole: Tensor, in_modes: Sequence[int], out_modes: Sequence[int]
 
 def merge_flat(cores: Sequence[Tensor]) -> Tensor:
     """Multiply cores (r, q_k, r_k) into (r, q_1 .. q_d, r'), in the cheapest order."""
-    return _merge(cores, *_best_splits([(c.shape[0], c.shape[1], c.shape[2]) for c in cores]), 0, len(cores) - 1)
-
-
-def merge_flops(shapes: Sequence[tuple[int, int, int]]) -> int:
-    """FLOPs of ``merge_flat`` for cores of these shapes (r, q, r')."""
-    return _best_splits(shapes)[0][0, len(shapes) - 1]
-
-
-def kernel_split(places: int, shapes: Sequence[tuple[int, int, int]]) -> tuple[int, int]:
-    """Where to cut a kernel's train for its last and largest product, and the FLOPs of the whole rebuild.
-
-    ``shapes`` are (r_k, c_k s_k, r_{k+1}) of the cores after that of the places; returns (cut, flops): the places and
-    the cores before ``cut`` are multiplied to one factor, the others to the other one.
-    """
-    options = []
-    for cut in range(len(shapes)):
-        front = [(1, places, shapes[0][0]), *shapes[:cut]]
-        last = 2 * places * math.prod(shape[1] for shape in shapes) * shapes[cut][0]
-        options.append((merge_flops(front) + merge_flops(shapes[cut:]) + last, cut))
-    flops, cut = min(options)
-    return cut, flops
-
-
-def _best_splits(
-    shapes: Sequence[tuple[int, int, int]],
-) -> tuple[dict[tuple[int, int], int], dict[tuple[int, int], int]]:
-    """Cheapest FLOPs of multiplying cores i..j and where to split them: the matrix chain problem."""
-    cost = {(i, i): 0 for i in range(len(shapes))}
-    split: dict[tuple[int, int], int] = {}
-    for length in range(1, len(shapes)):
-        for i in range(len(shapes) - length):
-            j = i + length
-            outer = 2 * shapes[i][0] * shapes[j][2] * math.prod(shape[1] for shape in shapes[i : j + 1])
-            options = [(cost[i, k] + cost[k + 1, j] + outer * shapes[k][2], k) for k in range(i, j)]
-            cost[i, j], split[i, j] = min(options)
-    return cost, split
+    return _merge(cores, *best_splits([(c.shape[0], c.shape[1], c.shape[2]) for c in cores]), 0, len(cores) - 1)
 
 
 def _merge(cores: Sequence[Tensor], cost: object, split: dict[tuple[int, int], int], i: int, j: int) -> Tensor:
@@ -174,3 +144,70 @@ def _merge(cores: Sequence[Tensor], cost: object, split: dict[tuple[int, int], i
     rank, first, last = left.shape[-1], left.shape[0], right.shape[-1]
     product = left.reshape(-1, rank) @ right.reshape(rank, -1)  # (r q, q' r')
     return product.reshape(first, -1, last)
+
+
+class CoreCache(Generic[Value]):
+    """What is computed from cores, by key, kept for evaluation until a core changes; never saved with the module.
+
+    Cores are compared by value, not by version counters: those miss writes through ``.data``. Cores are so small that
+    the comparison costs microseconds; where it would stop an accelerator, address and version are compared instead.
+    """
+
+    def __init__(self) -> None:
+        self._seen: list[Tensor] | list[tuple[int, int]] = []
+        self._values: dict[Hashable, Value] = {}
+
+    def get(self, key: Hashable, cores: Sequence[Tensor], make: Callable[[], Value]) -> Value:
+        """The value of ``key``, made anew if a core changed, if a gradient must reach the cores, or under export."""
+        if exporting() or needs_gradient(cores):
+            return make()
+        if not self._current(cores):
+            self._values.clear()
+            self._seen = _fingerprints(cores)
+        if key not in self._values:
+            if len(self._values) >= KEPT:
+                del self._values[next(iter(self._values))]
+            with torch.inference_mode(False), torch.no_grad():
+                self._values[key] = make()
+        return self._values[key]
+
+    def _current(self, cores: Sequence[Tensor]) -> bool:
+        if len(self._seen) != len(cores):
+            return False
+        return all(_same(seen, core) for seen, core in zip(self._seen, cores, strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_seen": [], "_values": {}}
+
+    def __deepcopy__(self, memo: object) -> CoreCache[Value]:
+        return CoreCache()
+
+
+def exporting() -> bool:
+    """Whether a graph is being traced: it must hold the cores, not what was made from them."""
+    return torch.compiler.is_compiling() or torch.compiler.is_exporting()
+
+
+def needs_gradient(cores: Sequence[Tensor]) -> bool:
+    """Whether gradients must reach the cores."""
+    return torch.is_grad_enabled() and any(core.requires_grad for core in cores)
+
+
+def _fingerprints(cores: Sequence[Tensor]) -> list[Any]:
+    with torch.inference_mode(False), torch.no_grad():
+        return [core.detach().clone() if core.device.type == "cpu" else _place(core) for core in cores]
+
+
+def _same(seen: Any, core: Tensor) -> bool:
+    if isinstance(seen, Tensor):
+        return (
+            core.device == seen.device
+            and core.dtype == seen.dtype
+            and core.shape == seen.shape
+            and torch.equal(seen, core.detach())
+        )
+    return core.device.type != "cpu" and bool(seen == _place(core))
+
+
+def _place(core: Tensor) -> tuple[Any, ...]:
+    return (core.data_ptr(), core._version, core.dtype, core.device)

@@ -7,7 +7,6 @@ al. 2017, arXiv:1707.01786.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RecipeError
-from .cache import CoreCache, exporting, needs_gradient
-from .chain import run_steps, step_matrices
-from .cores import check_saved_cores, full_ranks, merge_cores, random_cores
-from .machine import EPYC, Machine
-from .planner import Plan, bucket, plan_product
-from .stream import plan_stream, planned_product
+from ..runtime.train_plan import Groups, TrainPlan, merge_shapes, plan_rows
+from .contract import frame_plan, planned_product, run_steps, step_matrices
+from .cores import CoreCache, check_saved_cores, exporting, full_ranks, merge_cores, needs_gradient, random_cores
 
 
 class TTLinear(nn.Module):
@@ -56,8 +52,8 @@ class TTLinear(nn.Module):
         self.ranks = full_ranks("TTLinear", self.in_modes, self.out_modes, ranks, clip)
         self.in_features, self.out_features = math.prod(self.in_modes), math.prod(self.out_modes)
         self.variance = 2 / (self.in_features + self.out_features) if variance is None else variance
-        bonds = zip(self.ranks, self.in_modes, self.out_modes, self.ranks[1:], strict=False)
-        self.cores = nn.ParameterList(nn.Parameter(torch.empty(shape)) for shape in bonds)
+        self.shapes = tuple(zip(self.ranks, self.in_modes, self.out_modes, self.ranks[1:], strict=False))
+        self.cores = nn.ParameterList(nn.Parameter(torch.empty(shape)) for shape in self.shapes)
         self.bias = nn.Parameter(torch.empty(self.out_features)) if bias else None
         self._made: CoreCache[list[Tensor]] = CoreCache()
         self.reset_parameters()
@@ -79,9 +75,9 @@ class TTLinear(nn.Module):
         """The whole weight (in, out), with gradients to the cores."""
         return merge_cores(list(self.cores)).view(self.in_features, self.out_features)
 
-    def plan(self, batch: int, training: bool = False, input_gradient: bool = True, machine: Machine = EPYC) -> Plan:
-        """How ``batch`` rows are multiplied: see planner.py."""
-        return plan_product(self.in_modes, self.out_modes, self.ranks, bucket(batch), training, input_gradient, machine)
+    def plan(self, batch: int, training: bool = False, input_gradient: bool = True) -> TrainPlan:
+        """How ``batch`` rows are multiplied, by the next power of two, so that clips of all lengths share few plans."""
+        return plan_rows(self.shapes, 1 << max(batch - 1, 0).bit_length(), training, input_gradient)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., in) to (..., out).
@@ -96,7 +92,7 @@ class TTLinear(nn.Module):
         rows = x.reshape(-1, self.in_features)  # (B, in)
         cores = list(self.cores)
         if exporting():  # the file holds cores; a runtime merges those that the plan for one row wants merged
-            out = planned_product(cores, plan_stream([tuple(core.shape) for core in cores]))(rows)  # (B, out)
+            out = planned_product(cores, frame_plan(cores))(rows)  # (B, out)
             out = out if self.bias is None else out + self.bias
             return out.reshape(*x.shape[:-1], self.out_features)
         plan = self.plan(rows.shape[0], needs_gradient(cores), x.requires_grad)
@@ -109,11 +105,10 @@ class TTLinear(nn.Module):
             out = out if self.bias is None else out + self.bias
         return out.reshape(*x.shape[:-1], self.out_features)
 
-    def _merged_modes(self, groups: Sequence[int]) -> tuple[list[int], list[int]]:
+    def _merged_modes(self, groups: Groups) -> tuple[list[int], list[int]]:
         """Modes of the super-cores, of the input and of the output."""
-        ends = list(itertools.accumulate(groups))
-        spans = [slice(end - size, end) for end, size in zip(ends, groups, strict=True)]
-        return [math.prod(self.in_modes[s]) for s in spans], [math.prod(self.out_modes[s]) for s in spans]
+        merged = merge_shapes(self.shapes, groups)
+        return [shape[1] for shape in merged], [shape[2] for shape in merged]
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         check_saved_cores(f"{prefix}cores.", [tuple(core.shape) for core in self.cores], state_dict, "TTLinear")

@@ -5,7 +5,7 @@ Gates multiply the first output mode, so one train gives all of them. Source: Ya
 et al., DEEPEYE.
 
 The projections of all frames are one product with the train; the recurrence multiplies by the hidden matrix rebuilt
-once a sequence. Under export the train is contracted by the plan for one frame (stream.py) and the recurrence is one
+once a sequence. Under export the train is contracted by the plan for one frame (contract.py) and the recurrence is one
 Scan node, so the number of frames stays free and the file holds cores. (ONNX's own LSTM node needs dense matrices: for
 1,536 inputs and 256 units it takes 0.11 ms a frame, the train and the scan 0.04.) Where both plans are the whole matrix
 that node is used, its matrices multiplied from the cores when the file is loaded: a frame costs what it costs dense.
@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from .contract import frame_plan, planned_product, scan
 from .layers import TTLinear
-from .stream import plan_stream, planned_product, scan
 
 
 class _TTRecurrent(nn.Module):
@@ -202,14 +202,14 @@ def _product(mapping: TTLinear | nn.Linear) -> Callable[[Tensor], Tensor]:
         return mapping
     if torch.compiler.is_exporting():
         cores = list(mapping.cores)
-        return planned_product(cores, plan_stream([core.shape for core in cores]))
+        return planned_product(cores, frame_plan(cores))
     matrix = mapping.matrix()
     return lambda x: x @ matrix
 
 
 def _is_whole(mapping: TTLinear | nn.Linear) -> bool:
     """Whether one row is fastest multiplied with the whole matrix."""
-    return isinstance(mapping, nn.Linear) or len(plan_stream([core.shape for core in mapping.cores]).groups) == 1
+    return isinstance(mapping, nn.Linear) or frame_plan(list(mapping.cores)).form == "rebuilt"
 
 
 def _matrix(mapping: TTLinear | nn.Linear) -> Tensor:

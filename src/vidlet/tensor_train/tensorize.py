@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RecipeError, VidletError
+from ..runtime.train_plan import TrainPlan
 from .conv import TTConv2d, TTConv3d
 from .convert import check_recurrent, from_conv, from_linear, from_recurrent, to_conv, to_linear, to_recurrent
 from .layers import TTLinear
-from .machine import EPYC, Machine
 from .modes import channel_modes, conv_ranks, linear_modes, linear_ranks
-from .planner import Plan
 from .recurrent import TTGRU, TTLSTM
 
 Modes = tuple[Sequence[int], Sequence[int]]
@@ -32,7 +31,7 @@ TRAIN = (TTLinear, TTConv2d, TTConv3d, TTLSTM, TTGRU)
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What one layer gained and lost. Times are predictions of the planner for a batch, by this machine's constants."""
+    """What one layer gained and lost. Times are expected, not measured (runtime/train_plan.py)."""
 
     name: str
     kind: str  # of the new layer, or of the old one where it stays
@@ -130,34 +129,51 @@ def densify(model: nn.Module) -> nn.Module:
     return result
 
 
-def slower_than_dense(
-    layer: Train, batch: int, training: bool = False, positions: int = 1, machine: Machine = EPYC
-) -> str | None:
-    """A sentence with figures if the planner expects this layer to be slower than its dense form, else None.
+def slow_trains(module: nn.Module, run: Callable[[nn.Module], object], training: bool = True) -> list[str]:
+    """A sentence with figures for each train that should be slower than the dense layer it stands for.
+
+    Args:
+        module: any network; it is not run, but a copy of it without memory ("meta") is.
+        run: calls that copy with inputs of the shapes it will see, on the device "meta".
+        training: price whole steps, gradients and rebuilding included.
+    """
+    shadow = copy.deepcopy(module).to("meta").train(training)
+    trains = {
+        name: layer for name, layer in shadow.named_modules() if isinstance(layer, TTLinear | TTConv2d | TTConv3d)
+    }
+    if not trains:
+        return []
+    seen = _watch(trains, lambda: run(shadow))
+    found = {name: slower_than_dense(trains[name], rows, training, at) for name, (rows, at) in seen.items()}
+    return [f"{name}: {text}" for name, text in found.items() if text]
+
+
+def slower_than_dense(layer: Train, batch: int, training: bool = False, positions: int = 1) -> str | None:
+    """A sentence with figures if this layer should be slower than its dense form, else None.
 
     ``batch`` counts rows (B T of a sequence), for convolutions clips; ``positions`` output positions a clip.
     """
-    plan = layer_plan(layer, batch, training, positions, machine)
-    if plan.ms <= 1.02 * plan.dense_ms:
+    plan = layer_plan(layer, batch, training, positions)
+    if plan.us <= 1.02 * plan.dense_us:
         return None
     return (
         f"{type(layer).__name__} is slower than dense at batch {batch} in {'training' if training else 'evaluation'}: "
-        f"{plan.ms:.3g} ms against {plan.dense_ms:.3g} ms predicted ({plan.form})"
+        f"{plan.us / 1e3:.3g} ms against {plan.dense_us / 1e3:.3g} ms expected ({plan.form})"
     )
 
 
-def layer_plan(layer: Train, batch: int, training: bool = False, positions: int = 1, machine: Machine = EPYC) -> Plan:
+def layer_plan(layer: Train, batch: int, training: bool = False, positions: int = 1) -> TrainPlan:
     """The plan of any tensor-train layer; that of a recurrent one is its input-to-hidden product's.
 
     Raises:
         VidletError: a recurrent layer whose input mapping is dense.
     """
     if isinstance(layer, TTConv2d | TTConv3d):
-        return layer.plan(batch, positions, training, machine=machine)
+        return layer.plan(batch, positions, training)
     mapping = layer if isinstance(layer, TTLinear) else layer.input_map
     if not isinstance(mapping, TTLinear):
         raise VidletError(f"{type(layer).__name__}: its input mapping is dense, so there is nothing to plan")
-    return mapping.plan(batch, training, machine=machine)
+    return mapping.plan(batch, training)
 
 
 def _choose(
@@ -184,27 +200,36 @@ def _check_names(layers: Mapping[str, nn.Module], *given: Mapping[str, Any]) -> 
 
 
 def _seen_sizes(model: nn.Module, names: Sequence[str], example: object) -> dict[str, tuple[int, int]]:
-    """(rows or clips, output positions) that each layer sees when the network runs on the example."""
+    """What each layer sees when the network runs on the example."""
     if example is None:
         return {}
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()
+            layers = {name: model.get_submodule(name) for name in names}
+            return _watch(layers, lambda: model(*example if isinstance(example, tuple) else (example,)))
+    finally:
+        model.train(was_training)
+
+
+def _watch(layers: Mapping[str, nn.Module], run: Callable[[], object]) -> dict[str, tuple[int, int]]:
+    """(rows or clips, output positions) that each layer sees in a run."""
     seen: dict[str, tuple[int, int]] = {}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def note(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            if isinstance(layer, nn.Conv2d | nn.Conv3d):
+            if isinstance(layer, nn.Conv2d | nn.Conv3d | TTConv2d | TTConv3d):
                 seen[name] = (inputs[0].shape[0], math.prod(output.shape[2:]))
             else:
                 seen[name] = (math.prod(inputs[0].shape[:-1]), 1)
 
         return note
 
-    handles = [model.get_submodule(name).register_forward_hook(watch(name)) for name in names]
-    was_training = model.training
+    handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
     try:
-        with torch.no_grad():
-            model.eval()(*example if isinstance(example, tuple) else (example,))
+        run()
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
     return seen
@@ -241,8 +266,8 @@ def _report(name: str, dense: nn.Module, train: Train, seen: tuple[int, int], tr
     slower = slower_than_dense(train, seen[0], training, seen[1])
     return LayerReport(
         name, type(train).__name__, tuple(_weights(dense)[0].shape), first.in_modes, first.out_modes, first.ranks,
-        _count(dense), _count(train), _difference(dense, train), plan.dense_flops, plan.flops, plan.dense_ms, plan.ms,
-        f"{name}: {slower}" if slower else "",
+        _count(dense), _count(train), _difference(dense, train), plan.dense_flops, plan.flops, plan.dense_us / 1e3,
+        plan.us / 1e3, f"{name}: {slower}" if slower else "",
     )  # fmt: skip
 
 
