@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vidlet.cli import COMMANDS, _parser
-from vidlet.compression import GRAPH_STEPS, NETWORK_STEPS
+from vidlet.compression import BOX_STEPS, CLIP_STEPS
 from vidlet.models import HEADS
 from vidlet.recipe import Extractor, Recipe, Sampling, Training, load_recipe, recipe_names
 from vidlet.training.augment import AMOUNTS
@@ -31,7 +31,7 @@ def test_the_recipe_of_the_docs_is_valid_and_shows_the_defaults(tmp_path):
 def test_the_docs_name_every_recipe_head_step_and_augmentation():
     rows = re.findall(r"^\| `([\w-]+)`", RECIPES.split("## The sections")[0], re.M)
     assert sorted(rows) == recipe_names()
-    for name in (*HEADS, *NETWORK_STEPS, *GRAPH_STEPS, *AMOUNTS):
+    for name in (*HEADS, *CLIP_STEPS, *BOX_STEPS, *AMOUNTS):
         assert re.search(rf"\b{name}\b", RECIPES), name
 
 

@@ -28,14 +28,14 @@ from frame_features import STEPS, best_single_, figures, recipe_of
 from vidlet.compression import Trained
 from vidlet.datasets import ClipTable
 from vidlet.datasets.residual import render_residual
-from vidlet.jobs.clips import labelled_clips
-from vidlet.jobs.prepare import Prepared
-from vidlet.jobs.prepare_records import extractor_for, prepare_clips, recipe_for
-from vidlet.jobs.product import Workshop
 from vidlet.metrics import gap
 from vidlet.models import build_head
 from vidlet.recipe import Recipe
 from vidlet.reports import text_table
+from vidlet.tasks.clip_networks import Workshop
+from vidlet.tasks.clips import labelled_clips
+from vidlet.tasks.prepare import Prepared
+from vidlet.tasks.prepare_records import extractor_for, prepare_clips, recipe_for
 from vidlet.training import ClipNetwork, predict_logits, train_network
 from vidlet.training.snapshots import Snapshots
 

@@ -25,10 +25,11 @@ import numpy as np
 
 from vidlet.datasets import read_table
 from vidlet.errors import VidletError
+from vidlet.jobs.fit import fit
 from vidlet.metrics import bootstrap_interval
 from vidlet.reports import Dot, bytes_text, front_chart, text_table
+from vidlet.search.clips import FEW, MANY
 from vidlet.search.data import FEW_CLIPS, judge
-from vidlet.search.job import FEW, MANY, fit
 from vidlet.search.realize import measure, point_of
 from vidlet.search.space import Space, cuts_of
 

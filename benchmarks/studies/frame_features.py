@@ -28,16 +28,17 @@ from vidlet.compression.chain import file_name
 from vidlet.datasets import ClipTable
 from vidlet.datasets.residual import render_residual
 from vidlet.errors import DataError
-from vidlet.jobs.clips import labelled_clips
 from vidlet.jobs.ensemble import ensemble
-from vidlet.jobs.evaluate import score_clips, summarize
-from vidlet.jobs.prepare import Prepared
-from vidlet.jobs.prepare_records import extractor_for, prepare_clips, recipe_for
-from vidlet.jobs.product import Workshop
 from vidlet.metrics import gap
 from vidlet.models import build_head
 from vidlet.recipe import Head, Recipe, load_recipe
+from vidlet.runs import RunFolder
 from vidlet.runtime import load
+from vidlet.tasks.clip_networks import Workshop
+from vidlet.tasks.clips import labelled_clips, score_clips, summarize
+from vidlet.tasks.networks import write_files
+from vidlet.tasks.prepare import Prepared
+from vidlet.tasks.prepare_records import extractor_for, prepare_clips, recipe_for
 from vidlet.training import ClipNetwork, predict_logits, train_network
 from vidlet.training.snapshots import Snapshots
 
@@ -130,7 +131,8 @@ def train_member(folder: Path, plan: Recipe, table: ClipTable, prepared: Prepare
     train_network(network, *clips, config, folder, multi_label=True, moments=prepared.moments)
     row: dict[str, Any] = {"train_cpu_s": round(time.process_time() - started, 1)}
     workshop = Workshop(plan, table, prepared, extractor)
-    workshop.write_all(Trained(extractor, head), [find_chain(text) for text in plan.compress], folder)
+    chains = [find_chain(text) for text in plan.compress]
+    write_files(workshop, Trained(extractor, head), chains, RunFolder(folder))
     best_single_(network, folder, plan, prepared)
     (folder / "single").mkdir(exist_ok=True)
     workshop.write(Trained(extractor, head), (), folder / "single" / "model.onnx")

@@ -25,14 +25,13 @@ from frame_features import LIMIT, STEPS, recipe_of
 
 from vidlet.compression import Trained, find_chain
 from vidlet.datasets.residual import render_residual
-from vidlet.jobs.clips import labelled_clips
-from vidlet.jobs.evaluate import score_clips
-from vidlet.jobs.prepare_records import extractor_for, prepare_clips, recipe_for
-from vidlet.jobs.product import Workshop
 from vidlet.metrics import gap
 from vidlet.models import build_head
 from vidlet.reports import text_table
 from vidlet.runtime import load
+from vidlet.tasks.clip_networks import Workshop
+from vidlet.tasks.clips import labelled_clips, score_clips
+from vidlet.tasks.prepare_records import extractor_for, prepare_clips, recipe_for
 from vidlet.training import ClipNetwork, train_network
 
 MOST_MEMBERS = 5

@@ -34,13 +34,13 @@ import numpy as np
 import torch
 
 from vidlet.datasets import ClipTable, render_motion
-from vidlet.jobs.prepare import Prepared
 from vidlet.models import FrameExtractor, build_extractor, build_head
 from vidlet.models.head import Head
 from vidlet.recipe import Head as HeadRecipe
 from vidlet.recipe import Recipe, parse_override, recipe_to_dict
 from vidlet.reports import text_table
 from vidlet.reproductions.experiment import Setup, read_setup, score, shortened, train_and_score
+from vidlet.tasks.prepare import Prepared
 from vidlet.tensor_train import TTConv3d, TTLinear, from_conv, from_linear
 from vidlet.training import FrameClips
 

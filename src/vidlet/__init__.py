@@ -13,11 +13,9 @@ import importlib
 from typing import Any
 
 _JOBS = ["train", "compress", "ensemble", "evaluate", "predict", "extract", "export", "benchmark", "inspect", "data"]
-_JOBS += ["demo", "fuse", "segment"]
+_JOBS += ["demo", "fit", "fuse", "papers", "segment"]
 _NAMES = {"load": ("vidlet.runtime", "load"), **{name: (f"vidlet.jobs.{name}", name) for name in _JOBS}}
 _NAMES["data"] = ("vidlet.jobs.data", "inspect_data")
-_NAMES["fit"] = ("vidlet.search.job", "fit")
-_NAMES["papers"] = ("vidlet.reproductions", "papers")
 
 __all__ = ["__version__", "benchmark", "compress", "data", "demo", "ensemble", "evaluate", "export", "extract", "fit"]
 __all__ += ["fuse", "inspect", "load", "papers", "predict", "segment", "train"]

@@ -17,7 +17,7 @@ from vidlet.artifact import (
     torch_reference,
     write_artifact,
 )
-from vidlet.compression import GRAPH_STEPS
+from vidlet.compression import CLIP_STEPS
 from vidlet.errors import ParityError
 from vidlet.models import HEADS, build_extractor, build_head
 from vidlet.recipe import Extractor, Head, Recipe
@@ -236,7 +236,7 @@ def test_the_int8_file_streams_in_integers_and_has_a_fraction_of_the_bytes(name,
     _, graph, path = exported(name)
     clips = [moving(6, seed) for seed in range(4)]
     before = graph.SerializeToString(deterministic=True)
-    small = GRAPH_STEPS["int8"](graph, None, clips)
+    small = CLIP_STEPS["int8"].apply(graph, None, clips)
     assert graph.SerializeToString(deterministic=True) == before  # a step returns a copy
     out = tmp_path / "model.int8.onnx"
     size = write_artifact(small, out, described(name), moving(6))
@@ -256,7 +256,7 @@ def test_the_int8_file_streams_in_integers_and_has_a_fraction_of_the_bytes(name,
 
 def test_every_convolution_of_the_int8_extractor_is_an_integer_kernel(exported, tmp_path):
     graph = exported("grid-gru")[1]
-    small = GRAPH_STEPS["int8"](graph, None, [moving(6, seed) for seed in range(3)])
+    small = CLIP_STEPS["int8"].apply(graph, None, [moving(6, seed) for seed in range(3)])
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 4
@@ -269,7 +269,7 @@ def test_every_convolution_of_the_int8_extractor_is_an_integer_kernel(exported, 
 
 def test_the_half_step_halves_the_weights_and_hardly_changes_a_score(exported, tmp_path):
     _, graph, path = exported("gru")
-    small = GRAPH_STEPS["half"](graph, None, [])
+    small = CLIP_STEPS["half"].apply(graph, None, [])
     write_artifact(small, tmp_path / "model.half.onnx", described("gru"), moving(6))
     kinds = {t.data_type for t in small.graph.initializer if np.prod(t.dims) > 1000}
     assert kinds == {onnx.TensorProto.FLOAT16}
@@ -281,5 +281,6 @@ def test_the_half_step_halves_the_weights_and_hardly_changes_a_score(exported, t
 def test_steps_are_deterministic(exported):
     graph, clips = exported("grid-gru")[1], [moving(6, seed) for seed in range(3)]
     for name in ("int8", "half"):
-        first, second = (GRAPH_STEPS[name](graph, None, clips).SerializeToString(deterministic=True) for _ in range(2))
+        step = CLIP_STEPS[name].apply
+        first, second = (step(graph, None, clips).SerializeToString(deterministic=True) for _ in range(2))
         assert first == second

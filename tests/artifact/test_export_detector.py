@@ -21,7 +21,7 @@ from vidlet.artifact.detector import (
     torch_boxes,
     write_detector,
 )
-from vidlet.compression.box_steps import int8_boxes
+from vidlet.compression.box_graph import int8_boxes
 from vidlet.errors import DataError, ModelError, ParityError
 from vidlet.metrics import overlaps
 from vidlet.models.detector import build_detector

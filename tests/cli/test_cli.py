@@ -19,8 +19,8 @@ import vidlet
 from cli_case import clips_of, copy_clips, one_object, write_rows
 from shared_data import shared
 from vidlet.cli import COMMANDS
-from vidlet.jobs.clips import labelled_clips
 from vidlet.runtime import load, read_metadata
+from vidlet.tasks.clips import labelled_clips
 from vidlet.video import probe, write_video
 
 TINY = ("--recipe", "tiny-grid-gru", "--epochs", "1")
@@ -317,15 +317,15 @@ def test_a_folder_that_may_not_be_written_is_one_line(refused, tiny_run, tmp_pat
 
 
 def test_ctrl_c_leaves_130_and_says_how_to_go_on(run, motion_clips, tmp_path, monkeypatch):
-    jobs = importlib.import_module("vidlet.jobs.train")
-    shown = jobs.bar
+    trainer = importlib.import_module("vidlet.tasks.clip_networks")
+    shown = trainer.bar
 
     @contextlib.contextmanager
     def interrupting(text, unit="clip"):
         with shown(text, unit) as move:
             yield lambda done, n: os.kill(os.getpid(), signal.SIGINT) if unit == "epoch" else move(done, n)
 
-    monkeypatch.setattr(jobs, "bar", interrupting)
+    monkeypatch.setattr(trainer, "bar", interrupting)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start tests with it ignored
     try:
         status, out, err = run("train", motion_clips, *TINY, "--epochs", "8", "--out", "run")

@@ -11,9 +11,10 @@ from torch import nn
 import vidlet
 from boxes_case import OVERRIDES, write_squares
 from vidlet.artifact.detector import MAP, detector_graph
-from vidlet.compression.box_material import BoxMaterial, TrainedBoxes, picture_batches
-from vidlet.compression.box_qat import SimulatedBoxes, deepeye_boxes, qat_boxes
-from vidlet.compression.box_steps import boxes_graph, find_box_chain, int8_boxes
+from vidlet.compression import boxes_graph, find_box_chain
+from vidlet.compression.box_graph import int8_boxes
+from vidlet.compression.box_qat import SimulatedBoxes, deepeye_boxes, picture_batches, qat_boxes
+from vidlet.compression.material import BoxMaterial, TrainedBoxes
 from vidlet.datasets import read_boxes, with_box_splits
 from vidlet.errors import RecipeError
 from vidlet.models.detector import build_detector

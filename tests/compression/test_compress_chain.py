@@ -3,18 +3,28 @@
 import onnx
 import pytest
 
-from vidlet.compression import GRAPH_STEPS, Step, chain_text, file_name, find_chain, shrink_graph
+from vidlet.compression import (
+    CLIP_STEPS,
+    Step,
+    StepEntry,
+    chain_text,
+    file_name,
+    find_chain,
+    integer_steps,
+    shrink_graph,
+    split_chain,
+)
 from vidlet.compression.chain import parse_chain
 from vidlet.errors import RecipeError
 
-NETWORK, GRAPH = ("units", "distill"), ("int8", "sparse")
+FEW = {name: CLIP_STEPS[name] for name in ("units", "distill", "int8", "sparse")}
 
 
 def test_a_chain_is_read_from_left_to_right_with_its_amounts():
-    chain = parse_chain("units:0.5 + distill+int8", NETWORK, GRAPH)
+    chain = parse_chain("units:0.5 + distill+int8", CLIP_STEPS)
     assert chain == (Step("units", 0.5), Step("distill"), Step("int8"))
     assert chain_text(chain) == "units:0.5+distill+int8"
-    assert parse_chain(chain_text(chain), NETWORK, GRAPH) == chain
+    assert parse_chain(chain_text(chain), CLIP_STEPS) == chain
 
 
 @pytest.mark.parametrize(
@@ -22,7 +32,7 @@ def test_a_chain_is_read_from_left_to_right_with_its_amounts():
     [("int8", "model.int8.onnx"), ("units:0.5+int8", "model.units0.5-int8.onnx"), ("sparse:2", "model.sparse2.onnx")],
 )
 def test_a_file_is_named_for_its_chain(text, name):
-    assert file_name(parse_chain(text, NETWORK, GRAPH)) == name
+    assert file_name(parse_chain(text, FEW)) == name
     assert file_name(()) == "model.onnx"
 
 
@@ -39,7 +49,7 @@ def test_a_file_is_named_for_its_chain(text, name):
 )
 def test_a_chain_that_cannot_be_is_refused_with_its_reason(text, message):
     with pytest.raises(RecipeError, match=message):
-        parse_chain(text, NETWORK, GRAPH)
+        parse_chain(text, FEW)
 
 
 def test_the_graph_steps_of_a_chain_are_applied_in_its_order(monkeypatch):
@@ -50,5 +60,13 @@ def test_the_graph_steps_of_a_chain_are_applied_in_its_order(monkeypatch):
         return step
 
     for name in ("int8", "half"):
-        monkeypatch.setitem(GRAPH_STEPS, name, noted(name))
+        monkeypatch.setitem(CLIP_STEPS, name, StepEntry(noted(name)))
     assert shrink_graph(find_chain("half:3+int8"), onnx.ModelProto(), []).producer_name == " half 3.0 int8 None"
+
+
+def test_the_table_says_what_a_step_is():
+    training, storage = split_chain(find_chain("units:0.5+ensemble:2+head4+int8:0.01+compact"), CLIP_STEPS)
+    assert chain_text(training) == "units:0.5+ensemble:2" and chain_text(storage) == "head4+int8:0.01+compact"
+    assert integer_steps(storage, CLIP_STEPS) == ()  # a bound on the loss: which layers are integers, the head decides
+    assert integer_steps(find_chain("head4+int8"), CLIP_STEPS) == (Step("int8"),)
+    assert not any(entry.trains and (entry.lossless or entry.integers(None)) for entry in CLIP_STEPS.values())

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from vidlet.compression import GRAPH_STEPS, find_chain, shrink_graph
+from vidlet.compression import CLIP_STEPS, find_chain, shrink_graph
 from vidlet.compression.blocks import quantize_kernel
 from vidlet.compression.calibrate import calibrate, calibrate_along, clip_feeds, run_along, run_inner, zero_states
 from vidlet.compression.compact import narrow_biases
@@ -143,7 +143,7 @@ def run_whole(model, frames, state=None):
 
 
 def test_kernels_in_4_bits_run_in_the_integer_kernels_of_8(tmp_path):
-    small = GRAPH_STEPS["int4"](artifact(), None, clips())
+    small = CLIP_STEPS["int4"].apply(artifact(), None, clips())
     values = initializers(small)
     assert values["point.weight.q.int4"].nbytes == 96 * 48 // 2
     assert values["depth.weight.q"].dtype == np.int8
@@ -227,7 +227,7 @@ def test_layers_are_restored_until_the_loss_is_within_the_bound():
     loss = score_loss(artifact(), clips(4, 1))
     plain = quantize_within(artifact(), 1.0, clips(), loss)
     assert plain.restored == ()
-    assert plain.losses == (loss(GRAPH_STEPS["int8"](artifact(), None, clips())),)
+    assert plain.losses == (loss(CLIP_STEPS["int8"].apply(artifact(), None, clips())),)
     some = quantize_within(artifact(), plain.losses[0] / 4, clips(), loss)
     assert 1 <= len(some.restored) < 5
     assert len(some.losses) == len(some.restored) + 1
@@ -243,7 +243,7 @@ def test_layers_are_restored_until_the_loss_is_within_the_bound():
 
 def test_a_bound_of_the_step_int8_leaves_the_names_of_restored_layers_in_the_file():
     loss = quantize_within(artifact(), 1.0, clips()).losses[0]
-    small = GRAPH_STEPS["int8"](artifact(), loss / 4, clips())
+    small = CLIP_STEPS["int8"].apply(artifact(), loss / 4, clips())
     entry = next(entry for entry in small.metadata_props if entry.key == RESTORED)
     told = json.loads(entry.value)
     assert told["layers"]
@@ -284,13 +284,13 @@ def test_calibration_along_nothing_or_by_no_method_is_an_error():
 
 def test_amounts_that_make_no_sense_are_refused():
     with pytest.raises(RecipeError, match="codebook has 16 or 256 entries, got 20"):
-        GRAPH_STEPS["codebook"](artifact(), 20.0, ())
+        CLIP_STEPS["codebook"].apply(artifact(), 20.0, ())
     with pytest.raises(RecipeError, match=r"whole number from 2, got 2\.5"):
-        GRAPH_STEPS["int4"](artifact(), 2.5, ())
+        CLIP_STEPS["int4"].apply(artifact(), 2.5, ())
 
 
 def test_the_head_alone_in_4_bits_leaves_the_extractor_as_it_is():
-    small = GRAPH_STEPS["head4"](artifact(), None, ())
+    small = CLIP_STEPS["head4"].apply(artifact(), None, ())
     values = initializers(small)
     assert {name for name in values if name.endswith(".int4")} == {"head.w.int4", "head.r.int4"}
     np.testing.assert_array_equal(features(small, clips()[0]), features(artifact(), clips()[0]))

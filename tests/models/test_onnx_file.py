@@ -14,10 +14,10 @@ from vidlet.cli import main
 from vidlet.compression.calibrate import calibrate
 from vidlet.compression.int8 import quantize_graph, quantized_tensors
 from vidlet.errors import RecipeError, WeightsError
-from vidlet.jobs.brought import extractor_overrides, split_name
 from vidlet.models import build_extractor
 from vidlet.models.onnx_file import OnnxBackbone
 from vidlet.recipe import Extractor
+from vidlet.tasks.brought import extractor_overrides, split_name
 
 ort = pytest.importorskip("onnxruntime")
 SIDE = 32

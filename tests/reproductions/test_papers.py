@@ -10,9 +10,10 @@ import vidlet
 from vidlet.cli import main
 from vidlet.cli.papers_command import number_text, tables_text
 from vidlet.errors import RecipeError
+from vidlet.jobs.papers import papers
 from vidlet.models.tiny_yolo import TinyYolo
 from vidlet.recipe import recipe_names
-from vidlet.reproductions import PAPERS, deepeye, mobile, papers, tt3dcnn
+from vidlet.reproductions import PAPERS, deepeye, mobile, tt3dcnn
 from vidlet.reproductions.mobile_classes import class_reports
 
 COLUMNS = ("printed", "recomputed", "measured")

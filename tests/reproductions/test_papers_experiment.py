@@ -5,8 +5,9 @@ import json
 import pytest
 
 from vidlet.errors import RecipeError
+from vidlet.jobs.papers import papers
 from vidlet.recipe import load_recipe, save_recipe
-from vidlet.reproductions import deepeye, experiment, papers, tt3dcnn
+from vidlet.reproductions import deepeye, experiment, tt3dcnn
 from vidlet.reproductions.experiment import Effort, fill, measured, read_setup, run_recipes, shortened
 
 CHEAP = {"extractor.input_size": [16, 16], "head.options": {"network": "small", "frames": 4}, "sampling.frames": 4}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from vidlet.reproductions import experiment, mobile, papers
+from vidlet.jobs.papers import papers
+from vidlet.reproductions import experiment, mobile
 from vidlet.reproductions.experiment import shortened
 
 ACCURACY = {  # a made-up outcome

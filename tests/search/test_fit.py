@@ -22,15 +22,16 @@ from vidlet.datasets import render_motion
 from vidlet.errors import ExportError, RecipeError, TrainingError
 from vidlet.files import cache_folder
 from vidlet.jobs.evaluate import evaluate
+from vidlet.jobs.fit import fit
 from vidlet.models import build_extractor
 from vidlet.models.mobilenetv2 import MobileNetV2
 from vidlet.runtime import load
 from vidlet.search.budget import Budget, parse_bytes
 from vidlet.search.cards import Card, kept_cards, least_bytes
+from vidlet.search.clips import FEW, usual_ladder
 from vidlet.search.course import Course
 from vidlet.search.data import build_extractors, judge, open_pool
 from vidlet.search.halving import Search
-from vidlet.search.job import FEW, fit, usual_ladder
 from vidlet.search.realize import realize, refit, trained_parts
 from vidlet.search.space import ALONE, Space, cuts_of, first_candidates, known_cost
 from vidlet.search.trials import TrialLog
@@ -243,7 +244,7 @@ def test_over_four_decades_a_budget_gives_a_file_that_keeps_it_or_one_sentence(
 ):
     monkeypatch.setenv("VIDLET_WEIGHTS", str(shared("weights", "coral_tflite")))
     tiny = replace(FEW, epochs=1, rounds=(1.0,), begin=("default", "pooled"))
-    monkeypatch.setattr("vidlet.search.job.FEW", tiny)
+    monkeypatch.setattr("vidlet.search.clips.FEW", tiny)
     out = tmp_path / "run"
     try:
         found = fit(clips, **limit, time=seconds, out=out, workers=1)

@@ -12,9 +12,9 @@ from vidlet.datasets.read import stores_features
 from vidlet.datasets.residual import render_residual
 from vidlet.errors import RecipeError, TrainingError
 from vidlet.jobs.evaluate import evaluate
+from vidlet.jobs.fit import fit
 from vidlet.runtime import load
 from vidlet.search.budget import Budget
-from vidlet.search.job import fit
 from vidlet.search.record_space import record_recipes, vlad
 from vidlet.search.records import search_records, worth_training
 

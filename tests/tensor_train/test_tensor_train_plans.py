@@ -8,7 +8,6 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from vidlet.jobs.advice import warn_of_slow_trains
 from vidlet.jobs.inspect import inspect_text, measure_trains
 from vidlet.models import build_head
 from vidlet.recipe import Head, recipe_from_dict
@@ -16,6 +15,7 @@ from vidlet.runtime.safety import check_safe
 from vidlet.runtime.train_plan import TrainPlan, frame_bill, groupings, merge_shapes, plan_frame
 from vidlet.runtime.trains import tensor_trains
 from vidlet.tensor_train import PlannedProduct, TTConv3d, TTLinear, slow_trains
+from vidlet.training.advice import warn_of_slow_trains
 
 SHAPES = ((1, 8, 16, 4), (4, 20, 4, 4), (4, 20, 4, 4), (4, 18, 4, 1))
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from test_training import PLAIN, assert_same, made_up, network, weights
 
-from vidlet.jobs.advice import warn_of_precision
 from vidlet.recipe import load_recipe
 from vidlet.training import predict_logits, train_network
+from vidlet.training.advice import warn_of_precision
 
 
 def test_bfloat16_learns_as_well_and_keeps_float32_weights():

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from vidlet.errors import RecipeError
-from vidlet.jobs.clips import labelled_clips
-from vidlet.jobs.prepare import prepare_features, prepare_frames
 from vidlet.models import build_extractor
 from vidlet.recipe import Extractor, Recipe, Sampling, Training
+from vidlet.tasks.clips import labelled_clips
+from vidlet.tasks.prepare import prepare_features, prepare_frames
 from vidlet.training import FeatureClips, FrameClips, check_amounts, training_sampling
 
 TARGETS = np.eye(2, dtype=np.float32)

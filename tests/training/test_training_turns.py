@@ -8,9 +8,9 @@ import torch
 
 from vidlet.datasets import read_table
 from vidlet.errors import RecipeError
-from vidlet.jobs.prepare import one_way_clips, prepare_frames
 from vidlet.models import build_extractor
 from vidlet.recipe import Extractor, Recipe, Sampling, Training
+from vidlet.tasks.prepare import one_way_clips, prepare_frames
 from vidlet.training import FeatureClips, FrameClips
 from vidlet.training.augment import check_amounts, time_positions, transform_frames
 

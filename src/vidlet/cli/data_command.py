@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError
 from . import options
 
 if TYPE_CHECKING:
     from ..datasets import DataReport
+    from ..tasks.box_pages import BoxReport
 
 HELP = "what was understood of a folder of clips, and what is wrong with it"
 EXAMPLE = "example: vidlet data clips/"
@@ -28,43 +27,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Inspect the data, print a table of classes, what stands out, and what to do."""
-    from ..datasets.boxes import box_kind
     from ..jobs.data import inspect_data
     from ..progress import bar
+    from ..tasks import task_of_data
 
-    if box_kind(args.data) is not None:
-        return _boxes(args)
+    task = task_of_data(args.data)
+    with bar("open", task.unit) as move:
+        report = inspect_data(args.data, args.strict, max(1, args.workers), move, args.out)
+    found: dict[str, Any] = report.to_dict()
     if args.out:
-        raise DataError(f"--out {args.out}: the page is of images with boxes; {args.data} has none")
-    with bar("open") as move:
-        report = inspect_data(args.data, args.strict, max(1, args.workers), move)
-    if not args.json:
-        print(report_text(report))
-    return report.to_dict()
-
-
-def _boxes(args: argparse.Namespace) -> dict[str, Any]:
-    """Images with boxes: the same, and a page with some of them drawn."""
-    from ..jobs.data_boxes import inspect_boxes, write_view
-    from ..progress import bar
-
-    with bar("open", "image") as move:
-        report = inspect_boxes(args.data, args.strict, max(1, args.workers), move)
-    found = report.to_dict()
-    if not args.json:
-        print(boxes_text(found))
-    if args.out:
-        write_view(report, args.out)
         found["files"] = {args.out: Path(args.out).stat().st_size}
-        if not args.json:
+    if not args.json:
+        print({"boxes": boxes_text}.get(task.name, report_text)(report))
+        if args.out:
             print(f"page: {args.out}")
     return found
 
 
-def boxes_text(found: Mapping[str, Any]) -> str:
+def boxes_text(report: BoxReport) -> str:
     """The report of images with boxes for people, as ``report_text``."""
     from ..reports import text_table
 
+    found = report.to_dict()
     splits = list(found["splits"])
     rows = [[label, *counts.values(), sum(counts.values())] for label, counts in found["classes"].items()]
     rows.append(["images", *found["splits"].values(), found["images"]])

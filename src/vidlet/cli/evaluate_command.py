@@ -107,9 +107,14 @@ def print_boxes(found: dict[str, Any]) -> None:
         f"{found['bytes']:,} bytes   {found['image_ms']['p50']:.0f} ms an image, decoding included (median)\n"
     )
     rows = [
-        [name, f"{c['ap50']:.3f}", f"{c['ap50_95']:.3f}", str(c["truths"]), str(c["detections"])]
+        [name, _rate(c["ap50"]), _rate(c["ap50_95"]), str(c["truths"]), str(c["detections"])]
         for name, c in found["per_class"].items()
     ]
     print(text_table(rows, ["class", "AP .5", "AP .5:.95", "boxes", "found"], "lrrrr"))
     for item in found["skipped"]:
         print(f"skipped {item['error']}")
+
+
+def _rate(value: float | None) -> str:
+    """A figure in three digits; a class that has no boxes has none."""
+    return "-" if value is None else f"{value:.3f}"

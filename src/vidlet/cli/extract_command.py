@@ -38,14 +38,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     need_train_extra("extract")
     if args.flow:
-        from ..jobs.flow import flow_clips
+        from ..jobs.extract import flow_clips
 
         recipe = "ucf-flow" if args.recipe == "mobilenetv2-grid-gru" else args.recipe  # the default is not for flow
         return flow_clips(args.data, args.out, recipe, options.overrides(args), args.strict)
     from ..progress import megabytes, say
 
     if args.format == "records":
-        from ..jobs.extract_records import extract_records
+        from ..jobs.extract import extract_records
 
         if not args.out:
             raise DataError("--format records needs --out FOLDER, a new one")

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Search, and say what was found."""
     need_train_extra("fit")
-    from ..search.job import fit
+    from ..jobs.fit import fit
 
     return fit(
         args.data,

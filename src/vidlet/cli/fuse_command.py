@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Score and average, print a line a stream and one for all; with --join also what was made."""
     from ..jobs.fuse import fuse
+    from ..runs import MODEL
 
     if args.join:
         need_train_extra("fuse --join")
@@ -71,6 +72,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             f"{found['clips']} clips, {found['bytes']:,} bytes"
         )
         if made := found.get("joined"):
-            one = made["metrics"]["files"]["model.onnx"]
-            print(f"one file, {made['out']}/model.onnx: accuracy {one['accuracy']:.3f}, {one['bytes']:,} bytes")
+            one = made["metrics"]["files"][MODEL]
+            print(f"one file, {made['out']}/{MODEL}: accuracy {one['accuracy']:.3f}, {one['bytes']:,} bytes")
     return found

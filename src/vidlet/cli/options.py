@@ -34,7 +34,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
     """What --extractor and --set asked for."""
     asked = dict(parse_override(text) for text in args.set)
     if getattr(args, "extractor", None):
-        from ..jobs.brought import extractor_overrides
+        from ..tasks.brought import extractor_overrides
 
         return {**extractor_overrides(args.extractor), **asked}
     return asked

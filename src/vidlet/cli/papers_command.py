@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         from .train_command import need_train_extra
 
         need_train_extra("papers")
+    from ..jobs.papers import papers
     from ..recipe import parse_override
-    from ..reproductions import papers
 
     overrides = dict(parse_override(text) for text in args.set)
     found = papers(args.name, args.data, args.epochs, args.seeds, args.clips, args.out, args.detector, overrides)

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
         return None
     if args.on is not None:
         raise RecipeError("--on LABEL is for live sources: a camera, a stream, or a file with --live")
-    from ..jobs.records import model_takes_records
+    from ..tasks.records import model_takes_records
 
     if model_takes_records(args.model):
         _records(args)
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _records(args: argparse.Namespace) -> None:
-    from ..jobs.records import predict_records
+    from ..tasks.records import predict_records
 
     for found in predict_records(args.model, args.source, args.strict, args.threads, args.csv):
         if args.json:

@@ -1,11 +1,12 @@
 """Compression: small functions, each with a stated guarantee, and the steps that recipes list."""
 
-from .chain import Chain, Step, chain_text, file_name
-from .material import Material, Trained
+from .chain import Chain, Step, StepEntry, chain_text, file_name, integer_steps, split_chain
+from .material import BoxMaterial, Material, Trained, TrainedBoxes
 from .qat_steps import trained_ranges
-from .steps import GRAPH_STEPS, NETWORK_STEPS, find_chain, shrink_graph, shrink_network
+from .steps import BOX_STEPS, CLIP_STEPS, boxes_graph, find_box_chain, find_chain, shrink_graph, shrink_network
 
 __all__ = [
-    "GRAPH_STEPS", "NETWORK_STEPS", "Chain", "Material", "Step", "Trained", "chain_text", "file_name", "find_chain",
-    "shrink_graph", "shrink_network", "trained_ranges",
+    "BOX_STEPS", "CLIP_STEPS", "BoxMaterial", "Chain", "Material", "Step", "StepEntry", "Trained", "TrainedBoxes",
+    "boxes_graph", "chain_text", "file_name", "find_box_chain", "find_chain", "integer_steps", "shrink_graph",
+    "shrink_network", "split_chain", "trained_ranges",
 ]  # fmt: skip

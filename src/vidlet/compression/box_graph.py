@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from ..artifact.detector import MAP
+from ..errors import RecipeError
 from ..onnx_graph import Graph, attribute, pool_before_rectifying
 from .calibrate import calibrate, clip_feeds
 from .int8 import QuantizableGraph, Range, quantize_graph, quantized_tensors
@@ -38,6 +39,17 @@ def int8_boxes(graph: onnx.ModelProto, pictures: Sequence[np.ndarray], until: st
     else:
         ranges = calibrate(graph, clip_feeds(graph, [picture[None] for picture in pictures]), names)
     return quantize_graph(graph, ranges, until, keep=kept)
+
+
+def int8_detections(graph: onnx.ModelProto, amount: float | None, pictures: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """The step ``int8`` of a detector's own file: see :func:`int8_boxes`.
+
+    Raises:
+        RecipeError: an amount, of which there is none.
+    """
+    if amount is not None:
+        raise RecipeError(f"compress: int8 of a detector has no amount, got {amount:g}")
+    return int8_boxes(graph, pictures)
 
 
 def float_kernels(graph: onnx.ModelProto, until: str) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,14 +16,17 @@ from ..errors import ExportError
 from ..models.detector import Detector, MobileDetector
 from ..models.tiny_yolo import TinyYolo
 from ..onnx_graph import fold_pads, pool_before_rectifying
+from ..training.detection import fit_detector
 from .box_graph import float_kernels
-from .box_material import BoxMaterial, TrainedBoxes, picture_batches, tune_boxes, with_network
 from .calibrate import calibrate
 from .deepeye import deepeye_quantize
 from .int8 import quantized_tensors, range_of
+from .material import BoxMaterial, TrainedBoxes, with_network
 from .qat import RESULT, SOURCE, QuantizedNetwork, write_back_
 
 DEEPEYE_RATE, QAT_RATE = 0.25, 0.1  # of the recipe's learning rates
+BATCH = 8  # pictures that activations are looked at on together
+LENGTH = 1 / 4  # of the recipe's epochs
 
 
 def deepeye_boxes(trained: TrainedBoxes, amount: float | None, material: BoxMaterial) -> TrainedBoxes:
@@ -62,6 +67,33 @@ def qat_boxes(trained: TrainedBoxes, amount: float | None, material: BoxMaterial
     write_back_(holder, network.body)
     result.network.predict.load_state_dict(network.predict.state_dict())
     return TrainedBoxes(result.eval(), ranges=network.body.ranges())
+
+
+def tune_boxes(
+    detector: Detector, amount: float | None, material: BoxMaterial, rate: float, fixed_size: bool = False
+) -> None:
+    """Train a detector on in place, on the recipe's terms but for ``rate`` times its learning rates.
+
+    Args:
+        amount: epochs; None: a quarter of the recipe's.
+        fixed_size: all pictures of the network's size, where the network was made for that.
+    """
+    config = material.config
+    epochs = max(1, math.ceil(config.epochs * LENGTH) if amount is None else round(amount))
+    augment = {**config.augment, "scales": 0} if fixed_size else config.augment
+    config = replace(
+        config, epochs=epochs, lr=rate * config.lr, extractor_lr=rate * config.extractor_lr, early_stopping=0,
+        augment=augment,
+    )  # fmt: skip
+    torch.manual_seed(config.seed)
+    fit_detector(detector, material.train, material.val, config)
+
+
+def picture_batches(detector: Detector, pictures: Sequence[np.ndarray]) -> list[Tensor]:
+    """Pictures uint8 (H, W, 3) as the network takes them, in batches (B, 3, H, W), at least two in the first."""
+    stacked = np.stack([*pictures, *pictures[:1]] if len(pictures) == 1 else list(pictures))
+    frames = torch.from_numpy(stacked)
+    return [detector.normalize(part.permute(0, 3, 1, 2).float()) for part in frames.split(BATCH)]
 
 
 class SimulatedBoxes(nn.Module):

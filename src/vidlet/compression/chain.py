@@ -6,8 +6,9 @@ those that change the graph it is exported to. A step may have an amount behind 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import RecipeError
 from ..recipe import nearest
@@ -27,26 +28,81 @@ class Step:
 Chain = tuple[Step, ...]
 
 
-def parse_chain(text: str, network: Collection[str], graph: Collection[str]) -> Chain:
+def _never(amount: float | None) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class StepEntry:
+    """What a step of a name does, and what others have to know of it.
+
+    Attributes:
+        apply: of a step that trains, (trained, amount, material) -> trained; of any other, (graph, amount, calibration
+            clips) -> graph.
+        trains: whether it changes the network, and trains it on, before that is exported.
+        integers: (amount) -> whether the extractor computes in integers behind it, in a way that does not depend on
+            the head.
+        lossless: whether no score changes.
+        heads: how many heads it leaves where the chain gives no amount; 1: it does not change their number.
+    """
+
+    apply: Callable[..., Any]
+    trains: bool = False
+    integers: Callable[[float | None], bool] = _never
+    lossless: bool = False
+    heads: int = 1
+
+
+Steps = Mapping[str, StepEntry]  # a task's table of steps, by name
+
+
+def parse_chain(text: str, steps: Steps) -> Chain:
     """Read a chain such as "units:0.5+int8".
 
     Args:
-        network, graph: names of the steps that change the network, and of those that change its graph.
+        steps: the steps of a task.
 
     Raises:
-        RecipeError: an unknown step (with the nearest known), an amount that is no positive number, or a network step
-            behind a graph step.
+        RecipeError: an unknown step (with the nearest known), an amount that is no positive number, or a step that
+            trains the network behind one that changes its graph.
     """
-    steps: list[Step] = []
+    chain: list[Step] = []
     for part in text.split("+"):
         name, colon, amount = part.strip().partition(":")
-        if name not in network and name not in graph:
-            known = sorted({*network, *graph})
+        if name not in steps:
+            known = sorted(steps)
             raise RecipeError(f"compress: unknown step {name!r}{nearest(name, known)}; known: {', '.join(known)}")
-        if name in network and any(step.name in graph for step in steps):
-            raise RecipeError(f"compress: {text!r}: {name} changes the network and must stand before {steps[-1].name}")
-        steps.append(Step(name, _amount(text, amount) if colon else None))
-    return tuple(steps)
+        if steps[name].trains and any(not steps[step.name].trains for step in chain):
+            raise RecipeError(f"compress: {text!r}: {name} changes the network and must stand before {chain[-1].name}")
+        chain.append(Step(name, _amount(text, amount) if colon else None))
+    return tuple(chain)
+
+
+def split_chain(chain: Chain, steps: Steps) -> tuple[Chain, Chain]:
+    """The steps of a chain that train the network, and those that change its graph."""
+    return (
+        tuple(step for step in chain if steps[step.name].trains),
+        tuple(step for step in chain if not steps[step.name].trains),
+    )
+
+
+def integer_steps(chain: Chain, steps: Steps) -> Chain:
+    """The steps of a chain that make the extractor compute in integers, whatever the head is."""
+    return tuple(step for step in chain if steps[step.name].integers(step.amount))
+
+
+def apply_training(chain: Chain, steps: Steps, trained: Any, material: Any) -> Any:
+    """Apply the steps of a chain that train the network."""
+    for step in split_chain(chain, steps)[0]:
+        trained = steps[step.name].apply(trained, step.amount, material)
+    return trained
+
+
+def apply_storage(chain: Chain, steps: Steps, graph: Any, clips: Sequence[Any]) -> Any:
+    """Apply the steps of a chain that change the graph."""
+    for step in split_chain(chain, steps)[1]:
+        graph = steps[step.name].apply(graph, step.amount, clips)
+    return graph
 
 
 def chain_text(chain: Chain) -> str:
@@ -54,9 +110,9 @@ def chain_text(chain: Chain) -> str:
     return "+".join(str(step) for step in chain)
 
 
-def file_name(chain: Chain) -> str:
+def file_name(chain: Chain, stem: str = "model") -> str:
     """The file that a chain makes: model.onnx, model.int8.onnx, model.units0.5-int8.onnx."""
-    return ".".join(["model", *(["-".join(str(step).replace(":", "") for step in chain)] if chain else []), "onnx"])
+    return ".".join([stem, *(["-".join(str(step).replace(":", "") for step in chain)] if chain else []), "onnx"])
 
 
 def _amount(text: str, amount: str) -> float:

@@ -36,7 +36,7 @@ def int8(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarra
     """Integer convolutions in the extractor (u8 activations, s8 weights per channel), 8-bit storage of the head.
 
     Matrix products and recurrent cells of the head that are large enough to be faster so compute in integers too. Of a
-    detector the last convolution stays in float (box_steps.py), and one whose file was in integers stays as it is.
+    detector the last convolution stays in float (box_graph.py), and one whose file was in integers stays as it is.
 
     Args:
         amount: the most that the scores of training clips may diverge from the float ones, in nats; the layers that

@@ -17,6 +17,7 @@ from ..errors import DataError
 from ..files import write_text
 from ..progress import bar, say
 from ..recipe import Head, Sampling, Training, load_recipe, recipe_to_dict
+from ..runs import EXTRACTOR, MODEL, RunFolder
 from ..runtime import load, predict_timeline
 from ..video import probe, stream_clip, write_video
 from .predict import save_annotated
@@ -61,17 +62,16 @@ def demo(out: str | Path, clips: int = 480, epochs: int | None = None, seed: int
             head=head,
             training=frozen,
             compress=(),
-            extractor=replace(recipe.extractor, weights=str(folder / "extractor.pt")),
+            extractor=replace(recipe.extractor, weights=str(folder / EXTRACTOR)),
         )
         runs[name] = train(data, plan, folder / "baselines" / head.name, resume=True, command="vidlet demo")
-    rows = [_row(name, run, "model.onnx") for name, run in runs.items()]
+    rows = [_row(name, run, MODEL) for name, run in runs.items()]
     rows.insert(1, _row("grid GRU, int8", runs["grid GRU"], "model.int8.onnx"))
     _annotate(folder, table)
     metrics = {"table": rows, "seconds": round(time.monotonic() - started, 1), **_only_main(runs["grid GRU"])}
     write_text(folder / "demo.json", json.dumps(metrics, indent=1))
     say(f"{folder}: everything made and measured in {metrics['seconds']:.0f} s")
-    files = {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file() and p.name != "checkpoint.pt"}
-    return {"out": str(folder), "files": files, "metrics": metrics}
+    return RunFolder(folder).result(metrics)
 
 
 def _text(path: Path) -> str:

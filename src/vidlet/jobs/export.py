@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ExportError
 from ..files import write_bytes
+from ..runs import MODEL, model_file
 from ..runtime import load
 
 
@@ -39,9 +40,9 @@ def export(
 
 
 def _model_file(source: Path) -> Path:
-    path = source / "model.onnx" if source.is_dir() else source
+    path = model_file(source)
     if path.suffix != ".onnx" or not path.is_file():
-        raise ExportError(f"{path}: not a run folder with a model.onnx, a model file or a .tflite extractor")
+        raise ExportError(f"{path}: not a run folder with a {MODEL}, a model file or a .tflite extractor")
     return path
 
 

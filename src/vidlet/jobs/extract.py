@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..artifact import extractor_graph
-from ..datasets import ClipTable
-from ..errors import DataError
-from ..features import Extracted
-from ..features import extract as compute
-from ..files import cache_folder
-from ..models import build_extractor
-from ..progress import bar
-from ..recipe import load_recipe
-from .clips import labelled_clips
+from ..tasks.flow import flow_clips
+from ..tasks.prepare import extract_features
+from ..tasks.record_files import extract_records
+
+__all__ = ["extract", "extract_records", "flow_clips"]
 
 
 def extract(
@@ -46,30 +40,3 @@ def extract(
         "skipped": [{"path": path, "error": error} for path, error in (*table.skipped, *found.failures)],
         "damaged": [{"path": path, "error": error} for path, error in found.damaged],
     }
-
-
-def extract_features(
-    data: str | Path,
-    recipe: str | Path,
-    out: str | Path | None,
-    overrides: Mapping[str, Any] | None,
-    storage: str,
-    strict: bool,
-) -> tuple[ClipTable, Extracted, dict[str, Any]]:
-    """The table, its stored features, and the figures that :func:`extract` returns; arguments as there."""
-    plan = load_recipe(recipe, overrides)
-    table = labelled_clips(data, strict=strict)
-    extractor = build_extractor(plan.extractor)
-    graph = extractor_graph(extractor).SerializeToString(deterministic=True)
-    root = Path(out) if out else cache_folder("features")
-    with bar("features") as move:
-        found = compute(table, graph, plan.sampling, extractor.input_size, root, storage=storage, progress=move)
-    if strict and found.failures:
-        raise DataError(found.failures[0][1])
-    metrics = {
-        "clips": len(table),
-        "computed": found.computed,
-        "shape": list(found.store.shape),
-        "extractor_sha256": hashlib.sha256(graph).hexdigest(),
-    }
-    return table, found, metrics

@@ -15,9 +15,9 @@ import numpy as np
 from ..errors import DataError, ModelError
 from ..metrics import classification_summary
 from ..runtime import load
-from .clips import labelled_clips, scored_split
-from .evaluate import Scored, score_clips
-from .flow import stream_name
+from ..tasks import scored_split
+from ..tasks.clips import Scored, labelled_clips, score_clips
+from ..tasks.flow import stream_name
 
 Stream = tuple[str | Path, str | Path]  # a model file and its clips
 
@@ -63,7 +63,7 @@ def fuse(
                 f"{model.path}: its labels are not those of {streams[0][0]}; streams must be trained on the same"
             )
     if join is not None:
-        from .two_streams import check_joinable, join_files  # needs more than the runtime
+        from ..tasks.joint import check_joinable, join_files  # needs more than the runtime
 
         check_joinable(models, streams[-1][1], join)
     found: list[tuple[dict[str, int], Scored]] = []

@@ -10,8 +10,8 @@ from ..datasets import VIDEO_SUFFIXES
 from ..errors import DataError, VidletError
 from ..live.watching import detect_moments, drawn_boxes, frames_with_boxes
 from ..runtime import Model, Timeline, load, predict_timeline
+from ..tasks.records import model_takes_records, predict_records
 from ..video import annotate, enlarge, iter_frames, probe, write_video
-from .records import model_takes_records, predict_records
 
 
 def predict(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import RecipeError, WeightsError
 from ..recipe import Extractor, nearest
+from ..runs import DETECTOR
 from .extractor import FrameExtractor, build_extractor
 from .mobilenetv2 import ConvNorm, MobileNetV2, round_channels
 from .region import corners, decode
@@ -147,7 +148,7 @@ def build_detector(config: Extractor, labels: Sequence[str], anchors: np.ndarray
                           f"{nearest(config.name, DETECTORS)}")  # fmt: skip
     if min(config.input_size) < 64:
         raise RecipeError(f"a detector's extractor.input_size must be at least 64 x 64, got {config.input_size}")
-    if Path(config.weights).name == STORED or Path(config.weights).suffix == ".detector":
+    if Path(config.weights).name == DETECTOR or Path(config.weights).suffix == ".detector":
         return load_detector(config.weights, config.input_size)
     return builder(config, tuple(labels), np.asarray(anchors)).eval()
 
@@ -155,7 +156,7 @@ def build_detector(config: Extractor, labels: Sequence[str], anchors: np.ndarray
 def _tiny_yolo(config: Extractor, labels: tuple[str, ...], anchors: np.ndarray) -> Detector:
     if config.weights != "none":
         raise RecipeError(
-            f"extractor.weights of {config.name} must be 'none' or a run's {STORED}, got {config.weights!r}"
+            f"extractor.weights of {config.name} must be 'none' or a run's {DETECTOR}, got {config.weights!r}"
         )
     network = TinyYolo(len(labels), len(anchors), config.width)
     plan = DetectorPlan("tiny-yolov2", labels, config.input_size, channels=network.channels)
@@ -179,7 +180,6 @@ def _mobilenetv2(config: Extractor, labels: tuple[str, ...], anchors: np.ndarray
 DETECTORS: dict[str, Callable[[Extractor, tuple[str, ...], np.ndarray], Detector]] = {
     "tiny-yolov2": _tiny_yolo, "mobilenetv2": _mobilenetv2
 }  # fmt: skip
-STORED = "detector.pt"  # of a run folder
 
 
 def detector_state(detector: Detector) -> dict[str, Any]:

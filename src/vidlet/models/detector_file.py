@@ -18,6 +18,7 @@ from ..errors import ModelError, RecipeError, WeightsError
 from ..files import sha256_of
 from ..onnx_graph import Graph
 from ..recipe import Extractor
+from ..runs import model_file
 from ..runtime import Session, load, open_session
 from .extractor import FrameExtractor
 
@@ -86,7 +87,7 @@ def build_detector_file(config: Extractor) -> FrameExtractor:
             "give it by --set extractor.weights=runs/boxes"
         )
     path = Path(config.weights).expanduser()
-    path = path / "model.onnx" if path.is_dir() else path
+    path = model_file(path)
     if not path.is_file():
         raise WeightsError(f"{config.weights}: no such file, or no finished run of a detector")
     if config.grid:

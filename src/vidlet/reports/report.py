@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..metrics import Difference, Reliability
+from ..runs import MODEL
 from .markup import Section
 
 
@@ -71,7 +72,7 @@ class Report:
 
     title: str
     summary: str = ""  # one sentence: what the model does
-    product: str = "model.onnx"
+    product: str = MODEL
     split: str = "test"
     groups: int | None = None  # groups among the evaluated clips, which the interval resamples
     metrics: Mapping[str, Any] | None = None

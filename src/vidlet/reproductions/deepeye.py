@@ -18,6 +18,7 @@ from ..errors import RecipeError
 from ..models import build_head
 from ..models.tiny_yolo import TinyYolo
 from ..recipe import Head, load_recipe
+from ..runs import METRICS, MODEL, RECIPE
 from ..tensor_train import TTLinear
 from .rows import Row, ratio, row, table
 
@@ -101,15 +102,15 @@ def detector_files(run: Path) -> dict[str, tuple[Path, tuple[int, int], float]]:
         RecipeError: it is no detector's run.
     """
     try:
-        told = json.loads((run / "metrics.json").read_text())["files"]
+        told = json.loads((run / METRICS).read_text())["files"]
         scores = {name: float(figures["map50"]) for name, figures in told.items()}
-        size = load_recipe(run / "recipe.toml").extractor.input_size
+        size = load_recipe(run / RECIPE).extractor.input_size
     except (OSError, ValueError, KeyError) as error:
         raise RecipeError(
             f"{run}: not the run folder of a detector (vidlet train BOXES --recipe tiny-yolov2)"
         ) from error
     eight = next((name for name in scores if name.startswith("model.deepeye")), None)
-    rows = {FLOAT: "model.onnx"} | ({EIGHT: eight} if eight else {})
+    rows = {FLOAT: MODEL} | ({EIGHT: eight} if eight else {})
     return {row: (run / name, (size[0], size[1]), scores[name]) for row, name in rows.items()}
 
 

@@ -22,14 +22,16 @@ import torch
 from ..artifact import ArtifactNetwork, artifact_graph, artifact_metadata, torch_reference, write_artifact
 from ..datasets import ClipTable
 from ..errors import RecipeError
-from ..jobs.clips import labelled_clips, scored_split
-from ..jobs.prepare import Prepared, prepare_features, prepare_frames, sample_clips
 from ..metrics import confusion_matrix, macro_average, top_k_accuracy
 from ..models import FrameExtractor, build_extractor, build_head
 from ..models.head import Head
 from ..models.heads import head_options
 from ..progress import bar, say
 from ..recipe import Recipe, load_recipe, recipe_to_dict
+from ..runs import MODEL
+from ..tasks import scored_split
+from ..tasks.clips import labelled_clips
+from ..tasks.prepare import Prepared, prepare_features, prepare_frames, sample_clips
 from ..training import ClipNetwork, predict_logits, train_network
 from .rows import Row
 
@@ -74,7 +76,7 @@ def read_setup(data: str | Path, plan: Recipe, share: float = 1.0) -> Setup:
     """
     extractor = build_extractor(plan.extractor)
     table = labelled_clips(data)
-    scored = {id(clip) for clip in scored_split(table, None)[1]}
+    scored = {id(clip) for clip in scored_split(table)[1]}
     clips = [dataclasses.replace(clip, split="val" if id(clip) in scored else "train") for clip in table]
     rng = np.random.default_rng(0)
     kept: set[int] = set()
@@ -114,7 +116,7 @@ def score(setup: Setup, plan: Recipe, head: Head, epoch_s: float = 0.0) -> dict[
     frames = np.resize(setup.sample, (PARITY_FRAMES, *setup.sample.shape[1:]))
     with tempfile.TemporaryDirectory() as folder:
         graph = artifact_graph(artifact, setup.extractor.input_size)
-        size = write_artifact(graph, Path(folder) / "model.onnx", metadata, frames, torch_reference(artifact))
+        size = write_artifact(graph, Path(folder) / MODEL, metadata, frames, torch_reference(artifact))
     truth = setup.prepared.val.targets.argmax(1)
     hits = logits.argmax(1) == truth
     macro = macro_average(confusion_matrix(logits.argmax(1), truth, logits.shape[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,16 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from ..compression import GRAPH_STEPS, NETWORK_STEPS, find_chain
+from ..compression import CLIP_STEPS, chain_text, find_chain, split_chain
 from ..errors import RecipeError, TrainingError
-from ..files import write_text
-from ..jobs.prepare import sample_clips
-from ..jobs.product import score_files, write_evidence
-from ..jobs.train import run_files
 from ..models import FrameExtractor
 from ..progress import megabytes, say
 from ..recipe import Extractor, save_recipe
+from ..runs import FIT, RECIPE, RunFolder
 from ..runtime import benchmark
+from ..tasks import TASKS
+from ..tasks.prepare import sample_clips
 from .budget import Budget
 from .cards import EVIDENCE_BYTES, SMALLEST, Card, Cards, kept_cards, least_bytes
 from .data import Judged, build_extractors, extraction_seconds, open_pool, stored
@@ -57,6 +55,7 @@ class Course:
         self, log: TrialLog, folder: Path, judged: Judged, budget: Budget, seconds: float, workers: int
     ) -> None:
         self.log, self.folder, self.judged, self.budget = log, folder, judged, budget
+        self.run, self.task = RunFolder(folder), TASKS["clips"]
         self.timing, self.worker_count = Timing(seconds, judged, folder / "files"), workers
         self.points = [point_of(record) for record in log.of("file")]
         self.points = [p for p in self.points if (folder / "files" / p.file).exists()]
@@ -210,14 +209,14 @@ class Course:
             "what_if": self._what_if(),
             "chosen": point_record(chosen) if chosen else None,
         }
-        write_text(self.folder / "fit.json", json.dumps(summary, indent=1))
+        self.run.write_metrics(summary, FIT)
         if chosen is None:
             raise TrainingError(self._why_none())
         summary["steps"] = [point_record(p) for p in steps]
         product = self._product(chosen)
         split = "test" if len(self.judged.test) else "val"
         clips = self.judged.test if split == "test" else self.judged.folds[0].of_split("val")
-        metrics, scored = score_files(self.folder, [product], clips)
+        metrics, scored = self.task.score_files(self.run, [product], clips)
         metrics |= {
             "split": split,
             "fold": fold,
@@ -229,16 +228,16 @@ class Course:
                 "scored": len(scored[product].clips),
             },
         }
-        write_evidence(self.folder, [product], metrics, self.judged.table, command)
+        self.task.write_evidence(self.run, [product], metrics, self.judged.table, command)
         summary["refit"] = split == "test"
         metrics |= summary
-        write_text(self.folder / "fit.json", json.dumps(summary, indent=1))
-        write_text(self.folder / "metrics.json", json.dumps(metrics, indent=1))
+        self.run.write_metrics(summary, FIT)
+        self.run.write_metrics(metrics)
         recipe = self.space.recipe(
             chosen.candidate, f"fit-{chosen.candidate.key}", [chosen.chain] if chosen.chain else [], self.timing.epochs
         )
-        save_recipe(recipe, self.folder / "recipe.toml")
-        report_fit(self.folder, metrics, scored, self.judged, self.points, chosen, data)
+        save_recipe(recipe, self.folder / RECIPE)
+        report_fit(self.run, metrics, scored, self.judged, self.points, chosen, data)
         figures = metrics["files"][product]
         low, high = figures["accuracy_interval"]
         say(
@@ -246,7 +245,7 @@ class Course:
             f"{figures['accuracy']:.3f} [{low:.3f}, {high:.3f}] on {figures['clips']} {split} clips "
             f"({chosen.accuracy:.3f} where it was chosen)"
         )
-        return {"out": str(self.folder), "files": run_files(self.folder), "metrics": metrics}
+        return self.run.result(metrics)
 
     def _choose(self) -> Point | None:
         """The best file that keeps the budget, timed again now that nothing else runs.
@@ -269,7 +268,7 @@ class Course:
         return None
 
     def _why_none(self) -> str:
-        where = f"; what was found is in {self.folder / 'fit.json'}"
+        where = f"; what was found is in {self.folder / FIT}"
         if not self.points:
             return f"no file was made in {self.timing.seconds:.0f} s: give the search more --time{where}"
         best = max(self.points, key=lambda p: p.accuracy)
@@ -299,10 +298,10 @@ class Course:
 
         Stored in the other ways it is a file too, for the front, where there is time: its training is done.
         """
-        steps = chosen.chain.split("+") if chosen.chain else []
-        wanted = ["+".join(steps[:n]) for n in range(len(steps) + 1)]
-        taken = [step for step in steps if step.partition(":")[0] in NETWORK_STEPS]
-        others = ["+".join([*taken, storage.chain]) for storage in ALONE if storage.chain]
+        steps = find_chain(chosen.chain) if chosen.chain else ()
+        wanted = [chain_text(steps[:n]) for n in range(len(steps) + 1)]
+        taken = chain_text(split_chain(steps, CLIP_STEPS)[0])
+        others = ["+".join(filter(None, [taken, storage.chain])) for storage in ALONE if storage.chain]
         known = {p.chain: p for p in self.points if p.candidate == chosen.candidate}
         missing = [c for c in wanted if c not in known and _has_graph_step(c)]
         room = max(0, self.timing.room(chosen) - len(missing))
@@ -318,7 +317,7 @@ class Course:
 
     def _product(self, chosen: Point) -> str:
         """``model.onnx``: the chosen file, trained on all clips where test clips are left to score it."""
-        path = self.folder / "model.onnx"
+        path = self.run.model
         if len(self.judged.test):
             say("train the chosen once more, on all clips that are not test")
             files, timing = self.folder / "files", self.timing
@@ -362,7 +361,7 @@ class Course:
 
 def _has_graph_step(chain: str) -> bool:
     """Whether a chain's file is worth a line of its own: float32, or one that is stored in fewer bits."""
-    return not chain or any(step.name in GRAPH_STEPS for step in find_chain(chain))
+    return not chain or bool(split_chain(find_chain(chain), CLIP_STEPS)[1])
 
 
 @contextmanager

@@ -16,13 +16,13 @@ from ..datasets import Clip, ClipTable, check_trainable, group_folds, read_table
 from ..errors import DataError
 from ..features import Extracted, extract_taps, not_stored, thinned
 from ..files import cache_folder
-from ..jobs.clips import labelled_clips
-from ..jobs.prepare import targets_of
 from ..models import FrameExtractor, build_extractor
 from ..models.taps import Taps
 from ..progress import bar
 from ..recipe import Extractor, Sampling
 from ..runtime import open_session
+from ..tasks.clips import labelled_clips
+from ..tasks.prepare import targets_of
 from ..video import probe, read_clip
 from .proxy import Pool
 from .space import Space, place_of

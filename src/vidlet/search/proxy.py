@@ -97,8 +97,8 @@ def train_head(space: Space, pool: Pool, candidate: Candidate, epochs: int, held
     """A head trained on the clips that are not held out: (network, the held-out clips)."""
     import torch
 
-    from ..jobs.prepare import moments
     from ..models import build_head
+    from ..tasks.prepare import moments
     from ..training import ClipNetwork, FeatureClips, train_network
 
     store = pool.store(candidate)

@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..compression import GRAPH_STEPS, NETWORK_STEPS, Chain, Step, Trained, chain_text, find_chain, shrink_network
-from ..compression.average import MEMBERS
+from ..compression import CLIP_STEPS, Chain, Step, Trained, chain_text, find_chain, shrink_network, split_chain
 from ..compression.shrink import sized_as
 from ..datasets import ClipTable
-from ..jobs.evaluate import score_together, summarize
-from ..jobs.prepare import prepare_features
-from ..jobs.product import Workshop
 from ..models import build_extractor, build_head
 from ..models.ensemble import Ensemble, heads_of
 from ..models.head import Head
 from ..runtime import benchmark, load
+from ..tasks.clip_networks import Workshop
+from ..tasks.clips import score_together, summarize
+from ..tasks.prepare import prepare_features
 from ..training import ClipNetwork, predict_logits, save_tensors, train_network
 from .proxy import outcome_of, worth
 from .space import Candidate, Space
@@ -147,14 +146,14 @@ def trained_parts(folder: Path, candidate: Candidate, chain: str) -> tuple[bool,
 
 
 def members_of(network: Chain) -> int:
-    """How many heads steps of training give: 1, unless the last of them is an ensemble."""
-    return int(network[-1].amount or MEMBERS) if network and network[-1].name == "ensemble" else 1
+    """How many heads steps of training give: 1, unless the last of them makes an ensemble."""
+    heads = CLIP_STEPS[network[-1].name].heads if network else 1
+    return heads if heads == 1 else int(network[-1].amount or heads)
 
 
 def _parts(chain: str) -> tuple[Chain, Chain]:
     """The steps of a chain that train the network, and those that store its graph."""
-    steps = find_chain(chain) if chain else ()
-    return tuple(s for s in steps if s.name in NETWORK_STEPS), tuple(s for s in steps if s.name in GRAPH_STEPS)
+    return split_chain(find_chain(chain) if chain else (), CLIP_STEPS)
 
 
 def _shrunk(workshop: Workshop, trained: Trained, network: Chain, key: str, folder: Path) -> Trained:

@@ -22,23 +22,22 @@ import torch
 from ..compression import Trained, find_chain
 from ..datasets import ClipTable, check_trainable
 from ..errors import DataError, RecipeError, TrainingError
-from ..files import write_text
-from ..jobs.cached import cached_scores
-from ..jobs.clips import labelled_clips
-from ..jobs.ensemble import ensemble
-from ..jobs.evaluate import figures_of
-from ..jobs.prepare import Prepared
-from ..jobs.prepare_records import extractor_for, prepare_clips, recipe_for
-from ..jobs.product import Workshop
-from ..jobs.train import run_files
 from ..metrics import gap
 from ..models import FrameExtractor, build_head
 from ..models.head import Head
 from ..progress import megabytes, say
 from ..recipe import Recipe
+from ..runs import FIT, MODEL, RunFolder
 from ..runtime import benchmark, load
+from ..tasks.cached import cached_scores
+from ..tasks.clip_networks import Workshop
+from ..tasks.clips import figures_of, labelled_clips
+from ..tasks.networks import write_files
+from ..tasks.prepare import Prepared
+from ..tasks.prepare_records import extractor_for, prepare_clips, recipe_for
 from ..training import ClipNetwork, predict_logits, train_network
 from .budget import Budget
+from .ensemble import ensemble
 from .record_space import BITS, EVIDENCE_BYTES, family_of, record_recipes
 from .space import Storage
 from .trials import TrialLog
@@ -175,17 +174,17 @@ class RecordSearch:
 
     def _write(self, name: str, head: Head) -> dict[str, int]:
         """The files of a member, and what they say of the validation records; {name: bytes}."""
-        folder = self.folder / "files" / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        run = RunFolder(self.folder / "files" / name)
+        shutil.rmtree(run.path, ignore_errors=True)
+        run.path.mkdir(parents=True)
         plan = self.recipes[name]
         workshop = Workshop(plan, self.table, self.prepared, self.extractor)
-        names = workshop.write_all(Trained(self.extractor, head), [find_chain(text) for text in plan.compress], folder)
+        names = write_files(workshop, Trained(self.extractor, head), [find_chain(text) for text in plan.compress], run)
         val = self.table.of_split("val")
-        for path in (folder / name for name in names):
+        for path in (run / name for name in names):
             if self.budget.max_bytes is None or path.stat().st_size <= self.budget.max_bytes:
                 cached_scores(load(path, threads=1), val, self.strict)
-        return {name: (folder / name).stat().st_size for name in names}
+        return {name: (run / name).stat().st_size for name in names}
 
     def _conclusion_s(self) -> float:
         """Seconds that the ensemble is expected to take, with scoring it and its members on test."""
@@ -199,7 +198,7 @@ class RecordSearch:
         files = [path for path in made if path.exists()]
         if not files:
             raise TrainingError(f"no file was made in {self.seconds:.0f} s: give the search more --time")
-        product = self.folder / "model.onnx"
+        product = self.folder / MODEL
         while files:
             product.unlink(missing_ok=True)
             try:
@@ -239,7 +238,7 @@ class RecordSearch:
                 "validation clips"
             )
         chosen = metrics["ensemble"] | {
-            "bytes": metrics["bytes"]["model.onnx"], "accuracy": val["accuracy"], "measured": measured,
+            "bytes": metrics["bytes"][MODEL], "accuracy": val["accuracy"], "measured": measured,
         }  # fmt: skip
         metrics |= {
             "budget": {"max_bytes": self.budget.max_bytes, "text": self.budget.describe()},
@@ -247,9 +246,10 @@ class RecordSearch:
             "trials": [{k: v for k, v in record.items() if k != "kind"} for record in self.log.of("trial")],
             "seconds": round(time.monotonic() - self.began, 1),
         }
-        write_text(self.folder / "metrics.json", json.dumps(metrics, indent=1, default=float))
-        write_text(self.folder / "fit.json", json.dumps(metrics, indent=1, default=float))
-        return {"out": str(self.folder), "files": run_files(self.folder), "metrics": metrics}
+        run = RunFolder(self.folder)
+        run.write_metrics(metrics)
+        run.write_metrics(metrics, FIT)
+        return run.result(metrics)
 
 
 def worth_training(tried: Mapping[str, float]) -> list[str]:

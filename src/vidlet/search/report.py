@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ..jobs.evaluate import Scored
-from ..jobs.report import report_run
 from ..reports import (
     Column,
     Dot,
@@ -21,12 +18,15 @@ from ..reports import (
     rate_text,
     table,
 )
+from ..runs import RunFolder
+from ..tasks.clip_report import report_clips
+from ..tasks.clips import Scored
 from .data import Judged
 from .realize import Point, front
 
 
 def report_fit(
-    folder: Path,
+    run: RunFolder,
     metrics: Mapping[str, Any],
     scored: Mapping[str, Scored],
     judged: Judged,
@@ -42,7 +42,7 @@ def report_fit(
     ]
     if len(metrics["steps"]) > 1:
         extra.append(Section("What each step cost", _steps(metrics["steps"]), _STEPS))
-    report_run(folder, metrics, (), scored, judged.table, data=data, extra=extra)
+    report_clips(run, metrics, (), scored, judged.table, data, extra)
 
 
 _FRONT = (

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ..compression import CLIP_STEPS, Step, chain_text, find_chain, split_chain
 from ..models import build_head
 from ..models.head import Head
 from ..models.mobilenetv1 import MobileNetV1
@@ -194,7 +195,6 @@ def draw(space: Space, trial: Chooser) -> Candidate:
 
 MEMBER_BYTES = 4600  # of the graph of one head more: 2,900 to 4,450 were seen
 DISTILLED, PRUNED = "distill", "units"
-TRAINING_STEPS = (DISTILLED, PRUNED, "ensemble")  # of the storages' chains: they train, the others store
 PRUNED_SHARE = 0.5  # of a head's units
 PRUNED_COST = 0.01  # accuracy that removing them is expected to cost
 
@@ -229,7 +229,7 @@ class Storage:
     @property
     def stored(self) -> str:
         """The chain without its steps of training: what the bytes and the time of the extractor follow from."""
-        return "+".join(step for step in self.chain.split("+") if step.partition(":")[0] not in TRAINING_STEPS)
+        return chain_text(split_chain(find_chain(self.chain), CLIP_STEPS)[1]) if self.chain else ""
 
     def head_bytes(self, head: Head) -> float:
         """Bytes of the weights of all members: matrices in ``head_bits``, with scales; vectors in 32 bits."""
@@ -259,11 +259,12 @@ STORAGES = tuple(sorted((*ALONE, *TOGETHER), key=lambda storage: storage.penalty
 def known_cost(chain: str) -> float:
     """What a storage is known to cost in accuracy, negative where it gains; 0 of a chain that is none of ours.
 
-    Steps that change no score, "compact", and ``distill``, of which nothing is known, are not looked at.
+    Steps that change no score, and ``distill``, of which nothing is known, are not looked at.
     """
 
-    def plain(text: str) -> list[str]:
-        return [step for step in text.split("+") if step not in ("compact", DISTILLED)]
+    def plain(text: str) -> list[Step]:
+        steps = find_chain(text) if text else ()
+        return [step for step in steps if step.name != DISTILLED and not CLIP_STEPS[step.name].lossless]
 
     return next((storage.penalty for storage in STORAGES if plain(storage.chain) == plain(chain)), 0.0)
 

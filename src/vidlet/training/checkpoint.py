@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..files import write_bytes, write_text
+from ..runs import CHECKPOINT, LOG
 
 Row = dict[str, float]
 
@@ -39,7 +40,7 @@ class RunFolder:
 
     def __init__(self, folder: Path, identity: str) -> None:
         self.folder, self.identity = folder, identity
-        self.checkpoint = folder / "checkpoint.pt"
+        self.checkpoint = folder / CHECKPOINT
         self.board: Any = None
 
     def load(
@@ -82,7 +83,7 @@ class RunFolder:
             "best": best,
         }
         save_tensors(saved, self.checkpoint)
-        write_text(self.folder / "log.csv", log_csv(progress.history))
+        write_text(self.folder / LOG, log_csv(progress.history))
         if self.board is not None:
             row = progress.history[-1]
             for key, value in row.items():

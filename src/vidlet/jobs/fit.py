@@ -1,0 +1,81 @@
+"""``vidlet fit``: the most accurate model that fits a budget, with the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, RecipeError, TrainingError
+from ..search.budget import parse_seconds, read_budget
+from ..search.clips import search_clips
+from ..search.records import search_records
+from ..search.space import Space
+from ..search.trials import holds_search
+from ..tasks import task_of_data
+
+SEARCHES: dict[str, Callable[..., dict[str, Any]]] = {"clips": search_clips, "records": search_records}  # by task
+
+
+def fit(
+    data: str | Path,
+    max_size: str | int | None = None,
+    max_latency: str | float | None = None,
+    latency: str = "frame-p95",
+    max_memory: str | int | None = None,
+    min_accuracy: float = 0.0,
+    time: str | float = "30m",
+    out: str | Path = "runs/fit",
+    fold: str | None = None,
+    device: str | Path | None = None,
+    seed: int = 0,
+    workers: int = 2,
+    resume: bool = False,
+    strict: bool = False,
+    space: Space | None = None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Find the most accurate model that fits a budget, and leave it and the evidence in ``out``.
+
+        vidlet.fit("clips/", max_size="1MB", max_latency="8ms", time="30m", out="runs/fit")
+
+    Validation clips choose; test clips are scored once, by the chosen file. ``out`` holds ``model.onnx`` (the chosen),
+    ``report.html``, ``fit.json``, ``recipe.toml``, ``trials.jsonl`` and ``files/``, every measured file of the search.
+    Of records of frame features it is the best ensemble of heads in one file.
+
+    Args:
+        max_size: of the file: "1MB" (10^6), "256KiB", or bytes.
+        max_latency: "8ms", or milliseconds, on one thread.
+        latency: what that limits: "frame-p50", "frame-p95", "clip-p50" or "clip-p95".
+        max_memory: peak resident memory of a process that loads and runs the file.
+        min_accuracy: on validation clips, in [0, 1].
+        time: for the whole search, the features included: "30m", or seconds; what is under way is finished.
+        fold: "0/5" tests on part 0 of 5, as in ``train``.
+        device: a file that ``vidlet benchmark --save`` wrote on the target; latencies are then the target's.
+        workers: trials side by side, each on one thread; of stored features: threads of the training.
+        resume: go on with the search in ``out``; else ``out`` must hold none.
+        space: what is searched; None: the cuts of the built-in extractor, as large an input as time allows.
+
+    Returns:
+        {"out", "files": {name: bytes}, "metrics"}; metrics: ``chosen``, ``front``, ``what_if``, ``steps``, and the
+        figures of the chosen file on test (on validation clips where there is no test); of stored features ``chosen``
+        (members, weights, GAP@20 on validation records), ``ensemble``, ``trials``, and the figures.
+
+    Raises:
+        RecipeError: a limit that is none, or a budget that nothing in the space fits (at once, with the nearest).
+        TrainingError: nothing found keeps the budget; everything found is left in ``out``.
+        DataError: nothing usable in ``data``, or too few groups.
+    """
+    budget = read_budget(max_size, max_latency, latency, max_memory, min_accuracy, device)
+    seconds = parse_seconds(str(time))
+    folder = Path(out)
+    if not resume and holds_search(folder / "trials.jsonl"):
+        raise TrainingError(f"{folder}: holds a search; --resume goes on with it, or choose another --out")
+    command = command or f"vidlet fit {data}"
+    task = task_of_data(data)
+    if task.name not in SEARCHES:
+        raise DataError(f"{data}: fit searches over clips and records, not over images with {task.name}")
+    if space is not None and task.name != "clips":
+        raise RecipeError("fit: a space is of extractors; these data are stored features")
+    more = {"space": space} if space else {}
+    return SEARCHES[task.name](str(data), folder, budget, seconds, fold, seed, strict, command, workers, **more)

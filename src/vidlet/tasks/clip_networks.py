@@ -1,0 +1,275 @@
+"""Classifiers of clips and of records: built, trained, read from a run, compressed by chains and written as files."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from ..artifact import (
+    ArtifactNetwork,
+    artifact_graph,
+    artifact_metadata,
+    input_widths,
+    torch_reference,
+    write_artifact,
+)
+from ..artifact.pipeline import box_metadata, check_same_boxes
+from ..compression import (
+    CLIP_STEPS,
+    Chain,
+    Material,
+    Trained,
+    chain_text,
+    find_chain,
+    integer_steps,
+    shrink_graph,
+    shrink_network,
+    split_chain,
+    trained_ranges,
+)
+from ..datasets import ClipTable
+from ..errors import TrainingError
+from ..metrics import fit_temperature
+from ..models import FrameExtractor, build_head
+from ..progress import bar, say
+from ..recipe import Recipe
+from ..runs import EXTRACTOR, HEAD, RunFolder
+from ..training import ClipNetwork, Clips, Progress, Teacher, check_amounts, predict_logits, save_tensors, train_network
+from ..training.advice import warn_of_precision, warn_of_slow_trains
+from .networks import Networks, Order
+from .prepare import Prepared, prepare_features, prepare_frames
+from .prepare_records import extractor_for, prepare_clips, recipe_for, samples_of
+from .teachers import provenance_of, taught
+from .transfer import Start, start_extractor_, start_head_
+
+PARITY_FRAMES = 16
+
+
+class Workshop:
+    """Turns trained classifiers of one recipe and one table into files, and has at hand what compression steps need.
+
+    Args:
+        prepared: the clips that ``extractor`` was trained on or computed the features of.
+    """
+
+    def __init__(self, plan: Recipe, table: ClipTable, prepared: Prepared, extractor: FrameExtractor) -> None:
+        self.plan, self.table, self.median_s = plan, table, prepared.median_s
+        on_features = prepared.mean is not None
+        self._features: list[tuple[FrameExtractor, Chain, tuple[Clips, Clips]]] = []
+        if on_features:
+            self._features.append((extractor, (), (prepared.train, prepared.val)))
+        self._frames = None if on_features else (prepared.train, prepared.val)
+        self._extractor = extractor
+        self._exported: tuple[Trained, float | None, onnx.ModelProto] | None = None
+        self.material = Material(
+            plan.training,
+            table.multi_label,
+            samples_of(plan, table),
+            self.features,
+            self.frames,
+            plan.training.seed,
+        )
+
+    def features(self, extractor: FrameExtractor, steps: Chain = ()) -> tuple[Clips, Clips]:
+        """(train, val) clips as the stored features of an extractor, computed once for each.
+
+        Args:
+            steps: of the graph, that the extractor has behind it: what the head of such a file sees.
+        """
+        for known, taken, clips in self._features:
+            if known is extractor and taken == steps:
+                return clips
+        stored = partial(self._stored, extractor, steps) if steps else None
+        found = prepare_features(self.plan, self.table, extractor, strict=False, stored=stored)
+        self._features.append((extractor, steps, (found.train, found.val)))
+        return found.train, found.val
+
+    def _stored(self, extractor: FrameExtractor, steps: Chain, graph: onnx.ModelProto) -> onnx.ModelProto:
+        return shrink_graph(steps, graph, self.material.samples, trained_ranges(extractor))
+
+    def frames(self) -> tuple[Clips, Clips]:
+        """(train, val) clips as decoded frames."""
+        if self._frames is None:
+            found = prepare_frames(self.plan, self.table, self._extractor, strict=False)
+            self._frames = (found.train, found.val)
+        return self._frames
+
+    def temperature(self, trained: Trained, steps: Chain = ()) -> float | None:
+        """The temperature that fits the validation clips best; None where a clip may have many labels.
+
+        Args:
+            steps: see :meth:`features`.
+        """
+        if self.table.multi_label:
+            return None
+        if self.plan.training.mode == "frozen":
+            network, val = ClipNetwork(trained.head), self.features(trained.extractor, steps)[1]
+        else:
+            network, val = ClipNetwork(trained.head, trained.extractor), self.frames()[1]
+        logits = predict_logits(network, val, self.plan.training.batch)
+        return fit_temperature(logits, val.targets.argmax(1))
+
+    def write(
+        self, trained: Trained, chain: Chain, path: Path, temperature: float | None = None, taken: Chain = ()
+    ) -> Trained:
+        """Compress a network by a chain and write it as one artifact; returns the network as the file has it.
+
+        A file without graph steps is held to its network's scores; every file to itself, frame by frame. What a head
+        learns in the chain's steps, it learns from the features of the extractor as the file will have it, in integers
+        where a graph step makes it so.
+
+        Args:
+            temperature: None: the one that fits the validation clips best.
+            taken: steps that the network has behind it; the file names them before its own.
+        """
+        training, storage = split_chain(chain, CLIP_STEPS)
+        steps = self._of_extractor(storage) if training else ()
+        material = replace(self.material, features=partial(self.features, steps=steps))
+        small = shrink_network(chain, trained, material)
+        temperature = temperature or self.temperature(small, steps)
+        network = ArtifactNetwork(small.extractor, small.head, temperature or 1.0, self.table.multi_label)
+        metadata = artifact_metadata(
+            replace(self.plan, compress=(chain_text((*taken, *chain)),) if taken or chain else ()),
+            self.table.labels,
+            self.median_s,
+            small.extractor.provenance,
+            temperature,
+            self.table.multi_label,
+            list(input_widths(small.extractor)),
+        )
+        metadata |= box_metadata(small.extractor)
+        samples = self.material.samples
+        exported = self._export(small, temperature, network)
+        graph = shrink_graph(chain, exported, samples, trained_ranges(small.extractor))
+        as_trained = not storage
+        frames = _at_least(max(samples, key=len), 5)
+        check_same_boxes(graph, small.extractor, frames, as_trained)
+        write_artifact(graph, path, metadata, frames, torch_reference(network) if as_trained else None)
+        return small
+
+    def _of_extractor(self, chain: Chain) -> Chain:
+        """The steps of a chain that make the extractor compute in integers, where its features are stored."""
+        layers = self._extractor.modules() if self.plan.training.mode == "frozen" else ()
+        if not any(isinstance(layer, nn.Conv2d) for layer in layers):
+            return ()  # nothing that is stored, or nothing in it that would change
+        return integer_steps(chain, CLIP_STEPS)
+
+    def _export(self, trained: Trained, temperature: float | None, network: ArtifactNetwork) -> onnx.ModelProto:
+        """The float32 graph; chains without network steps share that of one trained network."""
+        if self._exported is None or self._exported[0] is not trained or self._exported[1] != temperature:
+            self._exported = (trained, temperature, artifact_graph(network, trained.extractor.input_size))
+        return self._exported[2]
+
+
+def build_classifier(plan: Recipe, table: ClipTable, start: Start | None = None) -> Trained:
+    """The untrained extractor and head of a recipe, drawn from its seed; the extractor may begin from another run's."""
+    torch.manual_seed(plan.training.seed)
+    extractor = extractor_for(plan, table)
+    if start:
+        start_extractor_(start, extractor, plan)
+    return Trained(extractor, build_head(plan.head, extractor.feature_shape, len(table.labels)))
+
+
+def fit_classifier(network: Trained, prepared: Prepared, order: Order[ClipTable]) -> Progress:
+    """Train a head, and the extractor with it where the recipe says so, and leave the weights in the run.
+
+    Raises:
+        TrainingError: see ``training.fit``; or nothing of the run to start from fits.
+    """
+    extractor, head, table = network.extractor, network.head, order.table
+    if prepared.mean is not None and prepared.std is not None:
+        head.calibrate(torch.from_numpy(prepared.mean), torch.from_numpy(prepared.std))
+    if order.start:
+        say(f"--init {order.start.name}: {start_head_(order.start, head, order.plan, table.labels)}")
+    train, teacher = prepared.train, None
+    if order.teachers:
+        train = taught(prepared.train, prepared.clips, table, order.teachers, order.strict)
+        teacher = Teacher(None, share=order.training.teacher_share)
+        extractor.provenance["taught_by"] = provenance_of(order.teachers)
+    frozen = order.training.mode == "frozen"
+    whole = ClipNetwork(head, None if frozen else extractor)
+    with bar(order.title, "epoch") as move:
+        progress = train_network(
+            whole,
+            train,
+            prepared.val,
+            order.training,
+            order.folder.path,
+            order.identity,
+            multi_label=table.multi_label,
+            resume=order.resume,
+            device=order.device,
+            report=lambda row, epochs: move(int(row["epoch"]), epochs),
+            teacher=teacher,
+        )
+    save_tensors(head.state_dict(), order.folder / HEAD)
+    if not frozen:
+        save_tensors(extractor.backbone.state_dict(), order.folder / EXTRACTOR)
+    return progress
+
+
+def open_classifier(run: RunFolder, plan: Recipe, table: ClipTable) -> Trained:
+    """The trained network of a run folder.
+
+    Raises:
+        TrainingError: the run is not finished, or was trained on other classes.
+    """
+    stored = run.weights(HEAD)
+    extractor = extractor_for(plan, table)
+    head = build_head(plan.head, extractor.feature_shape, len(table.labels))
+    try:
+        head.load_state_dict(torch.load(stored, weights_only=True))
+        if (run / EXTRACTOR).exists():
+            extractor.backbone.load_state_dict(torch.load(run / EXTRACTOR, weights_only=True))
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(f"{run}: its weights do not fit its recipe and these clips ({reason})") from error
+    return Trained(extractor.eval(), head.eval())
+
+
+def _check(plan: Recipe) -> None:
+    check_amounts(plan.training.augment, plan.training.mode)
+
+
+def _resolve(plan: Recipe, table: ClipTable, device: str, overrides: Mapping[str, Any]) -> Recipe:
+    return recipe_for(plan, table)
+
+
+def _prepare(plan: Recipe, table: ClipTable, network: Trained, strict: bool) -> Prepared:
+    return prepare_clips(plan, table, network.extractor, strict)
+
+
+def _advise(plan: Recipe, network: Trained, prepared: Prepared, device: str) -> None:
+    warn_of_precision(plan, device)
+    warn_of_slow_trains(network.head, network.extractor.feature_shape, plan, prepared.median_s, device)
+
+
+def _writer(plan: Recipe, table: ClipTable, network: Trained, prepared: Prepared) -> Workshop:
+    return Workshop(plan, table, prepared, network.extractor)
+
+
+CLASSIFIERS: Networks[ClipTable, Trained] = Networks(
+    find_chain=lambda text, plan: find_chain(text),
+    check=_check,
+    resolve=_resolve,
+    build=build_classifier,
+    prepare=_prepare,
+    advise=_advise,
+    fit=fit_classifier,
+    open=open_classifier,
+    writer=_writer,
+)
+
+
+def _at_least(frames: np.ndarray, count: int) -> np.ndarray:
+    """The first frames of a clip, repeated where it is shorter than ``count``, at most 16."""
+    return np.resize(frames[:PARITY_FRAMES], (max(count, min(PARITY_FRAMES, len(frames))), *frames.shape[1:]))

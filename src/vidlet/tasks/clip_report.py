@@ -1,0 +1,180 @@
+"""The report of a run, put together from its figures, its log, its files and the clips it got wrong."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..datasets import ClipTable
+from ..errors import VidletError
+from ..metrics import Difference, reliability
+from ..recipe import Sampling
+from ..reports import Command, DataSummary, FileRow, Mistake, PartRow, Report, Section, python_client, write_report
+from ..runs import RECIPE, REPORT, RunFolder
+from ..runtime import benchmark, inspect_artifact, load, read_metadata
+from ..video import probe, read_clip
+from .clips import Scored
+
+MISTAKES = 12
+PICTURE_HEIGHT = 120  # pixels
+
+
+def report_clips(
+    run: RunFolder,
+    metrics: Mapping[str, Any],
+    log: Sequence[Mapping[str, Any]],
+    scored: Mapping[str, Scored],
+    table: ClipTable,
+    data: str,
+    extra: Sequence[Section] = (),
+    pictures: bool = True,
+) -> None:
+    """Write ``report.html`` into a run folder.
+
+    Args:
+        metrics: what metrics.json holds.
+        scored: file name -> its scores on the evaluated clips; the first is the product.
+        data: where the clip table came from, as the user gave it.
+        extra: further sections.
+        pictures: whether the clips are videos, of which some can be shown.
+    """
+    names = list(scored)
+    product = names[0]
+    timed = {name: benchmark(run / name, seconds=1.5, threads=1) for name in names}
+    model = load(run / product)
+    inside = inspect_artifact(run / product)
+    first = scored[product]
+    write_report(
+        run / REPORT,
+        Report(
+            title=f"{table.root.name}: {model.metadata['recipe'].get('name', run.path.name)}",
+            summary=f"Names {len(table.labels)} classes of clips: {', '.join(table.labels[:12])}"
+            + (" ..." if len(table.labels) > 12 else "."),
+            product=product,
+            split=str(metrics["split"]),
+            groups=len(set(first.groups)) if any(first.groups) else None,
+            metrics=metrics["files"][product],
+            bytes=metrics["bytes"][product],
+            frame_ms=timed[product]["frame_ms"],
+            machine=f"{platform.machine()}, 1 thread",
+            files=[
+                _file_row(run / name, metrics["files"][name], metrics["bytes"][name], timed[name]) for name in names
+            ],
+            log=log,
+            reliability=None if model.multi_label else reliability(first.scores, first.labels),
+            temperature=model.metadata.get("temperature"),
+            mistakes=_mistakes(first, table) if pictures else (),
+            parts=[_part_row(part, inside) for part in inside["parts"]],
+            commands=_commands(run / names[-1], first.clips[0].path if pictures else None, data, metrics.get("fold")),
+            client=python_client(product, model.inputs),
+            data=DataSummary(
+                {
+                    split: dict(Counter(name for clip in table.of_split(split) for name in clip.labels))
+                    for split in ("train", "val", "test")
+                },
+                warnings=table.notes,
+                skipped=metrics["skipped"],
+            ),
+            provenance=_provenance(model.metadata, table),
+            recipe_toml=(run / RECIPE).read_text("utf-8"),
+            extra=extra,
+        ),
+    )
+
+
+def _file_row(path: Path, figures: Mapping[str, Any], size: int, timed: Mapping[str, Any]) -> FileRow:
+    difference = figures.get("difference")
+    recipe = read_metadata(path)["recipe"]
+    joined = f"{len(recipe['members'])} files in one" if "members" in recipe else "float32"
+    return FileRow(
+        path.name,
+        kind=", ".join(recipe.get("compress", ())) or joined,
+        accuracy=figures["accuracy"],
+        interval=figures["accuracy_interval"],
+        difference=Difference(*(difference[key] for key in ("mean", "low", "high"))) if difference else None,
+        bytes=size,
+        frame_ms=timed["frame_ms"],
+    )
+
+
+def _mistakes(scored: Scored, table: ClipTable) -> list[Mistake]:
+    """The clips that were named wrongly with the highest scores, as small moving pictures."""
+    wrong = [i for i in scored.scores.max(1).argsort()[::-1] if not scored.correct[i]][:MISTAKES]
+    found = []
+    for i in wrong:
+        clip, guess = scored.clips[i], int(scored.scores[i].argmax())
+        try:
+            frames, fps = small_clip(clip.path, clip.start_s, clip.end_s)
+        except VidletError:
+            continue  # it was readable a moment ago; a report without this picture is still a report
+        found.append(
+            Mistake(
+                frames,
+                clip.label,
+                table.labels[guess],
+                float(scored.scores[i, guess]),
+                clip.path.name,
+                float(scored.scores[i, scored.labels[i]]),
+                fps,
+            )
+        )
+    return found
+
+
+def small_clip(path: Path, start_s: float | None, end_s: float | None) -> tuple[Any, float]:
+    """At most 24 frames, 120 pixels high, and their rate."""
+    info = probe(path)
+    size = (PICTURE_HEIGHT, max(16, round(PICTURE_HEIGHT * info.width / info.height)))
+    clip = read_clip(path, Sampling("uniform", frames=24), size, start_s=start_s, end_s=end_s)
+    seconds = max(float(clip.times_s[-1] - clip.times_s[0]), 0.1)
+    return clip.frames, min(25.0, max(2.0, (len(clip.frames) - 1) / seconds))
+
+
+def _part_row(part: Mapping[str, Any], found: Mapping[str, Any]) -> PartRow:
+    kinds = Counter()  # type: Counter[str]
+    for tensor in found["tensors"]:
+        if tensor["part"] == part["part"]:
+            kinds[tensor["dtype"]] += tensor["bytes"]
+    storage = ", ".join(kind for kind, _ in kinds.most_common(2))
+    return PartRow(part["part"], part["bytes"], part["tensors"], part["parameters"], storage)
+
+
+def _commands(path: Path, clip: Path | None, data: str, fold: str | None) -> list[Command]:
+    """Commands that work as they stand where the training was started; ``clip`` is None where there are no videos."""
+    model = str(path)
+    folds = ["--fold", fold] if fold else []
+    label = Command("Label the records", _line("predict", model, data, "--csv", "submission.csv"))
+    if clip is not None:
+        label = Command("Label a video", _line("predict", model, str(clip), "--save", "annotated.mp4"))
+    return [
+        label,
+        Command("Score the file on the same clips again", _line("evaluate", model, data, *folds)),
+        Command("Time it on this machine", _line("benchmark", model)),
+        Command("Look inside", _line("inspect", model)),
+    ]
+
+
+def _line(*words: str) -> str:
+    return shlex.join(["vidlet", *words])
+
+
+def _provenance(metadata: Mapping[str, Any], table: ClipTable) -> dict[str, str]:
+    import onnxruntime
+
+    evidence = metadata.get("evidence") or [{}]
+    return {
+        "command": str(evidence[0].get("command", "")),
+        "clip table": f"sha256 {table.sha256()}",
+        "graph": f"sha256 {evidence[0].get('graph_sha256', '')}",
+        **{
+            key if key == "weights" else f"weights, {key}": str(value)
+            for key, value in metadata.get("provenance", {}).items()
+        },
+        "Python": sys.version.split()[0],
+        "ONNX Runtime": onnxruntime.__version__,
+    }

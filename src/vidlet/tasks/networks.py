@@ -1,0 +1,124 @@
+"""The networks of a task: how they are built, trained, read from a run and turned into files. All of it needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from ..datasets import BoxTable, ClipTable
+from ..recipe import Recipe, Training
+from ..runs import RunFolder
+from ..runtime import Model
+
+if TYPE_CHECKING:
+    from ..compression import Chain
+    from ..training import Progress
+    from .transfer import Start
+
+Table = TypeVar("Table", ClipTable, BoxTable)
+Network = TypeVar("Network")
+
+
+class FileWriter(Protocol):
+    """Turns trained networks of one recipe and one table into model files."""
+
+    def write(self, trained: Any, chain: Chain, path: Path, temperature: float | None = None) -> Any:
+        """Compress a network by a chain and write it; returns the network as the file has it."""
+        ...
+
+
+class Prepared(Protocol):
+    """Training and validation data as the loop takes them."""
+
+    @property
+    def train(self) -> Any:
+        """What is trained on."""
+        ...
+
+    @property
+    def val(self) -> Any:
+        """What validates."""
+        ...
+
+    @property
+    def skipped(self) -> Sequence[tuple[str, str]]:
+        """(path, error) of what could not be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Order(Generic[Table]):
+    """One training that is asked for.
+
+    Args:
+        training: the recipe's, or another length of it.
+        folder: gets checkpoint, log and weights.
+        identity: hash of recipe, data and everything else that determines the result.
+        start: the run whose weights this one begins from.
+        teachers: files whose answers are learned beside the labels.
+        title: what the progress bar says.
+    """
+
+    plan: Recipe
+    training: Training
+    table: Table
+    folder: RunFolder
+    identity: str
+    device: str = "cpu"
+    resume: bool = False
+    strict: bool = False
+    start: Start | None = None
+    teachers: tuple[Model, ...] = ()
+    title: str = "train"
+
+
+@dataclass(frozen=True)
+class Networks(Generic[Table, Network]):
+    """The functions of a task that need torch.
+
+    Attributes:
+        find_chain: (text, recipe) -> the compression steps of a chain; a RecipeError where there are none such.
+        check: (recipe) refuses a training that cannot be, before any data are read.
+        resolve: (recipe, table, device, overrides) -> the recipe as it is for these data and this machine.
+        build: (recipe, table, start) -> an untrained network, the same for the same seed.
+        prepare: (recipe, table, network, strict) -> its training and validation data.
+        advise: (recipe, network, prepared, device) says what a person should know before a long training.
+        fit: (network, prepared, order) trains it in place and leaves its weights in the order's folder.
+        open: (run, recipe, table) -> the trained network of a finished run.
+        writer: (recipe, table, network, prepared) -> what makes files of it.
+    """
+
+    find_chain: Callable[[str, Recipe], Chain]
+    check: Callable[[Recipe], None]
+    resolve: Callable[[Recipe, Table, str, Mapping[str, Any]], Recipe]
+    build: Callable[[Recipe, Table, Start | None], Network]
+    prepare: Callable[[Recipe, Table, Network, bool], Any]
+    advise: Callable[[Recipe, Network, Any, str], None]
+    fit: Callable[[Network, Any, Order[Table]], Progress]
+    open: Callable[[RunFolder, Recipe, Table], Network]
+    writer: Callable[[Recipe, Table, Network, Any], Any]
+
+
+def write_files(
+    writer: FileWriter,
+    trained: Any,
+    chains: Sequence[Chain],
+    run: RunFolder,
+    stem: str = "model",
+    temperature: float | None = None,
+) -> list[str]:
+    """Write the float32 file of a network and one for each chain; return their names.
+
+    Args:
+        stem: what the names begin with, before the chain.
+        temperature: None: the one that fits the validation clips best.
+    """
+    from ..compression import file_name
+
+    names = []
+    for chain in ((), *(chain for chain in chains if chain)):
+        names.append(file_name(chain, stem))
+        writer.write(trained, chain, run / names[-1], temperature)
+    return names
