@@ -1,0 +1,25 @@
+"""A run folder: the names of its files, opening and checking it, its metrics and the evidence in its model files."""
+
+from .evidence import add_evidence, write_evidence
+from .folder import (
+    BOXES,
+    CHECKPOINT,
+    DETECTOR,
+    EXTRACTOR,
+    FIT,
+    HEAD,
+    LOG,
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    RECIPE,
+    REFIT,
+    REPORT,
+    RunFolder,
+    model_file,
+)
+
+__all__ = [
+    "BOXES", "CHECKPOINT", "DETECTOR", "EXTRACTOR", "FIT", "HEAD", "LOG", "METRICS", "MODEL", "PREDICTIONS", "RECIPE",
+    "REFIT", "REPORT", "RunFolder", "add_evidence", "model_file", "write_evidence",
+]  # fmt: skip

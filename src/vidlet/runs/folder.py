@@ -1,0 +1,135 @@
+"""The run folder: what its files are called, whether it may be written, and what it says of itself.
+
+docs/architecture.md lists the files. Only this module spells their names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import TrainingError
+from ..files import write_text
+from ..recipe import Recipe, load_recipe, save_recipe
+
+MODEL = "model.onnx"  # the product: float32 of `train`, the chosen file of `fit`, the joint one of `ensemble`
+RECIPE = "recipe.toml"  # as resolved; of a joint file its members and their weights
+METRICS = "metrics.json"
+REPORT = "report.html"
+LOG = "log.csv"  # a row an epoch
+CHECKPOINT = "checkpoint.pt"  # what --resume goes on from
+HEAD = "head.pt"  # weights of a classifier's head
+EXTRACTOR = "extractor.pt"  # weights of its backbone, where that was fine-tuned
+DETECTOR = "detector.pt"  # a detector's weights, with its labels and anchors
+PREDICTIONS = "predictions.csv"  # what each file says of each scored clip
+BOXES = "boxes.csv"  # what a detector's files find in each scored image
+FIT = "fit.json"  # what a search found
+REFIT = "refit-all"  # the folder of the second training of --refit-all
+
+
+def model_file(source: str | Path) -> Path:
+    """A model file as it is named, or the product of a run folder; whether it exists is not looked at."""
+    path = Path(source)
+    return path / MODEL if path.is_dir() else path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder in which a command leaves a model file and everything that belongs to it."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, path: str | Path) -> RunFolder:
+        """The run folder at a path, which need not exist."""
+        return cls(Path(path))
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def model(self) -> Path:
+        """The product."""
+        return self.path / MODEL
+
+    def check_free(self, option: str = "--out", resume: bool | None = None) -> None:
+        """Refuse a path at which no run can be made.
+
+        Args:
+            option: how the command calls the folder.
+            resume: whether the command goes on with the folder's run; None: it never does.
+
+        Raises:
+            TrainingError: the path is a file, or it holds a finished run that the command would overwrite.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise TrainingError(f"{self}: is a file, not a folder for a run")
+        if not resume and self.model.exists():
+            otherwise = "" if resume is None else ", or --resume to finish this one"
+            raise TrainingError(f"{self}: holds a finished run; choose another {option}{otherwise}")
+
+    def save_recipe(self, recipe: Recipe, resume: bool = False) -> None:
+        """Write the resolved recipe; a run that is resumed has it already, or is another one and will be refused."""
+        if not (resume and (self / CHECKPOINT).exists()):
+            save_recipe(recipe, self / RECIPE)
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe of a finished run.
+
+        Raises:
+            TrainingError: there is none, so that this is no run folder.
+        """
+        if not (self / RECIPE).exists():
+            raise TrainingError(f"{self}: holds no {RECIPE}; not a run folder of `vidlet train`")
+        return load_recipe(self / RECIPE)
+
+    def weights(self, name: str) -> Path:
+        """The file of trained weights of a finished run.
+
+        Raises:
+            TrainingError: it is not there.
+        """
+        if not (self / name).exists():
+            raise TrainingError(f"{self}: holds no {name}; not a finished run of `vidlet train`")
+        return self / name
+
+    def metrics(self) -> dict[str, Any]:
+        """What ``metrics.json`` holds; the sections of no file where there is none."""
+        path = self / METRICS
+        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {"files": {}, "bytes": {}}
+
+    def write_metrics(self, metrics: Mapping[str, Any], name: str = METRICS) -> None:
+        """Write figures as JSON."""
+        write_text(self / name, json.dumps(metrics, indent=1, default=float))
+
+    def add_metrics(self, name: str, metrics: Mapping[str, Any]) -> None:
+        """Put the section of one model file into ``metrics.json`` and leave the other sections as they are."""
+        known = self.metrics()
+        known["files"][name] = metrics["files"][name]
+        known["bytes"][name] = metrics["bytes"][name]
+        self.write_metrics(known)
+
+    def write_members(self, title: str, members: Mapping[str, float]) -> None:
+        """Write ``recipe.toml`` of a joint file: the names of its members and the weights of their scores."""
+        parts = [f"name = {json.dumps(title)}\n"]
+        parts += [f"\n[[members]]\nname = {json.dumps(name)}\nweight = {weight:g}\n" for name, weight in members.items()]
+        write_text(self / RECIPE, "".join(parts))
+
+    def files(self) -> dict[str, int]:
+        """Name -> bytes of what a command left, without its checkpoint."""
+        found = sorted(path for path in self.path.iterdir() if path.is_file() and path.name != CHECKPOINT)
+        return {path.name: path.stat().st_size for path in found}
+
+    def result(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """What a command that makes files returns: {"out", "files": {name: bytes}, "metrics"}."""
+        return {"out": str(self.path), "files": self.files(), "metrics": metrics}
+
+    def candidates(self, name: str = "") -> Sequence[Path]:
+        """The model files in the folder, or the one of a name."""
+        return sorted(self.path.glob(name or "model*.onnx"))

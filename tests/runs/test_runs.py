@@ -1,0 +1,91 @@
+"""The run folder: what it refuses, what it says of itself, and that only its own module spells its names."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import vidlet
+from vidlet.errors import TrainingError
+from vidlet.recipe import load_recipe
+from vidlet.runs import CHECKPOINT, METRICS, MODEL, RECIPE, RunFolder, add_evidence, model_file
+from vidlet.runtime import graph_sha256, read_metadata
+
+SOURCE = Path(vidlet.__file__).parent
+
+
+def test_a_folder_is_free_until_its_product_is_there(tmp_path):
+    run = RunFolder.of(tmp_path / "run")
+    run.check_free(resume=False)  # what is not there is free
+    run.path.mkdir()
+    run.check_free(resume=False)
+    run.model.write_bytes(b"")
+    with pytest.raises(TrainingError, match="holds a finished run; choose another --out, or --resume to finish this one"):
+        run.check_free(resume=False)
+    with pytest.raises(TrainingError, match="holds a finished run; choose another --join$"):
+        run.check_free("--join")
+    run.check_free(resume=True)
+    with pytest.raises(TrainingError, match="is a file, not a folder for a run"):
+        RunFolder(run.model).check_free(resume=True)
+
+
+def test_a_resumed_run_keeps_the_recipe_it_was_begun_with(tmp_path):
+    run, plan = RunFolder.of(tmp_path), load_recipe("tiny-grid-gru")
+    with pytest.raises(TrainingError, match=r"holds no recipe.toml; not a run folder"):
+        run.recipe()
+    run.save_recipe(plan, resume=True)  # nothing was begun
+    assert run.recipe() == plan
+    (run / CHECKPOINT).write_bytes(b"")
+    run.save_recipe(load_recipe("mean"), resume=True)
+    assert run.recipe() == plan
+    run.save_recipe(load_recipe("mean"))
+    assert run.recipe().name == "mean"
+
+
+def test_a_new_file_adds_its_section_and_leaves_the_others(tmp_path):
+    run = RunFolder.of(tmp_path)
+    run.write_metrics({"files": {"a": 1}, "bytes": {"a": 2}, "epochs": 3})
+    run.add_metrics("b", {"files": {"b": 4, "c": 5}, "bytes": {"b": 6, "c": 7}})
+    assert json.loads((run / METRICS).read_text()) == {"files": {"a": 1, "b": 4}, "bytes": {"a": 2, "b": 6}, "epochs": 3}
+    (run / CHECKPOINT).write_bytes(b"12")
+    assert run.result({"x": 1}) == {
+        "out": str(tmp_path),
+        "files": {METRICS: (run / METRICS).stat().st_size},
+        "metrics": {"x": 1},
+    }
+
+
+def test_a_run_folder_stands_for_its_product(tmp_path):
+    assert model_file(tmp_path) == tmp_path / MODEL
+    assert model_file(tmp_path / "other.onnx") == tmp_path / "other.onnx"
+
+
+def test_evidence_names_figure_data_command_and_the_graph_it_was_measured_of(tiny_run, tmp_path):
+    from vidlet.datasets import read_table
+
+    path, table = tmp_path / MODEL, read_table(tiny_run.clips)
+    shutil.copyfile(tiny_run.model, path)
+    before = graph_sha256(path.read_bytes())
+    add_evidence(path, ["top5"], {"top5": 0.5, "images": 7}, "split val", table, "as tested", "images")
+    assert read_metadata(path)["evidence"] == [
+        {
+            "what": "top5, split val",
+            "value": 0.5,
+            "data": table.root.name,
+            "images": 7,
+            "table_sha256": table.sha256(),
+            "command": "as tested",
+            "graph_sha256": before,
+        }
+    ]
+    assert graph_sha256(path.read_bytes()) == before
+
+
+@pytest.mark.parametrize("name", [MODEL, RECIPE, METRICS, CHECKPOINT])
+def test_only_one_module_spells_the_names_of_a_run(name):
+    allowed = {SOURCE / "runs" / "folder.py", SOURCE / "web" / "page_folder.py"}  # a page names its own model
+    for path in sorted(set(SOURCE.rglob("*.py")) - allowed):
+        code = re.sub(r'"""[\s\S]*?"""', "", path.read_text())  # docstrings may name what users see
+        assert f'"{name}"' not in code, path
