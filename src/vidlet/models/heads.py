@@ -11,17 +11,14 @@ from typing import Any
 from ..errors import RecipeError
 from ..recipe import Head as HeadRecipe
 from ..recipe import nearest
-from .bags import BagOfFrames, BagOfWords, NetFV
+from .centers import BagOfFrames, BagOfWords, GatedNetVLAD, NetFV, NeXtVLADHead
 from .clip_networks import ClipNetworkHead
 from .frame_networks import FrameNetworkHead
-from .grid_gru import GridGRU
 from .head import Head
-from .netvlad import GatedNetVLAD
-from .nextvlad import NeXtVLADHead
+from .own_heads import GridGRU, OrderedWindow
 from .pooled import ExpertsGRU, ExpertsLSTM, Pooled
 from .thesis_heads import Mean, PaperGRU, PaperLSTM, SingleFrame
 from .tt_heads import TTGridGRU, TTGRUHead, TTLSTMHead
-from .window import OrderedWindow
 
 HEADS: dict[str, Callable[..., Head]] = {
     "single": SingleFrame,

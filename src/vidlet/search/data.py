@@ -19,7 +19,7 @@ from ..files import cache_folder
 from ..jobs.clips import labelled_clips
 from ..jobs.prepare import targets_of
 from ..models import FrameExtractor, build_extractor
-from ..models.taps import Taps
+from ..models.extractor import Taps
 from ..progress import bar
 from ..recipe import Extractor, Sampling
 from ..runtime import open_session
