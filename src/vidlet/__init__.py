@@ -17,10 +17,12 @@ _JOBS += ["demo", "fuse", "segment"]
 _NAMES = {"load": ("vidlet.runtime", "load"), **{name: (f"vidlet.jobs.{name}", name) for name in _JOBS}}
 _NAMES["data"] = ("vidlet.jobs.data", "inspect_data")
 _NAMES["fit"] = ("vidlet.search.job", "fit")
+_NAMES |= {f"register_{kind}": ("vidlet.plugins", f"register_{kind}") for kind in ("data", "extractor", "head", "step")}
 _NAMES["papers"] = ("vidlet.reproductions", "papers")
 
 __all__ = ["__version__", "benchmark", "compress", "data", "demo", "ensemble", "evaluate", "export", "extract", "fit"]
 __all__ += ["fuse", "inspect", "load", "papers", "predict", "segment", "train"]
+__all__ += ["register_data", "register_extractor", "register_head", "register_step"]
 
 
 def __getattr__(name: str) -> Any:

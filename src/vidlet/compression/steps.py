@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx
 
+from .. import plugins
 from .average import average, ensemble
 from .chain import Chain, parse_chain
 from .distill import distill
@@ -60,7 +61,19 @@ def find_chain(text: str) -> Chain:
     Raises:
         RecipeError: an unknown step, a wrong amount or a wrong order.
     """
-    return parse_chain(text, NETWORK_STEPS, GRAPH_STEPS)
+    for name in (part.partition(":")[0].strip() for part in text.split("+")):
+        add_plugin(name)
+    return parse_chain(text, {*NETWORK_STEPS, *plugins.names("training-step")}, {*GRAPH_STEPS, *plugins.names("step")})
+
+
+def add_plugin(name: str) -> None:
+    """Put a step that was registered or that an installed package brings into its table."""
+    if name in NETWORK_STEPS or name in GRAPH_STEPS:
+        return
+    if (trains := plugins.find("training-step", name)) is not None:
+        NETWORK_STEPS[name] = trains
+    elif (stores := plugins.find("step", name)) is not None:
+        GRAPH_STEPS[name] = stores
 
 
 def shrink_network(chain: Chain, trained: Trained, material: Material) -> Trained:

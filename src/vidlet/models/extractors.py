@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .. import plugins
 from ..errors import RecipeError, WeightsError
 from ..files import sha256_of
-from ..recipe import Extractor
+from ..recipe import Extractor, nearest
 from .detector_file import build_detector_file
 from .extractor import FrameExtractor, Pixels
 from .inceptionv3 import SMALLEST, InceptionV3, load_inception_
@@ -40,10 +41,14 @@ def build_extractor(config: Extractor) -> FrameExtractor:
         RecipeError: no such extractor, or a size, cut or grid that it cannot have.
         WeightsError: weights that are missing, damaged or of another network.
     """
-    builder = EXTRACTORS.get(config.name)
+    builder = EXTRACTORS.get(config.name) or plugins.find("extractor", config.name)
     if builder is None:
-        raise RecipeError(f"extractor.name must be one of {', '.join(EXTRACTORS)}, got {config.name!r}")
-    return builder(config).eval()
+        known = [*EXTRACTORS, *plugins.names("extractor")]
+        raise RecipeError(
+            f"extractor.name must be one of {', '.join(known)}, got {config.name!r}{nearest(config.name, known)}"
+        )
+    extractor: FrameExtractor = builder(config).eval()
+    return extractor
 
 
 def extractor_from_tflite(
