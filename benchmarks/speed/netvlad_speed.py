@@ -31,7 +31,7 @@ from torch import nn
 
 from vidlet.artifact import ArtifactNetwork, artifact_graph, artifact_metadata
 from vidlet.models import build_head
-from vidlet.models.stored import StoredFeatures
+from vidlet.models.extractor import StoredFeatures
 from vidlet.recipe import Recipe, load_recipe
 from vidlet.runtime import load, write_metadata
 from vidlet.training import Batch, ClipNetwork, FeatureClips

@@ -11,7 +11,7 @@ from boxes_case import OVERRIDES, write_squares
 from vidlet.artifact.pipeline import check_same_boxes, pipeline_graph
 from vidlet.errors import ParityError, RecipeError, WeightsError
 from vidlet.models.detector_file import DetectorFile
-from vidlet.models.extractor import build_extractor
+from vidlet.models.extractors import build_extractor
 from vidlet.models.heads import build_head
 from vidlet.models.tt_heads import group_last, map_modes
 from vidlet.recipe import Extractor, Head, load_recipe

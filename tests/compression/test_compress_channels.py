@@ -20,7 +20,7 @@ from vidlet.compression.graph_steps import int8
 from vidlet.compression.thin import channels, learn_features_, relative_error, spread_frames, thin_extractor
 from vidlet.errors import RecipeError
 from vidlet.models import build_extractor, build_head
-from vidlet.models.pixels import Pixels
+from vidlet.models.extractor import Pixels
 from vidlet.recipe import Extractor, Head
 from vidlet.training import ClipNetwork, predict_logits, train_network
 

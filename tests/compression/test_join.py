@@ -12,7 +12,7 @@ from vidlet.compression.graph_steps import half
 from vidlet.compression.join import content_sizes, join_graphs
 from vidlet.errors import ExportError
 from vidlet.models import build_head
-from vidlet.models.stored import StoredFeatures
+from vidlet.models.extractor import StoredFeatures
 from vidlet.recipe import Head
 
 CLASSES = 4

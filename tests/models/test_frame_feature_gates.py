@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def bench():
-    spec = importlib.util.spec_from_file_location("frame_features", ROOT / "benchmarks" / "frame_features.py")
+    path = ROOT / "benchmarks" / "studies" / "frame_features.py"
+    spec = importlib.util.spec_from_file_location("frame_features", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -7,7 +7,7 @@ import torch
 from vidlet.compression.average import fresh_start
 from vidlet.errors import RecipeError
 from vidlet.models import build_head
-from vidlet.models.gating import Experts, MixtureOfExperts, logit_of
+from vidlet.models.frame_parts import Experts, MixtureOfExperts, logit_of
 from vidlet.recipe import Head
 
 CLASSES = 5

@@ -12,8 +12,8 @@ from vidlet.artifact import extractor_graph
 from vidlet.compression.tflite import export_tflite, quantize_imported
 from vidlet.errors import RecipeError, WeightsError
 from vidlet.models import build_extractor
+from vidlet.models.extractor import Taps
 from vidlet.models.mobilenetv1 import CUTS, MobileNetV1
-from vidlet.models.taps import Taps
 from vidlet.models.tflite import read_tflite
 from vidlet.models.tflite_import import import_mobilenetv1
 from vidlet.recipe import Extractor

@@ -8,7 +8,7 @@ import torch
 from vidlet.artifact import extractor_graph
 from vidlet.errors import RecipeError
 from vidlet.models import build_extractor
-from vidlet.models.pixels import CHANNELS, sobel_magnitude
+from vidlet.models.extractor import CHANNELS, sobel_magnitude
 from vidlet.recipe import Extractor
 
 

@@ -8,7 +8,7 @@ from vidlet.artifact import extractor_graph, taps_graph
 from vidlet.datasets import read_table, render_motion
 from vidlet.features import extract, extract_taps, thinned
 from vidlet.models import build_extractor
-from vidlet.models.taps import Taps
+from vidlet.models.extractor import Taps
 from vidlet.recipe import Extractor, Sampling
 
 CUTS = ("block2", "block5")

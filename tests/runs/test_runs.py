@@ -22,9 +22,11 @@ def test_a_folder_is_free_until_its_product_is_there(tmp_path):
     run.path.mkdir()
     run.check_free(resume=False)
     run.model.write_bytes(b"")
-    with pytest.raises(TrainingError, match="holds a finished run; choose another --out, or --resume to finish this one"):
+    with pytest.raises(
+        TrainingError, match="holds a finished run; choose another --out, or --resume to finish this one"
+    ):
         run.check_free(resume=False)
-    with pytest.raises(TrainingError, match="holds a finished run; choose another --join$"):
+    with pytest.raises(TrainingError, match=r"holds a finished run; choose another --join$"):
         run.check_free("--join")
     run.check_free(resume=True)
     with pytest.raises(TrainingError, match="is a file, not a folder for a run"):
@@ -48,7 +50,11 @@ def test_a_new_file_adds_its_section_and_leaves_the_others(tmp_path):
     run = RunFolder.of(tmp_path)
     run.write_metrics({"files": {"a": 1}, "bytes": {"a": 2}, "epochs": 3})
     run.add_metrics("b", {"files": {"b": 4, "c": 5}, "bytes": {"b": 6, "c": 7}})
-    assert json.loads((run / METRICS).read_text()) == {"files": {"a": 1, "b": 4}, "bytes": {"a": 2, "b": 6}, "epochs": 3}
+    assert json.loads((run / METRICS).read_text()) == {
+        "files": {"a": 1, "b": 4},
+        "bytes": {"a": 2, "b": 6},
+        "epochs": 3,
+    }
     (run / CHECKPOINT).write_bytes(b"12")
     assert run.result({"x": 1}) == {
         "out": str(tmp_path),

@@ -20,10 +20,8 @@ from torch import Tensor, nn
 from ..errors import ParityError
 from ..files import atomic_path
 from ..models.detector_file import DetectorFile
-from ..models.extractor import FrameExtractor
+from ..models.extractor import FrameExtractor, StoredFeatures, Taps
 from ..models.head import Head
-from ..models.stored import StoredFeatures
-from ..models.taps import Taps
 from ..onnx_graph import hide_outputs
 from ..recipe import Recipe, Sampling, recipe_to_dict
 from ..runtime import open_session, write_metadata

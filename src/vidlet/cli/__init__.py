@@ -72,7 +72,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         prog="vidlet",
         description="Compact video classifiers: train from a folder of clips, compress, ship one file.",
         epilog="examples:\n  vidlet train clips/ --out runs/a\n  vidlet predict runs/a/model.int8.onnx clip.mp4\n\n"
-        "vidlet COMMAND --help says what a command takes.",
+        "vidlet COMMAND --help says what a command takes." + ("" if set(words) - _HELP else _added()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-V", "--version", action="version", version=_version())
@@ -85,10 +85,21 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         command = importlib.import_module(f"{__name__}.{module}")
         command.add_arguments(sub)
         sub.formatter_class = argparse.RawDescriptionHelpFormatter
-        sub.epilog = sub.epilog or command.EXAMPLE
+        sub.epilog = (sub.epilog or command.EXAMPLE) + (_added() if set(words) & _HELP else "")
         sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
         sub.set_defaults(run=command.run)
     return parser
+
+
+_HELP = {"-h", "--help"}
+
+
+def _added() -> str:
+    """What registered code and installed packages add, for the end of a help text."""
+    from .. import plugins
+
+    lines = [f"  {kind}: {', '.join(found)}" for kind in plugins.KINDS if (found := plugins.names(kind))]
+    return "\n".join(["\n\nadded from outside:", *lines]) if lines else ""
 
 
 class _OneLineParser(argparse.ArgumentParser):

@@ -56,11 +56,12 @@ class StepEntry:
 Steps = Mapping[str, StepEntry]  # a task's table of steps, by name
 
 
-def parse_chain(text: str, steps: Steps) -> Chain:
+def parse_chain(text: str, steps: Steps, also: Sequence[str] = ()) -> Chain:
     """Read a chain such as "units:0.5+int8".
 
     Args:
         steps: the steps of a task.
+        also: further names that an error tells, of steps that are added when their name is met.
 
     Raises:
         RecipeError: an unknown step (with the nearest known), an amount that is no positive number, or a step that
@@ -70,7 +71,7 @@ def parse_chain(text: str, steps: Steps) -> Chain:
     for part in text.split("+"):
         name, colon, amount = part.strip().partition(":")
         if name not in steps:
-            known = sorted(steps)
+            known = sorted({*steps, *also})
             raise RecipeError(f"compress: unknown step {name!r}{nearest(name, known)}; known: {', '.join(known)}")
         if steps[name].trains and any(not steps[step.name].trains for step in chain):
             raise RecipeError(f"compress: {text!r}: {name} changes the network and must stand before {chain[-1].name}")

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RecipeError
-from ..models.grid_gru import GridGRU
 from ..models.head import Head
+from ..models.own_heads import GridGRU
 from ..models.thesis_heads import Mean, PaperGRU, PaperLSTM, PaperRNN, SingleFrame
 from ..training.losses import label_losses
 from .material import Material, Trained

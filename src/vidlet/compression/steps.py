@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
+from .. import plugins
 from ..artifact.detector import MAP, detector_graph
 from ..errors import RecipeError
 from .average import MEMBERS, average, ensemble
@@ -68,7 +69,21 @@ def find_chain(text: str, steps: Steps = CLIP_STEPS) -> Chain:
     Raises:
         RecipeError: an unknown step, a wrong amount or a wrong order.
     """
-    return parse_chain(text, steps)
+    if steps is not CLIP_STEPS:
+        return parse_chain(text, steps)
+    for name in (part.partition(":")[0].strip() for part in text.split("+")):
+        add_plugin(name)
+    return parse_chain(text, steps, [*plugins.names("training-step"), *plugins.names("step")])
+
+
+def add_plugin(name: str) -> None:
+    """Put a step that was registered, or that an installed package brings, into the table of classifiers' steps."""
+    if name in CLIP_STEPS:
+        return
+    if (trains := plugins.find("training-step", name)) is not None:
+        CLIP_STEPS[name] = StepEntry(trains, trains=True)
+    elif (stores := plugins.find("step", name)) is not None:
+        CLIP_STEPS[name] = StepEntry(stores)
 
 
 def find_box_chain(text: str, network: str) -> Chain:

@@ -16,7 +16,8 @@ from ..artifact import extractor_graph
 from ..errors import ParityError, WeightsError
 from ..files import write_bytes
 from ..models import MobileNetV2
-from ..models.extractor import FrameExtractor, extractor_from_tflite
+from ..models.extractor import FrameExtractor
+from ..models.extractors import extractor_from_tflite
 from ..models.mobilenetv1 import MobileNetV1
 from ..runtime import open_session
 from .int8 import quantize_graph, ranges_from_tflite

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .. import plugins
 from ..errors import DataError
 from .array_records import with_array_records
 from .csv_table import FEATURES_NAME, read_csv
@@ -23,8 +24,9 @@ def read_table(path: str | os.PathLike[str], strict: bool = False, classes: int 
 
     ``path`` is a folder with clips.csv (beside features.npz: stored features), a .csv file anywhere, a folder of
     class folders (perhaps below train, val and test) that hold video files or folders of frame images, or shards of
-    records: a folder, a glob or a file of .tfrecord(.gz); or the lists of a data set that known.py knows. What is
-    listed and cannot be used is kept in ``table.skipped``; with ``strict`` it is an error.
+    records: a folder, a glob or a file of .tfrecord(.gz); or the lists of a data set that known.py knows; or what a
+    reader from outside takes (plugins.py). What is listed and cannot be used is kept in ``table.skipped``; with
+    ``strict`` it is an error.
 
     Args:
         classes: size of the vocabulary of records, where no file beside the shards says it.
@@ -37,7 +39,9 @@ def read_table(path: str | os.PathLike[str], strict: bool = False, classes: int 
         return read_record_table(where, classes, strict)[0]
     if not where.exists():
         raise DataError(f"{where}: no such folder or table")
-    if where.is_dir() and (where / TABLE_NAME).is_file():
+    if (added := _by_plugins(where)) is not None:
+        table = added
+    elif where.is_dir() and (where / TABLE_NAME).is_file():
         table = _with_records(read_csv(where / TABLE_NAME))
     elif (known := read_known(where)) is not None:
         table = known
@@ -52,6 +56,13 @@ def read_table(path: str | os.PathLike[str], strict: bool = False, classes: int 
     if not table.clips:
         raise DataError(skipped_line(table) if table.skipped else f"{where}: no labelled clip")
     return table
+
+
+def _by_plugins(where: Path) -> ClipTable | None:
+    """The table of the first reader from outside that knows this layout."""
+    readers = (plugins.find("data", name) for name in plugins.names("data"))
+    tables = (reader(where) for reader in readers if reader is not None)
+    return next((table for table in tables if table is not None), None)
 
 
 def is_records(where: Path) -> bool:

@@ -1,6 +1,7 @@
 """Networks in PyTorch: frame extractors and the heads on their features."""
 
-from .extractor import FrameExtractor, build_extractor
+from .extractor import FrameExtractor
+from .extractors import build_extractor
 from .head import Head
 from .heads import HEADS, build_head
 from .mobilenetv2 import MobileNetV2, fuse_batch_norm

@@ -18,7 +18,7 @@ from ..errors import RecipeError
 from ..recipe import nearest
 from ..tensor_train import TTConv3d, TTLinear, channel_modes, conv_ranks, linear_modes, linear_ranks
 from .clip_tables import CLIP_NETWORKS, ClipTable, Convolution, Linear, Triple, read_train
-from .head import Head, Standardize, State
+from .head import Head, Standardize, State, last_frames
 
 FORMS = ("none", "convolutions", "linear", "both")
 
@@ -139,37 +139,12 @@ class ClipNetworkHead(Head):
         self.frames, self.pixel_drop = self.network.frames, pixel_drop
         self.state_shapes = {"ring": (self.frames - 1, c, h, w), "count": (1,)}
 
-    def calibrate(self, mean: Tensor, std: Tensor) -> None:
-        """See Head.calibrate."""
-        self.standardize.set(mean, std)
-
     def forward(self, features: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
         """Classify the last L frames of features (B, T, C, H, W) and of the ring into logits (B, K)."""
         if self.training and self.pixel_drop:
             features = _drop_last_channel(features, self.pixel_drop)
         clip, after = last_frames(features, state, mask, self.frames)
         return self.network(self.standardize(clip).transpose(1, 2)), after  # (B, C, L, H, W)
-
-
-def last_frames(features: Tensor, state: State, mask: Tensor | None, length: int) -> tuple[Tensor, State]:
-    """The last ``length`` frames (B, L, ...) of a ring and the features (B, T, ...) behind it, and the next state.
-
-    Frames before the first are copies of the first.
-    """
-    seen = torch.cat([state["ring"], features], dim=1)  # (B, L - 1 + T, ...)
-    places = torch.arange(length, device=seen.device)  # (L,)
-    if mask is None:
-        count = state["count"] + features.shape[1]
-        last = seen[:, -length:]
-    else:
-        real = mask.sum(1, keepdim=True)  # (B, 1)
-        count = state["count"] + real
-        last = _rows(seen, real + places - 1)
-    count = count.clamp(max=length)
-    missing = (length - count).clamp(max=length - 1).to(torch.int64)  # (B, 1)
-    first = _rows(last, missing)  # (B, 1, ...)
-    known = (places >= missing).reshape(-1, length, *[1] * (last.ndim - 2))
-    return torch.where(known, last, first), {"ring": last[:, 1:], "count": count}
 
 
 def find_table(name: str) -> ClipTable:
@@ -241,8 +216,3 @@ def _drop_last_channel(features: Tensor, share: float) -> Tensor:
     """Set a share of the pixels of the last channel of (B, T, C, H, W) to 0."""
     kept = torch.rand_like(features[:, :, -1:]) >= share
     return torch.cat([features[:, :, :-1], features[:, :, -1:] * kept], dim=2)
-
-
-def _rows(x: Tensor, places: Tensor) -> Tensor:
-    """Entries of x (B, T, ...) at places (B, n) of each row: (B, n, ...)."""
-    return x[torch.arange(x.shape[0], device=x.device).unsqueeze(1), places]  # len() would be fixed in a graph

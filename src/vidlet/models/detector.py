@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from ..errors import RecipeError, WeightsError
 from ..recipe import Extractor, nearest
 from ..runs import DETECTOR
-from .extractor import FrameExtractor, build_extractor
+from .extractor import FrameExtractor
+from .extractors import build_extractor
 from .mobilenetv2 import ConvNorm, MobileNetV2, round_channels
 from .region import corners, decode
 from .tiny_yolo import TinyYolo, start_predictions_

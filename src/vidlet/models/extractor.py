@@ -1,37 +1,28 @@
-"""Frame extractors: uint8 frames -> one feature vector, one coarse grid of features, or whole maps a frame."""
+"""A frame extractor: uint8 frames -> one feature vector, one coarse grid of features, or whole maps a frame.
+
+Beside the one class stand those whose features no network computes: pixels as they are, and features that are stored.
+``Taps`` computes several cuts of one network in one pass.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import RecipeError, WeightsError
-from ..files import sha256_of
-from ..recipe import Extractor
-from .inceptionv3 import SMALLEST, InceptionV3, load_inception_
+from ..errors import RecipeError
+from .inceptionv3 import InceptionV3
 from .mobilenetv1 import MobileNetV1
 from .mobilenetv2 import ConvNorm, MobileNetV2
 from .onnx_file import OnnxBackbone
-from .pixels import Pixels
 from .tflite import Range
-from .tflite_import import import_network
-from .weights import MOBILENETV1, WEIGHTS, find_weights, is_torchvision, load_into_, load_state_dict, weights_entry
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of [0, 1] RGB, as torchvision's weights expect them
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-PIXELS: dict[str, tuple[float | tuple[float, ...], float | tuple[float, ...]]] = {  # (zero point, scale) of a byte
-    "imagenet": (tuple(255 * m for m in IMAGENET_MEAN), tuple(1 / (255 * s) for s in IMAGENET_STD)),
-    "unit": (0.0, 1 / 255),  # 0 to 1
-    "signed": (127.5, 1 / 127.5),  # -1 to 1
-    "bytes": (0.0, 1.0),  # 0 to 255
-}
+CHANNELS = {"rgb": 3, "gray": 1, "gray-sobel": 2}  # of Pixels
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+SCALE, BIAS = 4 / 255, 4 / 512 - 2  # of datasets.frame_record.dequantize
 
 
 class FrameExtractor(nn.Module):
@@ -137,174 +128,120 @@ class GridPool(nn.Module):
         return ((maps @ self.columns).transpose(2, 3) @ self.rows).transpose(2, 3)  # w -> G, then h -> G
 
 
-def build_extractor(config: Extractor) -> FrameExtractor:
-    """Make the extractor that a recipe names, in eval mode.
+class Pixels(nn.Module):
+    """Normalized pictures (T, 3, H, W), -1 to 1 -> channels (T, C, H, W), whole and unpooled: no weights.
 
-    ``config.weights``: "none" (from scratch), a name of the table in weights.py, or the path of a .tflite file or of a
-    PyTorch state dict (.pt, .pth).
+    Clip networks (clip_networks.py) and recurrent heads on raw pixels read these maps.
 
-    Raises:
-        RecipeError: no such extractor, or a size, cut or grid that it cannot have.
-        WeightsError: weights that are missing, damaged or of another network.
+    Args:
+        cut: "rgb": the picture; "gray": its intensity, -1 to 1; "gray-sobel": intensity and the magnitude of its Sobel
+            gradient, 0 on a flat ground and 2 beside a step from black to white. The last is VIVA's input (Wang et
+            al.'s 3-D CNNs) without its third channel, depth, which RGB video does not have.
     """
-    builder = EXTRACTORS.get(config.name)
-    if builder is None:
-        raise RecipeError(f"extractor.name must be one of {', '.join(EXTRACTORS)}, got {config.name!r}")
-    return builder(config).eval()
+
+    luma: Tensor
+
+    def __init__(self, cut: str = "rgb") -> None:
+        super().__init__()
+        if cut not in CHANNELS:
+            raise RecipeError(f"extractor.cut of pixels must be one of {', '.join(CHANNELS)}, got {cut!r}")
+        self.cut, self.out_channels = cut, CHANNELS[cut]
+        self.register_buffer("luma", torch.tensor(LUMA).reshape(3, 1, 1), persistent=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Pictures (T, 3, H, W) -> channels (T, C, H, W)."""
+        if self.cut == "rgb":
+            return pictures
+        gray = (pictures * self.luma).sum(1, keepdim=True)  # (T, 1, H, W)
+        return gray if self.cut == "gray" else torch.cat([gray, sobel_magnitude(gray)], dim=1)
+
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the maps: the picture's."""
+        return height, width
 
 
-def extractor_from_tflite(
-    path: Path,
-    width: float = 1.0,
-    cut: str = "head",
-    grid: int = 0,
-    *,
-    input_size: tuple[int, int] | None = None,
-    provenance: dict[str, Any] | None = None,
-    network: type[MobileNetV1 | MobileNetV2] = MobileNetV2,
-) -> FrameExtractor:
-    """An extractor with the weights of a quantized TFLite MobileNet, in eval mode; by default of the file's size.
+def sobel_magnitude(gray: Tensor) -> Tensor:
+    """Length of the Sobel gradient of (T, 1, H, W), border pixels repeated: 1 beside a step of height 1.
 
-    Raises:
-        WeightsError: not such a file, or of another width.
+    Written as sums of shifted pictures: a convolution with one channel in is slower, and would look like a layer.
     """
-    found = import_network(network, path, width, cut)
-    scale, zero_point = found.ranges["input"]
-    return FrameExtractor(
-        found.backbone, input_size or found.input_size, grid, zero_point=float(zero_point), scale=scale,
-        ranges=found.ranges, provenance=provenance or _provenance(path), freeze_norm=True,
-    ).eval()  # fmt: skip
+    around = functional.pad(gray, (1, 1, 1, 1), mode="replicate")
+    down = around[:, :, :-2] + 2 * around[:, :, 1:-1] + around[:, :, 2:]  # (T, 1, H, W + 2), smoothed along columns
+    across = around[..., :-2] + 2 * around[..., 1:-1] + around[..., 2:]  # (T, 1, H + 2, W), along rows
+    horizontal = down[..., 2:] - down[..., :-2]
+    vertical = across[:, :, 2:] - across[:, :, :-2]
+    return (horizontal.square() + vertical.square()).sqrt() / 4
 
 
-def _mobilenetv2(config: Extractor) -> FrameExtractor:
-    if min(config.input_size) < 32:
-        raise RecipeError(f"extractor.input_size must be at least 32 x 32, got {config.input_size}")
-    if config.weights == "none":
-        backbone = MobileNetV2(config.width, config.cut)
-        return FrameExtractor(backbone, config.input_size, config.grid, provenance={"weights": "none"})
-    path, provenance = _weights_file(config.weights)
-    if path.suffix == ".tflite":
-        return extractor_from_tflite(
-            path, config.width, config.cut, config.grid, input_size=config.input_size, provenance=provenance
-        )
-    state = load_state_dict(path)
-    backbone = MobileNetV2(config.width, config.cut)
-    load_into_(backbone, state, str(path))
-    if not is_torchvision(state):
-        return FrameExtractor(backbone, config.input_size, config.grid, provenance=provenance)
-    zero_point, scale = PIXELS["imagenet"]
-    return FrameExtractor(
-        backbone, config.input_size, config.grid, zero_point=zero_point, scale=scale, provenance=provenance
+class StoredFeatures(FrameExtractor):
+    """Stored features as an extractor: the codes uint8 of each modality, an input each -> numbers side by side.
+
+    What an artifact does of them is dequantization; they were computed elsewhere (YouTube-8M records, or an .npz), and
+    docs/data.md says how they are quantized. Training and compression handle a clip as one array of codes (T, D of
+    all); artifact/feeds.py cuts it for the file.
+
+    Args:
+        widths: numbers a frame of each modality, {"rgb": 1024, "audio": 128}.
+    """
+
+    def __init__(self, widths: Mapping[str, int]) -> None:
+        super().__init__(_Codes(sum(widths.values())), (1, 1), provenance={"weights": "none"})  # type: ignore[arg-type]
+        self.widths = dict(widths)
+
+    def forward(self, *codes: Tensor) -> Tensor:
+        """Codes uint8 (T, width) of each modality -> features float32 (T, D)."""
+        joined = codes[0] if len(codes) == 1 else torch.cat(codes, 1)
+        return joined.float() * SCALE + BIAS
+
+
+class _Codes(nn.Module):
+    """Stands for a network where there is none."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.out_channels = size
+
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """The side of a map of one point."""
+        return 1, 1
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Nothing is done."""
+        return pictures
+
+
+class Taps(nn.Module):
+    """The features of several cuts of one network, for the price of the deepest.
+
+    Args:
+        cuts: cut ("block6") -> its extractor; weights, input size and normalization are those of one network.
+    """
+
+    def __init__(self, cuts: Mapping[str, FrameExtractor]) -> None:
+        super().__init__()
+        depth = {name: len(_backbone(extractor).parts) for name, extractor in cuts.items()}
+        self.deepest = cuts[max(cuts, key=lambda name: depth[name])]
+        self.names = tuple(cuts)
+        self.extractors = nn.ModuleList(cuts.values())
+        self.input_size = self.deepest.input_size
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Frames uint8 (T, H, W, 3) -> the features (T, ...) of each cut, in the order of ``names``."""
+        maps, found = self.deepest.normalize(frames), {}
+        for part in _backbone(self.deepest).parts:
+            maps = self.deepest.backbone.get_submodule(part)(maps)
+            if part in self.names:
+                extractor = self.extractors[self.names.index(part)]
+                assert isinstance(extractor, FrameExtractor)
+                found[part] = extractor.pool(maps)
+        return tuple(found[name] for name in self.names)
+
+
+def _backbone(extractor: FrameExtractor) -> InceptionV3 | MobileNetV1 | MobileNetV2:
+    assert isinstance(extractor.backbone, InceptionV3 | MobileNetV1 | MobileNetV2), (
+        "taps are cuts of a network of blocks"
     )
-
-
-def _mobilenetv1(config: Extractor) -> FrameExtractor:
-    if min(config.input_size) < 32:
-        raise RecipeError(f"extractor.input_size must be at least 32 x 32, got {config.input_size}")
-    if config.weights == "none":
-        backbone = MobileNetV1(config.width, config.cut)
-        return FrameExtractor(backbone, config.input_size, config.grid, provenance={"weights": "none"})
-    weights = config.weights
-    if weights == "imagenet":
-        if config.width not in MOBILENETV1:
-            widths = ", ".join(f"{width:g}" for width in MOBILENETV1)
-            raise WeightsError(
-                f"weights 'imagenet': MobileNetV1 has them for the widths {widths}, got {config.width:g}"
-            )
-        weights = MOBILENETV1[config.width]
-    path, provenance = _weights_file(weights)
-    if path.suffix == ".tflite":
-        return extractor_from_tflite(
-            path, config.width, config.cut, config.grid,
-            input_size=config.input_size, provenance=provenance, network=MobileNetV1,
-        )  # fmt: skip
-    backbone = MobileNetV1(config.width, config.cut)
-    load_into_(backbone, load_state_dict(path), str(path))
-    return FrameExtractor(backbone, config.input_size, config.grid, provenance=provenance)
-
-
-def _inceptionv3(config: Extractor) -> FrameExtractor:
-    if min(config.input_size) < SMALLEST:
-        raise RecipeError(f"extractor.input_size of inceptionv3 must be at least {SMALLEST}, got {config.input_size}")
-    if config.width != 1:
-        raise RecipeError(f"extractor.width of inceptionv3 is 1, got {config.width:g}")
-    backbone, provenance = InceptionV3(config.cut), {"weights": "none"}
-    if config.weights != "none":
-        if not config.weights.endswith((".pt", ".pth")):
-            raise WeightsError(
-                f"weights {config.weights!r}: the table has none of Inception-v3; give a state dict of torchvision "
-                "(inception_v3_google-0cc3c7bd.pth), or 'none'"
-            )
-        path, provenance = _weights_file(config.weights)
-        load_inception_(backbone, load_state_dict(path), str(path))
-    return FrameExtractor(
-        backbone, config.input_size, config.grid, zero_point=127.5, scale=1 / 127.5, provenance=provenance
-    )
-
-
-def _onnx(config: Extractor) -> FrameExtractor:
-    path = Path(config.weights).expanduser()
-    if path.suffix != ".onnx" or not path.is_file():
-        raise WeightsError(f"weights {config.weights!r}: of the extractor 'onnx' they are an .onnx file")
-    kind, _, order = config.pixels.partition("-")
-    if kind not in PIXELS or order not in ("", "bgr"):
-        raise RecipeError(
-            f"extractor.pixels must be one of {', '.join(PIXELS)}, or that and -bgr, got {config.pixels!r}"
-        )
-    zero_point, scale = PIXELS[kind]
-    backbone = OnnxBackbone(path, config.cut, config.input_size, bool(order))
-    provenance = {**_provenance(path), "tensor": backbone.cut, "pixels": config.pixels}
-    if config.grid and backbone.map == (1, 1):
-        raise RecipeError(f"extractor.grid must be 0: tensor {backbone.cut} is one vector a picture, got {config.grid}")
-    return FrameExtractor(
-        backbone, config.input_size, config.grid, zero_point=zero_point, scale=scale, provenance=provenance
-    )
-
-
-def _pixels(config: Extractor) -> FrameExtractor:
-    if config.weights != "none":
-        raise RecipeError(f"extractor.weights of pixels must be 'none': it has no weights, got {config.weights!r}")
-    backbone = Pixels(config.cut)
-    return FrameExtractor(
-        backbone, config.input_size, config.grid,
-        zero_point=127.5, scale=1 / 127.5, provenance={"weights": "none"}, whole=True,
-    )  # fmt: skip
-
-
-def _detector(config: Extractor) -> FrameExtractor:
-    from .detector_file import build_detector_file  # it is a FrameExtractor itself
-
-    return build_detector_file(config)
-
-
-EXTRACTORS: dict[str, Callable[[Extractor], FrameExtractor]] = {
-    "mobilenetv2": _mobilenetv2,
-    "mobilenetv1": _mobilenetv1,
-    "inceptionv3": _inceptionv3,
-    "onnx": _onnx,
-    "pixels": _pixels,
-    "detector": _detector,
-}
-
-
-def _weights_file(weights: str) -> tuple[Path, dict[str, Any]]:
-    """Path and provenance of a table name or a file."""
-    path = Path(weights).expanduser()
-    if path.suffix in (".tflite", ".pt", ".pth"):
-        if not path.is_file():
-            raise WeightsError(f"{weights}: no such file")
-        return path, _provenance(path)
-    entry = weights_entry(weights)
-    path = find_weights(weights)
-    return path, {
-        "weights": weights, "file": entry.file, "sha256": entry.sha256, "licence": entry.licence, "url": entry.url
-    }  # fmt: skip
-
-
-def _provenance(path: Path) -> dict[str, Any]:
-    digest = sha256_of(path)
-    licence = next((entry.licence for entry in WEIGHTS.values() if entry.sha256 == digest), "not stated")
-    return {"weights": "file", "file": path.name, "sha256": digest, "licence": licence}
+    return extractor.backbone
 
 
 def _per_channel(value: float | tuple[float, ...]) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,7 +16,7 @@ from ..errors import RecipeError
 from ..recipe import nearest
 from ..tensor_train import TTConv2d
 from .clip_tables import read_train
-from .head import Head, Standardize, State, add_frames
+from .head import Head, Standardize, State, add_frames, draw_frame
 
 POOL, LAST_POOL = 2, 4
 
@@ -112,16 +111,11 @@ class FrameNetworkHead(Head):
         self.classify = nn.Linear(units, classes)
         self.state_shapes = {"sum": (classes,), "count": (1,)}
 
-    def calibrate(self, mean: Tensor, std: Tensor) -> None:
-        """See Head.calibrate."""
-        self.standardize.set(mean, std)
-
     def forward(self, features: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
         """Classify features (B, T, C, H, W) frame by frame into mean logits (B, K)."""
         x = self.standardize(features)
         if self.training and mask is not None:
-            pick = (torch.rand(len(x), device=x.device) * mask.sum(1)).long()  # (B,)
-            x, mask = x[torch.arange(len(x), device=x.device), pick][:, None], None
+            x, mask = draw_frame(x, mask), None
         maps = self.body(x.flatten(0, 1)).flatten(1)  # (B T, C' H' W')
         logits = self.classify(self.dropout(functional.relu(self.hidden(maps))))
         logits = logits.unflatten(0, x.shape[:2])  # (B, T, K)

@@ -33,6 +33,9 @@ class Head(nn.Module):
 
     def calibrate(self, mean: Tensor, std: Tensor) -> None:
         """Learn the scale of the features: mean and deviation per channel, shape (feature_shape[0],)."""
+        for part in self.modules():
+            if isinstance(part, Standardize):
+                part.set(mean, std)
 
 
 class Standardize(nn.Module):
@@ -81,8 +84,40 @@ def last_of(x: Tensor, mask: Tensor | None) -> Tensor:
     return x[torch.arange(len(x), device=x.device), mask.sum(1).clamp(min=1) - 1]
 
 
+def draw_frame(x: Tensor, mask: Tensor) -> Tensor:
+    """One random real frame of each clip of x (B, T, ...): (B, 1, ...)."""
+    place = (torch.rand(len(x), device=x.device) * mask.sum(1)).long()  # (B,)
+    return x[torch.arange(len(x), device=x.device), place][:, None]
+
+
 def add_frames(x: Tensor, mask: Tensor | None, total: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     """Add the real frames of x (B, T, D) to total (B, D) and their number to count (B, 1)."""
     if mask is None:
         return total + x.sum(1), count + x.shape[1]
     return total + (x * mask.unsqueeze(-1)).sum(1), count + mask.sum(1, keepdim=True)
+
+
+def last_frames(features: Tensor, state: State, mask: Tensor | None, length: int) -> tuple[Tensor, State]:
+    """The last ``length`` frames (B, L, ...) of a ring and the features (B, T, ...) behind it, and the next state.
+
+    Frames before the first are copies of the first.
+    """
+    seen = torch.cat([state["ring"], features], dim=1)  # (B, L - 1 + T, ...)
+    places = torch.arange(length, device=seen.device)  # (L,)
+    if mask is None:
+        count = state["count"] + features.shape[1]
+        last = seen[:, -length:]
+    else:
+        real = mask.sum(1, keepdim=True)  # (B, 1)
+        count = state["count"] + real
+        last = _rows(seen, real + places - 1)
+    count = count.clamp(max=length)
+    missing = (length - count).clamp(max=length - 1).to(torch.int64)  # (B, 1)
+    first = _rows(last, missing)  # (B, 1, ...)
+    known = (places >= missing).reshape(-1, length, *[1] * (last.ndim - 2))
+    return torch.where(known, last, first), {"ring": last[:, 1:], "count": count}
+
+
+def _rows(x: Tensor, places: Tensor) -> Tensor:
+    """Entries of x (B, T, ...) at places (B, n) of each row: (B, n, ...)."""
+    return x[torch.arange(x.shape[0], device=x.device).unsqueeze(1), places]  # len() would be fixed in a graph

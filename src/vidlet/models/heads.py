@@ -8,20 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .. import plugins
 from ..errors import RecipeError
 from ..recipe import Head as HeadRecipe
 from ..recipe import nearest
-from .bags import BagOfFrames, BagOfWords, NetFV
+from .centers import BagOfFrames, BagOfWords, GatedNetVLAD, NetFV, NeXtVLADHead
 from .clip_networks import ClipNetworkHead
 from .frame_networks import FrameNetworkHead
-from .grid_gru import GridGRU
 from .head import Head
-from .netvlad import GatedNetVLAD
-from .nextvlad import NeXtVLADHead
+from .own_heads import GridGRU, OrderedWindow
 from .pooled import ExpertsGRU, ExpertsLSTM, Pooled
 from .thesis_heads import Mean, PaperGRU, PaperLSTM, SingleFrame
 from .tt_heads import TTGridGRU, TTGRUHead, TTLSTMHead
-from .window import OrderedWindow
 
 HEADS: dict[str, Callable[..., Head]] = {
     "single": SingleFrame,
@@ -52,9 +50,10 @@ def build_head(recipe: HeadRecipe, feature_shape: tuple[int, ...], classes: int)
     Raises:
         RecipeError: unknown name or option, with the nearest valid one; features of a shape that the head cannot take.
     """
-    if recipe.name not in HEADS:
-        raise RecipeError(f"unknown head {recipe.name!r}{nearest(recipe.name, HEADS)}; known: {', '.join(HEADS)}")
-    builder = HEADS[recipe.name]
+    builder = find_head(recipe.name)
+    if builder is None:
+        known = [*HEADS, *plugins.names("head")]
+        raise RecipeError(f"unknown head {recipe.name!r}{nearest(recipe.name, known)}; known: {', '.join(known)}")
     valid = _options(builder)
     options: dict[str, Any] = {}
     for key, value in recipe.options.items():
@@ -79,9 +78,15 @@ def _whole_numbers(head: str, key: str, value: Any) -> tuple[int, ...]:
     return numbers
 
 
+def find_head(name: str) -> Callable[..., Head] | None:
+    """The builder of a head: built in, registered or of an installed package."""
+    return HEADS.get(name) or plugins.find("head", name)
+
+
 def head_options(name: str) -> dict[str, Any]:
     """Options of a head and their defaults; nothing of a head that is not known."""
-    return _options(HEADS[name]) if name in HEADS else {}
+    builder = find_head(name)
+    return {} if builder is None else _options(builder)
 
 
 def _options(builder: Callable[..., Head]) -> dict[str, Any]:

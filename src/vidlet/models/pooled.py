@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RecipeError
-from .frame_input import FrameInput, masked
-from .gating import Experts, batch_norm
+from .frame_parts import Experts, FrameInput, batch_norm, check_positive, masked
 from .head import Head, State, last_of
-from .netvlad import check_positive
 
 _LEAST_VARIANCE = 1e-2  # of standardized features; keeps the root from what rounding leaves of a variance of 0
 
@@ -55,10 +53,6 @@ class Pooled(Head):
             self.state_shapes["squares"] = (size,)
         if top:
             self.state_shapes["top"] = (top, size)
-
-    def calibrate(self, mean: Tensor, std: Tensor) -> None:
-        """See Head.calibrate."""
-        self.input.calibrate(mean, std)
 
     def forward(self, features: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
         """Classify features (B, T, *feature_shape) into logits (B, K)."""
@@ -117,10 +111,6 @@ class RecurrentExperts(Head):
         self.experts = Experts(hidden, classes, experts, momentum)
         self.kept = ("h", "c") if self.layer is nn.LSTM else ("h",)
         self.state_shapes = {f"{key}{i}": (hidden,) for i in range(layers) for key in self.kept}
-
-    def calibrate(self, mean: Tensor, std: Tensor) -> None:
-        """See Head.calibrate."""
-        self.input.calibrate(mean, std)
 
     def forward(self, features: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
         """Classify features (B, T, *feature_shape) by the last output into logits (B, K).

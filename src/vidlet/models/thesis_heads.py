@@ -6,10 +6,9 @@ convolutional neural network"). The contract they obey is in head.py.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from .head import Head, Standardize, State, add_frames, flat_size, last_of
+from .head import Head, Standardize, State, add_frames, draw_frame, flat_size, last_of
 
 
 class Classifier(nn.Sequential):
@@ -36,16 +35,11 @@ class SingleFrame(Head):
         self.classifier = Classifier(size, classes, units, dropout)
         self.state_shapes = {"sum": (classes,), "count": (1,)}
 
-    def calibrate(self, mean: Tensor, std: Tensor) -> None:
-        """See Head.calibrate."""
-        self.standardize.set(mean, std)
-
     def forward(self, features: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
         """Classify features (B, T, *feature_shape) frame by frame into mean logits (B, K)."""
         x = self.standardize(features).flatten(2)  # (B, T, D)
         if self.training and mask is not None:
-            pick = (torch.rand(len(x), device=x.device) * mask.sum(1)).long()  # (B,)
-            x, mask = x[torch.arange(len(x), device=x.device), pick][:, None], None
+            x, mask = draw_frame(x, mask), None
         logits = self.classifier(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # (B, T, K)
         total, count = add_frames(logits, mask, state["sum"], state["count"])
         return total / count, {"sum": total, "count": count}
@@ -60,10 +54,6 @@ class Mean(Head):
         self.standardize = Standardize(feature_shape[0], len(feature_shape) - 1)
         self.classifier = Classifier(size, classes, units, dropout)
         self.state_shapes = {"sum": (size,), "count": (1,)}
-
-    def calibrate(self, mean: Tensor, std: Tensor) -> None:
-        """See Head.calibrate."""
-        self.standardize.set(mean, std)
 
     def forward(self, features: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
         """Classify the mean over time of features (B, T, *feature_shape) into logits (B, K)."""

@@ -16,8 +16,8 @@ from torch.nn import functional
 from ..errors import RecipeError
 from ..tensor_train import TTGRU, TTLSTM, TTLinear
 from ..tensor_train.modes import factor
-from .grid_gru import GridGRU
 from .head import Head, Standardize, State, flat_size, last_of
+from .own_heads import GridGRU
 
 
 class TTRecurrent(Head):
@@ -62,10 +62,6 @@ class TTRecurrent(Head):
         self.rnn = self.layer(in_modes, out_modes, *maps)
         self.classify = nn.Linear(math.prod(out_modes), classes)
         self.state_shapes = dict.fromkeys(("h", "c")[: 2 if self.layer is TTLSTM else 1], (math.prod(out_modes),))
-
-    def calibrate(self, mean: Tensor, std: Tensor) -> None:
-        """See Head.calibrate."""
-        self.standardize.set(mean, std)
 
     def forward(self, features: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
         """Classify features (B, T, *feature_shape) by h at the last frame into logits (B, K).

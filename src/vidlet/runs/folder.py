@@ -118,7 +118,9 @@ class RunFolder:
     def write_members(self, title: str, members: Mapping[str, float]) -> None:
         """Write ``recipe.toml`` of a joint file: the names of its members and the weights of their scores."""
         parts = [f"name = {json.dumps(title)}\n"]
-        parts += [f"\n[[members]]\nname = {json.dumps(name)}\nweight = {weight:g}\n" for name, weight in members.items()]
+        parts += [
+            f"\n[[members]]\nname = {json.dumps(name)}\nweight = {weight:g}\n" for name, weight in members.items()
+        ]
         write_text(self / RECIPE, "".join(parts))
 
     def files(self) -> dict[str, int]:

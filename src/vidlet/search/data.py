@@ -17,7 +17,7 @@ from ..errors import DataError
 from ..features import Extracted, extract_taps, not_stored, thinned
 from ..files import cache_folder
 from ..models import FrameExtractor, build_extractor
-from ..models.taps import Taps
+from ..models.extractor import Taps
 from ..progress import bar
 from ..recipe import Extractor, Sampling
 from ..runtime import open_session

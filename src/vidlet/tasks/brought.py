@@ -9,7 +9,7 @@ import onnx
 
 from ..compression.tflite import NETWORKS
 from ..errors import ModelError, WeightsError
-from ..models.extractor import extractor_from_tflite
+from ..models.extractors import extractor_from_tflite
 from ..onnx_graph import Graph
 from ..runtime import check_safe
 

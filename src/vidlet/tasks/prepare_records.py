@@ -10,8 +10,8 @@ from ..datasets import ClipTable
 from ..datasets.frame_record import frame_codes
 from ..errors import DataError, RecipeError
 from ..models import FrameExtractor, build_extractor
+from ..models.extractor import StoredFeatures
 from ..models.heads import head_options
-from ..models.stored import StoredFeatures
 from ..recipe import Recipe, recipe_names
 from ..training.record_clips import RecordClips
 from .prepare import CALIBRATION_CLIPS, Prepared, one_way_clips, prepare_features, prepare_frames, sample_clips

@@ -1,0 +1,199 @@
+"""The table of frame extractors, and how a recipe's becomes one: its size, its cut, its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import plugins
+from ..errors import RecipeError, WeightsError
+from ..files import sha256_of
+from ..recipe import Extractor, nearest
+from .detector_file import build_detector_file
+from .extractor import FrameExtractor, Pixels
+from .inceptionv3 import SMALLEST, InceptionV3, load_inception_
+from .mobilenetv1 import MobileNetV1
+from .mobilenetv2 import MobileNetV2
+from .onnx_file import OnnxBackbone
+from .tflite_import import import_network
+from .weights import MOBILENETV1, WEIGHTS, find_weights, is_torchvision, load_into_, load_state_dict, weights_entry
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of [0, 1] RGB, as torchvision's weights expect them
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+PIXELS: dict[str, tuple[float | tuple[float, ...], float | tuple[float, ...]]] = {  # (zero point, scale) of a byte
+    "imagenet": (tuple(255 * m for m in IMAGENET_MEAN), tuple(1 / (255 * s) for s in IMAGENET_STD)),
+    "unit": (0.0, 1 / 255),  # 0 to 1
+    "signed": (127.5, 1 / 127.5),  # -1 to 1
+    "bytes": (0.0, 1.0),  # 0 to 255
+}
+
+
+def build_extractor(config: Extractor) -> FrameExtractor:
+    """Make the extractor that a recipe names, in eval mode.
+
+    ``config.weights``: "none" (from scratch), a name of the table in weights.py, or the path of a .tflite file or of a
+    PyTorch state dict (.pt, .pth).
+
+    Raises:
+        RecipeError: no such extractor, or a size, cut or grid that it cannot have.
+        WeightsError: weights that are missing, damaged or of another network.
+    """
+    builder = EXTRACTORS.get(config.name) or plugins.find("extractor", config.name)
+    if builder is None:
+        known = [*EXTRACTORS, *plugins.names("extractor")]
+        raise RecipeError(
+            f"extractor.name must be one of {', '.join(known)}, got {config.name!r}{nearest(config.name, known)}"
+        )
+    extractor: FrameExtractor = builder(config).eval()
+    return extractor
+
+
+def extractor_from_tflite(
+    path: Path,
+    width: float = 1.0,
+    cut: str = "head",
+    grid: int = 0,
+    *,
+    input_size: tuple[int, int] | None = None,
+    provenance: dict[str, Any] | None = None,
+    network: type[MobileNetV1 | MobileNetV2] = MobileNetV2,
+) -> FrameExtractor:
+    """An extractor with the weights of a quantized TFLite MobileNet, in eval mode; by default of the file's size.
+
+    Raises:
+        WeightsError: not such a file, or of another width.
+    """
+    found = import_network(network, path, width, cut)
+    scale, zero_point = found.ranges["input"]
+    return FrameExtractor(
+        found.backbone, input_size or found.input_size, grid, zero_point=float(zero_point), scale=scale,
+        ranges=found.ranges, provenance=provenance or _provenance(path), freeze_norm=True,
+    ).eval()  # fmt: skip
+
+
+def _mobilenetv2(config: Extractor) -> FrameExtractor:
+    if min(config.input_size) < 32:
+        raise RecipeError(f"extractor.input_size must be at least 32 x 32, got {config.input_size}")
+    if config.weights == "none":
+        backbone = MobileNetV2(config.width, config.cut)
+        return FrameExtractor(backbone, config.input_size, config.grid, provenance={"weights": "none"})
+    path, provenance = _weights_file(config.weights)
+    if path.suffix == ".tflite":
+        return extractor_from_tflite(
+            path, config.width, config.cut, config.grid, input_size=config.input_size, provenance=provenance
+        )
+    state = load_state_dict(path)
+    backbone = MobileNetV2(config.width, config.cut)
+    load_into_(backbone, state, str(path))
+    if not is_torchvision(state):
+        return FrameExtractor(backbone, config.input_size, config.grid, provenance=provenance)
+    zero_point, scale = PIXELS["imagenet"]
+    return FrameExtractor(
+        backbone, config.input_size, config.grid, zero_point=zero_point, scale=scale, provenance=provenance
+    )
+
+
+def _mobilenetv1(config: Extractor) -> FrameExtractor:
+    if min(config.input_size) < 32:
+        raise RecipeError(f"extractor.input_size must be at least 32 x 32, got {config.input_size}")
+    if config.weights == "none":
+        backbone = MobileNetV1(config.width, config.cut)
+        return FrameExtractor(backbone, config.input_size, config.grid, provenance={"weights": "none"})
+    weights = config.weights
+    if weights == "imagenet":
+        if config.width not in MOBILENETV1:
+            widths = ", ".join(f"{width:g}" for width in MOBILENETV1)
+            raise WeightsError(
+                f"weights 'imagenet': MobileNetV1 has them for the widths {widths}, got {config.width:g}"
+            )
+        weights = MOBILENETV1[config.width]
+    path, provenance = _weights_file(weights)
+    if path.suffix == ".tflite":
+        return extractor_from_tflite(
+            path, config.width, config.cut, config.grid,
+            input_size=config.input_size, provenance=provenance, network=MobileNetV1,
+        )  # fmt: skip
+    backbone = MobileNetV1(config.width, config.cut)
+    load_into_(backbone, load_state_dict(path), str(path))
+    return FrameExtractor(backbone, config.input_size, config.grid, provenance=provenance)
+
+
+def _inceptionv3(config: Extractor) -> FrameExtractor:
+    if min(config.input_size) < SMALLEST:
+        raise RecipeError(f"extractor.input_size of inceptionv3 must be at least {SMALLEST}, got {config.input_size}")
+    if config.width != 1:
+        raise RecipeError(f"extractor.width of inceptionv3 is 1, got {config.width:g}")
+    backbone, provenance = InceptionV3(config.cut), {"weights": "none"}
+    if config.weights != "none":
+        if not config.weights.endswith((".pt", ".pth")):
+            raise WeightsError(
+                f"weights {config.weights!r}: the table has none of Inception-v3; give a state dict of torchvision "
+                "(inception_v3_google-0cc3c7bd.pth), or 'none'"
+            )
+        path, provenance = _weights_file(config.weights)
+        load_inception_(backbone, load_state_dict(path), str(path))
+    return FrameExtractor(
+        backbone, config.input_size, config.grid, zero_point=127.5, scale=1 / 127.5, provenance=provenance
+    )
+
+
+def _onnx(config: Extractor) -> FrameExtractor:
+    path = Path(config.weights).expanduser()
+    if path.suffix != ".onnx" or not path.is_file():
+        raise WeightsError(f"weights {config.weights!r}: of the extractor 'onnx' they are an .onnx file")
+    kind, _, order = config.pixels.partition("-")
+    if kind not in PIXELS or order not in ("", "bgr"):
+        raise RecipeError(
+            f"extractor.pixels must be one of {', '.join(PIXELS)}, or that and -bgr, got {config.pixels!r}"
+        )
+    zero_point, scale = PIXELS[kind]
+    backbone = OnnxBackbone(path, config.cut, config.input_size, bool(order))
+    provenance = {**_provenance(path), "tensor": backbone.cut, "pixels": config.pixels}
+    if config.grid and backbone.map == (1, 1):
+        raise RecipeError(f"extractor.grid must be 0: tensor {backbone.cut} is one vector a picture, got {config.grid}")
+    return FrameExtractor(
+        backbone, config.input_size, config.grid, zero_point=zero_point, scale=scale, provenance=provenance
+    )
+
+
+def _pixels(config: Extractor) -> FrameExtractor:
+    if config.weights != "none":
+        raise RecipeError(f"extractor.weights of pixels must be 'none': it has no weights, got {config.weights!r}")
+    backbone = Pixels(config.cut)
+    return FrameExtractor(
+        backbone, config.input_size, config.grid,
+        zero_point=127.5, scale=1 / 127.5, provenance={"weights": "none"}, whole=True,
+    )  # fmt: skip
+
+
+EXTRACTORS: dict[str, Callable[[Extractor], FrameExtractor]] = {
+    "mobilenetv2": _mobilenetv2,
+    "mobilenetv1": _mobilenetv1,
+    "inceptionv3": _inceptionv3,
+    "onnx": _onnx,
+    "pixels": _pixels,
+    "detector": build_detector_file,
+}
+
+
+def _weights_file(weights: str) -> tuple[Path, dict[str, Any]]:
+    """Path and provenance of a table name or a file."""
+    path = Path(weights).expanduser()
+    if path.suffix in (".tflite", ".pt", ".pth"):
+        if not path.is_file():
+            raise WeightsError(f"{weights}: no such file")
+        return path, _provenance(path)
+    entry = weights_entry(weights)
+    path = find_weights(weights)
+    return path, {
+        "weights": weights, "file": entry.file, "sha256": entry.sha256, "licence": entry.licence, "url": entry.url
+    }  # fmt: skip
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    digest = sha256_of(path)
+    licence = next((entry.licence for entry in WEIGHTS.values() if entry.sha256 == digest), "not stated")
+    return {"weights": "file", "file": path.name, "sha256": digest, "licence": licence}
