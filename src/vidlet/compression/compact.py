@@ -110,7 +110,8 @@ def shorten_names_(model: onnx.ModelProto) -> None:
         return names[name]
 
     graph.rename(short)
-    graph.drop_node_names()
+    for node in graph.nodes:
+        node.name = ""
 
 
 def _says_nothing(attribute: onnx.AttributeProto, kernel: list[int]) -> bool:

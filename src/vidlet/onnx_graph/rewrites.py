@@ -55,7 +55,7 @@ def fold_pads(model: onnx.ModelProto, kind: str, fill: float) -> int:
         if sizes is None or after is None or after.op_type != kind or after.input[0] != pad.output[0]:
             continue
         own = attribute(after, "pads", [0] * 4)
-        for found in [found for found in after.attribute if found.name == "auto_pad"]:
+        for found in [found for found in after.attribute if found.name == "auto_pad" and kind == "Conv"]:
             after.attribute.remove(found)
         set_attribute(after, "pads", [a + b for a, b in zip(own, sizes, strict=True)])
         after.input[0] = pad.input[0]
