@@ -149,9 +149,23 @@ def inspect_table(table: ClipTable, workers: int = 2, progress: Callable[[int, i
         skipped=table.skipped,
         leaking_groups=leaking,
         duplicates=duplicates,
-        notes=(*table.notes, *_split_notes(table)),
+        notes=(*table.notes, *_split_notes(table), *_file_notes(infos, table.root)),
         warnings=tuple(warnings),
     )
+
+
+def _file_notes(infos: Mapping[Path, VideoInfo], root: Path) -> list[str]:
+    """What had to be assumed of single files, one line a kind: "3 clips: its clock breaks (first: a.ts: ...)"."""
+    kinds: dict[str, list[tuple[Path, str]]] = defaultdict(list)
+    for path, info in infos.items():
+        for note in info.notes:
+            kinds[note.partition(":")[0]].append((path, note))
+    found = []
+    for kind, told in kinds.items():
+        path, note = told[0]
+        how = note.removeprefix(kind).lstrip(": ")
+        found.append(f"{len(told)} clip{'s' * (len(told) > 1)}: {kind} (first: {_name(path, root)}: {how}).")
+    return found
 
 
 def _name(path: Path, root: Path) -> str:
