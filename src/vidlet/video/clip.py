@@ -1,7 +1,7 @@
 """Clips: which frames of a video the model sees, read in one pass, by decoding on or by seeking, whichever is shorter.
 
-`path` is a video file or a folder of frame images everywhere; `fps` is the frame rate of folders (25 if not told).
-`size` is (height, width). Times are seconds since the first frame of the video.
+`path` is a video file, the address of one, or a folder of frame images everywhere; `fps` is the frame rate of folders
+(25 if not told). `size` is (height, width). Times are seconds since the first frame of the video.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..recipe import Sampling
+from .address import as_place
 from .container import HOP_FRAMES, VideoReader
 from .folder import FolderReader
 from .frames import Frame, Reader, VideoInfo
@@ -162,8 +163,11 @@ def stream_clip(
 @contextlib.contextmanager
 def open_reader(path: PathLike, fps: float | None = None, resume: bool = False) -> Iterator[Reader]:
     """Open a video file or a folder of frame images as a source of frames."""
-    place = Path(path)
-    reader: Reader = FolderReader(place, fps) if place.is_dir() else VideoReader(place, resume)
+    place = as_place(path)
+    if isinstance(place, Path) and place.is_dir():
+        reader: Reader = FolderReader(place, fps)
+    else:
+        reader = VideoReader(place, resume)
     try:
         yield reader
     finally:
@@ -197,8 +201,8 @@ def _bounded(
     for number, pair in enumerate(pairs, 1):
         if max(number, expected) > most:
             raise DataError(
-                f"{info.path}: a clip of {max(number, expected):,.0f} frames of {size[1]}x{size[0]} at {hz:g} Hz is more "
-                f"than memory is taken for ({most:,}); cut it by start_s and end_s, or take a lower rate"
+                f"{info.path}: a clip of {max(number, expected):,.0f} frames of {size[1]}x{size[0]} at {hz:g} Hz is "
+                f"more than memory is taken for ({most:,}); cut it by start_s and end_s, or take a lower rate"
             )
         yield pair
 

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import av
 
-Opener: TypeAlias = Callable[[Path], tuple[Any, Any]]
+Opener: TypeAlias = Callable[["Path | str"], tuple[Any, Any]]
 
 MOST_GAP_S = {True: 10.0, False: 3600.0}  # in formats whose clock may jump, in others
 MOST_BACK_S = 1.0  # where only times of display are known, or the format has one clock: pictures out of order
@@ -83,7 +83,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Key:
-    """A packet at which decoding can begin: its mended time of display, its place in the file, what mends its stamps."""
+    """A packet at which decoding can begin: its mended time of display, its place in the file, its stamps' offset."""
 
     shown: int
     position: int
@@ -115,7 +115,7 @@ class Contents:
         return f"its clock breaks: it {how} at {at_s - self.begin_s:.1f} s{more}; time is counted on without the jump"
 
 
-def contents(path: Path, container: Any, stream: Any, open_stream: Opener, interval_s: float) -> Contents | None:
+def contents(path: Path | str, container: Any, stream: Any, open_stream: Opener, interval_s: float) -> Contents | None:
     """What the packets of an open file say, if its table of contents does not vouch for its clock; else None.
 
     Files are read through once a process, as long as they do not change.
@@ -123,6 +123,8 @@ def contents(path: Path, container: Any, stream: Any, open_stream: Opener, inter
     Args:
         open_stream: opens the file once more: path -> (container, stream).
     """
+    if isinstance(path, str):  # on the web: it would be fetched twice
+        return None
     if container.format.name.startswith(INDEXED) and _declared_s(container, stream) <= MOST_GAP_S[False]:
         return None
     status = path.stat()

@@ -23,6 +23,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .address import TIMEOUT_S, WEB_OPTIONS, container_name
 from .clock import Clock, Key, contents, jumping
 from .frames import DEFAULT_FPS, Frame, VideoInfo
 from .sample import EPSILON_S
@@ -37,7 +38,7 @@ class VideoReader:
     """One pass over a video file.
 
     Args:
-        path: A regular file.
+        path: A regular file, or the address of a file on the web.
         resume: What happens at a packet that the decoder refuses. False: reading ends there, because the pictures
             that follow are predicted from one that is missing. True: it goes on at the next intact key frame.
 
@@ -45,7 +46,7 @@ class VideoReader:
         DataError: not a readable video, or no frame of it can be decoded.
     """
 
-    def __init__(self, path: Path, resume: bool = False) -> None:
+    def __init__(self, path: Path | str, resume: bool = False) -> None:
         self._path, self._resume = path, resume
         self._container = open_container(path)
         try:
@@ -65,7 +66,7 @@ class VideoReader:
         self._pictures = Pictures()
         self._decoded: deque[Any] = deque()
         self._ended = self._sought = self._wait_for_key = False
-        self._seekable = True
+        self._seekable = isinstance(self._path, Path) or not jumping(self._container)
         self._count = self._corrupt = self._errors = 0
         self._reason = ""
         self._origin, self._time = 0.0, NEVER  # time stamp of the first frame; time of the last frame given out
@@ -358,19 +359,25 @@ class VideoReader:
         )
 
 
-def open_container(path: Path) -> Any:
-    """Open a regular file for reading with PyAV.
+def open_container(path: Path | str) -> Any:
+    """Open a regular file, or a file on the web by its address, for reading with PyAV.
 
-    A file may name others (playlists): only local ones are followed. DataError: absent, not a file, not a video.
+    A file may name others (playlists): of a local one only local ones are followed, of one on the web none of them.
+    DataError: absent, not a file, not a video.
     """
-    check_file(path)
+    if isinstance(path, str):
+        options, timeout = WEB_OPTIONS, (TIMEOUT_S, TIMEOUT_S)
+    else:
+        check_file(path)
+        options, timeout = {"protocol_whitelist": "file,crypto,data"}, None
     try:
-        return av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file,crypto,data"})
+        return av.open(container_name(path), metadata_errors="replace", options=options, timeout=timeout)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f"{path}: no frame could be decoded ({_broken_box(path) or reason_of(error)})") from error
+        broken = "" if isinstance(path, str) else _broken_box(path)
+        raise DataError(f"{path}: no frame could be decoded ({broken or reason_of(error)})") from error
 
 
-def video_stream(container: Any, path: Path) -> Any:
+def video_stream(container: Any, path: Path | str) -> Any:
     """The video stream that is the video: no cover picture, and no thumbnail beside a longer one.
 
     Of several long ones it is the first, as players choose it. DataError if there is none.
@@ -404,7 +411,7 @@ def _length_s(stream: Any) -> float:
     return stream.frames / _frame_rate(stream)
 
 
-def _opened_again(path: Path) -> tuple[Any, Any]:
+def _opened_again(path: Path | str) -> tuple[Any, Any]:
     container = open_container(path)
     try:
         return container, video_stream(container, path)

@@ -22,7 +22,7 @@ class VideoInfo:
     ``notes`` say what had to be assumed: "what: how".
     """
 
-    path: Path
+    path: Path | str  # or the address of a file on the web
     width: int
     height: int
     fps: float
