@@ -221,7 +221,9 @@ def _sample(model: Model, table: ClipTable, inputs: Sequence[str]) -> np.ndarray
     if table.records is not None and clip.row is not None:
         frames = frame_codes(table.records.read(clip.row), inputs)
     else:
-        frames = read_clip(clip.path, model.sampling, model.input_size, start_s=clip.start_s, end_s=clip.end_s).frames
+        frames = read_clip(
+            clip.path, model.sampling, model.input_size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps
+        ).frames
     count = max(5, min(PARITY_FRAMES, len(frames)))
     return np.resize(frames[:PARITY_FRAMES], (count, *frames.shape[1:]))
 

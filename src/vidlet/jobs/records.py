@@ -24,7 +24,7 @@ HEADER = "VideoId,LabelConfidencePairs"
 def classify_clip(models: Sequence[Model], table: ClipTable, clip: Clip) -> list[Prediction]:
     """What models say of a clip of a table: of its video, decoded once, or of its stored features."""
     if table.records is None or clip.row is None:
-        return classify_together(models, clip.path, start_s=clip.start_s, end_s=clip.end_s)
+        return classify_together(models, clip.path, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps)
     record = table.records.read(clip.row)
     return [model.classify(record) for model in models]
 

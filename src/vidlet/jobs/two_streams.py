@@ -117,7 +117,9 @@ def _most_pixels(data: str | Path) -> float:
 def _sample(model: Model, clips: ClipTable) -> dict[str, np.ndarray]:
     """Some frames of the first clip, and their flow."""
     clip = next(iter(clips))
-    frames = read_clip(clip.path, model.sampling, model.input_size, start_s=clip.start_s, end_s=clip.end_s).frames
+    frames = read_clip(
+        clip.path, model.sampling, model.input_size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps
+    ).frames
     fed = FrameFeed(("frames", "flow"))(np.resize(frames, (max(5, min(PARITY_FRAMES, len(frames))), *frames.shape[1:])))
     assert isinstance(fed, dict)
     return fed
