@@ -13,6 +13,10 @@ Whatever is not a ``VidletError`` is our own mistake (exit status 1), ``ParityEr
 that differs from the trained model is never written.
 """
 
+import contextlib
+import os
+from collections.abc import Iterator
+
 
 class VidletError(Exception):
     """Base of all errors whose cause the user can mend."""
@@ -48,3 +52,26 @@ class DependencyError(VidletError):
 
 class ParityError(Exception):
     """An exported file does not give the scores of the model it was made from. Our mistake, so not a VidletError."""
+
+
+@contextlib.contextmanager
+def reading(where: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Whatever a library raises while it reads a file becomes one DataError that names the file: "a: not WHAT (why)".
+
+    The one boundary of every reader: no odd file ends more than itself. What is a VidletError already stays as it is.
+    """
+    try:
+        yield
+    except VidletError:
+        raise
+    except Exception as error:
+        raise DataError(f"{where}: not {what} ({why(error, where)})") from error
+
+
+def why(error: BaseException, where: str | os.PathLike[str] = "") -> str:
+    """What an error says, in one line of at most 160 letters without the name of the file, else its kind."""
+    strerror = getattr(error, "strerror", None)
+    said = str(strerror).lower() if isinstance(error, OSError) and strerror else str(error)
+    name = os.fspath(where)
+    said = " ".join((said.replace(repr(name), "").replace(name, "") if name else said).split())[:160].strip(" :,")
+    return said or type(error).__name__

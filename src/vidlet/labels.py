@@ -1,8 +1,14 @@
 """Class names: how a cell names them, their order, and what may not stand side by side."""
 
+import unicodedata
 from collections.abc import Iterable
 
 from .errors import DataError
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC), in which names are compared: "e" and an accent are one "é"."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def split_labels(cell: str) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
+        _with_rate(args)
         result = args.run(args)
         if args.json and result is not None:
             print(json.dumps(_plain(result)))
@@ -107,6 +108,14 @@ class _OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+def _with_rate(args: argparse.Namespace) -> None:
+    """Let DATA carry its --fps."""
+    if getattr(args, "fps", None) is not None and getattr(args, "data", None):
+        from ..datasets import AtRate
+
+        args.data = AtRate(args.data, args.fps)
 
 
 def _version() -> str:

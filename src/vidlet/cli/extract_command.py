@@ -14,6 +14,7 @@ EXAMPLE = "example: vidlet extract clips/ --recipe mobilenetv2-grid-gru"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet extract`."""
     parser.add_argument("data", metavar="DATA", help="a folder per class, a folder with clips.csv, or a .csv")
+    options.add_fps(parser)
     options.add_strict(parser)
     options.add_recipe(parser)
     parser.add_argument(

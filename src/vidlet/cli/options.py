@@ -48,7 +48,15 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         metavar="I/K",
         help="test on part I (from 0) of K, groups kept whole, instead of DATA's splits; as in 0/5",
     )
+    add_fps(parser)
     add_strict(parser)
+
+
+def add_fps(parser: argparse.ArgumentParser) -> None:
+    """--fps, which goes with DATA."""
+    parser.add_argument(
+        "--fps", type=float, metavar="N", help="frames a second of folders of frames, where clips.csv says none (25)"
+    )
 
 
 def add_strict(parser: argparse.ArgumentParser) -> None:

@@ -2,10 +2,10 @@
 
 from .boxes import Box, BoxImage, BoxTable, box_kind, read_boxes, with_box_splits
 from .check import DataReport, check_trainable, inspect_table
-from .folders import VIDEO_SUFFIXES
 from .frame_record import Record, dequantize, quantize
+from .media import VIDEO_SUFFIXES, clips_below
 from .motion import MOTION_PAIRS, render_motion
-from .read import read_table
+from .read import AtRate, read_table
 from .record_table import read_record_table
 from .records import Checks, Problem, RecordSet, read_records, write_records
 from .residual import render_residual
@@ -16,6 +16,7 @@ __all__ = [
     "MOTION_PAIRS",
     "SPLITS",
     "VIDEO_SUFFIXES",
+    "AtRate",
     "Box",
     "BoxImage",
     "BoxTable",
@@ -28,6 +29,7 @@ __all__ = [
     "RecordSet",
     "box_kind",
     "check_trainable",
+    "clips_below",
     "dequantize",
     "group_folds",
     "inspect_table",

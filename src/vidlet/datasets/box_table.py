@@ -19,13 +19,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ..errors import DataError
 from ..labels import label_order
-from ..video.folder import open_image
-
-ORIENTATION = 0x0112  # EXIF; 5 to 8 lie on their side
+from ..video.folder import open_image, orientation
 
 
 @dataclass(frozen=True)
@@ -201,14 +198,7 @@ def image_size(path: Path) -> tuple[int, int]:
         raise DataError(f"{path}: no such image")
     with open_image(path) as image:
         width, height = image.size
-        return (width, height) if _turned(image) else (height, width)
-
-
-def _turned(image: Image.Image) -> bool:
-    try:
-        return image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-    except (OSError, ValueError, SyntaxError):
-        return False
+        return (width, height) if orientation(image) >= 5 else (height, width)
 
 
 def _below(path: Path, root: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import DataError
 from .box_table import BoxGatherer, BoxTable, Written
-from .folders import visible
+from .media import visible
 from .table import SPLITS, split_name
 
 SNIFF_BYTES = 2**16

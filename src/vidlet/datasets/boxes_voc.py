@@ -17,7 +17,7 @@ from xml.parsers import expat
 
 from ..errors import DataError
 from .box_table import BoxGatherer, BoxTable, Written
-from .folders import is_image, visible
+from .media import is_image, visible
 from .table import SPLITS, split_name
 
 LISTS = ("ImageSets/Main", "ImageSets/Layout", "ImageSets")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from .box_table import BoxGatherer, BoxTable, Written
-from .folders import is_image, visible
+from .media import is_image, visible
 from .table import SPLITS, split_name
 
 NAME_FILES = ("classes.txt", "labels.txt", "labels/classes.txt")

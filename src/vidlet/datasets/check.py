@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 from ..errors import DataError, VidletError
 from ..files import sha256_of
 from ..video import VideoInfo, probe, read_many
-from .folders import is_image, visible
+from ..video.folder import image_files
+from .box_table import image_size
 from .frame_record import frame_codes
 from .table import SPLITS, Clip, ClipTable
 
@@ -104,8 +105,9 @@ def inspect_table(table: ClipTable, workers: int = 2, progress: Callable[[int, i
     infos: dict[Path, VideoInfo] = {}
     broken: list[tuple[str, str]] = []
     if not stored:
-        paths = list(dict.fromkeys(clip.path for clip in table))
-        for done, (path, info) in enumerate(read_many(paths, probe, workers), 1):
+        told = {clip.path: clip.fps for clip in table}
+        paths = list(told)
+        for done, (path, info) in enumerate(read_many(paths, lambda path: probe_all(path, told[path]), workers), 1):
             if isinstance(info, VidletError):
                 broken.append((_name(path, table.root), str(info).removeprefix(f"{path}: ")))
             else:
@@ -118,7 +120,9 @@ def inspect_table(table: ClipTable, workers: int = 2, progress: Callable[[int, i
     if table.records is not None:
         frames = [max(1, table.records.frames[clip.row]) for clip in table if clip.row is not None]
     sizes = Counter(f"{infos[c.path].width}x{infos[c.path].height}" for c in table if c.path in infos)
-    rates = Counter(f"{infos[c.path].fps:.4g}" for c in table if c.path in infos and not c.path.is_dir())
+    rates = Counter(
+        f"{infos[c.path].fps:.4g}" for c in table if c.path in infos and (not c.path.is_dir() or c.fps is not None)
+    )
     splits = [name for name in (*SPLITS, "") if any(clip.split == name for clip in table)]
     classes = {name: dict.fromkeys(splits, 0) for name in table.labels}
     for clip in table:
@@ -149,9 +153,49 @@ def inspect_table(table: ClipTable, workers: int = 2, progress: Callable[[int, i
         skipped=table.skipped,
         leaking_groups=leaking,
         duplicates=duplicates,
-        notes=(*table.notes, *_split_notes(table)),
+        notes=(*table.notes, *_split_notes(table), *_file_notes(infos, table.root)),
         warnings=tuple(warnings),
     )
+
+
+def probe_all(path: Path, fps: float | None) -> VideoInfo:
+    """``probe``, and of a folder of frames the sizes of all of them.
+
+    Raises:
+        DataError: as ``probe``.
+    """
+    info = probe(path, fps)
+    if not path.is_dir():
+        return info
+    sizes: Counter[str] = Counter()
+    odd: Path | None = None
+    for image in image_files(path):
+        try:
+            height, width = image_size(image)
+        except DataError:  # told when it is its turn
+            continue
+        sizes[f"{width}x{height}"] += 1
+        odd = odd or (image if len(sizes) > 1 else None)
+    if odd is None:
+        return info
+    told = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(3))
+    return replace(
+        info, notes=(*info.notes, f"its frames are of several sizes: {told}, the first other one {odd.name}")
+    )
+
+
+def _file_notes(infos: Mapping[Path, VideoInfo], root: Path) -> list[str]:
+    """What had to be assumed of single files, one line a kind: "3 clips: its clock breaks (first: a.ts: ...)"."""
+    kinds: dict[str, list[tuple[Path, str]]] = defaultdict(list)
+    for path, info in infos.items():
+        for note in info.notes:
+            kinds[note.partition(":")[0]].append((path, note))
+    found = []
+    for kind, told in kinds.items():
+        path, note = told[0]
+        how = note.removeprefix(kind).lstrip(": ")
+        found.append(f"{len(told)} clip{'s' * (len(told) > 1)}: {kind} (first: {_name(path, root)}: {how}).")
+    return found
 
 
 def _name(path: Path, root: Path) -> str:
@@ -221,7 +265,7 @@ def _file_contents(table: ClipTable, readable: set[Path]) -> list[str]:
 
     Only what has the size of another is hashed; for all else the name does.
     """
-    files = {path: [p for p in visible(path) if is_image(p)] if path.is_dir() else [path] for path in readable}
+    files = {path: image_files(path) if path.is_dir() else [path] for path in readable}
     sizes = {path: tuple(part.stat().st_size for part in parts) for path, parts in files.items()}
     shared = Counter(sizes.values())
     content = {

@@ -14,10 +14,10 @@ import numpy as np
 
 from ..errors import DataError
 from ..labels import label_order, split_labels
-from .folders import VIDEO_SUFFIXES, holds_images
+from .media import Media
 from .table import Clip, ClipTable, split_name
 
-COLUMNS = ("path", "name", "label", "labels", "group", "split", "start_s", "end_s")
+COLUMNS = ("path", "name", "label", "labels", "group", "split", "start_s", "end_s", "fps")
 FEATURES_NAME = "features.npz"
 FEATURES_KEY = "rgb"
 
@@ -35,7 +35,8 @@ def read_csv(path: Path) -> ClipTable:
     if not any(split_labels(row["label"]) for _, row in rows):
         raise DataError(f"{path}: no row has a label")
     features = path.parent / FEATURES_NAME
-    stored = features.is_file() and not any(_find(row, path.parent) for _, row in rows[:20])
+    media = Media()
+    stored = features.is_file() and not any(_find(row, path.parent, media) for _, row in rows[:20])
     if stored:
         _check_feature_rows(features, len(rows), path)
     clips: list[Clip] = []
@@ -47,11 +48,12 @@ def read_csv(path: Path) -> ClipTable:
             skipped.append((row["path"] or where, f"line {line} has no label"))
         elif stored:
             clips.append(replace(clip, path=path.parent / row["path"], row=index))
-        elif found := _find(row, path.parent):
+        elif found := _find(row, path.parent, media):
             clips.append(replace(clip, path=found))
         else:
             skipped.append((row["path"] or where, _why_absent(row, path.parent, line)))
     kept, notes = (clips, ()) if stored else _without_repetitions(clips)
+    notes += media.notes()
     labels = label_order((name for clip in kept for name in clip.labels), str(path))
     return ClipTable(tuple(kept), labels, path.parent, notes, tuple(skipped), features if stored else None)
 
@@ -123,10 +125,14 @@ def _clip(row: dict[str, str], root: Path, where: str, decimal: str) -> Clip:
     start_s, end_s = (_seconds(row.get(key, ""), key, where, decimal) for key in ("start_s", "end_s"))
     if end_s is not None and end_s <= (start_s or 0.0):
         raise DataError(f"{where}: end_s {end_s:g} is not after start_s {start_s or 0.0:g}")
-    return Clip(root / row["path"], split_labels(row["label"]), row.get("group", ""), split, start_s, end_s)
+    fps = _seconds(row.get("fps", ""), "fps", where, decimal, "frames a second")
+    if fps is not None and not 0.001 <= fps <= 1000:
+        raise DataError(f"{where}: fps {row['fps']!r} is not from 0.001 to 1000")
+    labels = split_labels(row["label"])
+    return Clip(root / row["path"], labels, row.get("group", ""), split, start_s, end_s, fps=fps)
 
 
-def _seconds(cell: str, column: str, where: str, decimal: str) -> float | None:
+def _seconds(cell: str, column: str, where: str, decimal: str, unit: str = "seconds") -> float | None:
     if not cell:
         return None
     try:
@@ -134,20 +140,15 @@ def _seconds(cell: str, column: str, where: str, decimal: str) -> float | None:
     except ValueError:
         value = math.nan
     if not 0.0 <= value < math.inf:
-        raise DataError(f"{where}: {column} {cell!r} is not a number of seconds")
+        raise DataError(f"{where}: {column} {cell!r} is not a number of {unit}")
     return value
 
 
-def _find(row: dict[str, str], root: Path) -> Path | None:
+def _find(row: dict[str, str], root: Path, media: Media) -> Path | None:
     """The file or frame folder that a row names; Windows separators and a missing suffix are forgiven."""
     name = row["path"]
-    if not name:
-        return None
-    for candidate in dict.fromkeys((name, name.replace("\\", "/"))):
-        path = root / candidate
-        if path.is_file() or (path.is_dir() and holds_images(path)):
-            return path
-    return next((path for suffix in VIDEO_SUFFIXES if (path := root / (name + suffix)).is_file()), None)
+    names = dict.fromkeys((name, name.replace("\\", "/"))) if name else ()
+    return next((path for candidate in names if (path := media.find(root / candidate))), None)
 
 
 def _why_absent(row: dict[str, str], root: Path, line: int) -> str:

@@ -13,41 +13,8 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..labels import label_order
+from .media import holds_images, is_image, is_video, visible
 from .table import SPLITS, Clip, ClipTable, split_name
-
-VIDEO_SUFFIXES = (
-    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".m4v", ".3gp", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv"),
-    *(".ts", ".mts", ".m2ts", ".vob", ".mjpeg", ".mjpg", ".asf", ".divx", ".3g2", ".f4v"),
-)
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-
-
-def is_video(path: Path) -> bool:
-    """Whether a file's name says that it is a video."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def is_image(path: Path) -> bool:
-    """Whether a file's name says that it is an image."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def holds_images(folder: Path) -> bool:
-    """Whether frame images lie directly in a folder."""
-    return any(is_image(entry) for entry in visible(folder))
-
-
-def visible(folder: Path) -> list[Path]:
-    """What lies in a folder, by name; without hidden files and the shadow folder of macOS archives.
-
-    Raises:
-        DataError: the folder may not be read.
-    """
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
-    return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
 
 
 @dataclass

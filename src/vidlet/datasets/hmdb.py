@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 from ..errors import DataError
-from .folders import visible
 from .listed import Listed, folders_near, listed_table, text_lines
+from .media import visible
 from .table import ClipTable
 
 LIST = re.compile(r"(\w+)_test_split([123])\.txt")

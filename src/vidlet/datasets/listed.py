@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
 from ..labels import label_order
-from .folders import VIDEO_SUFFIXES, holds_images
+from .media import Media
 from .table import Clip, ClipTable
 
 
@@ -47,7 +46,15 @@ def listed_table(
     total, media = 0, Media()
     for row in rows:
         total += 1
-        found = next(((name, path) for base in bases for name in row.names if (path := media.find(base / name))), None)
+        found = next(
+            (
+                (name, path)
+                for base in bases
+                for name in row.names
+                if (path := media.find(base / name, other_suffix=True))
+            ),
+            None,
+        )
         if found is None:
             skipped.append((row.names[0], "no such file"))
             continue
@@ -62,7 +69,7 @@ def listed_table(
             f"{root}: all {total:,} videos that the lists of {what} name are missing (first: {skipped[0][0]}); "
             f"looked in {looked}"
         )
-    told = list(notes)
+    told = [*notes, *media.notes()]
     if skipped:
         told.append(
             f"{len(skipped):,} of the {total:,} videos that the lists of {what} name are missing "
@@ -70,31 +77,6 @@ def listed_table(
         )
     labels = label_order((clip.label for clip in clips), str(root))
     return ClipTable(tuple(clips), labels, root, tuple(told), tuple(skipped))
-
-
-class Media:
-    """What lies in folders; each is listed once, so that a hundred thousand names cost no more than their folders."""
-
-    def __init__(self) -> None:
-        self.inside: dict[Path, dict[str, bool]] = {}  # folder -> name -> whether it is a folder itself
-
-    def find(self, path: Path) -> Path | None:
-        """A video file or a folder of frames of this name; a missing or other suffix of a video is forgiven."""
-        names = self._names(path.parent)
-        bare = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
-        for name in dict.fromkeys((path.name, bare)):
-            if name in names and (not names[name] or holds_images(path.parent / name)):
-                return path.parent / name
-        found = next((bare + suffix for suffix in VIDEO_SUFFIXES if not names.get(bare + suffix, True)), None)
-        return None if found is None else path.parent / found
-
-    def _names(self, folder: Path) -> dict[str, bool]:
-        if folder not in self.inside:
-            try:
-                self.inside[folder] = {entry.name: entry.is_dir() for entry in os.scandir(folder)}
-            except OSError:
-                self.inside[folder] = {}
-        return self.inside[folder]
 
 
 def text_lines(path: Path) -> list[tuple[int, str]]:

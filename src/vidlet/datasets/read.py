@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from .. import plugins
 from ..errors import DataError
+from ..labels import composed, label_order
 from .array_records import with_array_records
 from .csv_table import FEATURES_NAME, read_csv
 from .folders import read_folders
@@ -37,20 +40,9 @@ def read_table(path: str | os.PathLike[str], strict: bool = False, classes: int 
     where = Path(path)
     if is_records(where):
         return read_record_table(where, classes, strict)[0]
-    if not where.exists():
-        raise DataError(f"{where}: no such folder or table")
-    if (added := _by_plugins(where)) is not None:
-        table = added
-    elif where.is_dir() and (where / TABLE_NAME).is_file():
-        table = _with_records(read_csv(where / TABLE_NAME))
-    elif (known := read_known(where)) is not None:
-        table = known
-    elif where.is_dir():
-        table = with_ucf_groups(read_folders(where))
-    elif where.suffix.lower() in (".csv", ".tsv", ".txt"):
-        table = _with_records(read_csv(where))
-    else:
-        raise DataError(f"{where}: labelled data are a folder or a .csv table, not a {where.suffix or 'plain'} file")
+    table = with_composed_names(_read(where))
+    if isinstance(path, AtRate):
+        table = _at_rate(table, path.fps)
     if table.skipped and strict:
         raise DataError(skipped_line(table))
     if not table.clips:
@@ -63,6 +55,69 @@ def _by_plugins(where: Path) -> ClipTable | None:
     readers = (plugins.find("data", name) for name in plugins.names("data"))
     tables = (reader(where) for reader in readers if reader is not None)
     return next((table for table in tables if table is not None), None)
+
+
+def _read(where: Path) -> ClipTable:
+    if not where.exists():
+        raise DataError(f"{where}: no such folder or table")
+    if (added := _by_plugins(where)) is not None:
+        return added
+    if where.is_dir() and (where / TABLE_NAME).is_file():
+        return _with_records(read_csv(where / TABLE_NAME))
+    if (known := read_known(where)) is not None:
+        return known
+    if where.is_dir():
+        return with_ucf_groups(read_folders(where))
+    if where.suffix.lower() in (".csv", ".tsv", ".txt"):
+        return _with_records(read_csv(where))
+    raise DataError(f"{where}: labelled data are a folder or a .csv table, not a {where.suffix or 'plain'} file")
+
+
+def with_composed_names(table: ClipTable) -> ClipTable:
+    """Labels and groups in one Unicode form, so that two spellings that look the same are one; a note tells of it."""
+    if all(name.isascii() for name in table.labels) and all(clip.group.isascii() for clip in table):
+        return table
+    clips = tuple(
+        replace(clip, labels=tuple(dict.fromkeys(map(composed, clip.labels))), group=composed(clip.group))
+        for clip in table
+    )
+    labels = tuple(dict.fromkeys(map(composed, table.labels)))
+    if table.records is not None and len(labels) < len(table.labels):  # classes are numbers there
+        return table
+    notes = list(table.notes)
+    if len(labels) < len(table.labels):
+        spellings = Counter(map(composed, table.labels))
+        name, count = spellings.most_common(1)[0]
+        notes.append(f"Class {name!r} stands in {count} Unicode forms that look the same; they are one class.")
+    order = label_order(labels, str(table.root)) if table.records is None else labels
+    return replace(table, clips=clips, labels=order, notes=tuple(notes))
+
+
+class AtRate(str):
+    """The path of labelled data whose folders of frames have so many frames a second, where their table says none.
+
+    Whatever takes DATA takes it: ``vidlet.train(AtRate("jester/", 12))``.
+
+    Raises:
+        DataError: not from 0.001 to 1000.
+    """
+
+    fps: float
+
+    def __new__(cls, path: str | os.PathLike[str], fps: float) -> AtRate:
+        if not 0.001 <= fps <= 1000:
+            raise DataError(f"{path}: {fps:g} frames a second; expected 0.001 to 1000")
+        made = super().__new__(cls, os.fspath(path))
+        made.fps = float(fps)
+        return made
+
+
+def _at_rate(table: ClipTable, fps: float) -> ClipTable:
+    """The table with a rate for every folder of frames that has none; a note tells how many."""
+    frames = {i for i, clip in enumerate(table) if clip.fps is None and clip.row is None and clip.path.is_dir()}
+    note = f"{len(frames)} folders of frames are read at {fps:g} frames/s, as told."
+    clips = [replace(clip, fps=fps) if i in frames else clip for i, clip in enumerate(table)]
+    return replace(table.with_clips(clips), notes=(*table.notes, note))
 
 
 def is_records(where: Path) -> bool:

@@ -40,6 +40,7 @@ class Clip:
     start_s: float | None = None
     end_s: float | None = None
     row: int | None = None
+    fps: float | None = None  # frames a second of a folder of images; None: what their names tell, else 25
 
     @property
     def label(self) -> str:
@@ -106,9 +107,14 @@ class ClipTable:
     def sha256(self) -> str:
         """Hash of what the table says (paths relative to the root, labels, groups, splits, times)."""
         rows = [
-            [_relative(c.path, self.root), list(c.labels), c.group, c.split, c.start_s, c.end_s] for c in self.clips
+            [_relative(c.path, self.root), list(c.labels), c.group, c.split, c.start_s, c.end_s, *_told(c.fps)]
+            for c in self.clips
         ]
         return hashlib.sha256(json.dumps([rows, list(self.labels)]).encode()).hexdigest()
+
+
+def _told(fps: float | None) -> list[float]:
+    return [] if fps is None else [fps]
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DataError
-from .folders import read_folders, visible
+from .folders import read_folders
 from .listed import Listed, folders_near, listed_table, text_lines
+from .media import visible
 from .table import ClipTable
 
 CLASSES = "classInd.txt"

@@ -106,7 +106,7 @@ def extract_taps(
 
     def read(job: tuple[str, Clip]) -> SampledClip:
         clip = job[1]
-        return read_clip(clip.path, sampling, size, start_s=clip.start_s, end_s=clip.end_s)
+        return read_clip(clip.path, sampling, size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps)
 
     def decoded() -> Iterator[tuple[tuple[str, Clip], SampledClip]]:
         nonlocal done

@@ -21,6 +21,7 @@ import numpy as np
 from ..datasets import Clip
 from ..errors import DataError, DependencyError
 from ..files import atomic_path, sha256_of, write_text
+from ..video.folder import image_files
 
 STORAGE = {"float16": np.float16, "uint8": np.uint8, "float32": np.float32}
 
@@ -146,13 +147,15 @@ def clip_key(clip: Clip) -> str:
     """
     try:
         if clip.path.is_dir():
-            files = sorted(p for p in clip.path.iterdir() if p.is_file())
-            content = hashlib.sha256("".join(f"{p.name}:{sha256_of(p)}" for p in files).encode()).hexdigest()
+            files = sorted(image_files(clip.path))
+            listed = "".join(f"{p.name}:{sha256_of(p)}" for p in files)
+            content = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
         else:
             content = sha256_of(clip.path)
     except OSError as error:
         raise DataError(f"{clip.path}: cannot be read ({error.strerror or error})") from error
-    return hashlib.sha256(f"{content}:{clip.start_s}:{clip.end_s}".encode()).hexdigest()
+    rate = "" if clip.fps is None else f":{clip.fps:g}"
+    return hashlib.sha256(f"{content}:{clip.start_s}:{clip.end_s}{rate}".encode()).hexdigest()
 
 
 def _pack(features: np.ndarray, storage: str) -> tuple[np.ndarray, float, float]:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..datasets import VIDEO_SUFFIXES
+from ..datasets import clips_below
 from ..errors import DataError, VidletError
 from ..live.watching import detect_moments, drawn_boxes, frames_with_boxes
 from ..runtime import Model, Timeline, load, predict_timeline
 from ..tasks.records import model_takes_records, predict_records
-from ..video import annotate, enlarge, iter_frames, probe, write_video
+from ..video import annotate, as_place, enlarge, iter_frames, probe, write_video
 
 
 def predict(
@@ -60,8 +60,8 @@ def predict(
 
 
 def _detected(
-    model: Model, path: Path, sources: list[Path], source: str | Path, threshold: float, min_s: float | None,
-    save: str | Path | None, strict: bool,
+    model: Model, path: Path | str, sources: list[Path | str], source: str | Path, threshold: float,
+    min_s: float | None, save: str | Path | None, strict: bool,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """What a file that only detects says of a source: a line a change, with its "source"."""
     try:
@@ -90,39 +90,40 @@ def as_result(path: str | Path, timeline: Timeline) -> dict[str, Any]:
     }
 
 
-def find_sources(source: str | Path) -> list[Path]:
-    """The video files below a folder, or the source itself (a file, or a folder of frames).
+def find_sources(source: str | Path) -> list[Path | str]:
+    """The clips below a folder, or the source itself (a file, the address of one, or a folder of frames).
+
+    Folders are walked by the rules of ``data``: hidden files are left out, links are followed.
 
     Raises:
         DataError: there is no such file, or no video in the folder.
     """
-    path = Path(source)
+    path = as_place(source)
+    if isinstance(path, str):
+        return [path]
     if not path.exists():
         raise DataError(f"{source}: no such file or folder")
     if not path.is_dir():
         return [path]
-    videos = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-    if videos:
-        return videos
-    if any(p.suffix.lower() in (".jpg", ".jpeg", ".png") for p in path.iterdir()):
-        return [path]
-    raise DataError(f"{source}: no video files and no frames (jpg, png) in this folder")
+    if found := list(clips_below(path)):
+        return [*found]
+    raise DataError(f"{source}: no video files and no folders of frames in this folder")
 
 
-def _target(path: Path, sources: list[Path], root: str | Path, save: Path) -> Path:
+def _target(path: Path | str, sources: list[Path | str], root: str | Path, save: Path) -> Path:
     """Where a source's annotated video goes: ``save``, or for several sources the same place below it.
 
     Raises:
         DataError: it would overwrite a source.
     """
-    target = save if len(sources) == 1 else (save / path.relative_to(root)).with_suffix(".mp4")
-    if target.resolve() in {source.resolve() for source in sources}:
+    target = save if len(sources) == 1 else (save / Path(path).relative_to(as_place(root))).with_suffix(".mp4")
+    if target.resolve() in {Path(source).resolve() for source in sources}:
         raise DataError(f"{target}: is a source; choose another --save")
     return target
 
 
 def save_annotated(
-    path: Path, timeline: Timeline, target: Path, model: Model | None = None, threshold: float = 0.5
+    path: Path | str, timeline: Timeline, target: Path, model: Model | None = None, threshold: float = 0.5
 ) -> None:
     """Write the video again, small ones enlarged, with label and score of each moment, and the boxes of a detector.
 

@@ -153,7 +153,7 @@ def drawn_boxes(
 
 
 def frames_with_boxes(
-    model: Model, path: Path
+    model: Model, path: Path | str
 ) -> Iterator[tuple[float, NDArray[np.uint8], NDArray[np.float32] | None]]:
     """Each frame of a file with its time and the boxes (M, 6) found last, at least 8 times a second."""
     hz = max(model.rate_hz, LEAST_HZ)

@@ -178,8 +178,11 @@ class Model:
         path: str | Path | Record | NDArray | Mapping[str, NDArray],
         start_s: float | None = None,
         end_s: float | None = None,
+        fps: float | None = None,
     ) -> Prediction:
         """Name a clip (a file, a part of one, or a folder of frame images), whatever its length, in constant memory.
+
+        ``fps`` are the frames a second of a folder of images (25 if not told).
 
         A model of stored features takes a record, or what ``run`` takes: uint8 (T, D), or a dict of them.
 
@@ -191,7 +194,7 @@ class Model:
             codes = {name: frame_codes(path, (name,)) for name in self.inputs} if isinstance(path, Record) else path
             count = len(codes if isinstance(codes, np.ndarray) else next(iter(codes.values())))
             return Prediction(*self.name_scores(self(codes)[0][0]), count)
-        return classify_together([self], path, start_s, end_s)[0]
+        return classify_together([self], path, start_s, end_s, fps)[0]
 
     def detect(self, picture: str | Path | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Boxes (M, 6) of an image file, or of a picture uint8 (H, W, 3) of any size.
@@ -328,7 +331,11 @@ class Model:
 
 
 def classify_together(
-    models: Sequence[Model], path: str | Path, start_s: float | None = None, end_s: float | None = None
+    models: Sequence[Model],
+    path: str | Path,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    fps: float | None = None,
 ) -> list[Prediction]:
     """What several models say of one clip, which is decoded once: to each it is as ``Model.classify``.
 
@@ -346,7 +353,7 @@ def classify_together(
     scores: list[NDArray | None] = [None] * len(models)
     count, damage = 0, ""
     feeds = [FrameFeed(model.inputs) for model in models]
-    for part in ahead(video.stream_clip(path, sampling, size, chunk=chunk, start_s=start_s, end_s=end_s)):
+    for part in ahead(video.stream_clip(path, sampling, size, chunk=chunk, start_s=start_s, end_s=end_s, fps=fps)):
         for i, model in enumerate(models):
             scores[i], states[i] = model(feeds[i](part.frames), states[i])
         count, damage = count + len(part.frames), part.damage

@@ -117,7 +117,7 @@ def predict_timeline(
 
 def _end_of(source: str | Path, last_s: float, next_s: float) -> float:
     """When the video ends: with its last sampled frame's turn, or before."""
-    duration_s = video.probe(Path(source)).duration_s
+    duration_s = video.probe(source).duration_s
     return min(next_s, duration_s) if duration_s > last_s else next_s
 
 

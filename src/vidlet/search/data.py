@@ -186,7 +186,9 @@ def _decode_seconds(clips: Sequence[Clip], plan: Extractor, sampling: Sampling) 
     for clip in clips:
         with suppress(DataError):
             frames += len(
-                read_clip(clip.path, sampling, plan.input_size, start_s=clip.start_s, end_s=clip.end_s).frames
+                read_clip(
+                    clip.path, sampling, plan.input_size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps
+                ).frames
             )
     return (time.perf_counter() - started) / frames if frames else 0.0
 

@@ -100,7 +100,9 @@ def inspect_clips(
 def sample_video(model: Model, table: ClipTable, inputs: Sequence[str] = ()) -> np.ndarray:
     """Some frames uint8 (T, H, W, 3) of a table's first clip, as a model sees it; at least five."""
     clip = next(iter(table))
-    frames = read_clip(clip.path, model.sampling, model.input_size, start_s=clip.start_s, end_s=clip.end_s).frames
+    frames = read_clip(
+        clip.path, model.sampling, model.input_size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps
+    ).frames
     return few_frames(frames)
 
 
@@ -244,7 +246,7 @@ def _predictions(
 def classify_clip(models: Sequence[Model], table: ClipTable, clip: Clip) -> list[Prediction]:
     """What models say of a clip of a table: of its video, decoded once, or of its stored features."""
     if table.records is None or clip.row is None:
-        return classify_together(models, clip.path, start_s=clip.start_s, end_s=clip.end_s)
+        return classify_together(models, clip.path, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps)
     record = table.records.read(clip.row)
     return [model.classify(record) for model in models]
 

@@ -65,7 +65,7 @@ def flow_clips(
         if (folder / "whole").exists():
             return False
         frames = read_clip(
-            clip.path, plan.sampling, plan.extractor.input_size, start_s=clip.start_s, end_s=clip.end_s
+            clip.path, plan.sampling, plan.extractor.input_size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps
         ).frames
         folder.mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(flow_pictures(stored_flow(frames))):

@@ -158,7 +158,9 @@ def prepare_frames(plan: Recipe, table: ClipTable, extractor: FrameExtractor, st
 
     def read(clip: Clip) -> SampledClip:
         sampling = sampling_of[clip.split]
-        return read_clip(clip.path, sampling, extractor.input_size, start_s=clip.start_s, end_s=clip.end_s)
+        return read_clip(
+            clip.path, sampling, extractor.input_size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps
+        )
 
     wanted = [clip for clip in table if clip.split in ("train", "val")]
     failures: list[tuple[str, str]] = []
@@ -203,7 +205,7 @@ def sample_clips(table: ClipTable, plan: Recipe, most: int = CALIBRATION_CLIPS) 
 
     def read(clip: Clip) -> np.ndarray:
         return read_clip(
-            clip.path, plan.sampling, plan.extractor.input_size, start_s=clip.start_s, end_s=clip.end_s
+            clip.path, plan.sampling, plan.extractor.input_size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps
         ).frames[: plan.sampling.max_frames]
 
     return [frames for _, frames in read_many(chosen, read) if not isinstance(frames, VidletError)]

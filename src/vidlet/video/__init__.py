@@ -1,10 +1,11 @@
 """Video in and out: decode, sample, resize, read ahead, write, annotate, watch live."""
 
+from .address import as_place, is_live
 from .ahead import read_many
 from .annotate import annotate, enlarge
 from .clip import SampledClip, iter_frames, probe, read_clip, stream_clip
 from .frames import Frame, VideoInfo
-from .live import LiveSource, is_live
+from .live import LiveSource
 from .resize import RESIZE, resize
 from .sample import consecutive_window, random_ascending, rate_ticks, uniform_indices
 from .write import VideoWriter, write_video
@@ -17,6 +18,7 @@ __all__ = [
     "VideoInfo",
     "VideoWriter",
     "annotate",
+    "as_place",
     "consecutive_window",
     "enlarge",
     "is_live",

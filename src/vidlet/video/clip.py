@@ -1,7 +1,7 @@
 """Clips: which frames of a video the model sees, read in one pass, by decoding on or by seeking, whichever is shorter.
 
-`path` is a video file or a folder of frame images everywhere; `fps` is the frame rate of folders (25 if not told).
-`size` is (height, width). Times are seconds since the first frame of the video.
+`path` is a video file, the address of one, or a folder of frame images everywhere; `fps` is the frame rate of folders
+(25 if not told). `size` is (height, width). Times are seconds since the first frame of the video.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..recipe import Sampling
+from .address import as_place
 from .container import HOP_FRAMES, VideoReader
 from .folder import FolderReader
 from .frames import Frame, Reader, VideoInfo
@@ -29,6 +30,7 @@ from .resize import resize
 from .sample import EPSILON_S, random_ascending, ticks_from, uniform_indices
 
 END = float("inf")
+MOST_BYTES = 2**31  # of the pictures of one clip in memory
 PathLike = str | os.PathLike[str]
 Window = tuple[float, float]  # start and end in seconds; the end is infinite where none is given
 
@@ -100,7 +102,10 @@ def read_clip(
     with open_reader(path, fps) as reader:
         if sampling.rule == "rate":
             phase = 0.0 if rng is None else rng.uniform(0.0, 1.0 / sampling.hz)
-            pairs = list(_pictures(_at_rate(reader, sampling.hz, start, end, phase), size))
+            shown = _bounded(
+                _at_rate(reader, sampling.hz, start, end, phase), reader.info, sampling.hz, (start, end), size
+            )
+            pairs = list(_pictures(shown, size))
             return _stack(pairs, reader.damage)
         if numbers := _seek_is_cheaper(reader, sampling.frames, start, end):
             return _sought(reader, numbers.start + _choose(len(numbers), sampling.frames, rng), size)
@@ -158,8 +163,11 @@ def stream_clip(
 @contextlib.contextmanager
 def open_reader(path: PathLike, fps: float | None = None, resume: bool = False) -> Iterator[Reader]:
     """Open a video file or a folder of frame images as a source of frames."""
-    place = Path(path)
-    reader: Reader = FolderReader(place, fps) if place.is_dir() else VideoReader(place, resume)
+    place = as_place(path)
+    if isinstance(place, Path) and place.is_dir():
+        reader: Reader = FolderReader(place, fps)
+    else:
+        reader = VideoReader(place, resume)
     try:
         yield reader
     finally:
@@ -178,6 +186,25 @@ def _at_rate(reader: Reader, hz: float, start: float, end: float, phase: float) 
             yield tick, frame
             return
         raise DataError(f"{reader.info.path}: nothing is shown at {start:g} s, the video ends before")
+
+
+def _bounded(
+    pairs: Iterator[tuple[float, Frame]], info: VideoInfo, hz: float, window: Window, size: tuple[int, int]
+) -> Iterator[tuple[float, Frame]]:
+    """The same pairs, where they fit into memory.
+
+    Raises:
+        DataError: the clip is too long, by what its file declares, or by what comes.
+    """
+    most = max(1, MOST_BYTES // (3 * size[0] * size[1]))
+    expected = (min(window[1], info.duration_s or 0.0) - window[0]) * hz
+    for number, pair in enumerate(pairs, 1):
+        if max(number, expected) > most:
+            raise DataError(
+                f"{info.path}: a clip of {max(number, expected):,.0f} frames of {size[1]}x{size[0]} at {hz:g} Hz is "
+                f"more than memory is taken for ({most:,}); cut it by start_s and end_s, or take a lower rate"
+            )
+        yield pair
 
 
 def _on_display(

@@ -23,6 +23,8 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .address import TIMEOUT_S, WEB_OPTIONS, container_name
+from .clock import Clock, Key, contents, jumping
 from .frames import DEFAULT_FPS, Frame, VideoInfo
 from .sample import EPSILON_S
 
@@ -36,7 +38,7 @@ class VideoReader:
     """One pass over a video file.
 
     Args:
-        path: A regular file.
+        path: A regular file, or the address of a file on the web.
         resume: What happens at a packet that the decoder refuses. False: reading ends there, because the pictures
             that follow are predicted from one that is missing. True: it goes on at the next intact key frame.
 
@@ -44,7 +46,7 @@ class VideoReader:
         DataError: not a readable video, or no frame of it can be decoded.
     """
 
-    def __init__(self, path: Path, resume: bool = False) -> None:
+    def __init__(self, path: Path | str, resume: bool = False) -> None:
         self._path, self._resume = path, resume
         self._container = open_container(path)
         try:
@@ -56,17 +58,19 @@ class VideoReader:
     def _start(self) -> None:
         self._stream = video_stream(self._container, self._path)
         self._stream.thread_count = 1  # clips are read side by side; one thread a clip is the fastest and repeatable
-        self._packets: Iterator[Any] = self._container.demux(self._stream)
         self._tick_s = float(self._stream.time_base or 1 / 90_000)
+        self._fps = _frame_rate(self._stream)
+        self._clock = Clock(self._stream, jumping(self._container), self.interval_s)
+        self._contents = contents(self._path, self._container, self._stream, _opened_again, self.interval_s)
+        self._packets: Iterator[Any] = self._mended(self._container.demux(self._stream))
         self._pictures = Pictures()
         self._decoded: deque[Any] = deque()
         self._ended = self._sought = self._wait_for_key = False
-        self._seekable = True
+        self._seekable = isinstance(self._path, Path) or not jumping(self._container)
         self._count = self._corrupt = self._errors = 0
         self._reason = ""
         self._origin, self._time = 0.0, NEVER  # time stamp of the first frame; time of the last frame given out
         self._not_before = NEVER  # after a seek: frames before the key frame lack their references
-        self._fps = _frame_rate(self._stream)
         first = self._peek(first=True)
         if first is None:
             raise DataError(f"{self._path}: no frame could be decoded ({self._reason or 'it holds none'})")
@@ -109,6 +113,14 @@ class VideoReader:
         Indices are of decoding times, and some formats have none: what comes out is looked at, and if it is too late
         the jump is taken again from further back.
         """
+        key = self._contents.key_before(self._timestamp(time_s)) if self._breaks and self._contents else None
+        if key is not None and self._seekable:
+            self._jump_to(key)
+            return
+        if self._breaks or not self._seekable:
+            if time_s < self._time:
+                self._begin_again()
+            return
         back = 0.0
         while self._jump(max(time_s - back, 0.0)) and back < time_s:
             late = self._not_before > time_s + EPSILON_S
@@ -126,16 +138,19 @@ class VideoReader:
         That is the number of frames in nearly all files; the exceptions (fields, hidden frames) show when decoding.
         """
         found = 0
-        with open_container(self._path) as container:
-            stream = video_stream(container, self._path)
+        container, stream = _opened_again(self._path)
+        clock = Clock(stream, jumping(container), self.interval_s)
+        with container:
             try:
-                if start_s > 0:
+                if start_s > 0 and self._seekable and not self._breaks:
                     container.seek(self._timestamp(start_s), stream=stream)
-                for packet in container.demux(stream):
+                for number, packet in enumerate(container.demux(stream)):
+                    clock.mend(packet)
                     if packet.dts is not None and self._seconds(packet.dts) >= end_s:
                         break
                     stamp = packet.dts if packet.pts is None else packet.pts
-                    inside = stamp is None or start_s - EPSILON_S <= self._seconds(stamp) < end_s - EPSILON_S
+                    time_s = number * self.interval_s if stamp is None else self._seconds(stamp)
+                    inside = start_s - EPSILON_S <= time_s < end_s - EPSILON_S
                     found += bool(packet.size) and not packet.is_discard and inside
             except av.FFmpegError:  # told by the pass that decodes
                 return found
@@ -143,6 +158,8 @@ class VideoReader:
 
     def key_spacing_s(self) -> float:
         """Seconds between two key frames in the middle of the file; KEY_SPACING_S if the file does not tell."""
+        if self._breaks and self._contents and self._contents.keys:
+            return self.info.duration_s / len(self._contents.keys)
         middle = self.info.duration_s / 2
         index = self._stream.index_entries
         before = self._key_before(middle)
@@ -151,7 +168,20 @@ class VideoReader:
         after = index.search_timestamp(self._timestamp(middle) + 1, backward=False)
         return self._index_time(after) - before if after >= 0 else self.info.duration_s - before
 
+    @property
+    def _breaks(self) -> bool:
+        """Whether the file's time stamps break somewhere, so that no jump may trust them."""
+        return self._contents is not None and bool(self._contents.breaks)
+
     # The packets and what the decoder makes of them.
+
+    def _mended(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """The packets with the stamps of one clock; in a stream without any nothing can be sought."""
+        for packet in packets:
+            self._clock.mend(packet)
+            if packet.size and packet.pts is None and packet.dts is None:
+                self._seekable = False
+            yield packet
 
     def _next_intact(self, first: bool = False) -> Any:
         """The next frame that can be shown, or None.
@@ -245,6 +275,9 @@ class VideoReader:
 
     def _key_before(self, time_s: float) -> float | None:
         """Time of the last indexed key frame at or before this time; None if the index does not reach so far."""
+        if self._breaks and self._contents:
+            key = self._contents.key_before(self._timestamp(time_s))
+            return NEVER if key is None else self._seconds(key.shown)
         index = self._stream.index_entries
         sparse = self._container.format.flags & av.format.Flags.ts_discont.value  # transport streams: what was seen
         if sparse or not len(index) or self._index_time(len(index) - 1) < time_s - KEY_SPACING_S:
@@ -252,23 +285,57 @@ class VideoReader:
         position = index.search_timestamp(self._timestamp(time_s))
         return self._index_time(position) if position >= 0 else None
 
+    def _jump_to(self, key: Key) -> None:
+        """Go to a key packet by its place in the file; where that cannot be done, begin again."""
+        try:
+            self._container.seek(key.position, unsupported_byte_offset=True)
+            packets = self._container.demux(self._stream)
+            packet = next((packet for packet in packets if packet.pos == key.position and packet.is_keyframe), None)
+        except av.FFmpegError:
+            packet = None
+        self._clock.go_on(key.offset)
+        if packet is None:
+            self._begin_again()
+            return
+        self._clock.mend(packet)
+        self._arrive(packet, packets)
+
+    def _begin_again(self) -> None:
+        """Read from the beginning, in a file without access by place or time."""
+        self._container.close()
+        self._container, self._stream = _opened_again(self._path)
+        self._stream.thread_count = 1
+        self._clock.go_on(0)
+        self._packets = self._mended(self._container.demux(self._stream))
+        self._decoded.clear()
+        self._seekable, self._ended, self._sought, self._time = False, False, True, NEVER
+
+    def _arrive(self, packet: Any, packets: Iterator[Any]) -> None:
+        """Decode from this packet on."""
+        self._decoded.clear()
+        self._sought, self._ended, self._wait_for_key = True, False, False
+        self._time = self._not_before = NEVER
+        self._packets = itertools.chain([packet], self._mended(packets))
+        if packet.is_keyframe and packet.pts is not None:
+            self._not_before = self._seconds(packet.pts)
+
     def _jump(self, time_s: float) -> bool:
         """Seek to a key frame at about this time and note its time in ``_not_before``; False if it cannot be done."""
         try:
             self._container.seek(self._timestamp(time_s), stream=self._stream)
+            self._clock.go_on(0)
             packets = self._container.demux(self._stream)
             packet = next((packet for packet in packets if packet.is_keyframe or not packet.size), None)
         except av.FFmpegError:  # not a seekable file: it is read on from where it is
             self._seekable = False
             return False
-        self._decoded.clear()
-        self._sought, self._ended, self._wait_for_key = True, packet is None, False
-        self._time = self._not_before = NEVER
         if packet is None:
+            self._decoded.clear()
+            self._sought = self._ended = True
+            self._wait_for_key, self._time, self._not_before = False, NEVER, NEVER
             return True
-        self._packets = itertools.chain([packet], packets)
-        if packet.is_keyframe and packet.pts is not None:
-            self._not_before = self._seconds(packet.pts)
+        self._clock.mend(packet)
+        self._arrive(packet, packets)
         return True
 
     def _describe(self, first: Any) -> VideoInfo:
@@ -281,33 +348,76 @@ class VideoReader:
             duration_s = container.duration / av.time_base
         else:
             duration_s = stream.frames / self._fps
+        known, notes = self._contents, tuple[str, ...]()
+        if known is not None and known.packets > 1:
+            duration_s = known.end_s - self._origin
+        if known is not None and (note := known.note()):
+            notes = (note,)
         name = stream.codec_context.codec.canonical_name
-        return VideoInfo(self._path, width, height, self._fps, duration_s, stream.frames, turn, name, first.format.name)
+        return VideoInfo(
+            self._path, width, height, self._fps, duration_s, stream.frames, turn, name, first.format.name, notes
+        )
 
 
-def open_container(path: Path) -> Any:
-    """Open a regular file for reading with PyAV.
+def open_container(path: Path | str) -> Any:
+    """Open a regular file, or a file on the web by its address, for reading with PyAV.
 
-    A file may name others (playlists): only local ones are followed. DataError: absent, not a file, not a video.
+    A file may name others (playlists): of a local one only local ones are followed, of one on the web none of them.
+    DataError: absent, not a file, not a video.
     """
-    check_file(path)
+    if isinstance(path, str):
+        options, timeout = WEB_OPTIONS, (TIMEOUT_S, TIMEOUT_S)
+    else:
+        check_file(path)
+        options, timeout = {"protocol_whitelist": "file,crypto,data"}, None
     try:
-        return av.open(str(path), metadata_errors="replace", options={"protocol_whitelist": "file,crypto,data"})
+        return av.open(container_name(path), metadata_errors="replace", options=options, timeout=timeout)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f"{path}: no frame could be decoded ({_broken_box(path) or reason_of(error)})") from error
+        broken = "" if isinstance(path, str) else _broken_box(path)
+        raise DataError(f"{path}: no frame could be decoded ({broken or reason_of(error)})") from error
 
 
-def video_stream(container: Any, path: Path) -> Any:
-    """The first video stream that is not a cover picture. DataError if there is none."""
+def video_stream(container: Any, path: Path | str) -> Any:
+    """The video stream that is the video: no cover picture, and no thumbnail beside a longer one.
+
+    Of several long ones it is the first, as players choose it. DataError if there is none.
+    """
     if container.format.name in NOT_VIDEO or container.format.name.endswith("_pipe"):
         raise DataError(f"{path}: not a video, but {container.format.long_name} (a folder of images is a clip)")
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         raise DataError(f"{path}: no video stream (only {kinds})")
+    if len(streams) > 1:
+        lengths = [_length_s(stream) for stream in streams]
+        best = container.streams.best("video")  # the one of which FFmpeg saw most pictures when it opened the file
+        known = max(lengths) > 0
+        streams = (
+            [s for s, length in zip(streams, lengths, strict=True) if known and 2 * length >= max(lengths)]
+            or [stream for stream in streams if best is not None and stream.index == best.index]
+            or streams
+        )
     if streams[0].codec_context is None:
         raise DataError(f"{path}: no frame could be decoded (no decoder for this codec)")
     return streams[0]
+
+
+def _length_s(stream: Any) -> float:
+    """How long the pictures of a stream are shown, as far as the file says; a single picture takes no time."""
+    if stream.frames == 1:
+        return 0.0
+    if stream.duration:
+        return float(stream.duration * (stream.time_base or 0))
+    return stream.frames / _frame_rate(stream)
+
+
+def _opened_again(path: Path | str) -> tuple[Any, Any]:
+    container = open_container(path)
+    try:
+        return container, video_stream(container, path)
+    except BaseException:
+        container.close()
+        raise
 
 
 def check_file(path: Path) -> None:

@@ -1,21 +1,26 @@
-"""A folder of frame images as a video: files in natural order, at an assumed frame rate."""
+"""A folder of frame images as a video: files in the order of their numbers, at a rate that is told or assumed."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from ..errors import DataError
+from ..errors import DataError, reading
+from .frame_names import FrameNames, order_frames
 from .frames import DEFAULT_FPS, Frame, VideoInfo
 from .sample import EPSILON_S
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+ORIENTATION = 0x0112  # EXIF
 UPRIGHT_TURNS = {3: 180, 6: 90, 8: 270}  # EXIF orientation -> clockwise degrees
+TRANSPOSED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 class FolderReader:
@@ -26,10 +31,11 @@ class FolderReader:
     """
 
     def __init__(self, path: Path, fps: float | None = None) -> None:
-        self._images = image_files(path)
+        self._names = frame_names(path)
+        self._images = self._names.images
         if not self._images:
             raise DataError(f"{path}: a folder without images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        self._fps = fps or DEFAULT_FPS
+        self._fps = fps or self._names.fps or DEFAULT_FPS
         self._next = 0
         self.info = self._describe(path)
 
@@ -66,51 +72,51 @@ class FolderReader:
         return self.interval_s
 
     def _describe(self, path: Path) -> VideoInfo:
-        first = open_image(self._images[0])
         height, width = load_image(self._images[0]).shape[:2]
         count = len(self._images)
-        turn = UPRIGHT_TURNS.get(first.getexif().get(0x0112, 1), 0)
-        codec = (first.format or "").lower()
-        return VideoInfo(path, width, height, self._fps, count / self._fps, count, turn, codec, first.mode)
+        with open_image(self._images[0]) as first:
+            turn, codec, mode = UPRIGHT_TURNS.get(orientation(first), 0), (first.format or "").lower(), first.mode
+        seconds = count / self._fps
+        return VideoInfo(path, width, height, self._fps, seconds, count, turn, codec, mode, self._names.notes)
+
+
+def frame_names(path: Path) -> FrameNames:
+    """The images of a folder that are its clip, in order; hidden files are not images.
+
+    Raises:
+        DataError: the folder cannot be listed.
+    """
+    with reading(path, "a folder that can be listed"):
+        files = [f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
+    return order_frames(sorted(files))
 
 
 def image_files(path: Path) -> list[Path]:
-    """The images of a folder in natural order (frame2 before frame10); hidden files are not images."""
-    try:
-        files = [f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
-    return sorted(files, key=natural_key)
-
-
-def natural_key(path: Path) -> tuple[list[Any], str]:
-    """Sort key of a file name: runs of digits count as numbers."""
-    parts = re.split(r"(\d+)", path.name.casefold())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
+    """The images of ``frame_names``."""
+    return list(frame_names(path).images)
 
 
 def open_image(path: Path) -> Image.Image:
     """Open an image without decoding it. DataError: not an image, or of an absurd size."""
-    try:
+    with reading(path, "a readable image"):
         return Image.open(path)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a readable image ({_reason(error, path)})") from error
 
 
 def load_image(path: Path) -> NDArray[np.uint8]:
     """Decode an image to RGB uint8 (H, W, 3), upright; alpha is dropped, 16 bits a channel become 8."""
-    with open_image(path) as image:
-        try:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scale
-                grey = np.asarray(upright).astype(np.int64) >> 8
-                return np.repeat(grey.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
-            return np.array(upright.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path}: not a readable image ({_reason(error, path)})") from error
+    with open_image(path) as image, reading(path, "a readable image"):
+        turn = TRANSPOSED.get(orientation(image))
+        upright = image if turn is None else image.transpose(turn)
+        if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scale
+            grey = np.asarray(upright).astype(np.int64) >> 8
+            return np.repeat(grey.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+        return np.array(upright.convert("RGB"))
 
 
-def _reason(error: Exception, path: Path) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error).replace(repr(str(path)), "").strip() or type(error).__name__
+def orientation(image: Image.Image) -> int:
+    """How EXIF says that an image lies, 1 to 8; 1 (upright) where its EXIF cannot be read, as browsers take it."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # the parser of a library, on the bytes of a stranger
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1

@@ -19,9 +19,10 @@ class VideoInfo:
 
     ``width`` and ``height`` are those of the upright picture; ``rotation`` is the clockwise turn in degrees (0, 90,
     180, 270) that makes the stored picture upright. ``frames`` is the declared number, 0 where the file declares none.
+    ``notes`` say what had to be assumed: "what: how".
     """
 
-    path: Path
+    path: Path | str  # or the address of a file on the web
     width: int
     height: int
     fps: float
@@ -30,6 +31,7 @@ class VideoInfo:
     rotation: int
     codec: str
     pixel_format: str
+    notes: tuple[str, ...] = ()
 
 
 class Frame:

@@ -1,4 +1,8 @@
-"""Live video: a camera, a network stream, or a file played at its own speed. The newest frame wins."""
+"""Live video: a camera, a network stream, or a file played at its own speed. The newest frame wins.
+
+Time is that of the stream's own stamps since it was opened, mended where they break: frames that come late, early or
+many at once are not faster or slower for it. Where a stream has no stamps it is the time of arrival.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,14 @@ from typing import Any
 import av
 
 from ..errors import DataError
+from .address import CAMERA_PATHS, PLAYLISTS, WEB, WEB_OPTIONS, is_live
 from .clip import iter_frames, open_reader
+from .clock import Clock
 from .container import Pictures, reason_of, video_stream
-from .frames import Frame
+from .frames import DEFAULT_FPS, Frame
+from .sample import EPSILON_S
 
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
-CAMERA_PATHS = ("/dev/video", "/dev/v4l/")
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 10.0
 UNREADABLE_S = 3.0  # a stream that could be decoded and no longer can, for so long, is opened anew
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0  # for a source that went away; doubled until it gives frames again
@@ -96,7 +102,7 @@ class LiveSource:
     def _open(self) -> Iterator[Frame]:
         if is_live(self.source):
             return self._device_frames(_open_device(self.source))
-        with open_reader(Path(self.source)):  # a file that cannot be read is an error now, not in the thread
+        with open_reader(self.source):  # a file that cannot be read is an error now, not in the thread
             return self._file_frames()
 
     def _watch(self, frames: Iterator[Frame]) -> None:
@@ -123,11 +129,11 @@ class LiveSource:
             yield frame
 
     def _device_frames(self, container: Any) -> Iterator[Frame]:
-        """Frames by the clock of arrival; packets that cannot be decoded are left out."""
+        """Frames by the stream's own clock; packets that cannot be decoded are left out."""
         began = time.monotonic()
         while True:
             reason = yield from self._until_it_breaks_off(container, began)
-            ended = not reason and self.source.startswith(("http://", "https://"))
+            ended = not reason and self.source.startswith(WEB)
             if self._stop.is_set() or ended or not (self._wait or reason):
                 return
             if not self._wait:
@@ -141,7 +147,9 @@ class LiveSource:
         """The frames of one connection; returns why it broke off, "" if it just ended."""
         pictures, shown_s = Pictures(), float("inf")  # when the last frame was decoded
         with container:
-            packets = container.demux(video_stream(container, Path(self.source)))
+            stream = video_stream(container, self.source)
+            times = _StreamTime(stream, began)
+            packets = container.demux(stream)
             while not self._stop.is_set():
                 try:
                     packet = next(packets, None)
@@ -151,9 +159,14 @@ class LiveSource:
                     return reason_of(error)
                 if packet is None:
                     return ""
+                times.mend(packet)
                 for raw in _decoded(packet):
+                    time_s = times.of(raw)
+                    early_s = began + time_s - time.monotonic()
+                    if container.format.name in PLAYLISTS and self._stop.wait(max(0.0, early_s)):
+                        return ""  # a playlist gives seconds at once: they are shown at their own speed
                     self._delay_s, shown_s = FIRST_WAIT_S, time.monotonic()
-                    yield Frame(time.monotonic() - began, partial(pictures.upright, raw))
+                    yield Frame(time_s, partial(pictures.upright, raw))
                 if time.monotonic() - shown_s > UNREADABLE_S:
                     return "what comes can no longer be decoded; a stream that changes its codec must be opened anew"
         return ""
@@ -174,13 +187,40 @@ class LiveSource:
         return None
 
 
-def is_live(source: str) -> bool:
-    """Whether a source never ends: a camera's number or device, or a stream's address."""
-    return source.isdecimal() or "://" in source or source.startswith(CAMERA_PATHS)
+class _StreamTime:
+    """Seconds since ``began`` (by time.monotonic) of the frames of one connection, strictly ascending."""
+
+    def __init__(self, stream: Any, began: float) -> None:
+        rate = stream.average_rate or stream.guessed_rate or DEFAULT_FPS
+        self._clock = Clock(stream, True, 1 / min(max(float(rate), 1.0), 1000.0))
+        self._tick_s = float(stream.time_base or 1 / 90_000)
+        self._began, self._opened_s = began, time.monotonic() - began
+        self._first: int | None = None
+        self._last_s = -1.0
+
+    def mend(self, packet: Any) -> None:
+        """Move a packet's stamps to the one clock, before it is decoded; where they break, time is that of arrival."""
+        breaks = len(self._clock.breaks)
+        self._clock.mend(packet)
+        if len(self._clock.breaks) > breaks:
+            self._first, self._opened_s = None, time.monotonic() - self._began
+            self._clock.breaks.clear()
+
+    def of(self, raw: Any) -> float:
+        """The time of a decoded frame."""
+        if raw.pts is None:
+            time_s = time.monotonic() - self._began
+        else:
+            self._first = raw.pts if self._first is None else self._first
+            time_s = self._opened_s + (raw.pts - self._first) * self._tick_s
+        self._last_s = max(time_s, self._last_s + EPSILON_S)
+        return self._last_s
 
 
 def _open_device(source: str) -> Any:
     kind, name, options = None, source, {"rtsp_transport": "tcp"} if source.startswith("rtsp") else {}
+    if source.startswith(WEB):
+        options = dict(WEB_OPTIONS)
     if source.isdecimal():
         kind, pattern = CAMERAS.get(sys.platform, CAMERAS["linux"])
         name = pattern.format(source)

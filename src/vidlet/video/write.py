@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..files import atomic_path
+from .address import container_name
 from .container import reason_of
 from .resize import resize
 
@@ -53,7 +54,7 @@ class VideoWriter:
         with self._telling():
             draft = self._draft.enter_context(atomic_path(self._path))
             try:
-                self._container = av.open(str(draft), "w", format="mp4", options={"movflags": "+faststart"})
+                self._container = av.open(container_name(draft), "w", format="mp4", options={"movflags": "+faststart"})
             except BaseException as error:
                 self._draft.__exit__(type(error), error, error.__traceback__)
                 raise

@@ -1,0 +1,139 @@
+"""One rule of names: what counts as a video, a frame image or a clip, which files are hidden, which name means which.
+
+Everything that walks folders (data, train, evaluate, predict) walks them by this file. Hidden files and the shadow
+folder of macOS archives are left out, links are followed. Names are the same text in any Unicode form (macOS writes
+"é" as two characters, most tables as one), and a suffix is the same in any case.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import DataError
+from ..labels import composed
+from ..video.folder import IMAGE_SUFFIXES
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".m4v", ".3gp", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv"),
+    *(".ts", ".mts", ".m2ts", ".vob", ".mjpeg", ".mjpg", ".asf", ".divx", ".3g2", ".f4v"),
+    *(".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".m1v", ".m2v", ".mpv", ".mpe", ".m2p", ".obu", ".ivf"),
+    *(".qt", ".ogm", ".rm", ".rmvb", ".mxf", ".dv", ".y4m", ".nut", ".trp", ".tp", ".m2t", ".amv", ".xvid"),
+)
+MOST_DEPTH = 32  # folders in folders; links may lead in circles
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file's name says that it is a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file's name says that it is an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether frame images lie directly in a folder."""
+    return any(is_image(entry) for entry in visible(folder))
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, by name; without hidden files and the shadow folder of macOS archives.
+
+    Raises:
+        DataError: the folder may not be read.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
+    return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+
+
+def clips_below(folder: Path) -> Iterator[Path]:
+    """Every clip below a folder, by name: video files, and folders of frame images in which no other clip lies.
+
+    Raises:
+        DataError: a folder may not be read.
+    """
+    yield from _clips_below(folder, frozenset(), MOST_DEPTH)
+
+
+def _clips_below(folder: Path, above: frozenset[str], depth: int) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above or not depth:
+        return
+    entries, found = visible(folder), False
+    for entry in entries:
+        clips = _clips_below(entry, above | {real}, depth - 1) if entry.is_dir() else iter([entry])
+        for clip in clips:
+            if entry.is_dir() or (is_video(clip) and clip.is_file()):
+                found = True
+                yield clip
+    if not found and any(is_image(entry) for entry in entries):
+        yield folder
+
+
+class Media:
+    """What lies in folders; each is listed once, so that a hundred thousand names cost no more than their folders.
+
+    ``forgiven`` holds (name as written, name as found) where these differ in Unicode form or the case of a suffix.
+    """
+
+    def __init__(self) -> None:
+        self._inside: dict[Path, dict[str, list[str]]] = {}  # folder -> what a name is found by -> names
+        self.forgiven: list[tuple[str, str]] = []
+
+    def find(self, path: Path, other_suffix: bool = False) -> Path | None:
+        """A video file or a folder of frames of this name; a missing suffix is forgiven, another one if told so."""
+        folder = self._folder(path.parent)
+        if folder is None:
+            return None
+        bare = path.stem if other_suffix and is_video(path) else path.name
+        for name in (path.name, bare, *(bare + suffix for suffix in VIDEO_SUFFIXES)):
+            for found in self._named(folder, name):
+                place = folder / found
+                if place.is_file() or (place.is_dir() and holds_images(place)):
+                    if found != name:
+                        self.forgiven.append((path.name, found))
+                    return place
+        return None
+
+    def notes(self) -> tuple[str, ...]:
+        """One sentence, if names were found under another spelling."""
+        if not self.forgiven:
+            return ()
+        written, found = self.forgiven[0]
+        return (
+            f"{len(self.forgiven)} names were found in another Unicode form or case of the suffix "
+            f"(first: {written} is {found}).",
+        )
+
+    def _folder(self, folder: Path) -> Path | None:
+        """A folder as it is spelled on the disk."""
+        if folder in self._inside or folder.is_dir():
+            return folder
+        if folder == folder.parent or (above := self._folder(folder.parent)) is None:
+            return None
+        return next((above / name for name in self._named(above, folder.name) if (above / name).is_dir()), None)
+
+    def _named(self, folder: Path, name: str) -> list[str]:
+        """Entries that a name means, the one of exactly this name first."""
+        if folder not in self._inside:
+            listed: dict[str, list[str]] = {}
+            try:
+                for entry in sorted(folder.iterdir()):
+                    listed.setdefault(_key(entry.name), []).append(entry.name)
+            except OSError:
+                listed = {}
+            self._inside[folder] = listed
+        found = self._inside[folder].get(_key(name), [])
+        return [name] if name in found else found
+
+
+def _key(name: str) -> str:
+    name = composed(name)
+    suffix = Path(name).suffix
+    return name.removesuffix(suffix) + suffix.lower() if suffix.lower() in VIDEO_SUFFIXES else name

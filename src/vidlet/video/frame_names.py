@@ -1,0 +1,150 @@
+"""Which images of a folder are the frames of a clip, and in which order: what their names say.
+
+Names are compared by their last number (frame2 before frame10, f-1 before f0, 0.2 after 0.16 where the numbers are
+decimal). Where names of several kinds have the same numbers (img_0001, flow_x_0001, flow_y_0001; 0001.jpg, 0001.png),
+they are views of the same moments, and the pictures among them are the clip.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-\d\d)?")
+PICTURE_WORDS = {"img", "image", "im", "rgb", "color", "colour", "frame", "picture", "photo"}
+OTHER_WORDS = {
+    "flow", "flowx", "flowy", "x", "y", "u", "v", "depth", "mask", "seg", "segmentation", "ir", "infrared", "thermal",
+    "skeleton", "pose", "normal", "disparity", "label", "gt", "thumb", "thumbnail", "heatmap", "saliency", "event",
+}  # fmt: skip
+SHOWN = 4  # kinds of names that a note lists
+
+
+@dataclass(frozen=True)
+class FrameNames:
+    """Images in their order, the frames a second that decimal names tell (else None), and notes on what was assumed."""
+
+    images: tuple[Path, ...]
+    fps: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Name:
+    path: Path
+    kind: str  # the name without its numbers
+    before: str  # what stands before the last number
+    number: str | None
+    after: str
+
+
+def order_frames(files: Iterable[Path]) -> FrameNames:
+    """Put the images of a folder in order."""
+    kinds: dict[str, list[_Name]] = defaultdict(list)
+    for path in files:
+        name = _parsed(path)
+        kinds[name.kind].append(name)
+    if not kinds:
+        return FrameNames(())
+    if len(kinds) == 1:
+        return _series(next(iter(kinds.values())))
+    listed = ", ".join(f"{kind} ({len(names)})" for kind, names in list(kinds.items())[:SHOWN])
+    if len(kinds) > SHOWN:
+        listed += ", ..."
+    if _parallel(list(kinds.values())):
+        chosen = max(kinds, key=lambda kind: (_is_picture(kind), len(kinds[kind]), -list(kinds).index(kind)))
+        found = _series(kinds[chosen])
+        note = f"its frames have names of several kinds: {listed}; only {chosen} is read"
+        return FrameNames(found.images, found.fps, (note, *found.notes))
+    everything = [name.path for names in kinds.values() for name in names]
+    note = f"its frames have names of several kinds: {listed}; all are read, in the order of their names"
+    return FrameNames(tuple(sorted(everything, key=natural_key)), None, (note,))
+
+
+def natural_key(path: Path) -> tuple[list[Any], str]:
+    """Sort key of a file name: runs of digits count as numbers."""
+    parts = re.split(r"(\d+)", path.name.casefold())
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
+
+
+def _parsed(path: Path) -> _Name:
+    suffix = path.suffix.lower().replace(".jpeg", ".jpg")
+    stem = path.name.removesuffix(path.suffix).casefold()
+    kind = NUMBER.sub("#", stem) + suffix
+    last = list(NUMBER.finditer(stem))[-1:]
+    if not last:
+        return _Name(path, kind, stem, None, "")
+    begin, end = last[0].span()
+    return _Name(path, kind, stem[:begin], last[0][0], stem[end:])
+
+
+def _series(names: Sequence[_Name]) -> FrameNames:
+    """Names of one kind in the order of their numbers."""
+    numbers = [name.number for name in names if name.number is not None]
+    decimal = _decimal(numbers)
+    signed = any(number.startswith("-") for number in numbers) and not all(n.startswith("-") for n in numbers)
+    if any("." in number or "e" in number for number in numbers) and not decimal:
+        return FrameNames(tuple(sorted((name.path for name in names), key=natural_key)))
+
+    def value(name: _Name) -> Decimal:
+        return Decimal((name.number if signed else (name.number or "0").removeprefix("-")) or 0)
+
+    def key(name: _Name) -> tuple[Any, ...]:
+        return (natural_key(Path(name.before))[0], value(name), natural_key(Path(name.after))[0], name.path.name)
+
+    ordered = sorted(names, key=key)
+    alone = len({(name.before, name.after) for name in ordered}) == 1
+    values = [value(name) for name in ordered] if alone else []
+    steps = [later - earlier for earlier, later in itertools.pairwise(values)]
+    images, notes = tuple(name.path for name in ordered), []
+    fps = None
+    if decimal and steps and 0.001 <= (step := float(median(steps))) <= 60:
+        fps = round(1 / step, 3)
+        notes.append(f"its frames are named by their times: {fps:g} frames/s is taken from them")
+    if gap := _gap(steps, ordered):
+        notes.append(gap)
+    return FrameNames(images, fps, tuple(notes))
+
+
+def _decimal(numbers: Sequence[str]) -> bool:
+    """Whether numbers with a point are decimal ones, as 0.04 and 0.2, and not parts of a number, as 1.9 and 1.10."""
+    fractions = [number.partition(".")[2] for number in numbers if "e" not in number]
+    if not any(fractions) or len({Decimal(number) for number in numbers}) < len(numbers):
+        return False
+    return len({len(fraction) for fraction in fractions}) == 1 or not any(part.endswith("0") for part in fractions)
+
+
+def _gap(steps: Sequence[Decimal], names: Sequence[_Name]) -> str:
+    """In words, that numbers are missing where most follow at one step; "" else."""
+    if len(steps) < 3:
+        return ""
+    usual, often = Counter(steps).most_common(1)[0]
+    if usual <= 0 or 2 * often < len(steps):
+        return ""
+    missing = sum(int(step / usual) - 1 for step in steps if step >= 2 * usual)
+    if not missing:
+        return ""
+    first = next(i for i, step in enumerate(steps) if step >= 2 * usual)
+    return f"its frames have gaps: {missing} numbers are missing, the first behind {names[first].path.name}"
+
+
+def _parallel(groups: Sequence[Sequence[_Name]]) -> bool:
+    """Whether kinds of names are views of the same moments: two of them share half of their numbers."""
+    numbers = [{name.number for name in group if name.number is not None} for group in groups]
+    return any(
+        2 * len(one & other) >= min(len(one), len(other)) > 0 for one, other in itertools.combinations(numbers, 2)
+    )
+
+
+def _is_picture(kind: str) -> int:
+    """2: a name of pictures; 1: one that says nothing; 0: flow, depth, masks."""
+    words = {word for word in re.split(r"[\W_\d]+", kind.partition(".")[0]) if word}
+    if words & OTHER_WORDS:
+        return 0
+    return 2 if words & PICTURE_WORDS or {word.rstrip("s") for word in words} & PICTURE_WORDS else 1

@@ -1,0 +1,136 @@
+"""Files whose clock breaks: joined recordings and jumps. Numbered frames tell that whole and sought reading agree."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from test_video_render import gop, number_of, picture, render
+
+from vidlet.datasets import inspect_table, read_table
+from vidlet.errors import DataError
+from vidlet.recipe import Sampling
+from vidlet.video import clip as clips
+from vidlet.video import iter_frames, probe, read_clip
+
+SIZE = (48, 96)
+
+
+def part(path, first, count, b_frames=2, offset_s=0.0, codec="libx264"):
+    """Numbered frames from ``first`` on; their clock begins at ``offset_s``."""
+    options = gop(25, b_frames) if codec == "libx264" else {"g": "25", "bf": str(b_frames), "qscale": "3"}
+    stamps = [round(1000 * offset_s) + 40 * i for i in range(count)]
+    return render(path, count, stamps=stamps, options=options, draw=lambda i: picture(first + i), codec=codec)
+
+
+def joined(path, *parts):
+    path.write_bytes(b"".join(p.read_bytes() for p in parts))
+    return path
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """Files of 500 numbered frames at 25/s whose clock is set back, jumps ten hours, and breaks within a second."""
+    folder = tmp_path_factory.mktemp("broken")
+    first, again = part(folder / "a.ts", 0, 250), part(folder / "b.ts", 250, 250, b_frames=0)
+    later = part(folder / "c.ts", 250, 250, offset_s=36_000)
+    few = [part(folder / f"{i}.ts", 20 * i, 20) for i in range(25)]
+    return {
+        "back": joined(folder / "back.ts", first, again),
+        "ahead": joined(folder / "ahead.ts", first, later),
+        "often": joined(folder / "often.ts", *few),
+    }
+
+
+@pytest.mark.parametrize("name", ["back", "ahead", "often"])
+def test_time_goes_on_where_the_clock_breaks(broken, name):
+    frames = list(iter_frames(broken[name]))
+    assert [number_of(frame.rgb()) for frame in frames] == list(range(500))
+    np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(500) / 25, atol=2e-3)
+    assert probe(broken[name]).duration_s == pytest.approx(20.0, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["back", "ahead", "often"])
+@pytest.mark.parametrize("window", [(1.0, 2.0), (9.6, 10.4), (15.0, 16.0), (19.2, None)])
+def test_a_part_behind_a_break_is_the_same_sought_and_read_whole(broken, name, window):
+    start, end = window
+    numbers = [number_of(frame.rgb()) for frame in iter_frames(broken[name], start, end)]
+    assert numbers == list(range(round(25 * start), round(25 * (end or 20.0))))
+    uniform = read_clip(broken[name], Sampling("uniform", frames=3), SIZE, start, end)
+    count = len(numbers)
+    assert [number_of(rgb) for rgb in uniform.frames] == [numbers[(2 * k + 1) * count // 6] for k in range(3)]
+
+
+@pytest.mark.parametrize("name", ["back", "ahead"])
+def test_nothing_is_shown_behind_the_end_on_the_mended_clock(broken, name):
+    with pytest.raises(DataError, match="ends before"):
+        read_clip(broken[name], Sampling("rate", hz=8.0), SIZE, 25.0)
+
+
+def test_data_tells_of_a_clock_that_breaks(broken, tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "1.ts").write_bytes(broken["ahead"].read_bytes())
+        part(tmp_path / label / "2.ts", 0, 30)
+    report = inspect_table(read_table(tmp_path))
+    told = [note for note in report.notes if "clock" in note]
+    assert len(told) == 1
+    assert "2 clips" in told[0]
+    assert "jumps ahead by 35,989.9 s at 10.0 s" in told[0]
+    assert report.durations_s is not None
+    assert report.durations_s.max == pytest.approx(10.0 + 10.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".h264", "libx264"), (".hevc", "libx265"), (".m2v", "mpeg2video"), (".mjpeg", "mjpeg")]
+)
+def test_a_raw_stream_can_be_cut_anywhere(tmp_path, suffix, codec):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    options = {"g": "50", "bf": "2", "x265-params": "log-level=none:keyint=50", "qscale": "2"}
+    if codec == "mjpeg":
+        options = {"qscale": "2"}
+    path = render(
+        tmp_path / f"raw{suffix}", 500, codec=codec, pixels="yuvj420p" if codec == "mjpeg" else "yuv420p",
+        options=options,
+    )  # fmt: skip
+    numbers = [number_of(frame.rgb()) for frame in iter_frames(path, 15.0, 16.0)]
+    assert numbers == list(range(375, 400))
+    rate = read_clip(path, Sampling("rate", hz=5.0), SIZE, 15.0, 16.0)
+    assert [number_of(rgb) for rgb in rate.frames] == [375, 380, 385, 390, 395]
+    assert probe(path).duration_s == pytest.approx(20.0, abs=0.05)
+
+
+def test_a_picture_that_stands_for_a_minute_is_no_break(tmp_path):
+    stamps = [0, 40, 80, 60_000, 60_040]
+    path = render(tmp_path / "slides.mkv", 5, stamps=stamps, options=gop(2, 0))
+    assert [round(1000 * frame.time_s) for frame in iter_frames(path)] == stamps
+    assert probe(path).notes == ()
+
+
+def test_a_clip_that_would_take_all_memory_is_refused_before_it_does(broken, monkeypatch):
+    monkeypatch.setattr(clips, "MOST_BYTES", 100 * 3 * SIZE[0] * SIZE[1])
+    with pytest.raises(DataError, match=r"ahead\.ts: a clip of 160 frames of 96x48 at 8 Hz .*start_s and end_s"):
+        read_clip(broken["ahead"], Sampling("rate", hz=8.0), SIZE)
+    assert len(read_clip(broken["ahead"], Sampling("rate", hz=8.0), SIZE, 5.0, 15.0).frames) == 80
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_a_thumbnail_beside_the_video_is_not_the_video(tmp_path, suffix):
+    path = tmp_path / f"drone{suffix}"
+    with av.open(str(path), "w") as container:
+        thumb = container.add_stream("mjpeg", rate=1)
+        thumb.width, thumb.height, thumb.pix_fmt = 96, 48, "yuvj420p"
+        film = container.add_stream("libx264", rate=25, options=gop(25))
+        film.width, film.height, film.pix_fmt = 96, 48, "yuv420p"
+        single = av.VideoFrame.from_ndarray(picture(4000), "rgb24").reformat(format="yuvj420p")
+        single.pts, single.time_base = 0, Fraction(1)
+        container.mux(thumb.encode(single))
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(picture(number), "rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(film.encode(frame))
+        container.mux(thumb.encode(None))
+        container.mux(film.encode(None))
+    assert [number_of(frame.rgb()) for frame in iter_frames(path)] == list(range(50))
+    assert probe(path).codec == "h264"
