@@ -19,6 +19,7 @@ from ..metrics import ManyLabels, classification_summary, many_labels_summary, p
 from ..progress import bar
 from ..runtime import Model, Prediction, load
 from ..video import read_many
+from ..wording import cell
 from .clips import labelled_clips, scored_split
 from .records import classify_clip, in_model_names, multi_hot
 
@@ -211,7 +212,8 @@ def predictions_csv(scored: Mapping[str, Scored]) -> str:
         for clip, row in zip(found.clips, found.scores, strict=True):
             guess = int(row.argmax())
             truth = "|".join(clip.labels)
-            writer.writerow([name, clip.path, clip.group, truth, found.names[guess], f"{row[guess]:.4f}"])
+            cells = [name, str(clip.path), clip.group, truth, found.names[guess], f"{row[guess]:.4f}"]
+            writer.writerow(map(cell, cells))
     return text.getvalue()
 
 

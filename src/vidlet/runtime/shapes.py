@@ -530,7 +530,8 @@ _UNARY = (
     "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softmax", "Softplus", "Sqrt", "Tanh",
 )  # fmt: skip
 _BINARY = (
-    "Add", "Sub", "Mul", "Pow", "Min", "Max", "Sum", "Mean", "PRelu", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor",
+    "Add", "Sub", "Mul", "Pow", "Min", "Max", "Sum", "Mean", "PRelu", "BitShift", "BitwiseAnd", "BitwiseOr",
+    "BitwiseXor",
 )  # fmt: skip
 _COMPARED = ("And", "Or", "Xor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _REDUCED = ("Max", "Min", "Sum", "Mean", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
