@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import RecipeError, WeightsError
+from ..errors import RecipeError, VidletError, WeightsError
 from ..files import sha256_of
 from ..recipe import Extractor
 from .inceptionv3 import SMALLEST, InceptionV3, load_inception_
@@ -150,7 +150,15 @@ def build_extractor(config: Extractor) -> FrameExtractor:
     builder = EXTRACTORS.get(config.name)
     if builder is None:
         raise RecipeError(f"extractor.name must be one of {', '.join(EXTRACTORS)}, got {config.name!r}")
-    return builder(config).eval()
+    try:
+        return builder(config).eval()
+    except VidletError:
+        raise
+    except Exception as error:
+        raise RecipeError(
+            f"extractor {config.name}: cannot be made with {config} "
+            f"({' '.join(str(error).split())[:200] or type(error).__name__})"
+        ) from error
 
 
 def extractor_from_tflite(
