@@ -1,10 +1,13 @@
 """A file under a final name is whole or absent."""
 
 import hashlib
+import subprocess
+import sys
 
 import pytest
 
-from vidlet.files import atomic_path, cache_folder, sha256_of, write_bytes, write_text
+from vidlet.errors import DataError
+from vidlet.files import Lock, atomic_path, cache_folder, sha256_of, write_bytes, write_text
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_no_draft(tmp_path):
@@ -31,3 +34,29 @@ def test_the_hash_is_sha256_of_the_content(tmp_path):
 def test_the_cache_follows_its_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("VIDLET_CACHE", str(tmp_path))
     assert cache_folder("features") == tmp_path / "features"
+
+
+def test_a_full_disk_is_an_error_with_the_name_of_the_file_whoever_raises_it(tmp_path):
+    import av
+
+    for kind in (OSError(28, "No space left on device"), av.error.OSError(28, "No space left on device")):
+        with pytest.raises(OSError, match=r"a\.mp4") as caught, atomic_path(tmp_path / "a.mp4") as draft:
+            draft.write_bytes(b"x")
+            raise kind
+        assert caught.value.errno == 28
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_used_by_one_process_at_a_time(tmp_path):
+    code = f"from vidlet.files import Lock; lock = Lock({str(tmp_path)!r}); print(lock.acquire(), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "True\n"
+        with pytest.raises(DataError, match=rf"another process writes into it \(process {other.pid}\)"), Lock(tmp_path):
+            pass
+        other.kill()  # the system lets go of what a dead process held
+    with Lock(tmp_path):
+        assert not Lock(tmp_path).acquire()
+    with Lock(tmp_path):
+        pass

@@ -1,10 +1,16 @@
-"""Files that are whole or absent: atomic writing and content hashes."""
+"""Files that are whole or absent: atomic writing, content hashes, and folders that one process uses at a time."""
+
+from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
+
+from .errors import DataError
 
 
 @contextlib.contextmanager
@@ -24,10 +30,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         draft.replace(final)
     except OSError as error:  # a full disk names no file, and the draft's name would say nothing
         if error.filename is None or str(error.filename) == str(draft):
-            error.filename = str(final)
+            raise _named(error, final) from error
         raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The same error with the name of a file; FFmpeg's errors do not let themselves be given one."""
+    try:
+        error.filename = str(path)
+    except AttributeError:
+        return OSError(error.errno, error.strerror or str(error), str(path))
+    return error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -40,6 +55,78 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a whole binary file, or nothing."""
     with atomic_path(path) as draft:
         draft.write_bytes(data)
+
+
+class Lock:
+    """A folder that one process uses at a time. The system lets go of it when the process ends, however it ends.
+
+        with Lock(folder, "another training writes here"): ...
+
+    Raises:
+        DataError: on entering, another process (or another lock of this one) has it; ``why`` is part of the line.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], why: str = "another process writes into it") -> None:
+        self.folder, self._why = Path(folder), why
+        self._handle: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        """Take the folder if nobody has it; say whether that was so. A file system without locks locks nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = (self.folder / LOCK_NAME).open("a+", encoding="utf-8")
+        try:
+            _lock_file(handle)
+        except BlockingIOError:
+            handle.close()
+            return False
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                handle.close()
+                return False
+        self._handle = handle
+        with contextlib.suppress(OSError):
+            handle.seek(0)
+            handle.truncate()
+            handle.write(f"{os.getpid()}\n")
+            handle.flush()
+        return True
+
+    def release(self) -> None:
+        """Let go. The file stays: to remove it would take it from whoever waits with it open."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+    def __enter__(self) -> Lock:
+        if not self.acquire():
+            raise DataError(
+                f"{self.folder}: {self._why}{_owner(self.folder / LOCK_NAME)}; choose another --out, or wait"
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+LOCK_NAME = ".lock"
+
+
+def _lock_file(handle: IO[str]) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        handle.seek(1 << 20)  # a byte beyond the text: the text can be read meanwhile
+        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        return
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _owner(path: Path) -> str:
+    with contextlib.suppress(OSError, ValueError):
+        return f" (process {int(path.read_text(encoding='utf-8'))})"
+    return ""
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .wording import shown_lines
+
 
 @contextmanager
 def bar(text: str, unit: str = "clip") -> Iterator[Callable[[int, int], None]]:
@@ -27,8 +29,8 @@ def bar(text: str, unit: str = "clip") -> Iterator[Callable[[int, int], None]]:
 
 
 def say(line: str) -> None:
-    """A line for the person, on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """A line for the person, on standard error; what names in it would do to a terminal is escaped."""
+    print(shown_lines(line), file=sys.stderr, flush=True)
 
 
 def megabytes(size: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import sys
 import types
 import typing
@@ -28,6 +29,15 @@ else:
     import tomli as tomllib
 
 
+def number(default: Any, least: float, most: float, above: float = -math.inf) -> Any:
+    """A field of a recipe whose number (or each of whose numbers) lies in [least, most], and above ``above``."""
+    return field(default=default, metadata={"range": (least, most, above)})
+
+
+LARGE = 10**6  # of counts: more is a slip of the keyboard
+LARGEST = 1e9  # of options, whose range their constructor knows
+
+
 @dataclass(frozen=True)
 class Sampling:
     """Which frames of a clip the model sees.
@@ -37,9 +47,11 @@ class Sampling:
     """
 
     rule: str = "rate"
-    hz: float = 8.0
-    frames: int = 25
-    max_frames: int = 256  # training only: a longer clip is seen through a random window of so many frames
+    hz: float = number(8.0, 0.001, 1000)
+    frames: int = number(25, 1, 4096)
+    max_frames: int = number(
+        256, 1, LARGE
+    )  # training only: a longer clip is seen through a random window of so many frames
 
 
 @dataclass(frozen=True)
@@ -47,10 +59,10 @@ class Extractor:
     """Frame -> features. ``cut`` names the last block ("head" = the whole network up to its pooled embedding)."""
 
     name: str = "mobilenetv2"
-    width: float = 1.0
-    input_size: tuple[int, int] = (224, 224)  # height, width
+    width: float = number(1.0, 0.01, 16)
+    input_size: tuple[int, int] = number((224, 224), 1, 8192)  # height, width
     cut: str = "block12"
-    grid: int = 4  # features are averaged to (channels, grid, grid); 0: a pooled vector
+    grid: int = number(4, 0, 1024)  # features are averaged to (channels, grid, grid); 0: a pooled vector
     weights: str = "imagenet"  # a name of the weights table, a file, or "none" (from scratch)
     pixels: str = "imagenet"  # of "onnx": what its file takes: imagenet, unit (0 to 1), signed, bytes; or that-bgr
     audio: bool = True  # of "features" (stored ones): with the sound, where the data have it
@@ -69,30 +81,34 @@ class Training:
     """How the weights are found. Learning rates are for batches of ``batch`` clips."""
 
     mode: str = "frozen"  # "frozen": stored features, head only; "finetune": extractor and head end to end
-    epochs: int = 60
-    batch: int = 16
-    micro_batch: int = 0  # clips of a batch that are in memory at once; 0: all (fine-tuning at 224 pixels: 1 or 2)
+    epochs: int = number(60, 1, LARGE)
+    batch: int = number(16, 1, LARGE)
+    micro_batch: int = number(
+        0, 0, LARGE
+    )  # clips of a batch that are in memory at once; 0: all (fine-tuning at 224 pixels: 1 or 2)
     precision: str = "auto"  # products in "float32" or "bfloat16"; "auto": bfloat16 on a GPU; weights stay float32
     optimizer: str = "adamw"  # "adamw", or "sgd" with momentum 0.9
-    lr: float = 2e-3
-    extractor_lr: float = 2e-4
+    lr: float = number(2e-3, 0, 1000, above=0)
+    extractor_lr: float = number(2e-4, 0, 1000)
     schedule: str = "cosine"  # "cosine", "constant", "step", or "keras-decay" (lr / (1 + 1e-6 updates))
-    step_epochs: int = 30  # of schedule "step": the rate falls every so many epochs
-    step_factor: float = 0.1  # ... to this share
-    weight_decay: float = 1e-2
-    label_smoothing: float = 0.0
-    early_stopping: int = 0  # epochs without a better validation loss; 0: never
+    step_epochs: int = number(30, 1, LARGE)  # of schedule "step": the rate falls every so many epochs
+    step_factor: float = number(0.1, 0, 1, above=0)  # ... to this share
+    weight_decay: float = number(1e-2, 0, 1000)
+    label_smoothing: float = number(0.0, 0, 0.99)
+    early_stopping: int = number(0, 0, LARGE)  # epochs without a better validation loss; 0: never
     class_weights: bool = True
-    clip_norm: float = 1.0
+    clip_norm: float = number(1.0, 0, 1e9)  # 0: gradients are not shortened
     clip_each: bool = False  # clip_norm is of each tensor's gradient, not of all together
     l2: dict[str, float] = field(default_factory=dict)  # part of a tensor's name: strength of s |w|^2 / 2 in the loss
     augment: dict[str, float] = field(default_factory=dict)
     one_way: tuple[str, ...] = ()  # labels whose clips are never mirrored or reversed (augment "flip", "reverse")
-    average: float = 0.0  # decay of an exponential moving average of the weights; 0: none
-    average_last: int = 0  # mean of up to so many of the last checkpoints, as many as validate best; 0: none
-    average_every: int = 50  # updates between these checkpoints
-    teacher_share: float = 0.5  # of the teachers in the loss (`vidlet train --teacher`); the labels have the rest
-    seed: int = 0
+    average: float = number(0.0, 0, 0.9999999)  # decay of an exponential moving average of the weights; 0: none
+    average_last: int = number(0, 0, LARGE)  # mean of up to so many of the last checkpoints that validate best; 0: none
+    average_every: int = number(50, 1, LARGE)  # updates between these checkpoints
+    teacher_share: float = number(
+        0.5, 0, 1, above=0
+    )  # of teachers (`vidlet train --teacher`) in the loss beside labels
+    seed: int = number(0, 0, 2**63 - 1)
 
 
 @dataclass(frozen=True)
@@ -122,8 +138,8 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     text, where = _read(name_or_path)
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{where}: not valid TOML ({error})") from error
+    except (ValueError, RecursionError) as error:  # also what its number parser and its nesting raise
+        raise RecipeError(f"{where}: not valid TOML ({' '.join(str(error).split())[:200]})") from error
     data.setdefault("name", Path(where).stem)
     for key, value in (overrides or {}).items():
         _put(data, key, value)
@@ -156,6 +172,8 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"--set {key.strip()}: no value of TOML ({' '.join(str(error).split())[:200]})") from error
 
 
 def _read(name_or_path: str | Path) -> tuple[str, str]:
@@ -165,7 +183,7 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
     if name.endswith(".toml"):
         try:
             return Path(name).read_text("utf-8"), name
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise RecipeError(f"{name}: cannot be read ({error})") from error
     raise RecipeError(f"unknown recipe {name!r}{nearest(name, recipe_names())}; known: {', '.join(recipe_names())}")
 
@@ -187,6 +205,7 @@ def _build(kind: type, data: Mapping[str, Any], where: str, prefix: str) -> Any:
         if key not in fields:
             raise RecipeError(f"{where}: unknown key {prefix}{key}{nearest(key, list(fields))}")
         values[key] = _convert(hints[key], value, where, prefix + key)
+        _in_range(values[key], fields[key].metadata.get("range"), where, prefix + key)
     missing = [
         name
         for name, f in fields.items()
@@ -209,11 +228,37 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
     if origin is dict and isinstance(value, Mapping):
         return dict(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) <= 2**64 else math.inf  # beyond every range
     if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) and type(value) is hint:
         return value
     name = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
-    raise RecipeError(f"{where}: {key} must be {name}, got {value!r}")
+    raise RecipeError(f"{where}: {key} must be {name}, got {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _in_range(value: Any, limits: tuple[float, float, float] | None, where: str, key: str) -> None:
+    """Refuse a number outside of its field's range; numbers without a declared one must be finite."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _in_range(item, limits, where, f"{key}.{name}")
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _in_range(item, limits, where, key)
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        if value is not None and not isinstance(value, (bool, str)) and not dataclasses.is_dataclass(value):
+            raise RecipeError(f"{where}: {key} must be a number, a text or a list of them, got {type(value).__name__}")
+    elif limits is None:
+        if not -LARGEST <= value <= LARGEST:
+            raise RecipeError(f"{where}: {key} must be a number from -{LARGEST:g} to {LARGEST:g}, got {_short(value)}")
+    else:
+        least, most, above = limits
+        if not (least <= value <= most and value > above):
+            rule = f"above {above:g} and at most {most:g}" if above >= least else f"from {least:g} to {most:g}"
+            raise RecipeError(f"{where}: {key} must be {rule}, got {_short(value)}")
 
 
 def _check(recipe: Recipe, where: str) -> None:
@@ -223,33 +268,12 @@ def _check(recipe: Recipe, where: str) -> None:
     _one_of(where, "training.schedule", training.schedule, ("cosine", "constant", "step", "keras-decay"))
     _one_of(where, "training.optimizer", training.optimizer, ("adamw", "sgd"))
     _one_of(where, "training.precision", training.precision, ("auto", "float32", "bfloat16"))
-    for key, value in {
-        "sampling.hz": sampling.hz,
-        "sampling.frames": sampling.frames,
-        "sampling.max_frames": sampling.max_frames,
-        "training.epochs": training.epochs,
-        "training.batch": training.batch,
-        "training.step_epochs": training.step_epochs,
-        "training.step_factor": training.step_factor,
-        "training.average_every": training.average_every,
-        "training.lr": training.lr,
-        "extractor.width": recipe.extractor.width,
-        "extractor.input_size": min(recipe.extractor.input_size),
-    }.items():
-        if not value > 0:
-            raise RecipeError(f"{where}: {key} must be positive, got {value}")
-    if training.average_last < 0:
-        raise RecipeError(f"{where}: training.average_last must be 0 or more checkpoints, got {training.average_last}")
     if training.average_last and (training.average or training.early_stopping):
         other = "average" if training.average else "early_stopping"
         raise RecipeError(f"{where}: training.average_last chooses the weights, and so does training.{other}: set one")
-    if not 0 < training.teacher_share <= 1:
-        raise RecipeError(f"{where}: training.teacher_share must be in (0, 1], got {training.teacher_share}")
     for part, strength in training.l2.items():
         if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not strength >= 0:
             raise RecipeError(f"{where}: training.l2.{part} must be a number, 0 or more, got {strength!r}")
-    if training.micro_batch < 0:
-        raise RecipeError(f"{where}: training.micro_batch must be 0 or more clips, got {training.micro_batch}")
 
 
 def _one_of(where: str, key: str, value: str, valid: tuple[str, ...]) -> None:

@@ -247,3 +247,32 @@ def test_a_service_that_is_stopped_while_the_stream_is_away_has_its_clip_and_say
     (line,) = [line for line in map(json.loads, out.splitlines()) if "clip" in line]
     assert process.returncode == 130 and line["event"] == "red" and line["frames"] == len(shown(line["clip"])) >= 2
     assert "frames answered" in (tmp_path / "err").read_text()
+
+
+def test_a_thread_that_fails_is_said_and_the_next_event_has_its_clip(tmp_path, monkeypatch):
+    real, failures = (
+        event_clips.VideoWriter,
+        iter([RuntimeError("out of luck"), OSError(28, "No space left on device")]),
+    )
+
+    def fails_twice(*args):
+        for error in failures:
+            raise error
+        return real(*args)
+
+    monkeypatch.setattr(event_clips, "VideoWriter", fails_twice)
+    said, told = [], []
+    clips = EventClips(tmp_path / "ev", 8.0, 0.25, 0.0, told.append, said.append)
+    time_s = 0.0
+    for _ in range(3):
+        clips.began(Event("x", time_s, 1.0))
+        for _ in range(4):
+            clips.push(time_s, np.zeros((48, 64, 3), np.uint8))
+            time_s += 1 / 8
+            time.sleep(0.02)
+        clips.ended(Event("x", time_s - 0.5, 1.0, time_s))
+        time.sleep(0.05)
+    clips.close()
+    assert clips.lost == 2 and len(said) >= 2
+    assert "RuntimeError: out of luck" in said[0] and "No space left" in said[1]
+    assert len(told) == 1

@@ -13,8 +13,9 @@ import pytest
 import artifacts
 from vidlet.cli import main
 from vidlet.errors import DataError, RecipeError
-from vidlet.live.actions import MOST_AT_ONCE, EventActions, post, run_command
+from vidlet.live.actions import MOST_AT_ONCE, EventActions, run_command
 from vidlet.live.events import EventRule
+from vidlet.live.webhook import post
 from vidlet.runtime import Moment, load
 from vidlet.video import LiveSource, live, write_video
 
@@ -63,7 +64,8 @@ def moments(scores):
     return [Moment(number / 8, {"a": score, "b": 1 - score}, "a", score) for number, score in enumerate(scores)]
 
 
-def test_a_webhook_gets_one_object_an_event_and_a_failure_is_said(files):
+def test_a_webhook_gets_one_object_an_event_and_a_failure_is_said(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDLET_CACHE", str(tmp_path))
     got = []
 
     class Hook(http.server.BaseHTTPRequestHandler):
@@ -89,7 +91,8 @@ def test_a_webhook_gets_one_object_an_event_and_a_failure_is_said(files):
     server.server_close()
     assert got == [{"source": "cam", "label": "a", "score": 0.9, "time_s": 0.0}]
     assert len(said) == 2 and len(actions.began) == 1
-    assert "failed" in post(address, {})
+    with pytest.raises(OSError, match="refused"):
+        post(address, b"{}")
     assert run_command("exit 3", {}) == "--command ended with status 3" and run_command("true", {}) is None
 
 
@@ -187,3 +190,28 @@ def test_without_waiting_the_end_of_a_stream_is_the_end(sender):
             assert "broke off" in str(error)
         else:
             assert count >= 1 and source.ended
+
+
+def test_the_password_of_a_camera_is_never_said(files, capfd):
+    assert main(["predict", str(files[0]), "rtsp://admin:S3cret@127.0.0.1:1/x?token=S3cret", "--json"]) == 2
+    out, err = capfd.readouterr()
+    assert "S3cret" not in out + err and "rtsp://***@127.0.0.1:1/x?token=***" in err
+    told = EventActions(load(files[0], threads=1), EventRule("red"), "rtsp://admin:S3cret@cam/x")
+    assert told.source == "rtsp://***@cam/x"
+
+
+def test_a_source_whose_thread_fails_is_an_error_and_no_end(files, monkeypatch):
+    def broken(self):
+        yield from ()
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(LiveSource, "_file_frames", broken)
+    with LiveSource(files[1]) as source, pytest.raises(DataError, match="RuntimeError: out of luck"):
+        source.read(5)
+
+
+def test_what_was_asked_for_and_failed_counts_in_the_exit_status(files, capfd):
+    model, clip = files
+    assert main(["predict", str(model), str(clip), "--live", "--on", "red", "--command", "exit 3"]) == 2
+    err = capfd.readouterr().err
+    assert "--command ended with status 3" in err and "2 commands failed" in err.splitlines()[-1]

@@ -209,3 +209,19 @@ def test_real_networks_are_read(file, tensor, side, pixels):
     given = pictures.numpy()[:, ::-1].copy()  # the file takes blue first
     expected = answers(shared(*file), extractor.backbone.cut, given)
     assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_a_damaged_network_is_one_line_whatever_the_libraries_raise(tmp_path):
+    whole, path, rng = shuffling().SerializeToString(), tmp_path / "net.onnx", np.random.default_rng(0)
+    failed = 0
+    for _ in range(25):
+        data = bytearray(whole)
+        data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        try:
+            OnnxBackbone(path, "maps")
+        except WeightsError as error:
+            failed += 1
+            assert str(path) in str(error)
+            assert "\n" not in str(error)
+    assert failed > 3

@@ -321,7 +321,7 @@ def test_a_file_that_contradicts_the_contract_is_refused(tmp_path, name):
 def test_an_operator_that_the_runtime_does_not_know_is_one_line(tmp_path):
     model = artifacts.classifier()
     model.graph.node[0].op_type = "NoSuchOperator"
-    with pytest.raises(ModelError, match="the runtime refuses it") as caught:
+    with pytest.raises(ModelError, match=r"NoSuchOperator .* is an operator that no model of ours has") as caught:
         load(artifacts.save(model, tmp_path / "m.onnx"))
     assert "\n" not in str(caught.value)
 

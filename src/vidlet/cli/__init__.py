@@ -6,16 +6,16 @@ Importing this costs nothing; a command's module, and what is heavy in it, is im
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
-import json
-import math
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn, TextIO, cast
 
 from ..errors import VidletError
+from ..wording import as_json, shown, shown_lines
 
 COMMANDS = {
     "demo": ("demo_command", "the whole story on the built-in data, no download"),
@@ -39,6 +39,11 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 2 the input is wrong, 1 our mistake, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with _escaped_output():
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     parser = _parser(words)
     args = parser.parse_args(words)
     if not args.command:
@@ -48,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _with_rate(args)
         result = args.run(args)
         if args.json and result is not None:
-            print(json.dumps(_plain(result)))
+            print(as_json(result))
         sys.stdout.flush()
         return 0
     except VidletError as error:
@@ -107,7 +112,7 @@ class _OneLineParser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong; its commands' parsers are of the same class."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {shown(' '.join(message.split()))} (see {self.prog} --help)\n")
 
 
 def _with_rate(args: argparse.Namespace) -> None:
@@ -125,7 +130,7 @@ def _version() -> str:
 
 
 def _say(line: str, status: int) -> int:
-    print(" ".join(line.split()), file=sys.stderr)
+    print(shown(" ".join(line.split())), file=sys.stderr)
     return status
 
 
@@ -133,14 +138,27 @@ def _how_to_go_on(args: argparse.Namespace) -> str:
     return "; go on with --resume" if hasattr(args, "resume") else ""
 
 
-def _plain(value: Any) -> Any:
-    """NumPy numbers and paths as JSON has them; what is no number there is null."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
+class _Escaping:
+    """Standard output whose texts can neither move a terminal's cursor nor fail for a name that is not UTF-8."""
+
+    def __init__(self, to: TextIO) -> None:
+        self._to = to
+
+    def write(self, text: str) -> int:
+        encoding = getattr(self._to, "encoding", None) or "utf-8"
+        self._to.write(shown_lines(text).encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._to, name)
+
+
+@contextlib.contextmanager
+def _escaped_output() -> Iterator[None]:
+    """Inside of this, what is printed cannot command the terminal, whatever labels and names hold."""
+    before = sys.stdout
+    sys.stdout = cast(TextIO, _Escaping(before))
+    try:
+        yield
+    finally:
+        sys.stdout = before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..wording import as_json
 from . import options
 
 EXAMPLE = "example: vidlet benchmark runs/a/model.int8.onnx --threads 1"
@@ -30,12 +31,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     found = benchmark(args.model, seconds=args.seconds, threads=args.threads)
     if args.save:
-        import json
-
         from ..files import write_text
         from ..runtime import reference_ms
 
-        write_text(args.save, json.dumps({**found, "reference_ms": reference_ms()}, indent=1))
+        write_text(args.save, as_json({**found, "reference_ms": reference_ms()}, indent=1))
     if not args.json:
         print(
             f"a frame {found['frame_ms']['p50']:.2f} ms (p95 {found['frame_ms']['p95']:.2f}), "

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..wording import shown
 from . import options
 
 if TYPE_CHECKING:
@@ -58,13 +59,13 @@ def boxes_text(report: BoxReport) -> str:
         f"{key}: {row['path']}: {row['error']}" for key in ("skipped", "dropped", "broken") for row in found[key]
     ]
     parts = [
-        f"{found['root']}: {found['images']} images with {found['boxes']} {found['kind']}, "
+        f"{shown(found['root'])}: {found['images']} images with {found['boxes']} {found['kind']}, "
         f"{len(found['classes'])} classes",
         text_table(rows, ["boxes of class", *names], "l" + "r" * len(names)),
-        *(f"note: {note}" for note in found["notes"]),
-        *unusable[:SHOWN],
+        *(shown(f"note: {note}") for note in found["notes"]),
+        *map(shown, unusable[:SHOWN]),
         f"and {len(unusable) - SHOWN} more" if len(unusable) > SHOWN else "",
-        *(f"warning: {warning}" for warning in found["warnings"]),
+        *(shown(f"warning: {warning}") for warning in found["warnings"]),
         "" if found["warnings"] or unusable else "nothing wrong was found",
     ]
     return "\n".join(part for part in parts if part)
@@ -81,13 +82,13 @@ def report_text(report: DataReport) -> str:
     unusable = [f"skipped: {path}: {why}" for path, why in (*report.skipped, *report.broken)]
     groups = f"{report.groups} groups" if report.groups else "no groups"
     parts = [
-        f"{report.root}: {report.clips} {_clips_of(report.kind)}, {len(report.classes)} classes, {groups}",
+        f"{shown(report.root)}: {report.clips} {_clips_of(report.kind)}, {len(report.classes)} classes, {groups}",
         text_table([row[: len(names) + 1] for row in rows], ["class", *names], "l" + "r" * len(names)),
         "\n".join(_properties(report)),
-        *(f"note: {note}" for note in report.notes),
-        *unusable[:SHOWN],
+        *(shown(f"note: {note}") for note in report.notes),
+        *map(shown, unusable[:SHOWN]),
         f"skipped: and {len(unusable) - SHOWN} more" if len(unusable) > SHOWN else "",
-        *(f"warning: {warning}" for warning in report.warnings),
+        *(shown(f"warning: {warning}") for warning in report.warnings),
         "" if report.warnings else "nothing wrong was found",
     ]
     return "\n".join(part for part in parts if part)
@@ -110,6 +111,6 @@ def _properties(report: DataReport) -> list[str]:
     return found
 
 
-def _most(counts: dict[str, int], shown: int = 4) -> str:
-    first = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:shown])
-    return f"{first} and {len(counts) - shown} others" if len(counts) > shown else first
+def _most(counts: dict[str, int], most: int = 4) -> str:
+    first = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:most])
+    return f"{first} and {len(counts) - most} others" if len(counts) > most else first

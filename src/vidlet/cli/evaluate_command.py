@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..wording import as_json, shown
 from . import options
 
 EXAMPLE = "example: vidlet evaluate runs/a/model.int8.onnx clips/ --split test"
@@ -33,11 +34,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     found = evaluate(args.model, args.data, args.split, args.fold, args.strict, args.threads, args.against, args.report)
     if args.out:
-        import json
-
         from ..files import write_text
 
-        write_text(args.out, json.dumps(found, indent=1))
+        write_text(args.out, as_json(found, indent=1))
     if not args.json:
         (print_boxes if "map50" in found else print_classes)(found)
         if "against" in found:
@@ -92,7 +91,7 @@ def print_classes(found: dict[str, Any]) -> None:
     ]
     print(text_table(rows, ["class", "precision", "recall", "F1", "clips"], "lrrrr"))
     for item in found["skipped"]:
-        print(f"skipped {item['error']}")
+        print(shown(f"skipped {item['error']}"))
 
 
 def print_boxes(found: dict[str, Any]) -> None:
@@ -112,7 +111,7 @@ def print_boxes(found: dict[str, Any]) -> None:
     ]
     print(text_table(rows, ["class", "AP .5", "AP .5:.95", "boxes", "found"], "lrrrr"))
     for item in found["skipped"]:
-        print(f"skipped {item['error']}")
+        print(shown(f"skipped {item['error']}"))
 
 
 def _rate(value: float | None) -> str:

@@ -7,6 +7,7 @@ import shlex
 import sys
 from typing import Any
 
+from ..wording import as_json
 from . import options
 from .train_command import need_train_extra
 
@@ -56,11 +57,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         command="vidlet " + shlex.join(sys.argv[1:]),
     )
     if args.out:
-        import json
-
         from ..files import write_text
 
-        write_text(args.out, json.dumps(found, indent=1))
+        write_text(args.out, as_json(found, indent=1))
     if not args.json:
         for stream in found["streams"]:
             print(

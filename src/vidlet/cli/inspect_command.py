@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..wording import as_json
+
 EXAMPLE = "example: vidlet inspect runs/a/model.int8.onnx"
 
 
@@ -27,11 +29,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         need_train_extra("inspect --measure")
     found = inspect(args.model, args.measure)
     if args.out:
-        import json
-
         from ..files import write_text
 
-        write_text(args.out, json.dumps(found, indent=1))
+        write_text(args.out, as_json(found, indent=1))
     if not args.json:
         print(inspect_text(found))
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import threading
@@ -12,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RecipeError
+from ..errors import DataError, RecipeError
+from ..wording import as_json, cell, shown
 from . import options
 
 if TYPE_CHECKING:
@@ -79,18 +79,18 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
         args.model, args.source, args.threshold, args.min_s, args.save, threads=args.threads, strict=args.strict
     ):
         if args.json:
-            print(json.dumps(found), flush=True)
+            print(as_json(found), flush=True)
         elif "error" in found:
-            print(found["error"])  # it begins with the source
+            print(shown(found["error"]))  # it begins with the source
         elif "time_s" in found:
-            print(f"{found['source']}: {_moment_text(found)}")
+            print(f"{shown(found['source'])}: {_moment_text(found)}")
         else:
             below = "" if found["segments"] else "  (below threshold)"
-            print(f"{found['source']}: {found['label']} {found['score']:.3f}{below}")
+            print(f"{shown(found['source'])}: {shown(found['label'])} {found['score']:.3f}{below}")
             if "damage" in found:
-                print(f"  damaged: {found['damage']}")
+                print(f"  damaged: {shown(found['damage'])}")
             for s in found["segments"]:
-                print(f"  {s['start_s']:8.2f} - {s['end_s']:8.2f} s  {s['label']}  {s['score']:.3f}")
+                print(f"  {s['start_s']:8.2f} - {s['end_s']:8.2f} s  {shown(s['label'])}  {s['score']:.3f}")
         failed += "error" in found
         rows += [{"source": found["source"], **segment} for segment in found.get("segments", [])]
     if args.csv:
@@ -107,9 +107,9 @@ def _records(args: argparse.Namespace) -> None:
 
     for found in predict_records(args.model, args.source, args.strict, args.threads, args.csv):
         if args.json:
-            print(json.dumps(found), flush=True)
+            print(as_json(found), flush=True)
         else:
-            print(found.get("error") or f"{found['source']}: {found['label']} {found['score']:.3f}")
+            print(shown(found.get("error") or f"{found['source']}: {found['label']} {found['score']:.3f}"))
 
 
 def _live(args: argparse.Namespace) -> None:
@@ -123,7 +123,7 @@ def _live(args: argparse.Namespace) -> None:
 
     def show_line(line: dict[str, Any]) -> None:
         with printing:
-            print(json.dumps(line) if args.json else _moment_text(line), flush=True)
+            print(as_json(line) if args.json else _moment_text(line), flush=True)
 
     clips: EventClips | None = None
     actions = _actions(args, model, say) if args.on is not None else None
@@ -135,7 +135,7 @@ def _live(args: argparse.Namespace) -> None:
         args.threshold,
         args.min_s,
         None if clips else args.save,
-        Window(f"vidlet {args.source}").show if args.show else None,
+        Window(f"vidlet {shown(args.source)}").show if args.show else None,
         figures,
         each=actions,
         tell=say,
@@ -152,9 +152,11 @@ def _live(args: argparse.Namespace) -> None:
         found = figures.to_dict()
         delay = found["delay_ms"]
         say(
-            f"{args.source}: {found['frames']} frames answered, {found['dropped']} dropped; delay p50 "
+            f"{shown(args.source)}: {found['frames']} frames answered, {found['dropped']} dropped; delay p50 "
             f"{delay['p50']:.0f} ms, p95 {delay['p95']:.0f} ms"
         )
+    if actions is not None and actions.lost:
+        raise DataError(f"{shown(args.source)}: {', '.join(actions.lost)}")
 
 
 @contextlib.contextmanager
@@ -210,9 +212,9 @@ def _event_s(args: argparse.Namespace, model: Model) -> float:
 def _moment_text(line: dict[str, Any]) -> str:
     """A moment for people: when, the action and its score, how many boxes; or where the clip of an event is."""
     if "clip" in line:
-        return f"{line['time_s']:9.2f} s  {line['event']}  {line['score']:.3f}  {line['clip']}"
+        return f"{line['time_s']:9.2f} s  {shown(line['event'])}  {line['score']:.3f}  {shown(line['clip'])}"
     boxes = f"  {len(line['boxes'])} boxes" if "boxes" in line else ""
-    action = f"{line['label'] or '-'}  {line['score']:.3f}" if line["score"] or "boxes" not in line else ""
+    action = f"{shown(line['label']) or '-'}  {line['score']:.3f}" if line["score"] or "boxes" not in line else ""
     return f"{line['time_s']:9.2f} s  {action}{boxes}"
 
 
@@ -225,5 +227,5 @@ def _write_csv(path: str, rows: list[dict[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, ["source", "start_s", "end_s", "label", "score"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     write_text(path, text.getvalue())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..wording import as_json
 from . import options
 
 EXAMPLE = "example: vidlet segment day.mp4 --hz 2"
@@ -30,11 +31,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     found = segment(args.source, args.recipe, options.overrides(args), args.hz, args.strength, args.shortest)
     if args.out:
-        import json
-
         from ..files import write_text
 
-        write_text(args.out, json.dumps(found, indent=1))
+        write_text(args.out, as_json(found, indent=1))
     if not args.json:
         for piece in found["segments"]:
             print(f"{piece['start_s']:9.3f} to {piece['end_s']:9.3f} s")

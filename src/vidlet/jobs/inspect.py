@@ -15,6 +15,7 @@ from ..reports import text_table
 from ..runtime import Session, inspect_artifact, open_session
 from ..runtime.train_plan import TrainPlan, plan_frame
 from ..runtime.trains import slower_sentence
+from ..wording import shown
 
 MOST_BYTES = 500_000_000  # of a dense matrix; a larger one is not made to be timed
 ROUNDS, CALLS = 7, 15
@@ -77,7 +78,7 @@ def inspect_text(found: Mapping[str, Any], most: int = 15) -> str:
     operators = ", ".join(f"{name} {count}" for name, count in found["operators"].items())
     return "\n".join(
         [
-            *head,
+            *map(shown, head),
             "",
             text_table(parts, ["part", "tensors", "parameters", "bytes", "share"], "lrrrr"),
             "",
@@ -86,7 +87,7 @@ def inspect_text(found: Mapping[str, Any], most: int = 15) -> str:
             ),
             "",
             *_trains(found.get("tensor_trains", [])),
-            f"operators: {operators}",
+            shown(f"operators: {operators}"),
         ]
     )
 
@@ -112,7 +113,7 @@ def _trains(trains: Sequence[Mapping[str, Any]]) -> list[str]:
             ]
         )
     columns = ["tensor train", "modes", "ranks", "stored", "dense", "contraction", "why"]
-    warnings = [f"warning: {train['slower']}" for train in trains if train["slower"]]
+    warnings = [shown(f"warning: {train['slower']}") for train in trains if train["slower"]]
     return [text_table(rows, columns, "lllrrll"), *warnings, ""]
 
 

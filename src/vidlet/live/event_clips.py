@@ -27,6 +27,8 @@ from PIL import Image
 
 from ..errors import DataError
 from ..video import VideoWriter
+from ..wording import shown
+from ..workers import supervised
 from .events import Event
 
 AROUND_S = 3.0
@@ -104,6 +106,7 @@ class EventClips:
         except OSError as error:
             raise DataError(f"{folder}: no folder for clips can be made there ({error.strerror})") from error
         self.missing = 0  # frames that clips should have had
+        self.lost = 0  # clips that could not be written
         self._span_s = around_s + told_after_s + 2 / hz
         self._ring: deque[tuple[float, bytes]] = deque()
         self._bytes, self._first = 0, 0  # of the ring; the number of its first frame
@@ -112,7 +115,9 @@ class EventClips:
         self._last_s = 0.0
         self._items: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._slots = threading.Semaphore(MOST_WAITING)
-        self._thread = threading.Thread(target=self._work, name="event clips", daemon=True)
+        self._thread = threading.Thread(
+            target=supervised, args=(self._work, self._give_up), name="event clips", daemon=True
+        )
         self._thread.start()
 
     def push(self, time_s: float, rgb: NDArray[np.uint8]) -> None:
@@ -214,7 +219,7 @@ class EventClips:
                 clip.writer = VideoWriter(clip.path, self._hz).__enter__()
             clip.writer.write(np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")), time_s - clip.first_s)
             clip.frames += 1
-        except DataError as error:
+        except Exception as error:  # FFmpeg's are of many kinds
             self._give_up(error)
 
     def _finish(self, goes_on: bool = False) -> None:
@@ -224,7 +229,7 @@ class EventClips:
             return
         try:
             clip.writer.__exit__(None, None, None)
-        except DataError as error:
+        except Exception as error:
             self._give_up(error)
             return
         event = clip.event
@@ -239,13 +244,14 @@ class EventClips:
             }
         )
 
-    def _give_up(self, error: DataError) -> None:
-        """The disk is full, or the folder is gone: this event has no clip, the next one is tried again."""
+    def _give_up(self, error: Exception) -> None:
+        """The disk is full, the folder is gone, or worse: this event has no clip, the next one is tried again."""
         clip, self._clip, self._event = self._clip, None, None
         if clip is not None and clip.writer is not None:
-            with contextlib.suppress(DataError):  # the same one
-                clip.writer.__exit__(DataError, error, error.__traceback__)
-        self._say(str(error))
+            with contextlib.suppress(Exception):  # the same one, or what follows from it
+                clip.writer.__exit__(type(error), error, error.__traceback__)
+        self.lost += 1
+        self._say(shown(error if isinstance(error, DataError) else f"{self.folder}: {type(error).__name__}: {error}"))
 
     def _new_clip(self, began: _Began, event: Event, number: int, until_s: float = math.inf) -> _Clip:
         label = re.sub(r"[^\w.-]+", "_", event.label).strip("._-")[:NAME_CHARACTERS] or "event"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import plugins
-from ..errors import RecipeError, WeightsError
+from ..errors import RecipeError, VidletError, WeightsError
 from ..files import sha256_of
 from ..recipe import Extractor, nearest
 from .detector_file import build_detector_file
@@ -47,7 +47,15 @@ def build_extractor(config: Extractor) -> FrameExtractor:
         raise RecipeError(
             f"extractor.name must be one of {', '.join(known)}, got {config.name!r}{nearest(config.name, known)}"
         )
-    extractor: FrameExtractor = builder(config).eval()
+    try:
+        extractor: FrameExtractor = builder(config).eval()
+    except VidletError:
+        raise
+    except Exception as error:
+        raise RecipeError(
+            f"extractor {config.name}: cannot be made with {config} "
+            f"({' '.join(str(error).split())[:200] or type(error).__name__})"
+        ) from error
     return extractor
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import plugins
-from ..errors import RecipeError
+from ..errors import RecipeError, VidletError
 from ..recipe import Head as HeadRecipe
 from ..recipe import nearest
 from .centers import BagOfFrames, BagOfWords, GatedNetVLAD, NetFV, NeXtVLADHead
@@ -67,7 +67,15 @@ def build_head(recipe: HeadRecipe, feature_shape: tuple[int, ...], classes: int)
         if type(value) is not type(valid[key]) and not (isinstance(valid[key], float) and type(value) is int):
             raise RecipeError(f"head {recipe.name}: option {key} must be {type(valid[key]).__name__}, got {value!r}")
         options[key] = value
-    return builder(feature_shape, classes, **options)
+    try:
+        return builder(feature_shape, classes, **options)
+    except VidletError:
+        raise
+    except Exception as error:  # PyTorch checks sizes, shares and memory in its own words
+        raise RecipeError(
+            f"head {recipe.name}: cannot be made with {options} on features {feature_shape} "
+            f"({' '.join(str(error).split())[:200] or type(error).__name__})"
+        ) from error
 
 
 def _whole_numbers(head: str, key: str, value: Any) -> tuple[int, ...]:

@@ -20,7 +20,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from ..errors import ModelError, WeightsError
-from ..runtime import check_safe, open_session
+from ..runtime import open_session
+from ..runtime.structure import check_structure
+from ..runtime.trial import check_runnable
 from .onnx_operators import ELEMENTWISE, FRONT, MOVING, PLAIN, READ, SHAPED, resized, touches_first
 
 PARITY = 1e-3  # largest difference to ONNX Runtime, relative to the largest feature
@@ -44,6 +46,14 @@ class OnnxBackbone(nn.Module):
         self, path: Path, tensor: str = "", input_size: tuple[int, int] = (224, 224), bgr: bool = False
     ) -> None:
         super().__init__()
+        try:
+            self._read(path, tensor, input_size, bgr)
+        except WeightsError as error:
+            raise error if str(path) in str(error) else WeightsError(f"{path}: {error}") from error
+        except Exception as error:  # onnx, ONNX Runtime and PyTorch have no error of a bad graph in common
+            raise WeightsError(f"{path}: cannot be read as an image network ({_one_line(error)})") from error
+
+    def _read(self, path: Path, tensor: str, input_size: tuple[int, int], bgr: bool) -> None:
         model = _folded(path, tensor, input_size)
         graph = model.graph
         self.path, self.cut, self.bgr = path, graph.output[0].name, bgr
@@ -183,7 +193,7 @@ def _folded(path: Path, tensor: str, input_size: tuple[int, int]) -> onnx.ModelP
     """The graph from one picture to ``tensor``, constants folded, normalizations in their convolutions."""
     try:
         data = path.read_bytes()
-        check_safe(data, str(path))
+        check_structure(data, str(path))
         model = onnx.load_from_string(data)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
@@ -201,6 +211,10 @@ def _folded(path: Path, tensor: str, input_size: tuple[int, int]) -> onnx.ModelP
     wanted = (1, 3, *(size or free for size, free in zip(sizes[0][2:], input_size, strict=True)))
     for dim, size in zip(inputs[0].type.tensor_type.shape.dim, wanted, strict=True):
         dim.dim_value = size
+    try:
+        check_runnable(model.SerializeToString(), str(path))
+    except ModelError as error:
+        raise WeightsError(str(error)) from error
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     tensor = tensor or last_map(inferred.graph)
     known = {name for node in model.graph.node for name in node.output}
@@ -237,6 +251,10 @@ def _keep_ancestors_(graph: onnx.GraphProto, tensor: str) -> None:
     nodes = [graph.node[i] for i in sorted(kept)]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:

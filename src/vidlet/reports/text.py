@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from unicodedata import combining, east_asian_width
 
+from ..wording import shown
+
 NOTHING = "–"  # what stands where a figure is missing
 
 
@@ -78,7 +80,7 @@ def _known(value: object) -> bool:
 def _cell(value: object) -> str:
     if value is None:
         return NOTHING
-    return f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
+    return f"{value:.4g}" if isinstance(value, float) else shown(" ".join(str(value).split()))
 
 
 def _numeric(rows: Sequence[Sequence[object]], column: int) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import TrainingError
 from ..files import write_text
 from ..recipe import Recipe, load_recipe, save_recipe
+from ..wording import as_json
 
 MODEL = "model.onnx"  # the product: float32 of `train`, the chosen file of `fit`, the joint one of `ensemble`
 RECIPE = "recipe.toml"  # as resolved; of a joint file its members and their weights
@@ -100,13 +101,25 @@ class RunFolder:
         return self / name
 
     def metrics(self) -> dict[str, Any]:
-        """What ``metrics.json`` holds; the sections of no file where there is none."""
+        """What ``metrics.json`` holds; sections that are not there yet are empty.
+
+        Raises:
+            TrainingError: it cannot be read, or is none.
+        """
         path = self / METRICS
-        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {"files": {}, "bytes": {}}
+        try:
+            known = json.loads(path.read_bytes().decode()) if path.exists() else {}
+            sections = {"files": known.get("files", {}), "bytes": known.get("bytes", {})}
+            if not all(isinstance(section, dict) for section in sections.values()):
+                raise ValueError("files and bytes must be objects")
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise TrainingError(f"{path}: not the metrics of a run ({' '.join(str(reason).split())[:200]})") from error
+        return {**known, **sections}
 
     def write_metrics(self, metrics: Mapping[str, Any], name: str = METRICS) -> None:
         """Write figures as JSON."""
-        write_text(self / name, json.dumps(metrics, indent=1, default=float))
+        write_text(self / name, as_json(metrics, indent=1))
 
     def add_metrics(self, name: str, metrics: Mapping[str, Any]) -> None:
         """Put the section of one model file into ``metrics.json`` and leave the other sections as they are."""

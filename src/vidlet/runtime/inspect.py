@@ -10,7 +10,7 @@ from typing import Any
 
 from .metadata import KEY, graph_sha256, read_metadata, read_model_bytes
 from .onnx_parts import Graph, SparseTensor, Tensor, Value
-from .safety import check_safe
+from .structure import check_structure
 from .trains import tensor_trains
 
 
@@ -31,7 +31,7 @@ def inspect_artifact(path: str | Path) -> dict[str, Any]:
     """
     where, data = str(path), read_model_bytes(path)
     metadata = read_metadata(data, where)
-    file = check_safe(data, where)
+    file = check_structure(data, where)
     extractor = _names_of_extractor(file.graph)
     tensors = [_row(name, tensor, extractor, len(data)) for name, tensor in _tensors(file.graph)]
     tensors.sort(key=lambda row: (-row["bytes"], row["name"]))

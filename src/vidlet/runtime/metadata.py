@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..files import write_bytes
 from .onnx_wire import MAX_FILE_BYTES, metadata_entries
 
 KEY = "vidlet"
+CHECKSUM = "checksum"
 FORMAT = "1.0"
 MAX_METADATA_BYTES = 2**24
 HZ, MEDIAN_S, MAX_FRAMES = (0.001, 1000.0), (0.001, 86400.0), 4096  # what a reader is willing to sample by
@@ -49,7 +51,8 @@ def read_metadata(source: str | Path | bytes, where: str = "model") -> dict[str,
     """Return the validated metadata of an artifact, given its path or its bytes (then ``where`` names it).
 
     Raises:
-        ModelError: not an ONNX file, not one of ours, of another major version, or metadata that make no sense.
+        ModelError: not an ONNX file, not one of ours, of another major version, metadata that make no sense, or a file
+            whose content is not what its checksum says (files without one are older, and are read).
     """
     if isinstance(source, bytes):
         data = source
@@ -61,27 +64,46 @@ def read_metadata(source: str | Path | bytes, where: str = "model") -> dict[str,
     if len(entries) > 1:
         raise ModelError(f"{where}: {len(entries)} {KEY!r} metadata entries, there must be one")
     start, end = entries[0].value
-    return validate_metadata(_parse_json(data[start:end], where), where)
+    metadata = validate_metadata(_parse_json(data[start:end], where), where)
+    told = metadata.pop(CHECKSUM, None)
+    if told is not None and told != _checksum(data, metadata, where):
+        raise ModelError(f"{where}: damaged, its content is not what was written (the checksum in it differs)")
+    return metadata
 
 
 def write_metadata(path: str | Path, metadata: Mapping[str, Any]) -> None:
     """Put the metadata into an ONNX file in place of what it had; all other bytes stay as they are.
 
-    The file is replaced whole or not at all.
+    The checksum of the whole file is put in: with it a reader finds a changed byte. The file is replaced whole or not
+    at all.
 
     Raises:
         ModelError: not an ONNX file, or metadata that ``validate_metadata`` refuses.
     """
     data, where = read_model_bytes(path), str(path)
-    validate_metadata(metadata, where)
-    text = json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode()
-    entry = _field(1, KEY.encode()) + _field(2, text)
+    metadata = validate_metadata(metadata, where)
+    metadata.pop(CHECKSUM, None)
+    plain = json.loads(json.dumps(metadata, allow_nan=False))  # as a reader will see them
+    text = json.dumps({**plain, CHECKSUM: _checksum(data, plain, where)}, ensure_ascii=False)
+    entry = _field(1, KEY.encode()) + _field(2, _as_utf8(text))
     write_bytes(path, _without_entry(data, where) + _field(14, entry))
 
 
 def graph_sha256(data: bytes, where: str = "model") -> str:
     """SHA-256 of an ONNX file's bytes without the ``vidlet`` metadata entry (see the head of this module)."""
     return hashlib.sha256(_without_entry(data, where)).hexdigest()
+
+
+def _as_utf8(text: str) -> bytes:
+    """JSON as bytes; half a surrogate pair, as names that are not UTF-8 have, is written as an escape."""
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text).encode()
+
+
+def _checksum(data: bytes, metadata: Mapping[str, Any], where: str) -> str:
+    """SHA-256 over the file without our entry, then over the metadata without this sum as JSON with sorted keys."""
+    digest = hashlib.sha256(_without_entry(data, where))
+    digest.update(json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+    return digest.hexdigest()
 
 
 def _without_entry(data: bytes, where: str) -> bytes:
@@ -217,4 +239,5 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "temperature": ("a positive number or null", lambda value: value is None or _between(value, 1e-6, 1e6)),
     "evidence": ('a list of objects with "what" and "value", and texts data, table_sha256, command', _evidence),
     "sizes": ("an object of byte counts", _sizes),
+    CHECKSUM: ("a text", lambda value: isinstance(value, str)),
 }

@@ -25,9 +25,11 @@ from ..video.folder import load_image
 from .frame_feed import FrameFeed
 from .metadata import read_metadata, read_model_bytes
 from .onnx_parts import OnnxFile, Value
-from .safety import check_safe
+from .safety import judge
 from .session import open_session
+from .shapes import Known
 from .sources import Source, ahead, check_resize, is_live, sampled_frames
+from .structure import check_structure
 from .windows import StaggeredWindows, State, Step
 
 CHUNK = 4  # frames a call when a clip is classified: more of them do not fit the caches, and cost memory
@@ -96,12 +98,13 @@ class Model:
         data = read_model_bytes(self.path)
         self.bytes = len(data)
         self.metadata: dict[str, Any] = read_metadata(data, str(path))
-        file = check_safe(data, str(path))
+        file = check_structure(data, str(path))
         self.labels: tuple[str, ...] = tuple(self.metadata["labels"])
         self.box_labels: tuple[str, ...] = tuple(self.metadata.get("box_labels", ()))
         self.inputs: dict[str, tuple[int, ...]] = {}  # name: shape without T
         self.state_spec: dict[str, StateSpec] = {}
         self._read_interface(file)
+        self._check_widths(judge(file).outputs)
         self.threads, self.provider = threads, provider
         self._session = open_session(data, str(path), threads, provider)
 
@@ -167,7 +170,9 @@ class Model:
         next_state = {name: outputs[f"next_state.{name}"] for name in self.state_spec}
         rows = next(iter(state.values())).shape[0] if state else 1
         scores = outputs.get("scores", np.zeros((rows, 0), np.float32))
-        return Step(scores, next_state, outputs.get("boxes"))
+        boxes = outputs.get("boxes")
+        self._check_outputs(rows, scores, next_state, boxes)
+        return Step(scores, next_state, boxes)
 
     def zero_state(self, n: int = 1) -> State:
         """The initial state of n windows."""
@@ -285,6 +290,29 @@ class Model:
         if len(rows) > 1 or 0 in rows:
             raise DataError(f"all states must have the same number of rows, at least 1, got {sorted(rows)}")
         return {f"state.{name}": np.ascontiguousarray(array) for name, array in state.items()}
+
+    def _check_widths(self, outputs: Mapping[str, Known]) -> None:
+        """Hold what the graph will give against the contract, before it runs."""
+        for name, columns in (("scores", len(self.labels)), ("boxes", 6)):
+            dims = outputs[name].dims if name in self._outputs else (0, columns)
+            if len(dims) != 2 or dims[1] != columns:
+                raise ModelError(f"{self.path}: gives {name} of shape {dims}, but must give {columns} a row")
+        for name, spec in self.state_spec.items():
+            dims = outputs[f"next_state.{name}"].dims
+            if dims[1:] != spec.shape:
+                raise ModelError(f"{self.path}: next_state.{name} has the shape (N, {', '.join(map(str, dims[1:]))})")
+
+    def _check_outputs(self, rows: int, scores: NDArray, state: State, boxes: NDArray | None) -> None:
+        """Refuse an answer that is none: another shape than the contract's, or numbers that are not finite."""
+        if scores.shape != (rows, len(self.labels)):
+            raise ModelError(f"{self.path}: gave scores {scores.shape} for {rows} windows of {len(self.labels)} labels")
+        if boxes is not None and (boxes.ndim != 2 or boxes.shape[1] != 6):
+            raise ModelError(f"{self.path}: gave boxes {boxes.shape}, expected (M, 6)")
+        if not np.isfinite(scores).all() or (boxes is not None and not np.isfinite(boxes).all()):
+            raise ModelError(f"{self.path}: gave scores that are not finite; the file is damaged, or was trained wrong")
+        for name, spec in self.state_spec.items():
+            if state[name].shape != (rows, *spec.shape) or state[name].dtype != spec.dtype:
+                raise ModelError(f"{self.path}: gave next_state.{name} {state[name].dtype} {state[name].shape}")
 
     def _read_interface(self, file: OnnxFile) -> None:
         """Take inputs, outputs and state from the graph, and hold them against the contract."""

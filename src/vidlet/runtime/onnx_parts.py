@@ -99,6 +99,7 @@ class Attribute:
     name: str
     i: int | None = None
     f: float | None = None
+    s: bytes = b""
     ints: tuple[int, ...] = ()
     floats: tuple[float, ...] = ()
     tensors: tuple[Tensor, ...] = ()

@@ -20,6 +20,7 @@ from .onnx_parts import Attribute, Graph, MetadataEntry, Node, OnnxFile, Span, S
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_FIELDS = 1_000_000  # a network of thousands of nodes has some 100,000
 MAX_DEPTH = 8  # graphs inside nodes of graphs
+MAX_TEXT = 256  # bytes of a word among the attributes that are kept
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
@@ -218,14 +219,14 @@ class _Parser:
         return Node(op_type, domain, name, tuple(texts[1]), tuple(texts[2]), attributes)
 
     def attribute(self, start: int, end: int, depth: int) -> Attribute:
-        name, i, f = "", None, None
+        name, i, f, text = "", None, None, b""
         ints: list[int] = []
         floats: list[float] = []
         tensors: list[Tensor] = []
         sparse: list[SparseTensor] = []
         graphs: list[Graph] = []
         for number, wire, value, first, last, tag in self.fields(start, end):
-            if number in (1, 5, 6, 10, 11, 22, 23) and wire != BYTES:
+            if number in (1, 4, 5, 6, 10, 11, 22, 23) and wire != BYTES:
                 self.fail(f"field {number} has wire type {wire} at byte {tag}")
             if (number in (5, 22) and (tensors or sparse)) or (number == 6 and graphs):
                 self.fail(f"field {number} stands twice at byte {tag}")
@@ -235,6 +236,8 @@ class _Parser:
                 f = float(np.frombuffer(self.data[first:last], "<f4")[0])
             elif number == 3 and wire == VARINT:
                 i = signed(value)
+            elif number == 4:
+                text = bytes(self.data[first : min(last, first + MAX_TEXT)])
             elif number == 7:
                 floats += np.frombuffer(self.data[first : last - (last - first) % 4], "<f4").tolist()
             elif number == 8:
@@ -245,7 +248,7 @@ class _Parser:
                 sparse.append(self.sparse(first, last))
             elif number in (6, 11):
                 graphs.append(self.graph(first, last, depth + 1))
-        return Attribute(name, i, f, tuple(ints), tuple(floats), tuple(tensors), tuple(sparse), tuple(graphs))
+        return Attribute(name, i, f, text, tuple(ints), tuple(floats), tuple(tensors), tuple(sparse), tuple(graphs))
 
     def packed(self, start: int, end: int) -> list[int]:
         """Signed numbers of a packed field of varints."""

@@ -1,7 +1,7 @@
 """The log of a search: one JSON line a finished trial, on disk before the next begins.
 
 A search that was killed goes on from it: no finished trial is lost or repeated. A line that was being written when the
-process died is incomplete and is dropped.
+process died is incomplete and is dropped; a damaged one is said and left out, and those behind it stay.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingError
+from ..files import write_bytes
+from ..progress import say
 
 Record = dict[str, Any]
 COSTS = ("begin", "card")  # kinds of records that an impossible budget leaves too
@@ -22,11 +24,25 @@ def holds_search(path: Path) -> bool:
     """Whether trials stand in a log; what was only measured before a budget was refused is none."""
     if not path.exists():
         return False
+    records = [_record(line) for line in _lines(path) if line.endswith(b"\n")]
+    return any(record is None or record["kind"] not in COSTS for record in records)  # None: not ours to write over
+
+
+def _lines(path: Path) -> list[bytes]:
     try:
-        lines = [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        return any(line["kind"] not in COSTS for line in lines)
-    except (ValueError, KeyError, TypeError):
-        return True  # something stands there that is not ours to write over
+        return path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _record(line: bytes) -> Record | None:
+    """What a line says; None if it is damaged: no JSON, no record of a kind, or one without its end."""
+    try:
+        record = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(record, dict) and isinstance(record.get("kind"), str)
+    return record if known and line.endswith(b"\n") else None
 
 
 class TrialLog:
@@ -42,22 +58,21 @@ class TrialLog:
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path
         self.records: list[Record] = []
-        whole = 0
+        whole: list[bytes] = []
         if path.exists():
-            for line in path.read_bytes().splitlines(keepends=True):
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    break
-                if not line.endswith(b"\n"):
-                    break
-                whole += len(line)
-                self.records.append(record)
+            lines = _lines(path)
+            for number, line in enumerate(lines, 1):
+                record = _record(line)
+                if record is not None:
+                    self.records.append(record)
+                    whole.append(line)
+                elif number < len(lines) or line.endswith(b"\n"):
+                    say(f"{path}: line {number} is damaged and left out; its trial is run again")
         if self.records and self.records[0].get("identity") != identity:
             raise TrainingError(f"{path}: belongs to a search of other data or other settings; choose another --out")
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            os.truncate(path, whole)
+        if path.exists() and b"".join(whole) != path.read_bytes():
+            write_bytes(path, b"".join(whole))
         self._first: Record | None = None if self.records else {"kind": "begin", "identity": identity}
 
     def add(self, kind: str, **values: Any) -> Record:

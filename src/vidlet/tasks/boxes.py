@@ -19,6 +19,7 @@ from ..reports import rate_text
 from ..runtime import Model
 from ..video import read_many, resize
 from ..video.folder import load_image
+from ..wording import cell
 from .task import DataSource
 
 LISTED = 0.05  # boxes.csv has those of at least this score
@@ -127,7 +128,7 @@ def boxes_csv(scored: Mapping[str, ScoredImages]) -> str:
         for image, boxes in zip(found.images, found.detections, strict=True):
             for x1, y1, x2, y2, score, label in boxes[boxes[:, 4] >= LISTED]:
                 cells = [f"{value:.4f}" for value in (score, x1, y1, x2, y2)]
-                writer.writerow([name, image.path, found.labels[int(label)], *cells])
+                writer.writerow(map(cell, [name, str(image.path), found.labels[int(label)], *cells]))
     return text.getvalue()
 
 

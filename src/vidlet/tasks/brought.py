@@ -11,7 +11,7 @@ from ..compression.tflite import NETWORKS
 from ..errors import ModelError, WeightsError
 from ..models.extractors import extractor_from_tflite
 from ..onnx_graph import Graph
-from ..runtime import check_safe
+from ..runtime.structure import check_structure
 
 
 def extractor_overrides(text: str) -> dict[str, Any]:
@@ -44,10 +44,15 @@ def split_name(text: str) -> tuple[str, str]:
 def _size_of(path: Path) -> dict[str, Any]:
     """The size of the pictures, where the file fixes it."""
     try:
-        check_safe(path.read_bytes(), str(path))
+        data = path.read_bytes()
+        check_structure(data, str(path))
+        graph = Graph(onnx.load_from_string(data))
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
     except ModelError as error:
         raise WeightsError(str(error)) from error
-    graph = Graph(onnx.load(str(path)))
+    except Exception as error:  # protobuf's own
+        raise WeightsError(f"{path}: not an ONNX file ({' '.join(str(error).split())[:160]})") from error
     shapes = [value.type.tensor_type.shape.dim for value in graph.proto.input if value.name in graph.inputs]
     size = [dim.dim_value for dim in shapes[0][2:]] if shapes and len(shapes[0]) == 4 else [0]
     return {"extractor.input_size": size} if all(size) else {}

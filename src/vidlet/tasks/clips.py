@@ -30,6 +30,7 @@ from ..metrics import (
 from ..progress import bar
 from ..runtime import Model, Prediction, classify_together
 from ..video import read_clip, read_many
+from ..wording import cell
 from .task import DataSource
 
 SPLIT_SEED = 0  # splits belong to the data, not to the seed of a training
@@ -319,7 +320,8 @@ def predictions_csv(scored: Mapping[str, Scored]) -> str:
         for clip, row in zip(found.clips, found.scores, strict=True):
             guess = int(row.argmax())
             truth = "|".join(clip.labels)
-            writer.writerow([name, clip.path, clip.group, truth, found.names[guess], f"{row[guess]:.4f}"])
+            cells = [name, str(clip.path), clip.group, truth, found.names[guess], f"{row[guess]:.4f}"]
+            writer.writerow(map(cell, cells))
     return text.getvalue()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,16 +53,19 @@ class RunFolder:
         path = self.checkpoint
         try:
             saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-            reason = str(error).partition("\n")[0]
-            raise TrainingError(f"{path}: not a whole checkpoint ({reason}); train again without --resume") from error
+        except Exception as error:  # a damaged file makes the reader raise whatever it likes
+            raise _not_whole(path, error) from error
         if not isinstance(saved, dict) or saved.get("identity") != self.identity:
             raise TrainingError(f"{path}: was made with another recipe or other data; train into another --out folder")
-        network.load_state_dict(saved["network"])
-        optimizer.load_state_dict(saved["optimizer"])
-        if average is not None:
-            average.load_state_dict(saved["average"])
-        return Progress(**saved["progress"]), saved["best"]
+        try:
+            network.load_state_dict(saved["network"])
+            optimizer.load_state_dict(saved["optimizer"])
+            _check_optimizer(optimizer)
+            if average is not None:
+                average.load_state_dict(saved["average"])
+            return _progress(saved["progress"]), _weights(saved["best"], network)
+        except Exception as error:
+            raise _not_whole(path, error) from error
 
     def save(
         self,
@@ -103,6 +105,48 @@ class RunFolder:
         """Finish the curves."""
         if self.board is not None:
             self.board.close()
+
+
+def _not_whole(path: Path, error: Exception) -> TrainingError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return TrainingError(f"{path}: not a whole checkpoint ({reason}); train again without --resume")
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Raise a ValueError if the state of a parameter is not that of its optimizer: a step would fail, much later."""
+    named = {"AdamW": {"step", "exp_avg", "exp_avg_sq"}, "SGD": {"momentum_buffer"}}.get(type(optimizer).__name__)
+    for parameter, state in optimizer.state.items():
+        if named is not None and state and set(state) != named:
+            raise ValueError(f"a parameter's state has {', '.join(map(str, state))}")
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"{name} of a parameter {tuple(parameter.shape)} is {tuple(value.shape)}")
+            if not isinstance(value, (Tensor, int, float)) and value is not None:
+                raise ValueError(f"{name} is {type(value).__name__}")
+
+
+def _progress(saved: Any) -> Progress:
+    progress = Progress(**saved)
+    for name, kind in (("epoch", int), ("updates", int), ("best_epoch", int), ("best_loss", (int, float))):
+        value = getattr(progress, name)
+        if not isinstance(value, kind) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{name} is {value!r}")
+    rows = progress.history
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() == rows[0].keys() for row in rows):
+        raise ValueError("its history is no table")
+    if not all(isinstance(value, (int, float)) for row in rows for value in row.values()):
+        raise ValueError("its history has what is no number")
+    return progress
+
+
+def _weights(saved: Any, network: nn.Module) -> dict[str, Tensor] | None:
+    """The best weights, which must be of the network's shapes."""
+    if saved is None:
+        return None
+    own = network.state_dict()
+    if saved.keys() != own.keys() or any(saved[name].shape != own[name].shape for name in own):
+        raise ValueError("its best weights are of another network")
+    return dict(saved)
 
 
 def save_tensors(tensors: Any, path: Path) -> None:

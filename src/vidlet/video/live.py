@@ -19,6 +19,7 @@ from typing import Any
 import av
 
 from ..errors import DataError
+from ..wording import redact, shown
 from .address import CAMERA_PATHS, PLAYLISTS, WEB, WEB_OPTIONS, is_live
 from .clip import iter_frames, open_reader
 from .clock import Clock
@@ -50,6 +51,7 @@ class LiveSource:
         self, source: str | int | Path, wait: bool = False, tell: Callable[[str], None] = lambda line: None
     ) -> None:
         self.source = str(source)
+        self.name = shown(self.source)  # as it is said: without user and password
         self.lost = 0  # how often it went away
         self._wait, self._tell, self._delay_s = wait, tell, FIRST_WAIT_S
         self.dropped = 0  # frames that nobody read
@@ -62,7 +64,7 @@ class LiveSource:
         self._changed = threading.Condition()
         self._stop = threading.Event()
         frames = self._open()
-        self._thread = threading.Thread(target=self._watch, args=(frames,), name=f"live {source}", daemon=True)
+        self._thread = threading.Thread(target=self._watch, args=(frames,), name="live", daemon=True)
         self._thread.start()
 
     @property
@@ -116,6 +118,8 @@ class LiveSource:
                     break
         except DataError as error:
             self._error = error
+        except Exception as error:  # nobody waits for this thread; whoever reads is told
+            self._error = DataError(f"{self.name}: reading it failed ({type(error).__name__}: {error})")
         finally:
             with self._changed:
                 self._ended = True
@@ -137,7 +141,7 @@ class LiveSource:
             if self._stop.is_set() or ended or not (self._wait or reason):
                 return
             if not self._wait:
-                raise DataError(f"{self.source}: the stream broke off ({reason})")
+                raise DataError(f"{self.name}: the stream broke off ({reason})")
             again = self._opened_again(reason or "it ended")
             if again is None:
                 return
@@ -147,7 +151,7 @@ class LiveSource:
         """The frames of one connection; returns why it broke off, "" if it just ended."""
         pictures, shown_s = Pictures(), float("inf")  # when the last frame was decoded
         with container:
-            stream = video_stream(container, self.source)
+            stream = video_stream(container, self.name)
             times = _StreamTime(stream, began)
             packets = container.demux(stream)
             while not self._stop.is_set():
@@ -174,7 +178,7 @@ class LiveSource:
     def _opened_again(self, reason: str) -> Any:
         """The source once it is there again; None: nobody waits any more."""
         self.lost += 1
-        self._tell(f"{self.source}: went away ({reason}); waiting for it")
+        self._tell(f"{self.name}: went away ({reason}); waiting for it")
         went = time.monotonic()
         while not self._stop.wait(self._delay_s):
             self._delay_s = min(2 * self._delay_s, LONGEST_WAIT_S)
@@ -182,7 +186,7 @@ class LiveSource:
                 container = _open_device(self.source)
             except DataError:
                 continue
-            self._tell(f"{self.source}: is back after {time.monotonic() - went:.0f} s")
+            self._tell(f"{self.name}: is back after {time.monotonic() - went:.0f} s")
             return container
         return None
 
@@ -229,7 +233,7 @@ def _open_device(source: str) -> Any:
     try:
         return av.open(name, format=kind, options=options, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S))
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f"{source}: cannot be opened ({_advice(name, error)})") from error
+        raise DataError(f"{shown(source)}: cannot be opened ({redact(_advice(name, error))})") from None
 
 
 def _advice(name: str, error: Exception) -> str:
