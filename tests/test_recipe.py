@@ -133,5 +133,5 @@ def test_odd_toml_is_one_line(tmp_path, text):
 
 
 def test_a_value_on_the_command_line_that_no_parser_takes_is_one_line():
-    with pytest.raises(RecipeError, match="--set training.epochs"):
+    with pytest.raises(RecipeError, match=r"--set training\.epochs"):
         parse_override("training.epochs=" + "9" * 5000)
