@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet compress`."""
     parser.add_argument("run_folder", metavar="RUN", help="a run folder of `vidlet train`")
     options.add_data(parser)
+    options.add_device(parser)
     parser.add_argument("steps", metavar="STEPS", help="a chain: int8, half, units:0.5+int8 ... (docs/recipes.md)")
 
 
@@ -31,5 +32,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args.steps,
         fold=args.fold,
         strict=args.strict,
+        device=args.device,
         command="vidlet " + shlex.join(sys.argv[1:]),
     )

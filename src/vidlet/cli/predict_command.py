@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, RecipeError
-from ..wording import as_json, cell, shown
+from ..wording import as_json, shown
 from . import options
 
 if TYPE_CHECKING:
@@ -66,50 +66,29 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
         return None
     if args.on is not None:
         raise RecipeError("--on LABEL is for live sources: a camera, a stream, or a file with --live")
-    from ..tasks.records import model_takes_records
-
-    if model_takes_records(args.model):
-        _records(args)
-        return None
     from ..jobs.predict import predict
 
-    rows = []
-    failed = 0
     for found in predict(
-        args.model, args.source, args.threshold, args.min_s, args.save, threads=args.threads, strict=args.strict
+        args.model, args.source, args.threshold, args.min_s, args.save, args.threads, args.strict, args.csv
     ):
-        if args.json:
-            print(as_json(found), flush=True)
-        elif "error" in found:
-            print(shown(found["error"]))  # it begins with the source
-        elif "time_s" in found:
-            print(f"{shown(found['source'])}: {_moment_text(found)}")
-        else:
-            below = "" if found["segments"] else "  (below threshold)"
-            print(f"{shown(found['source'])}: {shown(found['label'])} {found['score']:.3f}{below}")
-            if "damage" in found:
-                print(f"  damaged: {shown(found['damage'])}")
-            for s in found["segments"]:
-                print(f"  {s['start_s']:8.2f} - {s['end_s']:8.2f} s  {shown(s['label'])}  {s['score']:.3f}")
-        failed += "error" in found
-        rows += [{"source": found["source"], **segment} for segment in found.get("segments", [])]
-    if args.csv:
-        _write_csv(args.csv, rows)
-    if failed:
-        from ..progress import say
-
-        say(f"{failed} sources could not be read")
+        print(as_json(found) if args.json else _result_text(found), flush=True)
     return None
 
 
-def _records(args: argparse.Namespace) -> None:
-    from ..tasks.records import predict_records
-
-    for found in predict_records(args.model, args.source, args.strict, args.threads, args.csv):
-        if args.json:
-            print(as_json(found), flush=True)
-        else:
-            print(shown(found.get("error") or f"{found['source']}: {found['label']} {found['score']:.3f}"))
+def _result_text(found: dict[str, Any]) -> str:
+    """What was said of a source, for people: its label and segments, a moment of a detector, or what is wrong."""
+    if "error" in found:
+        return shown(found["error"])  # it begins with the source
+    if "time_s" in found:
+        return f"{shown(found['source'])}: {_moment_text(found)}"
+    segments = found.get("segments")
+    below = "  (below threshold)" if segments == [] else ""
+    lines = [f"{shown(found['source'])}: {shown(found['label'])} {found['score']:.3f}{below}"]
+    lines += [f"  damaged: {shown(found['damage'])}"] if "damage" in found else []
+    lines += [
+        f"  {s['start_s']:8.2f} - {s['end_s']:8.2f} s  {shown(s['label'])}  {s['score']:.3f}" for s in segments or ()
+    ]
+    return "\n".join(lines)
 
 
 def _live(args: argparse.Namespace) -> None:
@@ -216,16 +195,3 @@ def _moment_text(line: dict[str, Any]) -> str:
     boxes = f"  {len(line['boxes'])} boxes" if "boxes" in line else ""
     action = f"{shown(line['label']) or '-'}  {line['score']:.3f}" if line["score"] or "boxes" not in line else ""
     return f"{line['time_s']:9.2f} s  {action}{boxes}"
-
-
-def _write_csv(path: str, rows: list[dict[str, Any]]) -> None:
-    import csv
-    import io
-
-    from ..files import write_text
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["source", "start_s", "end_s", "label", "score"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
-    write_text(path, text.getvalue())

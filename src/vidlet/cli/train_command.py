@@ -37,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--refit-all", action="store_true", help="then once more on all clips: model.all.onnx, to deploy"
     )
-    parser.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to train (%(default)s)"
-    )
+    options.add_device(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

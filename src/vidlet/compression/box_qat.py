@@ -86,7 +86,7 @@ def tune_boxes(
         augment=augment,
     )  # fmt: skip
     torch.manual_seed(config.seed)
-    fit_detector(detector, material.train, material.val, config)
+    fit_detector(detector, material.train, material.val, config, device=material.device)
 
 
 def picture_batches(detector: Detector, pictures: Sequence[np.ndarray]) -> list[Tensor]:

@@ -39,6 +39,7 @@ class Material:
         samples: frames uint8 (T, H, W, 3) of up to 40 training clips.
         features: extractor -> (train, val) clips as its stored features, computed through the runtime, kept by content.
         frames: () -> (train, val) clips as decoded frames.
+        device: where steps train: "cpu", "cuda", or "auto" for a GPU where there is one.
     """
 
     config: Training
@@ -47,6 +48,7 @@ class Material:
     features: Callable[[FrameExtractor], tuple[Clips, Clips]]
     frames: Callable[[], tuple[Clips, Clips]]
     seed: int = 0
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,13 @@ class BoxMaterial:
 
     Args:
         config: how the recipe trains.
+        device: as in ``Material``.
     """
 
     config: Training
     train: BoxClips
     val: BoxClips
+    device: str = "auto"
 
     def pictures(self) -> list[np.ndarray]:
         """Up to 64 training pictures uint8 (H, W, 3) of the network's size, to find ranges on."""

@@ -7,9 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import torch
-
-from ..training import Batch, ClipNetwork, Clips, Teacher, train_network
+from ..training import Batch, ClipNetwork, Clips, Teacher, find_device, train_network
 from .material import Material, Trained
 
 LENGTH = {"frozen": 1.0, "finetune": 0.5}  # of the recipe's epochs: how long a network is tuned after a step
@@ -72,7 +70,7 @@ def tune(
     tuned = Trained(trained.extractor if frozen else copy.deepcopy(trained.extractor), copy.deepcopy(trained.head))
     network = learned_part(tuned, material)
     train, val = clips_of(tuned, material) if clips is None else clips
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(material.device)
     network.to(device)
     train_network(
         network,

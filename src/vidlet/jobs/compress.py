@@ -10,6 +10,7 @@ from ..compression import file_name
 from ..errors import TrainingError
 from ..runs import MODEL, RunFolder
 from ..tasks import DataSource, task_of_recipe
+from ..training import find_device
 
 
 def compress(
@@ -19,6 +20,7 @@ def compress(
     fold: str | None = None,
     strict: bool = False,
     command: str = "",
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Compress the network that ``train`` left in a run folder by a chain of steps.
 
@@ -32,6 +34,7 @@ def compress(
             with its training clips.
         steps: a chain of steps as recipes write it (docs/recipes.md).
         fold: that of the run, where it was trained on one.
+        device: where the steps that train do so: "auto", "cpu" or "cuda".
 
     Returns:
         {"out", "files": {name: bytes}, "metrics"} with ``metrics["files"]`` of model.onnx and of the new file.
@@ -51,7 +54,7 @@ def compress(
     trained = networks.open(folder, plan, table)
     prepared = networks.prepare(plan, table, trained, strict)
     name = file_name(chain)
-    networks.writer(plan, table, trained, prepared).write(trained, chain, folder / name)
+    networks.writer(plan, table, trained, prepared, find_device(device)).write(trained, chain, folder / name)
     split, chosen = task.scored_split(table)
     names = [MODEL, name]
     stem, _, ending = task.listing.rpartition(".")

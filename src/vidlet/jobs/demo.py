@@ -19,8 +19,8 @@ from ..progress import bar, say
 from ..recipe import Head, Sampling, Training, load_recipe, recipe_to_dict
 from ..runs import EXTRACTOR, MODEL, RunFolder
 from ..runtime import load, predict_timeline
+from ..tasks.predictions import save_annotated
 from ..video import probe, stream_clip, write_video
-from .predict import save_annotated
 from .train import train
 
 BASELINES = {

@@ -99,7 +99,7 @@ def train(
     prepared = networks.prepare(plan, table, network, strict)
     networks.advise(plan, network, prepared, device)
     progress = networks.fit(network, prepared, order)
-    writer = networks.writer(plan, table, network, prepared)
+    writer = networks.writer(plan, table, network, prepared, device)
     names = write_files(writer, network, chains, run)
     split, chosen = task.scored_split(table)
     metrics, scored = task.score_files(run, names, chosen, strict)
@@ -156,7 +156,7 @@ def _refit_all(
     network = networks.build(again.plan, again.table, again.start)
     prepared = networks.prepare(again.plan, again.table, network, again.strict)
     networks.fit(network, prepared, again)
-    writer = networks.writer(again.plan, again.table, network, prepared)
+    writer = networks.writer(again.plan, again.table, network, prepared, again.device)
     names = write_files(writer, network, chains, order.folder, "model.all", temperature)
     return {"epochs": training.epochs, "clips": len(prepared.train), "files": names}
 

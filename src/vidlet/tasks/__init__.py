@@ -20,6 +20,7 @@ from . import boxes, clips, records
 from .box_pages import inspect_boxes, report_boxes, write_view
 from .clip_report import report_clips
 from .compare import compare_models
+from .predictions import predict_boxes, predict_clips
 from .task import DataSource, Task, scored_split
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ _CLIPS: Task[ClipTable, clips.Scored] = Task(
     evidence=clips.headline,
     line=clips.quality_line,
     report=report_clips,
+    predict=predict_clips,
     networks=_classifiers,
     sample=clips.sample_video,
     compare=compare_models,
@@ -67,6 +69,7 @@ _RECORDS = replace(
     name="records",
     read=records.read_record_clips,
     report=partial(report_clips, pictures=False),
+    predict=records.predict_wanted,
     sample=records.sample_record,
 )
 _BOXES: Task[BoxTable, boxes.ScoredImages] = Task(
@@ -84,6 +87,7 @@ _BOXES: Task[BoxTable, boxes.ScoredImages] = Task(
     evidence=lambda figures: boxes.EVIDENCE,
     line=boxes.quality_line,
     report=report_boxes,
+    predict=predict_boxes,
     networks=_detectors,
     listing=BOX_LIST,
     view=write_view,

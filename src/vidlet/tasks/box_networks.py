@@ -50,9 +50,9 @@ class PreparedBoxes:
 class BoxWriter:
     """Turns trained detectors of one recipe into files."""
 
-    def __init__(self, plan: Recipe, prepared: PreparedBoxes) -> None:
+    def __init__(self, plan: Recipe, prepared: PreparedBoxes, device: str = "auto") -> None:
         self.plan = plan
-        self.material = BoxMaterial(plan.training, prepared.train, prepared.val)
+        self.material = BoxMaterial(plan.training, prepared.train, prepared.val, device)
 
     def write(self, trained: TrainedBoxes, chain: Chain, path: Path, temperature: float | None = None) -> TrainedBoxes:
         """Compress a detector by a chain and write it as one artifact; returns the network as the file has it.
@@ -175,8 +175,8 @@ def _advise(plan: Recipe, network: TrainedBoxes, prepared: PreparedBoxes, device
     warn_of_precision(plan, device)
 
 
-def _writer(plan: Recipe, table: BoxTable, network: TrainedBoxes, prepared: PreparedBoxes) -> BoxWriter:
-    return BoxWriter(plan, prepared)
+def _writer(plan: Recipe, table: BoxTable, network: TrainedBoxes, prepared: PreparedBoxes, device: str) -> BoxWriter:
+    return BoxWriter(plan, prepared, device)
 
 
 DETECTORS: Networks[BoxTable, TrainedBoxes] = Networks(

@@ -59,9 +59,12 @@ class Workshop:
 
     Args:
         prepared: the clips that ``extractor`` was trained on or computed the features of.
+        device: where steps of a chain train.
     """
 
-    def __init__(self, plan: Recipe, table: ClipTable, prepared: Prepared, extractor: FrameExtractor) -> None:
+    def __init__(
+        self, plan: Recipe, table: ClipTable, prepared: Prepared, extractor: FrameExtractor, device: str = "auto"
+    ) -> None:
         self.plan, self.table, self.median_s = plan, table, prepared.median_s
         on_features = prepared.mean is not None
         self._features: list[tuple[FrameExtractor, Chain, tuple[Clips, Clips]]] = []
@@ -77,6 +80,7 @@ class Workshop:
             self.features,
             self.frames,
             plan.training.seed,
+            device,
         )
 
     def features(self, extractor: FrameExtractor, steps: Chain = ()) -> tuple[Clips, Clips]:
@@ -253,8 +257,8 @@ def _advise(plan: Recipe, network: Trained, prepared: Prepared, device: str) -> 
     warn_of_slow_trains(network.head, network.extractor.feature_shape, plan, prepared.median_s, device)
 
 
-def _writer(plan: Recipe, table: ClipTable, network: Trained, prepared: Prepared) -> Workshop:
-    return Workshop(plan, table, prepared, network.extractor)
+def _writer(plan: Recipe, table: ClipTable, network: Trained, prepared: Prepared, device: str) -> Workshop:
+    return Workshop(plan, table, prepared, network.extractor, device)
 
 
 CLASSIFIERS: Networks[ClipTable, Trained] = Networks(

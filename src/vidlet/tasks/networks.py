@@ -87,7 +87,7 @@ class Networks(Generic[Table, Network]):
         advise: (recipe, network, prepared, device) says what a person should know before a long training.
         fit: (network, prepared, order) trains it in place and leaves its weights in the order's folder.
         open: (run, recipe, table) -> the trained network of a finished run.
-        writer: (recipe, table, network, prepared) -> what makes files of it.
+        writer: (recipe, table, network, prepared, device) -> what makes files of it; steps that train do so there.
     """
 
     find_chain: Callable[[str, Recipe], Chain]
@@ -98,7 +98,7 @@ class Networks(Generic[Table, Network]):
     advise: Callable[[Recipe, Network, Any, str], None]
     fit: Callable[[Network, Any, Order[Table]], Progress]
     open: Callable[[RunFolder, Recipe, Table], Network]
-    writer: Callable[[Recipe, Table, Network, Any], Any]
+    writer: Callable[[Recipe, Table, Network, Any, str], Any]
 
 
 def write_files(

@@ -16,8 +16,9 @@ from ..datasets.read import is_records
 from ..errors import DataError
 from ..files import atomic_path
 from ..progress import say
-from ..runtime import Model, load, read_metadata
+from ..runtime import Model, load
 from .clips import few_frames, labelled_clips
+from .predictions import Wanted
 from .task import DataSource
 
 TOP = 20  # pairs of label and score that a submission has of each video
@@ -59,10 +60,9 @@ def sample_record(model: Model, table: ClipTable, inputs: Sequence[str] = ()) ->
     return few_frames(frame_codes(table.records.read(clip.row), tuple(inputs or model.inputs)))
 
 
-def model_takes_records(model: str | Path | Model) -> bool:
-    """Whether a model takes stored features; of a file, only its metadata are read."""
-    inputs = (model.metadata if isinstance(model, Model) else read_metadata(model))["inputs"]
-    return "rgb" in inputs
+def predict_wanted(model: Model, source: str | Path, wanted: Wanted) -> Iterator[dict[str, Any]]:
+    """See :func:`predict_records`."""
+    return predict_records(model, source, wanted.strict, csv=wanted.csv)
 
 
 def predict_records(

@@ -7,7 +7,7 @@ functions that build, train, compress and write.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -21,6 +21,7 @@ from ..runtime import Model, load
 
 if TYPE_CHECKING:
     from .networks import Networks
+    from .predictions import Wanted
 
 Table = TypeVar("Table", ClipTable, BoxTable)
 Scored = TypeVar("Scored")
@@ -68,6 +69,7 @@ class Task(Generic[Table, Scored]):
             members; None where files are not joined.
         compare: (model, other, table, names, strict, report) -> figures of ``evaluate --against``; None where two
             files cannot be set beside each other.
+        predict: (model, source, wanted) -> what the model says of a source, a dict at a time.
         networks: imports what trains, and returns it.
         refuses: option of a command -> why it makes no sense here.
     """
@@ -86,6 +88,7 @@ class Task(Generic[Table, Scored]):
     evidence: Callable[[Figures], Sequence[str]]
     line: Callable[[Figures], str]
     report: Callable[..., None]
+    predict: Callable[[Model, str | Path, Wanted], Iterator[dict[str, Any]]]
     networks: Callable[[], Networks[Table, Any]]
     listing: str = PREDICTIONS
     sample: Callable[[Model, Table, Sequence[str]], Any] | None = None

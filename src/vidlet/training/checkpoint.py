@@ -30,8 +30,8 @@ class Progress:
     history: list[Row] = field(default_factory=list)
 
 
-class RunFolder:
-    """The folder of a run: ``checkpoint.pt``, ``log.csv`` and ``tensorboard/``.
+class Checkpoints:
+    """What a training leaves in a folder: ``checkpoint.pt``, ``log.csv`` and ``tensorboard/``.
 
     Args:
         identity: hash of recipe and data; a checkpoint of another identity is refused.

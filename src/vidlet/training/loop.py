@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..recipe import Training
-from .checkpoint import Progress, Row, RunFolder
+from .checkpoint import Checkpoints, Progress, Row
 from .optimizers import average_, clip_, make_optimizer, penalize_, rate_at
 from .snapshots import Snapshots
 from .statistics import estimate_statistics_
@@ -92,7 +92,7 @@ def run_epochs(
     objective.network.to(objective.device)
     weights = _Weights.begin(objective, config, folder)
     progress = Progress()
-    run = RunFolder(folder, identity) if folder is not None else None
+    run = Checkpoints(folder, identity) if folder is not None else None
     if run is not None:
         if resume and run.checkpoint.exists():
             progress, weights.best = run.load(weights.network, weights.optimizer, weights.average)

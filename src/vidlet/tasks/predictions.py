@@ -1,0 +1,161 @@
+"""Name what happens in a video, a folder of videos or before a camera: a label, scores and a timeline."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..datasets import clips_below
+from ..errors import DataError, VidletError
+from ..files import write_text
+from ..live.watching import detect_moments, drawn_boxes, frames_with_boxes
+from ..progress import say
+from ..runtime import Model, Timeline, predict_timeline
+from ..video import annotate, as_place, enlarge, iter_frames, probe, write_video
+from ..wording import cell
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person wants of predictions.
+
+    Args:
+        threshold: a segment needs this score; below it nothing is named.
+        min_s: a segment needs this duration; None: a quarter of a training clip.
+        save: annotated video (a folder for several sources).
+        csv: the segments as CSV; of records a submission (see ``predict_records``).
+        strict: what cannot be read is an error.
+    """
+
+    threshold: float = 0.5
+    min_s: float | None = None
+    save: str | Path | None = None
+    csv: str | Path | None = None
+    strict: bool = False
+
+
+Said = Iterator[dict[str, Any]]
+
+
+def predict_clips(model: Model, source: str | Path, wanted: Wanted) -> Said:
+    """Yield {"source", "label", "score", "scores", "segments"} of each video below a source, or {"source", "error"}."""
+
+    def timeline_of(path: Path | str, target: Path | None) -> Said:
+        timeline = predict_timeline(model, path, threshold=wanted.threshold, min_s=wanted.min_s)
+        if target is not None:
+            save_annotated(path, timeline, target, model, wanted.threshold)
+        yield as_result(path, timeline)
+
+    yield from _each_source(source, wanted, timeline_of)
+
+
+def predict_boxes(model: Model, source: str | Path, wanted: Wanted) -> Said:
+    """Yield a line whenever other kinds of boxes are seen: {"source", "time_s", "label", "score", "boxes"}."""
+
+    def moments_of(path: Path | str, target: Path | None) -> Said:
+        for line in detect_moments(model, path, wanted.threshold, wanted.min_s):
+            yield {"source": str(path), **line}
+        if target is not None:
+            save_annotated(path, Timeline((), "", 0.0, {}), target, model, wanted.threshold)
+
+    yield from _each_source(source, wanted, moments_of)
+
+
+def _each_source(source: str | Path, wanted: Wanted, said_of: Callable[[Path | str, Path | None], Said]) -> Said:
+    """What is said of each source; of several, one that cannot be read yields its error."""
+    sources, failed = find_sources(source), 0
+    rows: list[dict[str, Any]] = []
+    for path in sources:
+        try:
+            target = None if wanted.save is None else _target(path, sources, source, Path(wanted.save))
+            for found in said_of(path, target):
+                rows += [{"source": found["source"], **segment} for segment in found.get("segments", [])]
+                yield found
+        except VidletError as error:
+            if wanted.strict or len(sources) == 1:
+                raise
+            failed += 1
+            yield {"source": str(path), "error": str(error)}
+    if wanted.csv is not None:
+        _write_csv(wanted.csv, rows)
+    if failed:
+        say(f"{failed} sources could not be read")
+
+
+def _write_csv(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["source", "start_s", "end_s", "label", "score"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
+    write_text(path, text.getvalue())
+
+
+def as_result(path: str | Path, timeline: Timeline) -> dict[str, Any]:
+    """The contract's JSON object of a timeline."""
+    return {
+        "source": str(path),
+        "label": timeline.label,
+        "score": timeline.score,
+        "scores": dict(timeline.scores),
+        "segments": [
+            {"start_s": s.start_s, "end_s": s.end_s, "label": s.label, "score": s.score} for s in timeline.segments
+        ],
+        **({"damage": timeline.damage} if timeline.damage else {}),
+    }
+
+
+def find_sources(source: str | Path) -> list[Path | str]:
+    """The clips below a folder, or the source itself (a file, the address of one, or a folder of frames).
+
+    Folders are walked by the rules of ``data``: hidden files are left out, links are followed.
+
+    Raises:
+        DataError: there is no such file, or no video in the folder.
+    """
+    path = as_place(source)
+    if isinstance(path, str):
+        return [path]
+    if not path.exists():
+        raise DataError(f"{source}: no such file or folder")
+    if not path.is_dir():
+        return [path]
+    if found := list(clips_below(path)):
+        return [*found]
+    raise DataError(f"{source}: no video files and no folders of frames in this folder")
+
+
+def _target(path: Path | str, sources: list[Path | str], root: str | Path, save: Path) -> Path:
+    """Where a source's annotated video goes: ``save``, or for several sources the same place below it.
+
+    Raises:
+        DataError: it would overwrite a source.
+    """
+    target = save if len(sources) == 1 else (save / Path(path).relative_to(as_place(root))).with_suffix(".mp4")
+    if target.resolve() in {Path(source).resolve() for source in sources}:
+        raise DataError(f"{target}: is a source; choose another --save")
+    return target
+
+
+def save_annotated(
+    path: Path | str, timeline: Timeline, target: Path, model: Model | None = None, threshold: float = 0.5
+) -> None:
+    """Write the video again, small ones enlarged, with label and score of each moment, and the boxes of a detector.
+
+    A video of at most one segment has bars of the best classes too; in a longer one they would belong to no moment.
+    """
+    best = sorted(timeline.scores.items(), key=lambda item: -item[1])[:4] if len(timeline.segments) <= 1 else []
+
+    def drawn() -> Iterator[Any]:
+        detector = model if model is not None and model.box_labels else None
+        plain = ((frame.time_s, frame.rgb(), None) for frame in iter_frames(path))
+        for time_s, rgb, boxes in frames_with_boxes(detector, path) if detector else plain:
+            here = [s for s in timeline.segments if s.start_s <= time_s < s.end_s]
+            label, score = (here[-1].label, here[-1].score) if here else ("", 0.0)
+            found = drawn_boxes(boxes, detector.box_labels, threshold) if detector else ()
+            yield annotate(enlarge(rgb), label, score, best, found)
+
+    write_video(target, drawn(), probe(path).fps or 25.0)
