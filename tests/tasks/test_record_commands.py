@@ -167,7 +167,7 @@ def test_the_recipe_is_fitted_to_the_data(record_run):
     assert plan.head.options["audio"] == 16
     silent = recipe_for(load_recipe("gated-netvlad", {"extractor.audio": False}), table)
     assert silent.head.options["audio"] == 0
-    assert extractor_for(silent, table).widths == {"rgb": 64}
+    assert extractor_for(silent, table).inputs == {"rgb": 64}
     prepared = prepare_clips(silent, table, extractor_for(silent, table), strict=False)
     (batch,) = prepared.val.batches(3, [0, 1, 2], None, [0])
     assert batch.x.shape[2] == 64

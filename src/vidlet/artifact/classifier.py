@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import ParityError
 from ..files import atomic_path
 from ..models.detector_file import DetectorFile
-from ..models.extractor import FrameExtractor, StoredFeatures, Taps
+from ..models.extractor import FrameExtractor, Taps
 from ..models.head import Head
 from ..onnx_graph import hide_outputs
 from ..recipe import Recipe, Sampling, recipe_to_dict
@@ -62,7 +62,7 @@ class ArtifactNetwork(nn.Module):
 
 def input_widths(extractor: nn.Module) -> dict[str, int]:
     """Inputs of an artifact with this extractor, and the size of their last dimension."""
-    return extractor.widths if isinstance(extractor, StoredFeatures) else {"frames": 3}
+    return dict(getattr(extractor, "inputs", FrameExtractor.inputs))
 
 
 def extractor_graph(extractor: FrameExtractor) -> onnx.ModelProto:

@@ -1,7 +1,7 @@
 """Clip tables: read from what people have, split by group, inspected; and the built-in motion set."""
 
 from .boxes import Box, BoxImage, BoxTable, box_kind, read_boxes, with_box_splits
-from .check import DataReport, check_trainable, inspect_table
+from .check import DataReport, check_records_trainable, check_trainable, inspect_table
 from .frame_record import Record, dequantize, quantize
 from .media import VIDEO_SUFFIXES, clips_below
 from .motion import MOTION_PAIRS, render_motion
@@ -28,6 +28,7 @@ __all__ = [
     "Record",
     "RecordSet",
     "box_kind",
+    "check_records_trainable",
     "check_trainable",
     "clips_below",
     "dequantize",

@@ -73,30 +73,43 @@ class DataReport:
 
 
 def check_trainable(table: ClipTable) -> None:
-    """Refuse a table of which no classifier can be trained.
-
-    Records may have a vocabulary of which some classes do not occur.
+    """Refuse a table of videos of which no classifier can be trained.
 
     Raises:
         DataError: fewer than two classes, a class with one clip, or (where splits are given) without one in train.
     """
-    if len(table.labels) < 2:
-        raise DataError(f"{table.root}: training needs two classes, found {', '.join(table.labels) or 'none'}")
-    if table.records is not None:
-        if any(clip.split for clip in table) and not any(clip.split == "train" for clip in table):
-            raise DataError(f"{table.root}: no clip is in train")
-        return
+    _need_two_classes(table)
     clips = {name: [clip for clip in table if name in clip.labels] for name in table.labels}
     for name, own in clips.items():
         if len(own) == 1:
             raise DataError(f"{own[0].path}: the only clip of class {name!r}; training needs two, and better twenty")
     if not any(clip.split for clip in table):
         return
-    if not any(clip.split == "train" for clip in table):
-        raise DataError(f"{table.root}: no clip is in train")
+    _need_training_clips(table)
     for name, own in clips.items():
         if not any(clip.split == "train" for clip in own):
             raise DataError(f"{table.root}: class {name!r} has no clip in train")
+
+
+def check_records_trainable(table: ClipTable) -> None:
+    """The same of records, which may have a vocabulary of which some classes do not occur.
+
+    Raises:
+        DataError: fewer than two classes, or (where splits are given) no record in train.
+    """
+    _need_two_classes(table)
+    if any(clip.split for clip in table):
+        _need_training_clips(table)
+
+
+def _need_two_classes(table: ClipTable) -> None:
+    if len(table.labels) < 2:
+        raise DataError(f"{table.root}: training needs two classes, found {', '.join(table.labels) or 'none'}")
+
+
+def _need_training_clips(table: ClipTable) -> None:
+    if not any(clip.split == "train" for clip in table):
+        raise DataError(f"{table.root}: no clip is in train")
 
 
 def inspect_table(table: ClipTable, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> DataReport:

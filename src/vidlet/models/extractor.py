@@ -42,7 +42,12 @@ class FrameExtractor(nn.Module):
         freeze_norm: keep batch normalization in eval mode also in training: weights of TFLite files have none left
             (it is the identity plus a learned offset), and statistics of a few clips would destroy them. Gradients
             flow through it either way.
+
+    Attributes:
+        inputs: what a file with this extractor takes, and the size of the last dimension of each.
     """
+
+    inputs: Mapping[str, int] = {"frames": 3}
 
     def __init__(
         self,
@@ -186,7 +191,7 @@ class StoredFeatures(FrameExtractor):
 
     def __init__(self, widths: Mapping[str, int]) -> None:
         super().__init__(_Codes(sum(widths.values())), (1, 1), provenance={"weights": "none"})  # type: ignore[arg-type]
-        self.widths = dict(widths)
+        self.inputs = dict(widths)
 
     def forward(self, *codes: Tensor) -> Tensor:
         """Codes uint8 (T, width) of each modality -> features float32 (T, D)."""

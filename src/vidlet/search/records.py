@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ..compression import Trained, find_chain
-from ..datasets import ClipTable, check_trainable
+from ..datasets import ClipTable, check_records_trainable
 from ..errors import DataError, RecipeError, TrainingError
 from ..metrics import gap
 from ..models import FrameExtractor, build_head
@@ -281,7 +281,7 @@ def search_records(
         RecipeError, TrainingError, DataError: as ``fit``.
     """
     table = labelled_clips(data, fold, strict, stored=True)
-    check_trainable(table)
+    check_records_trainable(table)
     train = [clip for clip in table.of_split("train") if clip.row is not None]
     assert table.records is not None
     frames = int(np.median([table.records.frames[clip.row] for clip in train if clip.row is not None]))

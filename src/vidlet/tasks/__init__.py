@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..datasets import BoxTable, ClipTable, box_kind, check_trainable
+from ..datasets import BoxTable, ClipTable, box_kind, check_records_trainable, check_trainable
 from ..datasets.read import stores_features
 from ..recipe import Recipe
 from ..runs import BOXES as BOX_LIST
@@ -68,6 +68,7 @@ _RECORDS = replace(
     _CLIPS,
     name="records",
     read=records.read_record_clips,
+    check=check_records_trainable,
     report=partial(report_clips, pictures=False),
     predict=records.predict_wanted,
     sample=records.sample_record,

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch import nn
@@ -45,6 +44,7 @@ from ..recipe import Recipe
 from ..runs import EXTRACTOR, HEAD, RunFolder
 from ..training import ClipNetwork, Clips, Progress, Teacher, check_amounts, predict_logits, save_tensors, train_network
 from ..training.advice import warn_of_precision, warn_of_slow_trains
+from .clips import few_frames
 from .networks import Networks, Order
 from .prepare import Prepared, prepare_features, prepare_frames
 from .prepare_records import extractor_for, prepare_clips, recipe_for, samples_of
@@ -155,7 +155,7 @@ class Workshop:
         exported = self._export(small, temperature, network)
         graph = shrink_graph(chain, exported, samples, trained_ranges(small.extractor))
         as_trained = not storage
-        frames = _at_least(max(samples, key=len), 5)
+        frames = few_frames(max(samples, key=len), PARITY_FRAMES)
         check_same_boxes(graph, small.extractor, frames, as_trained)
         write_artifact(graph, path, metadata, frames, torch_reference(network) if as_trained else None)
         return small
@@ -272,8 +272,3 @@ CLASSIFIERS: Networks[ClipTable, Trained] = Networks(
     open=open_classifier,
     writer=_writer,
 )
-
-
-def _at_least(frames: np.ndarray, count: int) -> np.ndarray:
-    """The first frames of a clip, repeated where it is shorter than ``count``, at most 16."""
-    return np.resize(frames[:PARITY_FRAMES], (max(count, min(PARITY_FRAMES, len(frames))), *frames.shape[1:]))
