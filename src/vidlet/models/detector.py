@@ -23,6 +23,7 @@ from .darknet import load_darknet
 from .extractor import FrameExtractor
 from .extractors import build_extractor
 from .mobilenetv2 import ConvNorm, MobileNetV2, round_channels
+from .options import checked_options
 from .region import corners, decode
 from .tiny_yolo import TinyYolo, start_predictions_
 from .weights import load_state_dict
@@ -150,6 +151,7 @@ def build_detector(config: Extractor, labels: Sequence[str], anchors: np.ndarray
         known = ", ".join(DETECTORS)
         raise RecipeError(f"a detector's extractor.name must be one of {known}, got {config.name!r}"
                           f"{nearest(config.name, DETECTORS)}")  # fmt: skip
+    checked_options(f"extractor {config.name}", config.options, {})
     if min(config.input_size) < 64:
         raise RecipeError(f"a detector's extractor.input_size must be at least 64 x 64, got {config.input_size}")
     if Path(config.weights).name == DETECTOR or Path(config.weights).suffix == ".detector":
