@@ -8,11 +8,11 @@ import torch
 
 from vidlet.compression.material import Material, Trained
 from vidlet.models import FrameExtractor, build_extractor, build_head
-from vidlet.recipe import Extractor, Head, Training
+from vidlet.recipe import Averaging, Extractor, Head, Training
 from vidlet.training import ClipNetwork, FeatureClips, FrameClips, predict_logits, train_network
 
 CLASSES, SHAPE, SIZE = 3, (8, 2, 2), (32, 32)
-CONFIG = Training(epochs=8, batch=8, lr=1e-2, class_weights=False, average=0.9)
+CONFIG = Training(epochs=8, batch=8, lr=1e-2, class_weights=False, averaging=Averaging(0.9))
 EXTRACTOR = Extractor(width=0.35, input_size=SIZE, cut="block2", grid=2, weights="none")
 OPTIONS = {
     "grid-gru": {"channels": 8, "project": 32, "hidden": 32, "dropout": 0.1},

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import importlib.util
 import re
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def test_the_docs_name_every_recipe_head_step_and_augmentation():
     assert sorted(rows) == recipe_names()
     for name in (*HEADS, *CLIP_STEPS, *BOX_STEPS, *AMOUNTS):
         assert re.search(rf"\b{name}\b", RECIPES), name
+
+
+def test_the_table_of_recipes_is_what_their_files_say():
+    spec = importlib.util.spec_from_file_location("recipe_table", ROOT / "docs" / "recipe_table.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.page() == RECIPES, "python docs/recipe_table.py writes it anew"
 
 
 def test_the_resize_page_holds_the_golden_vector():

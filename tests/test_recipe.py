@@ -5,10 +5,13 @@ import math
 
 import pytest
 
+from vidlet import recipe as recipe_module
 from vidlet.errors import RecipeError
 from vidlet.recipe import (
+    Averaging,
     Extractor,
     Sampling,
+    Schedule,
     Training,
     load_recipe,
     parse_override,
@@ -50,7 +53,7 @@ def test_a_bare_word_is_a_string():
         ("training.epochs=0", r"training\.epochs must be from 1 to"),
         ("training.optimizer=adam", r"training\.optimizer must be one of adamw, sgd"),
         ("training.precision=bfloat", r"must be one of auto, float32, bfloat16, .* \(did you mean bfloat16\?\)"),
-        ("training.step_epochs=0", r"training\.step_epochs must be from 1 to"),
+        ("training.schedule.step_epochs=0", r"training\.schedule\.step_epochs must be from 1 to"),
         ("training.micro_batch=-1", r"training\.micro_batch must be from 0 to"),
         ("training.l2={classify = -1}", r"training\.l2\.classify must be a number, 0 or more"),
         ("sampling.rule=rates", r"did you mean rate"),
@@ -135,3 +138,60 @@ def test_odd_toml_is_one_line(tmp_path, text):
 def test_a_value_on_the_command_line_that_no_parser_takes_is_one_line():
     with pytest.raises(RecipeError, match=r"--set training\.epochs"):
         parse_override("training.epochs=" + "9" * 5000)
+
+
+OLD = """
+[extractor]
+name = "onnx"
+pixels = "unit"
+audio = true
+
+[training]
+schedule = "step"
+step_epochs = 7
+average = 0.5
+average_every = 50
+"""
+
+
+@pytest.fixture
+def nothing_told(monkeypatch):
+    monkeypatch.setattr(recipe_module, "_TOLD", set())
+
+
+def test_old_keys_are_read_and_say_once_what_they_are_called_now(nothing_told, tmp_path, capsys):
+    path = tmp_path / "old.toml"
+    path.write_text(OLD)
+    for _ in range(2):
+        found = load_recipe(path)
+    assert found.extractor.options == {"pixels": "unit"}  # audio says what is so by default, of another extractor
+    assert found.training.schedule == Schedule("step", 7) and found.training.averaging == Averaging(0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "recipe: extractor.pixels is called extractor.options.pixels now"
+    assert len(lines) == 4 and "recipe: training.average is called training.averaging.decay now" in lines
+
+
+def test_old_keys_of_set_change_what_the_recipe_has(nothing_told, capsys):
+    said = dict(map(parse_override, ["training.average=0.0", "training.schedule=step", "training.step_epochs=3"]))
+    found = load_recipe("mobilenetv2-grid-gru", said)
+    assert load_recipe("mobilenetv2-grid-gru").training.averaging.decay == 0.98
+    assert found.training.averaging.decay == 0.0 and found.training.schedule == Schedule("step", 3)
+    assert capsys.readouterr().err.count(" is called ") == 3
+
+
+def test_the_recipe_in_an_older_model_is_read_without_a_word(nothing_told, capsys):
+    old = {"name": "x", "extractor": {"name": "mobilenetv2", "pixels": "imagenet", "audio": True},
+           "training": {"schedule": "keras-decay", "step_epochs": 30, "step_factor": 0.1, "average": 0.0,
+                        "average_last": 4, "average_every": 50}}  # fmt: skip
+    found = recipe_from_dict(old)
+    assert found.extractor.options == {} and found.training.schedule == Schedule("keras-decay")
+    assert found.training.averaging == Averaging(last=4) and capsys.readouterr().err == ""
+    assert recipe_from_dict(recipe_to_dict(found)) == found
+    assert old["training"]["average_last"] == 4  # the caller's dict stays as it is
+
+
+def test_options_of_an_extractor_are_held_to_its_builder():
+    from vidlet.models import build_extractor
+
+    with pytest.raises(RecipeError, match=r"extractor pixels: unknown option 'pixel'; known: none"):
+        build_extractor(Extractor("pixels", grid=0, weights="none", options={"pixel": 1}))

@@ -30,7 +30,7 @@ from vidlet.datasets import ClipTable
 from vidlet.datasets.residual import render_residual
 from vidlet.metrics import gap
 from vidlet.models import build_head
-from vidlet.recipe import Recipe
+from vidlet.recipe import Averaging, Recipe
 from vidlet.reports import text_table
 from vidlet.tasks.clip_networks import Workshop
 from vidlet.tasks.clips import labelled_clips
@@ -91,7 +91,7 @@ def ways(plan: Recipe, table: ClipTable, folder: Path, decays: list[float]) -> d
         return float(figures(folder / "model.onnx", test)["gap20"])
 
     estimated = copy.deepcopy(network)  # what training leaves
-    snapshots = Snapshots(plan.training.average_last, plan.training.average_every, folder)
+    snapshots = Snapshots(plan.training.averaging.last, plan.training.averaging.every, folder)
     network.load_state_dict(snapshots.mean(snapshots.updates()[-1:]))
     found = {"last": scored(network)}
     best_single_(network, folder, plan, prepared)
@@ -100,7 +100,7 @@ def ways(plan: Recipe, table: ClipTable, folder: Path, decays: list[float]) -> d
     snapshots.choose_(network, lambda: gap(predict_logits(network, prepared.val, plan.training.batch), truth))
     found |= {"mean": scored(network), "estimated": scored(estimated)}
     for decay in decays:
-        config = replace(plan.training, average=decay, average_last=0)
+        config = replace(plan.training, averaging=Averaging(decay))
         found[f"ema {decay:g}"] = scored(trained(replace(plan, training=config), table, prepared, None))
     return found
 

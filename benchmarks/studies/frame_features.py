@@ -110,7 +110,7 @@ def recipe_of(name: str, seed: int, steps: int, clips: int, chains: tuple[str, .
     """The recipe of a member, of about so many steps."""
     plan = load_recipe("gated-netvlad-small")
     training = replace(plan.training, epochs=max(1, round(steps * BATCH / clips)), batch=BATCH, seed=seed)
-    training = replace(training, average_every=max(1, steps // 32))
+    training = replace(training, averaging=replace(training.averaging, every=max(1, steps // 32)))
     return replace(plan, name=name, head=head_of(name), training=training, compress=chains)
 
 
@@ -147,7 +147,7 @@ def train_member(folder: Path, plan: Recipe, table: ClipTable, prepared: Prepare
 
 def best_single_(network: ClipNetwork, folder: Path, plan: Recipe, prepared: Prepared) -> None:
     """Put the checkpoint that is best on the validation records into the network."""
-    snapshots = Snapshots(plan.training.average_last, plan.training.average_every, folder)
+    snapshots = Snapshots(plan.training.averaging.last, plan.training.averaging.every, folder)
     truth = prepared.val.targets > 0.5
     best = (-1.0, 0)
     for updates in snapshots.updates():

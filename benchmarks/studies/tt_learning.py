@@ -278,7 +278,10 @@ def with_epochs(plan: Recipe, epochs: int, lr: float) -> Recipe:
     """The same training, longer or shorter."""
     steps = max(1, round(0.3 * epochs))
     return dataclasses.replace(
-        plan, training=dataclasses.replace(plan.training, epochs=epochs, step_epochs=steps, lr=lr)
+        plan,
+        training=dataclasses.replace(
+            plan.training, epochs=epochs, lr=lr, schedule=dataclasses.replace(plan.training.schedule, step_epochs=steps)
+        ),
     )
 
 

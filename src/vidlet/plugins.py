@@ -22,7 +22,7 @@ from .errors import DependencyError
 GROUP = "vidlet.plugins"
 KINDS = {
     "head": "builders (feature_shape, classes, **options) -> Head",
-    "extractor": "builders (recipe's extractor section) -> FrameExtractor",
+    "extractor": "builders (recipe's extractor section, **options) -> FrameExtractor",
     "training-step": "compression steps (trained, amount, material) -> Trained",
     "step": "compression steps (graph, amount, clips) -> graph",
     "data": "readers path -> ClipTable, or None for a path that is not theirs",
@@ -46,7 +46,8 @@ def register_extractor(name: str, builder: Callable[..., Any]) -> None:
 
     Args:
         name: what ``extractor.name`` of a recipe says.
-        builder: (the ``Extractor`` section of the recipe) -> ``vidlet.models.FrameExtractor``.
+        builder: (the ``Extractor`` section of the recipe, **options) -> ``vidlet.models.FrameExtractor``. Its further
+            parameters and their defaults are the options of ``[extractor.options]``.
     """
     _ADDED["extractor"][name] = builder
 

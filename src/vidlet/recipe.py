@@ -6,6 +6,7 @@ recipe is stored in the run folder and in the exported model.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import math
@@ -22,6 +23,7 @@ import tomli_w
 
 from .errors import RecipeError
 from .files import write_text
+from .progress import say
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -64,8 +66,7 @@ class Extractor:
     cut: str = "block12"
     grid: int = number(4, 0, 1024)  # features are averaged to (channels, grid, grid); 0: a pooled vector
     weights: str = "imagenet"  # a name of the weights table, a file, or "none" (from scratch)
-    pixels: str = "imagenet"  # of "onnx": what its file takes: imagenet, unit (0 to 1), signed, bytes; or that-bgr
-    audio: bool = True  # of "features" (stored ones): with the sound, where the data have it
+    options: dict[str, Any] = field(default_factory=dict, hash=False)  # what this one's builder takes beside these
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,24 @@ class Head:
 
     name: str = "grid-gru"
     options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rates go while it is trained."""
+
+    kind: str = "cosine"  # "cosine", "constant", "step", or "keras-decay" (lr / (1 + 1e-6 updates))
+    step_epochs: int = number(30, 1, LARGE)  # of "step": the rate falls every so many epochs
+    step_factor: float = number(0.1, 0, 1, above=0)  # ... to this share
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Which weights are kept in the end: the last ones, a moving average, or the mean of the best checkpoints."""
+
+    decay: float = number(0.0, 0, 0.9999999)  # of an exponential moving average of the weights; 0: none
+    last: int = number(0, 0, LARGE)  # mean of up to so many of the last checkpoints that validate best; 0: none
+    every: int = number(50, 1, LARGE)  # updates between these checkpoints
 
 
 @dataclass(frozen=True)
@@ -90,9 +109,7 @@ class Training:
     optimizer: str = "adamw"  # "adamw", or "sgd" with momentum 0.9
     lr: float = number(2e-3, 0, 1000, above=0)
     extractor_lr: float = number(2e-4, 0, 1000)
-    schedule: str = "cosine"  # "cosine", "constant", "step", or "keras-decay" (lr / (1 + 1e-6 updates))
-    step_epochs: int = number(30, 1, LARGE)  # of schedule "step": the rate falls every so many epochs
-    step_factor: float = number(0.1, 0, 1, above=0)  # ... to this share
+    schedule: Schedule = field(default_factory=Schedule)
     weight_decay: float = number(1e-2, 0, 1000)
     label_smoothing: float = number(0.0, 0, 0.99)
     early_stopping: int = number(0, 0, LARGE)  # epochs without a better validation loss; 0: never
@@ -102,9 +119,7 @@ class Training:
     l2: dict[str, float] = field(default_factory=dict)  # part of a tensor's name: strength of s |w|^2 / 2 in the loss
     augment: dict[str, float] = field(default_factory=dict)
     one_way: tuple[str, ...] = ()  # labels whose clips are never mirrored or reversed (augment "flip", "reverse")
-    average: float = number(0.0, 0, 0.9999999)  # decay of an exponential moving average of the weights; 0: none
-    average_last: int = number(0, 0, LARGE)  # mean of up to so many of the last checkpoints that validate best; 0: none
-    average_every: int = number(50, 1, LARGE)  # updates between these checkpoints
+    averaging: Averaging = field(default_factory=Averaging)
     teacher_share: float = number(
         0.5, 0, 1, above=0
     )  # of teachers (`vidlet train --teacher`) in the loss beside labels
@@ -121,6 +136,19 @@ class Recipe:
     head: Head = field(default_factory=Head)
     training: Training = field(default_factory=Training)
     compress: tuple[str, ...] = ("int8",)  # the steps whose files `train` writes beside the float32 one
+
+
+MOVED = {  # old key: what it is called now, and what it was by default; old files, --set and models may say it
+    "extractor.pixels": ("extractor.options.pixels", "imagenet"),
+    "extractor.audio": ("extractor.options.audio", True),
+    "training.schedule": ("training.schedule.kind", "cosine"),
+    "training.step_epochs": ("training.schedule.step_epochs", 30),
+    "training.step_factor": ("training.schedule.step_factor", 0.1),
+    "training.average": ("training.averaging.decay", 0.0),
+    "training.average_last": ("training.averaging.last", 0),
+    "training.average_every": ("training.averaging.every", 50),
+}
+_TOLD: set[str] = set()  # old keys of which this process has said what they are called now
 
 
 def recipe_names() -> list[str]:
@@ -141,14 +169,18 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     except (ValueError, RecursionError) as error:  # also what its number parser and its nesting raise
         raise RecipeError(f"{where}: not valid TOML ({' '.join(str(error).split())[:200]})") from error
     data.setdefault("name", Path(where).stem)
+    data = _renamed(data, tell=True)
     for key, value in (overrides or {}).items():
+        if key in MOVED and not isinstance(value, Mapping):
+            _tell(key)
+            key = MOVED[key][0]  # noqa: PLW2901
         _put(data, key, value)
     return recipe_from_dict(data, where)
 
 
 def recipe_from_dict(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Validate a plain dict (from TOML or a model's metadata) into a Recipe."""
-    recipe = _build(Recipe, data, where, "")
+    recipe = _build(Recipe, _renamed(data), where, "")
     _check(recipe, where)
     return recipe
 
@@ -186,6 +218,30 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
         except (OSError, ValueError) as error:
             raise RecipeError(f"{name}: cannot be read ({error})") from error
     raise RecipeError(f"unknown recipe {name!r}{nearest(name, recipe_names())}; known: {', '.join(recipe_names())}")
+
+
+def _renamed(data: Mapping[str, Any], tell: bool = False) -> dict[str, Any]:
+    """The data with old keys under their new names; those that say what is so by default are left out."""
+    found = copy.deepcopy(dict(data))
+    for old, (new, default) in MOVED.items():
+        section, _, key = old.partition(".")
+        table = found.get(section)
+        if not isinstance(table, dict) or key not in table or isinstance(table[key], dict):
+            continue
+        value = table.pop(key)
+        inner = table.setdefault(new.split(".")[1], {})
+        if value != default or type(value) is not type(default):
+            if tell:
+                _tell(old)
+            if isinstance(inner, dict):
+                inner[new.split(".")[2]] = value
+    return found
+
+
+def _tell(old: str) -> None:
+    if old not in _TOLD:
+        _TOLD.add(old)
+        say(f"recipe: {old} is called {MOVED[old][0]} now")
 
 
 def _put(data: dict[str, Any], key: str, value: Any) -> None:
@@ -265,12 +321,14 @@ def _check(recipe: Recipe, where: str) -> None:
     sampling, training = recipe.sampling, recipe.training
     _one_of(where, "sampling.rule", sampling.rule, ("rate", "uniform"))
     _one_of(where, "training.mode", training.mode, ("frozen", "finetune"))
-    _one_of(where, "training.schedule", training.schedule, ("cosine", "constant", "step", "keras-decay"))
+    _one_of(where, "training.schedule.kind", training.schedule.kind, ("cosine", "constant", "step", "keras-decay"))
     _one_of(where, "training.optimizer", training.optimizer, ("adamw", "sgd"))
     _one_of(where, "training.precision", training.precision, ("auto", "float32", "bfloat16"))
-    if training.average_last and (training.average or training.early_stopping):
-        other = "average" if training.average else "early_stopping"
-        raise RecipeError(f"{where}: training.average_last chooses the weights, and so does training.{other}: set one")
+    if training.averaging.last and (training.averaging.decay or training.early_stopping):
+        other = "averaging.decay" if training.averaging.decay else "early_stopping"
+        raise RecipeError(
+            f"{where}: training.averaging.last chooses the weights, and so does training.{other}: set one"
+        )
     for part, strength in training.l2.items():
         if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not strength >= 0:
             raise RecipeError(f"{where}: training.l2.{part} must be a number, 0 or more, got {strength!r}")

@@ -19,7 +19,7 @@ from vidlet.datasets import read_boxes, with_box_splits
 from vidlet.errors import RecipeError
 from vidlet.models.detector import build_detector
 from vidlet.onnx_graph import pool_before_rectifying
-from vidlet.recipe import Extractor, Training
+from vidlet.recipe import Averaging, Extractor, Training
 from vidlet.training.box_batches import BoxClips
 
 ort = pytest.importorskip("onnxruntime")
@@ -53,7 +53,9 @@ def squares(tmp_path_factory):
 def material(squares):
     table = with_box_splits(read_boxes(squares))
     train, val = BoxClips(table.of_split("train"), SIZE, larger=True), BoxClips(table.of_split("val"), SIZE)
-    return BoxMaterial(Training(epochs=8, batch=8, augment={"flip": 0.5, "scales": 1}, average=0.9), train, val)
+    return BoxMaterial(
+        Training(epochs=8, batch=8, augment={"flip": 0.5, "scales": 1}, averaging=Averaging(0.9)), train, val
+    )
 
 
 def frames(material):

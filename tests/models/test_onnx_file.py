@@ -110,7 +110,7 @@ def test_without_a_name_it_is_the_map_that_the_classifier_averages(net):
 
 @pytest.mark.parametrize(("pixels", "value"), [("unit", 1.0), ("signed", 1.0), ("bytes", 255.0), ("bytes-bgr", 255.0)])
 def test_pictures_come_as_the_file_takes_them(net, pixels, value):
-    extractor = build_extractor(config(net, pixels=pixels, grid=0, cut="r1"))
+    extractor = build_extractor(config(net, options={"pixels": pixels}, grid=0, cut="r1"))
     red = torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8)
     red[..., 0] = 255
     picture = np.full((1, 3, SIDE, SIDE), -1.0 if pixels == "signed" else 0.0, np.float32)
@@ -156,7 +156,10 @@ def test_a_run_with_a_file_of_ones_own_ends_in_one_file_that_holds_it(net, motio
         ({"cut": "s1"}, r"tensor s1 has shape \[4, 2, 256\]; features are a float map \[1, C, h, w\]"),
         ({"cut": "best"}, r"operator ArgMax \(best\) is not read|not float32"),
         ({"input_size": (64, 64)}, r"takes pictures of \[32, 32\], set extractor\.input_size"),
-        ({"pixels": "hsv"}, r"extractor\.pixels must be one of imagenet, unit, signed, bytes, or that and -bgr"),
+        (
+            {"options": {"pixels": "hsv"}},
+            r"extractor\.options\.pixels must be one of imagenet, unit, signed, bytes, or that and -bgr",
+        ),
         ({"cut": "mean"}, r"extractor\.grid must be 0: tensor mean is one vector"),
     ],
 )
@@ -202,7 +205,7 @@ def test_a_name_on_the_command_line_becomes_values_of_the_recipe(net):
     ],
 )
 def test_real_networks_are_read(file, tensor, side, pixels):
-    extractor = build_extractor(config(shared(*file), cut=tensor, input_size=(side, side), pixels=pixels))
+    extractor = build_extractor(config(shared(*file), cut=tensor, input_size=(side, side), options={"pixels": pixels}))
     pictures = extractor.normalize(frames(2, side))
     with torch.no_grad():
         found = extractor.backbone(pictures).numpy()

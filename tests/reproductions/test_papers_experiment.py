@@ -16,8 +16,8 @@ CHEAP = {"extractor.input_size": [16, 16], "head.options": {"network": "small", 
 def test_a_shortened_recipe_keeps_its_course_and_never_stops_early():
     plan = shortened("tt-lstm-pixels", 10, {"training.lr": 0.5})
     assert (plan.training.epochs, plan.training.early_stopping, plan.training.lr) == (10, 0, 0.5)
-    assert shortened("viva-1", 100).training.step_epochs == 30  # as the paper's
-    assert shortened("viva-1", 1).training.step_epochs == 1
+    assert shortened("viva-1", 100).training.schedule.step_epochs == 30  # as the paper's
+    assert shortened("viva-1", 1).training.schedule.step_epochs == 1
 
 
 def test_what_is_scored_is_the_test_split_and_all_else_is_trained_on(motion_clips):

@@ -30,7 +30,11 @@ def few():
     less = replace(mean, name="mean-H32", head=replace(mean.head, options=mean.head.options | {"hidden": 32}))
     chosen = [small, mean, less]
     return [
-        replace(plan, training=replace(plan.training, epochs=4, lr=3e-3, average_every=2), compress=("int8",))
+        replace(
+            plan,
+            training=replace(plan.training, epochs=4, lr=3e-3, averaging=replace(plan.training.averaging, every=2)),
+            compress=("int8",),
+        )
         for plan in chosen
     ]
 

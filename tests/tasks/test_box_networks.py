@@ -86,7 +86,7 @@ def test_a_stored_detector_is_where_another_run_starts(run, tmp_path):
         "training.lr": 1e-9,
         "training.epochs": 1,
     }
-    again = vidlet.train(data, "tiny-yolov2", tmp_path / "run", overrides | {"training.average": 0.0})
+    again = vidlet.train(data, "tiny-yolov2", tmp_path / "run", overrides | {"training.averaging.decay": 0.0})
     first = [float(line.split(",")[3]) for line in (folder / "log.csv").read_text().splitlines()[1:]]
     second = [float(line.split(",")[3]) for line in (tmp_path / "run" / "log.csv").read_text().splitlines()[1:]]
     assert abs(second[0] - first[-1]) < 0.25 * abs(first[0]) and again["metrics"]["epochs"] == 1

@@ -24,8 +24,8 @@ CLASSES = 6
 SMALL = {
     "head.options": {"clusters": 8, "hidden": 16, "experts": 2, "sampled": 20, "momentum": 0.1},
     "training.epochs": 3,
-    "training.average_every": 4,
-    "training.average_last": 4,
+    "training.averaging.every": 4,
+    "training.averaging.last": 4,
     "compress": ["int8"],
 }
 
@@ -165,7 +165,7 @@ def test_the_recipe_is_fitted_to_the_data(record_run):
     table = labelled_clips(record_run / "records", stored=True)
     plan = recipe_for(load_recipe("gated-netvlad"), table)
     assert plan.head.options["audio"] == 16
-    silent = recipe_for(load_recipe("gated-netvlad", {"extractor.audio": False}), table)
+    silent = recipe_for(load_recipe("gated-netvlad", {"extractor.options.audio": False}), table)
     assert silent.head.options["audio"] == 0
     assert extractor_for(silent, table).inputs == {"rgb": 64}
     prepared = prepare_clips(silent, table, extractor_for(silent, table), strict=False)

@@ -87,7 +87,7 @@ def test_clips_and_answers_must_be_of_one_number():
         TaughtClips(made_up(10, 0), whole(np.zeros((9, CLASSES), np.float32)))
 
 
-STUDENT = ["--epochs", "2", "--set", "compress=[]", "--set", "training.average_last=0"]
+STUDENT = ["--epochs", "2", "--set", "compress=[]", "--set", "training.averaging.last=0"]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def taught_records(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIDLET_CACHE", str(root / "cache"))
         render_residual(root / "records", 96, 24, 24, seed=0, classes=5)
-        small = {"compress": [], "training.epochs": 2, "training.average_last": 0}
+        small = {"compress": [], "training.epochs": 2, "training.averaging.last": 0}
         train(root / "records", "records-mean", root / "mean", small | {"head.options.hidden": 8})
         vlad = {"head.options": {"clusters": 4, "hidden": 8, "experts": 1, "sampled": 10, "momentum": 0.1}}
         train(root / "records", "gated-netvlad-small", root / "vlad", small | vlad)

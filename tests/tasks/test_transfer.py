@@ -94,7 +94,14 @@ def test_another_extractor_or_head_is_refused_with_what_differs(tiny_run):
 
 def test_training_starts_where_the_other_run_ended(tiny_run, motion_clips, tmp_path, capsys):
     words = ["train", str(motion_clips), "--recipe", "tiny-grid-gru", "--set", "compress=[]", "--epochs", "1"]
-    words += ["--set", "training.lr=1e-9", "--set", "training.extractor_lr=1e-9", "--set", "training.average=0.0"]
+    words += [
+        "--set",
+        "training.lr=1e-9",
+        "--set",
+        "training.extractor_lr=1e-9",
+        "--set",
+        "training.averaging.decay=0.0",
+    ]
     assert main([*words, "--init", str(tiny_run.folder), "--out", str(tmp_path / "b")]) == 0
     assert "taken: " in capsys.readouterr().err
     before, after = (torch.load(f / "head.pt", weights_only=True) for f in (tiny_run.folder, tmp_path / "b"))

@@ -12,11 +12,11 @@ from vidlet.errors import TrainingError
 from vidlet.metrics import overlaps
 from vidlet.models.detector import build_detector
 from vidlet.models.region import kmeans_anchors
-from vidlet.recipe import Extractor, Training
+from vidlet.recipe import Averaging, Extractor, Training
 from vidlet.training.box_batches import BoxClips
 from vidlet.training.detection import fit_detector, validation_loss
 
-CONFIG = Training(epochs=3, batch=8, lr=3e-3, weight_decay=1e-4, average=0.9, clip_norm=10,
+CONFIG = Training(epochs=3, batch=8, lr=3e-3, weight_decay=1e-4, averaging=Averaging(0.9), clip_norm=10,
                   augment={"jitter": 0.1, "flip": 0.5, "exposure": 1.3})  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def test_a_detector_learns_to_find_and_name_squares(table):
     detector, train, val = parts(table)
     before = validation_loss(detector, val, 8)
     rows = []
-    fit_detector(detector, train, val, dataclasses.replace(CONFIG, epochs=40, average=0.95),
+    fit_detector(detector, train, val, dataclasses.replace(CONFIG, epochs=40, averaging=Averaging(0.95)),
                  report=lambda row, _: rows.append(row))  # fmt: skip
     assert len(rows) == 40 and rows[-1]["val_loss"] < 0.3 * before
     assert rows[-1]["val_loss"] == pytest.approx(validation_loss(detector, val, 8), rel=1e-5)
@@ -99,7 +99,10 @@ def test_the_pretrained_backbone_has_a_rate_of_its_own(table):
     before = {name: value.clone() for name, value in detector.named_parameters()}
     _, train, val = parts(table)
     fit_detector(
-        detector, train, val, dataclasses.replace(CONFIG, epochs=1, extractor_lr=0.0, weight_decay=0, average=0)
+        detector,
+        train,
+        val,
+        dataclasses.replace(CONFIG, epochs=1, extractor_lr=0.0, weight_decay=0, averaging=Averaging(0)),
     )
     moved = {name.split(".")[1] for name, value in detector.named_parameters() if not torch.equal(value, before[name])}
     assert moved == {"neck", "predict"}

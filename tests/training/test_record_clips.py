@@ -10,7 +10,7 @@ from vidlet.datasets.residual import render_residual
 from vidlet.errors import DataError
 from vidlet.metrics import gap
 from vidlet.models import build_head
-from vidlet.recipe import Head, Training
+from vidlet.recipe import Head, Schedule, Training
 from vidlet.training import ClipNetwork, predict_logits, train_network
 from vidlet.training.record_clips import RecordClips
 
@@ -74,7 +74,7 @@ def test_the_loop_learns_labels_that_the_mean_cannot_see(tmp_path):
     render_residual(tmp_path, 200, 1, 100, seed=1, classes=6)
     sets = {split: RecordSet(str(tmp_path / f"{split}*"), Checks(classes=6)) for split in ("train", "test")}
     clips = {split: RecordClips(found, range(len(found)), 6) for split, found in sets.items()}
-    config = Training(epochs=6, batch=20, lr=1e-2, schedule="constant", weight_decay=0.0, clip_norm=1.0)
+    config = Training(epochs=6, batch=20, lr=1e-2, schedule=Schedule("constant"), weight_decay=0.0, clip_norm=1.0)
     found = {}
     for name, options in (
         ("netvlad", {"clusters": 16, "hidden": 16, "experts": 2, "audio": 16, "momentum": 0.05}),

@@ -18,12 +18,12 @@ from torch.nn import functional
 
 from vidlet.errors import DataError, TrainingError
 from vidlet.models import build_extractor, build_head
-from vidlet.recipe import Extractor, Head, Training
+from vidlet.recipe import Averaging, Extractor, Head, Schedule, Training
 from vidlet.training import ClipNetwork, FeatureClips, FrameClips, Teacher, predict_logits, train_network
 from vidlet.training.losses import batch_loss, class_weights, clip_weights, teacher_losses
 from vidlet.training.optimizers import make_optimizer, rate_at
 
-PLAIN = Training(epochs=6, batch=8, lr=1e-2, schedule="constant", class_weights=False, weight_decay=0.0)
+PLAIN = Training(epochs=6, batch=8, lr=1e-2, schedule=Schedule("constant"), class_weights=False, weight_decay=0.0)
 AUGMENT = {"speed": 0.2, "crop": 0.2, "drop": 0.1, "noise": 0.2, "mixup": 0.3}
 
 
@@ -100,7 +100,9 @@ def test_a_separable_problem_is_learned(tmp_path):
     assert (predict_logits(net, clips, 8).argmax(1) == clips.targets.argmax(1)).mean() >= 0.95
 
 
-@pytest.mark.parametrize("config", [PLAIN, replace(PLAIN, augment=AUGMENT, average=0.9, schedule="cosine")])
+@pytest.mark.parametrize(
+    "config", [PLAIN, replace(PLAIN, augment=AUGMENT, averaging=Averaging(0.9), schedule=Schedule("cosine"))]
+)
 def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_others(config, tmp_path):
     found = []
     for place, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -115,11 +117,11 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_other
 @pytest.mark.parametrize(
     "config",
     [
-        replace(PLAIN, schedule="cosine", augment=AUGMENT),
-        replace(PLAIN, average=0.9, augment=AUGMENT),
+        replace(PLAIN, schedule=Schedule("cosine"), augment=AUGMENT),
+        replace(PLAIN, averaging=Averaging(0.9), augment=AUGMENT),
         replace(PLAIN, early_stopping=2, lr=5e-2, epochs=8),
-        replace(PLAIN, early_stopping=2, average=0.9, epochs=7),
-        replace(PLAIN, optimizer="sgd", schedule="step", step_epochs=2, micro_batch=3),
+        replace(PLAIN, early_stopping=2, averaging=Averaging(0.9), epochs=7),
+        replace(PLAIN, optimizer="sgd", schedule=Schedule("step", 2), micro_batch=3),
     ],
     ids=["augmented", "averaged", "stopped early", "both", "momentum"],
 )
@@ -261,7 +263,7 @@ def test_a_full_disk_leaves_the_checkpoint_of_the_epoch_before(tmp_path, monkeyp
 
 def test_without_a_folder_nothing_is_written_and_the_weights_are_the_same(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config, held, free = replace(PLAIN, epochs=2, average=0.9), network(), network()
+    config, held, free = replace(PLAIN, epochs=2, averaging=Averaging(0.9)), network(), network()
     train_network(held, made_up(), made_up(seed=1), config, tmp_path / "run", "x")
     train_network(free, made_up(), made_up(seed=1), config)
     assert_same(weights(free), weights(held))
@@ -326,7 +328,7 @@ def test_sgd_has_momentum_and_decays_matrices_only():
 
 
 def test_the_step_schedule_falls_to_a_tenth_every_so_many_epochs():
-    config = replace(PLAIN, schedule="step", step_epochs=30)
+    config = replace(PLAIN, schedule=Schedule("step", 30))
     assert [rate_at(config, n, 4) for n in (0, 119, 120, 239, 240, 360)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.001])
 
 
@@ -354,22 +356,22 @@ def test_a_clip_without_a_label_counts_nothing_in_the_labels_loss():
 
 
 def test_the_keras_decay_divides_by_one_plus_a_millionth_of_the_updates():
-    config = replace(PLAIN, schedule="keras-decay")
+    config = replace(PLAIN, schedule=Schedule("keras-decay"))
     assert [rate_at(config, n, 5) for n in (0, 1000, 1_000_000)] == pytest.approx([1.0, 1 / 1.001, 0.5])
 
 
 def test_the_cosine_warms_up_over_a_tenth_and_ends_at_zero():
-    config = replace(PLAIN, schedule="cosine", epochs=10)  # 10 updates an epoch: 100 in all, 10 of them warm
+    config = replace(PLAIN, schedule=Schedule("cosine"), epochs=10)  # 10 updates an epoch: 100 in all, 10 of them warm
     assert [rate_at(config, n, 10) for n in range(10)] == pytest.approx([0.1 * (n + 1) for n in range(10)])
     assert rate_at(config, 10, 10) == pytest.approx(1.0)
     assert rate_at(config, 55, 10) == pytest.approx(0.5)
     assert rate_at(config, 40, 10) == pytest.approx(0.75)
     assert rate_at(config, 100, 10) == pytest.approx(0.0)
-    assert rate_at(replace(config, schedule="constant"), 77, 10) == 1.0
+    assert rate_at(replace(config, schedule=Schedule("constant")), 77, 10) == 1.0
 
 
 def test_the_learning_rate_of_the_log_is_the_schedules(tmp_path):
-    config = replace(PLAIN, schedule="cosine", epochs=4, lr=0.02)
+    config = replace(PLAIN, schedule=Schedule("cosine"), epochs=4, lr=0.02)
     progress = train_network(network(), made_up(), made_up(seed=1), config, tmp_path, "x")
     assert [row["lr"] for row in progress.history] == pytest.approx(
         [0.02 * rate_at(config, 5 * epoch + 4, 5) for epoch in range(4)]

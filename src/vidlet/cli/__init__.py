@@ -28,7 +28,10 @@ COMMANDS = {
     "fuse": ("fuse_command", "accuracy of several files together, as on pictures and on optical flow"),
     "predict": ("predict_command", "label a video, a folder or a camera: a timeline of segments"),
     "segment": ("segment_command", "cut a video into pieces that are alike within, without labels"),
-    "export": ("export_command", "a trained model checked and written again, or a .tflite network as ONNX"),
+    "export": (
+        "export_command",
+        "a trained model checked and written again, as a page or for darknet, or a .tflite as ONNX",
+    ),
     "benchmark": ("benchmark_command", "latency, frames/s, peak memory and bytes of a model file"),
     "inspect": ("inspect_command", "what is inside a model file, tensor by tensor, byte by byte"),
     "extract": ("extract_command", "compute what train needs of each clip, once; go on where it was stopped"),

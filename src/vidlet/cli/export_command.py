@@ -14,7 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", metavar="RUN|MODEL|FILE.tflite", help="a run folder, a model file, or a quantized TFLite extractor"
     )
     parser.add_argument(
-        "--format", default="onnx", choices=["onnx", "web"], help="web: a folder with a page that runs it (%(default)s)"
+        "--format",
+        default="onnx",
+        choices=["onnx", "web", "darknet"],
+        help="web: a folder with a page that runs it; darknet: .cfg and .weights of a tiny-yolov2 (%(default)s)",
     )
     parser.add_argument("--out", required=True, metavar="PATH", help="the file, or the folder, to write")
     parser.add_argument(

@@ -16,7 +16,7 @@ from ..datasets import MOTION_PAIRS, ClipTable, read_table, render_motion
 from ..errors import DataError
 from ..files import write_text
 from ..progress import bar, say
-from ..recipe import Head, Sampling, Training, load_recipe, recipe_to_dict
+from ..recipe import Averaging, Head, Sampling, Training, load_recipe, recipe_to_dict
 from ..runs import EXTRACTOR, MODEL, RunFolder
 from ..runtime import load, predict_timeline
 from ..tasks.predictions import save_annotated
@@ -54,7 +54,7 @@ def demo(out: str | Path, clips: int = 480, epochs: int | None = None, seed: int
         write_text(folder / SETTINGS, settings)
     table = read_table(data)
     runs = {"grid GRU": train(data, recipe, folder, resume=True, command=f"vidlet demo --clips {clips} --seed {seed}")}
-    frozen = Training(mode="frozen", epochs=40, batch=32, lr=2e-3, seed=seed, average=0.98)
+    frozen = Training(mode="frozen", epochs=40, batch=32, lr=2e-3, seed=seed, averaging=Averaging(0.98))
     for name, head in BASELINES.items():
         plan = replace(
             recipe,

@@ -1,4 +1,4 @@
-"""Export: a finished run's file once more, checked; a page for the browser; a quantized TFLite extractor as ONNX."""
+"""Export: a run's file once more, checked; a page for the browser; darknet's files; a TFLite extractor as ONNX."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ExportError
 from ..files import write_bytes
-from ..runs import MODEL, model_file
+from ..runs import DETECTOR, MODEL, model_file
 from ..runtime import load
 
 
@@ -19,7 +19,8 @@ def export(
     """Write ``out`` from a run folder, a model file or a .tflite extractor.
 
     Args:
-        format: "onnx" writes a file (needs the training extra); "web" a folder with a page that runs the model.
+        format: "onnx" writes a file (needs the training extra); "web" a folder with a page that runs the model;
+            "darknet", of the run of a tiny-yolov2, OUT.cfg, OUT.weights and OUT.names.
         runtime: of "web", a folder of the npm package onnxruntime-web; None: see ``vidlet.web.find_runtime``.
 
     Raises:
@@ -28,8 +29,10 @@ def export(
     path = Path(source)
     if format == "web":
         return _export_page(_model_file(path), Path(out), runtime)
-    if format != "onnx" or runtime is not None:
-        raise ExportError(f"--format {format}: known are onnx, and web, which alone takes --runtime")
+    if format not in ("onnx", "darknet") or runtime is not None:
+        raise ExportError(f"--format {format}: known are onnx, darknet, and web, which alone takes --runtime")
+    if format == "darknet":
+        return _export_darknet(path, Path(out))
     if path.suffix == ".tflite":
         from ..compression.tflite import export_tflite
 
@@ -53,6 +56,27 @@ def _export_page(path: Path, out: Path, runtime: str | Path | None) -> dict[str,
     files = write_page(path, out, runtime)
     metrics = {"bytes": sum(files.values()), "integers": has_integers(inspect_artifact(path)["operators"])}
     return {"out": str(out), "files": files, "metrics": metrics}
+
+
+def _export_darknet(folder: Path, out: Path) -> dict[str, Any]:
+    """Write a trained tiny-YOLOv2 as darknet's files; ``out`` with or without one of their suffixes."""
+    from ..models.darknet import write_darknet
+    from ..models.detector import load_detector
+    from ..models.tiny_yolo import TinyYolo
+
+    if not (folder / DETECTOR).is_file():
+        raise ExportError(f"{folder}: not the run folder of a detector: it has no {DETECTOR}")
+    detector = load_detector(folder / DETECTOR)
+    network, plan = detector.network, detector.plan
+    if not isinstance(network, TinyYolo) or plan is None:
+        raise ExportError(f"{folder}: darknet has no {plan.name if plan else 'such network'}; a tiny-yolov2 is written")
+    stem = out.with_suffix("") if out.suffix in (".cfg", ".weights", ".names") else out
+    files = write_darknet(network, detector.anchors.numpy(), plan.labels, detector.input_size, stem)
+    return {
+        "out": str(stem),
+        "files": {path.name: path.stat().st_size for path in files},
+        "metrics": {"labels": len(plan.labels), "input_size": list(detector.input_size)},
+    }
 
 
 def _export_model(path: Path, out: Path) -> dict[str, Any]:

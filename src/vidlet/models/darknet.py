@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import WeightsError
+from ..errors import ParityError, WeightsError
 from ..files import write_bytes, write_text
 from .tiny_yolo import HALVED, TinyYolo
 
@@ -224,6 +224,28 @@ def write_cfg(network: TinyYolo, anchors: np.ndarray, input_size: tuple[int, int
             options |= {"anchors": flat, "classes": str(network.classes), "num": str(network.anchors)}
         lines += [*(f"{key}={value}" for key, value in options.items()), ""]
     write_text(path, "\n".join(lines))
+
+
+def write_darknet(
+    network: TinyYolo, anchors: np.ndarray, labels: Sequence[str], input_size: tuple[int, int], stem: Path
+) -> list[Path]:
+    """Write STEM.cfg, STEM.weights and STEM.names (a class a line), and read them again; ``anchors`` (A, 2) in cells.
+
+    Raises:
+        ParityError: what was read is not what was written.
+    """
+    cfg, weights, names = (stem.with_name(f"{stem.name}{suffix}") for suffix in (".cfg", ".weights", ".names"))
+    write_cfg(network, anchors, input_size, cfg)
+    write_weights(network, weights)
+    write_text(names, "".join(f"{label}\n" for label in labels))
+    again, found, _ = load_darknet(cfg, weights)
+    state = again.state_dict()
+    same = all(
+        torch.equal(value.cpu(), state[name]) for name, value in network.state_dict().items() if "tracked" not in name
+    )
+    if not same or not np.allclose(found.anchors, anchors, rtol=1e-6):
+        raise ParityError(f"{weights}: the numbers that were read again are not those that were written")
+    return [cfg, weights, names]
 
 
 def _layers() -> Iterator[tuple[str, str, Mapping[str, str]]]:

@@ -16,11 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RecipeError, WeightsError
+from ..files import sha256_of
 from ..recipe import Extractor, nearest
 from ..runs import DETECTOR
+from .darknet import load_darknet
 from .extractor import FrameExtractor
 from .extractors import build_extractor
 from .mobilenetv2 import ConvNorm, MobileNetV2, round_channels
+from .options import checked_options
 from .region import corners, decode
 from .tiny_yolo import TinyYolo, start_predictions_
 from .weights import load_state_dict
@@ -133,7 +136,8 @@ def build_detector(config: Extractor, labels: Sequence[str], anchors: np.ndarray
     """Make the detector that a recipe's ``extractor`` names, in eval mode.
 
     ``config.weights``: "none" (from scratch), the file of another run (``detector.pt``), for mobilenetv2 what
-    ``build_extractor`` takes (then the head starts from scratch).
+    ``build_extractor`` takes (then the head starts from scratch), for tiny-yolov2 darknet's ``.weights`` with its
+    ``.cfg`` beside it.
 
     Args:
         anchors: (A, 2), width and height relative to the picture.
@@ -147,6 +151,7 @@ def build_detector(config: Extractor, labels: Sequence[str], anchors: np.ndarray
         known = ", ".join(DETECTORS)
         raise RecipeError(f"a detector's extractor.name must be one of {known}, got {config.name!r}"
                           f"{nearest(config.name, DETECTORS)}")  # fmt: skip
+    checked_options(f"extractor {config.name}", config.options, {})
     if min(config.input_size) < 64:
         raise RecipeError(f"a detector's extractor.input_size must be at least 64 x 64, got {config.input_size}")
     if Path(config.weights).name == DETECTOR or Path(config.weights).suffix == ".detector":
@@ -155,14 +160,40 @@ def build_detector(config: Extractor, labels: Sequence[str], anchors: np.ndarray
 
 
 def _tiny_yolo(config: Extractor, labels: tuple[str, ...], anchors: np.ndarray) -> Detector:
+    if config.weights.endswith(".weights"):
+        return _from_darknet(config, labels, anchors)
     if config.weights != "none":
         raise RecipeError(
-            f"extractor.weights of {config.name} must be 'none' or a run's {DETECTOR}, got {config.weights!r}"
+            f"extractor.weights of {config.name} must be 'none', a run's {DETECTOR} or a .weights file of darknet's, "
+            f"got {config.weights!r}"
         )
     network = TinyYolo(len(labels), len(anchors), config.width)
     plan = DetectorPlan("tiny-yolov2", labels, config.input_size, channels=network.channels)
     return Detector(network, _in_cells(anchors, network, config), config.input_size, plan=plan,
                     provenance={"weights": "none"})  # fmt: skip
+
+
+def _from_darknet(config: Extractor, labels: tuple[str, ...], anchors: np.ndarray) -> Detector:
+    """A detector that starts from darknet's files, whose .cfg decides how wide it is.
+
+    The last layer and its anchors are taken where they are of as many classes and anchors as the data's, and a .names
+    file, if one lies beside, says the same classes; else that layer starts from scratch.
+    """
+    weights = Path(config.weights).expanduser()
+    cfg, names = weights.with_suffix(".cfg"), weights.with_suffix(".names")
+    if not cfg.is_file():
+        raise WeightsError(f"{weights}: its layers are described by {cfg.name}, which must lie beside it")
+    network, found, _ = load_darknet(cfg, weights)
+    said = tuple(names.read_text("utf-8").splitlines()[: found.classes]) if names.is_file() else labels
+    in_cells = found.anchors
+    if (found.classes, len(found.anchors), said) != (len(labels), len(anchors), labels):
+        whole = TinyYolo(len(labels), len(anchors), channels=found.channels)
+        body = {name: value for name, value in network.state_dict().items() if not name.startswith("predict.")}
+        whole.load_state_dict(body, strict=False)
+        network, in_cells = whole, _in_cells(anchors, whole, config)
+    plan = DetectorPlan("tiny-yolov2", labels, config.input_size, channels=network.channels)
+    provenance = {"weights": "darknet", "file": weights.name, "sha256": sha256_of(weights), "licence": "not stated"}
+    return Detector(network, in_cells, config.input_size, plan=plan, provenance=provenance)
 
 
 def _mobilenetv2(config: Extractor, labels: tuple[str, ...], anchors: np.ndarray) -> Detector:

@@ -16,6 +16,7 @@ from .inceptionv3 import SMALLEST, InceptionV3, load_inception_
 from .mobilenetv1 import MobileNetV1
 from .mobilenetv2 import MobileNetV2
 from .onnx_file import OnnxBackbone
+from .options import checked_options, options_of
 from .tflite_import import import_network
 from .weights import MOBILENETV1, WEIGHTS, find_weights, is_torchvision, load_into_, load_state_dict, weights_entry
 
@@ -47,8 +48,9 @@ def build_extractor(config: Extractor) -> FrameExtractor:
         raise RecipeError(
             f"extractor.name must be one of {', '.join(known)}, got {config.name!r}{nearest(config.name, known)}"
         )
+    options = checked_options(f"extractor {config.name}", config.options, options_of(builder, 1))
     try:
-        extractor: FrameExtractor = builder(config).eval()
+        extractor: FrameExtractor = builder(config, **options).eval()
     except VidletError:
         raise
     except Exception as error:
@@ -148,18 +150,19 @@ def _inceptionv3(config: Extractor) -> FrameExtractor:
     )
 
 
-def _onnx(config: Extractor) -> FrameExtractor:
+def _onnx(config: Extractor, pixels: str = "imagenet") -> FrameExtractor:
+    """``pixels``: what the file takes: imagenet, unit (0 to 1), signed, bytes; or that and -bgr."""
     path = Path(config.weights).expanduser()
     if path.suffix != ".onnx" or not path.is_file():
         raise WeightsError(f"weights {config.weights!r}: of the extractor 'onnx' they are an .onnx file")
-    kind, _, order = config.pixels.partition("-")
+    kind, _, order = pixels.partition("-")
     if kind not in PIXELS or order not in ("", "bgr"):
         raise RecipeError(
-            f"extractor.pixels must be one of {', '.join(PIXELS)}, or that and -bgr, got {config.pixels!r}"
+            f"extractor.options.pixels must be one of {', '.join(PIXELS)}, or that and -bgr, got {pixels!r}"
         )
     zero_point, scale = PIXELS[kind]
     backbone = OnnxBackbone(path, config.cut, config.input_size, bool(order))
-    provenance = {**_provenance(path), "tensor": backbone.cut, "pixels": config.pixels}
+    provenance = {**_provenance(path), "tensor": backbone.cut, "pixels": pixels}
     if config.grid and backbone.map == (1, 1):
         raise RecipeError(f"extractor.grid must be 0: tensor {backbone.cut} is one vector a picture, got {config.grid}")
     return FrameExtractor(
@@ -177,7 +180,7 @@ def _pixels(config: Extractor) -> FrameExtractor:
     )  # fmt: skip
 
 
-EXTRACTORS: dict[str, Callable[[Extractor], FrameExtractor]] = {
+EXTRACTORS: dict[str, Callable[..., FrameExtractor]] = {
     "mobilenetv2": _mobilenetv2,
     "mobilenetv1": _mobilenetv1,
     "inceptionv3": _inceptionv3,

@@ -16,6 +16,7 @@ from .centers import BagOfFrames, BagOfWords, GatedNetVLAD, NetFV, NeXtVLADHead
 from .clip_networks import ClipNetworkHead
 from .frame_networks import FrameNetworkHead
 from .head import Head
+from .options import checked_options, options_of
 from .own_heads import GridGRU, OrderedWindow
 from .pooled import ExpertsGRU, ExpertsLSTM, Pooled
 from .thesis_heads import Mean, PaperGRU, PaperLSTM, SingleFrame
@@ -54,19 +55,7 @@ def build_head(recipe: HeadRecipe, feature_shape: tuple[int, ...], classes: int)
     if builder is None:
         known = [*HEADS, *plugins.names("head")]
         raise RecipeError(f"unknown head {recipe.name!r}{nearest(recipe.name, known)}; known: {', '.join(known)}")
-    valid = _options(builder)
-    options: dict[str, Any] = {}
-    for key, value in recipe.options.items():
-        if key not in valid:
-            raise RecipeError(
-                f"head {recipe.name}: unknown option {key!r}{nearest(key, valid)}; known: {', '.join(valid)}"
-            )
-        if isinstance(valid[key], tuple):
-            options[key] = _whole_numbers(recipe.name, key, value)
-            continue
-        if type(value) is not type(valid[key]) and not (isinstance(valid[key], float) and type(value) is int):
-            raise RecipeError(f"head {recipe.name}: option {key} must be {type(valid[key]).__name__}, got {value!r}")
-        options[key] = value
+    options = checked_options(f"head {recipe.name}", recipe.options, options_of(builder, 2))
     try:
         return builder(feature_shape, classes, **options)
     except VidletError:
@@ -78,14 +67,6 @@ def build_head(recipe: HeadRecipe, feature_shape: tuple[int, ...], classes: int)
         ) from error
 
 
-def _whole_numbers(head: str, key: str, value: Any) -> tuple[int, ...]:
-    """Modes or ranks: a list of whole numbers >= 1, or one of them alone."""
-    numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    if any(type(number) is not int or number < 1 for number in numbers):
-        raise RecipeError(f"head {head}: option {key} must be a list of whole numbers >= 1, got {value!r}")
-    return numbers
-
-
 def find_head(name: str) -> Callable[..., Head] | None:
     """The builder of a head: built in, registered or of an installed package."""
     return HEADS.get(name) or plugins.find("head", name)
@@ -94,11 +75,4 @@ def find_head(name: str) -> Callable[..., Head] | None:
 def head_options(name: str) -> dict[str, Any]:
     """Options of a head and their defaults; nothing of a head that is not known."""
     builder = find_head(name)
-    return {} if builder is None else _options(builder)
-
-
-def _options(builder: Callable[..., Head]) -> dict[str, Any]:
-    import inspect
-
-    parameters = list(inspect.signature(builder).parameters.values())[2:]
-    return {p.name: p.default for p in parameters}
+    return {} if builder is None else options_of(builder, 2)

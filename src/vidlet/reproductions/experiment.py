@@ -64,7 +64,7 @@ class Setup:
 
 def shortened(name: str, epochs: int, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """A built-in recipe for so many epochs: its rate falls at the same shares of them, and it never stops early."""
-    usual = {"training.epochs": epochs, "training.step_epochs": max(1, round(0.3 * epochs))}
+    usual = {"training.epochs": epochs, "training.schedule.step_epochs": max(1, round(0.3 * epochs))}
     return load_recipe(name, usual | {"training.early_stopping": 0} | dict(overrides or {}))
 
 

@@ -81,7 +81,7 @@ def _epochs(steps: int, batch: int, clips: int) -> int:
 
 def _every(training: Training, clips: int) -> Training:
     """Checkpoints, where they are averaged, a thirty-second of the training apart."""
-    if not training.average_last:
+    if not training.averaging.last:
         return training
     steps = training.epochs * math.ceil(clips / training.batch)
-    return replace(training, average_every=max(1, steps // 32))
+    return replace(training, averaging=replace(training.averaging, every=max(1, steps // 32)))

@@ -154,7 +154,7 @@ class RecordSearch:
         head = build_head(plan.head, self.extractor.feature_shape, len(self.table.labels))
         many = self.table.multi_label
         with TemporaryDirectory() as folder:  # for checkpoints that are averaged
-            place = Path(folder) if training.average_last else None
+            place = Path(folder) if training.averaging.last else None
             try:
                 train_network(
                     ClipNetwork(head), self.prepared.train, self.prepared.val, training, place, multi_label=many,

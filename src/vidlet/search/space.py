@@ -20,7 +20,7 @@ from ..models import build_head
 from ..models.head import Head
 from ..models.mobilenetv1 import MobileNetV1
 from ..models.mobilenetv2 import MobileNetV2
-from ..recipe import Extractor, Recipe, Sampling, Training
+from ..recipe import Averaging, Extractor, Recipe, Sampling, Training
 from ..recipe import Head as HeadRecipe
 
 
@@ -153,7 +153,7 @@ class Space:
                 batch=self.batch,
                 lr=candidate.lr,
                 label_smoothing=0.1,
-                average=0.98,
+                averaging=Averaging(0.98),
                 seed=self.seed,
                 augment={"speed": 0.2, "crop": 0.15, "noise": candidate.noise, "mixup": candidate.mixup},
             ),

@@ -78,8 +78,8 @@ def run_epochs(
     """Train the objective's network in place and leave its chosen weights in it, on the CPU, in eval mode.
 
     Chosen are the weights of the lowest validation loss where ``early_stopping`` is on, the mean of the last
-    checkpoints where ``average_last`` is (running statistics measured anew), else the last (averaged) ones. After every
-    epoch ``folder`` gets ``checkpoint.pt`` and ``log.csv``; without a folder nothing is written.
+    checkpoints where ``averaging.last`` is (running statistics measured anew), else the last (averaged) ones. After
+    every epoch ``folder`` gets ``checkpoint.pt`` and ``log.csv``; without a folder nothing is written.
 
     Args:
         identity: hash of recipe and data; a checkpoint of another identity is refused.
@@ -126,8 +126,9 @@ class _Weights:
         """As they stand before the first update."""
         network = objective.network
         optimizer = make_optimizer(*objective.learners, config)
-        average = copy.deepcopy(network).eval() if config.average else None
-        snapshots = Snapshots(config.average_last, config.average_every, folder) if config.average_last else None
+        average = copy.deepcopy(network).eval() if config.averaging.decay else None
+        last, every = config.averaging.last, config.averaging.every
+        snapshots = Snapshots(last, every, folder) if last else None
         return cls(network, optimizer, average, snapshots)
 
     @property
@@ -140,7 +141,7 @@ class _Weights:
         if self.snapshots is not None:
             self.snapshots.keep(self.network, updates)
         if self.average is not None:
-            average_(self.average, self.network, config.average, updates)
+            average_(self.average, self.network, config.averaging.decay, updates)
 
     def keep_best(self, loss: float, progress: Progress, config: Training) -> None:
         """Take note of the validation loss after an epoch."""

@@ -34,12 +34,12 @@ def make_optimizer(head: nn.Module, extractor: nn.Module | None, config: Trainin
 
 def rate_at(config: Training, updates: int, steps: int) -> float:
     """What the learning rate is multiplied by after ``updates`` updates, at ``steps`` an epoch."""
-    if config.schedule == "constant":
+    if config.schedule.kind == "constant":
         return 1.0
-    if config.schedule == "keras-decay":
+    if config.schedule.kind == "keras-decay":
         return 1 / (1 + 1e-6 * updates)
-    if config.schedule == "step":
-        return config.step_factor ** (updates // (steps * config.step_epochs))
+    if config.schedule.kind == "step":
+        return config.schedule.step_factor ** (updates // (steps * config.schedule.step_epochs))
     total, warm = config.epochs * steps, min(100, config.epochs * steps // 10)
     if updates < warm:
         return (updates + 1) / warm
