@@ -14,12 +14,13 @@ from vidlet.artifact import extractor_graph
 from vidlet.artifact.exporter import to_onnx_graph
 from vidlet.compression import find_chain, shrink_graph
 from vidlet.compression.blocks import quantize_blocks
+from vidlet.compression.exact import quantize_exactly
 from vidlet.compression.fake_quant import channel_scales, fake_blocks, fake_int8, fake_int32, fake_rows, fake_uint8
-from vidlet.compression.int8 import quantize_weight
 from vidlet.compression.material import Trained
 from vidlet.compression.qat import QuantizedNetwork, integer_graph, known_layers, prepare_qat, write_back_
 from vidlet.compression.qat_steps import extractor_qat, prepare_extractor, qat, qat4, trained_ranges, with_backbone
 from vidlet.compression.ranges import activation_ranges, attach_ranges, drop_ranges
+from vidlet.compression.storage import quantize_weight
 from vidlet.errors import ExportError
 from vidlet.models import FrameExtractor, MobileNetV2, build_head
 from vidlet.recipe import Head
@@ -236,7 +237,8 @@ def test_rounding_weights_as_the_file_stores_them():
     weight = torch.randn(40, 64, generator=torch.Generator().manual_seed(0))
     codes, scales = quantize_weight(weight.numpy())
     np.testing.assert_allclose(fake_rows(weight).numpy(), codes * scales, rtol=1e-6)
-    np.testing.assert_allclose(channel_scales(weight).numpy(), scales[:, 0], rtol=1e-6)
+    codes, scales = quantize_exactly(weight.numpy())
+    np.testing.assert_allclose(fake_int8(weight, channel_scales(weight)).numpy(), codes * scales, rtol=1e-6)
     blocks, of_block = quantize_blocks(weight.numpy())
     np.testing.assert_array_equal(
         fake_blocks(weight).numpy(), (blocks * of_block.astype(np.float32)).reshape(weight.shape)

@@ -82,10 +82,17 @@ def pictures(count: int, seed: int) -> torch.Tensor:
 
 def test_weights_are_truncated_and_never_become_zero():
     weight = torch.tensor([1.0, -1.0, 0.0, 0.001, -0.001, 0.5, -0.5, 126.9 / 128, -2.5 / 128, 1.5 / 128])
-    assert weight_codes(weight).tolist() == [127, -127, 0, 1, -1, 64, -64, 126, -2, 1]
+    weight = weight[:, None]  # one input each: nothing to be added to
+    assert weight_codes(weight)[:, 0].tolist() == [127, -127, 0, 1, -1, 64, -64, 126, -2, 1]
     assert weight_codes(3 * weight).tolist() == weight_codes(weight).tolist()
-    assert float(weight_unit(3 * weight)) == pytest.approx(3 / 128)
-    assert weight_codes(torch.zeros(3)).tolist() == [0, 0, 0]
+    assert weight_unit(3 * weight)[:, 0].tolist() == [3 / 128] * 10
+    assert weight_codes(torch.zeros(3, 1)).tolist() == [[0], [0], [0]]
+
+
+def test_a_channel_that_could_saturate_has_a_coarser_unit_of_its_own():
+    weight = torch.tensor([[1.0, 0.5, -1.0, 0.0], [0.25, 0.25, -0.5, 0.5]])
+    assert weight_unit(weight)[:, 0].tolist() == [1.5 / 128, 1 / 128]
+    assert weight_codes(weight).tolist() == [[85, 42, -85, 0], [32, 32, -64, 64]]
 
 
 @given(st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=40))
@@ -96,7 +103,7 @@ def test_weight_codes_are_those_of_the_formula(values):
         0 if v == 0 or largest == 0 else math.copysign(min(127, max(1, math.floor(128 * (abs(v) / largest)))), v)
         for v in values
     ]
-    assert weight_codes(torch.tensor(values, dtype=torch.float32)).tolist() == expected
+    assert weight_codes(torch.tensor(values, dtype=torch.float32)[:, None])[:, 0].tolist() == expected
 
 
 def test_activations_are_truncated():

@@ -23,7 +23,8 @@ __all__ = [
 
 BLOCK = 32
 LOWEST, HIGHEST = -8, 7  # of a code
-MOST = 15  # largest whole scale of a kernel's block: 15 * 8 fits int8
+MOST = 15  # largest whole scale of a block: 15 * 8 fits int8
+KERNEL_MOST = 8  # of a kernel's block: any two products add up to 128 at most (exact.py)
 STRETCHES = np.linspace(1.0, 1.3, 16)  # of the smallest scale that cuts nothing
 
 
@@ -78,8 +79,8 @@ def quantize_blocks(weight: np.ndarray, axis: int = 0, block: int = BLOCK) -> tu
 def quantize_kernel(weight: np.ndarray, block: int = BLOCK) -> tuple[np.ndarray, np.ndarray]:
     """Round a convolution's weight (O, I, ...) to int8 in which every block is a small number times 4-bit codes.
 
-    A channel has one float scale s, a block of its inputs a whole number m from -15 to 15, an entry a code from -8 to
-    7.
+    A channel has one float scale s, a block of its inputs a whole number m from -8 to 8, an entry a code from -8 to 7:
+    no kernel on bytes can saturate.
 
     Returns:
         products m * code, int8 (O, I, ...), which :func:`store_codes_int4` can store in 4 bits; scales float32
@@ -96,10 +97,10 @@ def kernel_scales(weight: np.ndarray, block: int = BLOCK) -> tuple[np.ndarray, n
     shape, inside = block_shape(weight.shape, 0, block)  # (1, O, blocks, block)
     blocks = weight.reshape(shape).astype(np.float64)
     largest = np.abs(_smallest_scales(blocks, inside)).max(axis=(2, 3), keepdims=True)  # (1, O, 1, 1)
-    unit = np.maximum(largest / MOST, np.finfo(np.float32).tiny).astype(np.float32).astype(np.float64)
+    unit = np.maximum(largest / KERNEL_MOST, np.finfo(np.float32).tiny).astype(np.float32).astype(np.float64)
 
     def whole(scales: np.ndarray) -> np.ndarray:
-        multiples = np.clip(np.ceil(np.abs(scales) / unit - 1e-6), 1, MOST)
+        multiples = np.clip(np.ceil(np.abs(scales) / unit - 1e-6), 1, KERNEL_MOST)
         rounded: np.ndarray = multiples * unit * np.sign(scales)
         return rounded
 

@@ -13,7 +13,7 @@ from ..onnx_graph import Graph, attribute, pool_before_rectifying
 from .calibrate import calibrate, clip_feeds
 from .int8 import QuantizableGraph, Range, quantize_graph, quantized_tensors
 from .qat import layer_names
-from .ranges import learned_ranges
+from .ranges import input_means, learned_ranges
 
 FRAMES = 3  # of a clip, to find ranges on
 FEW_CHANNELS = 4
@@ -34,11 +34,12 @@ def int8_boxes(graph: onnx.ModelProto, pictures: Sequence[np.ndarray], until: st
     graph = pool_before_rectifying(graph)
     kept = float_kernels(graph, until)
     names = quantized_tensors(graph, until, keep=kept)
+    frames = [picture[None] for picture in pictures]
     if learned is not None:
         ranges = _by_layer(graph, learned, names, until)
     else:
-        ranges = calibrate(graph, clip_feeds(graph, [picture[None] for picture in pictures]), names)
-    return quantize_graph(graph, ranges, until, keep=kept)
+        ranges = calibrate(graph, clip_feeds(graph, frames), names)
+    return quantize_graph(graph, ranges, until, keep=kept, means=input_means(graph, frames, until))
 
 
 def int8_detections(graph: onnx.ModelProto, amount: float | None, pictures: Sequence[np.ndarray]) -> onnx.ModelProto:

@@ -18,8 +18,8 @@ from ..runtime import Session, open_session
 from .int8 import LEVELS, Range, range_of, ranges_from_tflite
 
 __all__ = [
-    "METHODS", "Histogram", "calibrate", "calibrate_along", "clip_feeds", "ranges_from_tflite", "run_along",
-    "run_inner", "zero_states",
+    "METHODS", "Histogram", "calibrate", "calibrate_along", "channel_means", "clip_feeds", "ranges_from_tflite",
+    "run_along", "run_inner", "zero_states",
 ]  # fmt: skip
 
 Feed = Mapping[str, np.ndarray]
@@ -109,6 +109,18 @@ def calibrate(
         for name, values in zip(tensors, found, strict=True):
             counts[name].add(values)
     return {name: histogram.range(method, percentile) for name, histogram in counts.items()}
+
+
+def channel_means(tensors: Sequence[str], runs: Iterable[Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
+    """Mean of each channel (C,) float64 of tensors (B, C, ...) over all runs, as :func:`run_inner` gives them."""
+    total = dict.fromkeys(tensors, np.zeros(()))
+    count = 0
+    for values in runs:
+        count += len(values[0])
+        for name, found in zip(tensors, values, strict=True):
+            axes = (0, *range(2, found.ndim))
+            total[name] = total[name] + found.mean(axes, dtype=np.float64) * len(found)
+    return {name: summed / count for name, summed in total.items()}
 
 
 def clip_feeds(model: onnx.ModelProto, clips: Iterable[np.ndarray], frames: int = CALIBRATION_FRAMES) -> Iterator[Feed]:

@@ -3,8 +3,11 @@
 Source: Cheng et al., "DEEPEYE: A Compact and Accurate Video Comprehension at Terminal Devices Compressed with
 Quantization and Tensorization", equations 1 to 3:
 
-    w_q = sign(w) min(127, max(1, floor(128 |w| / max|w|))), 0 of 0        w ~ xi w_q,  xi = max|w| / 128 a layer
+    w_q = sign(w) min(127, max(1, floor(|w| / xi))), 0 of 0                w ~ xi w_q,  xi = max|w| / 128 a layer
     q   = min(255, floor(256 clip(a / beta, 0, 1)))                        a ~ beta q / 256
+
+A channel of which two such products could saturate where they are added in 16 bits has a larger xi of its own
+(exact.py); the paper's chip adds in more bits, x86-64 processors without VNNI do not.
 
 Gradients pass w_q as they are, and q where a / beta lies in [0, 1]. ``beta`` is learned, one a layer; what a leaky
 rectifier lets through below zero is cut off. A frame's bytes are the first layer's q.
@@ -25,7 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ExportError
-from .fake_quant import straight_through
+from .exact import PAIR
+from .fake_quant import pair_sums_of, straight_through
 
 UNIT = 256.0
 EXACT = 16_383  # up to this divisor, float32 division and rounding give the floor exactly (see the tests)
@@ -71,18 +75,20 @@ class Integers:
     bias: Tensor | None = None
 
 
-def weight_codes(weight: Tensor) -> Tensor:
-    """Integers of a weight, -127 to 127, none of them 0 where the weight is not: truncated, never below 1."""
-    largest = weight.detach().abs().max()
-    if largest == 0:
-        return torch.zeros_like(weight)
-    whole = (weight.detach().double().abs() / largest.double() * 128).floor().clamp(1, 127)
+def weight_codes(weight: Tensor, unit: Tensor | None = None) -> Tensor:
+    """Integers of a weight (O, I, ...), -127 to 127, none of them 0 where the weight is not: truncated, never below 1.
+
+    No kernel on bytes can saturate: ``pair_sums(codes) <= 128``.
+    """
+    unit = (weight_unit(weight) if unit is None else unit).clamp(min=torch.finfo(torch.float64).tiny)
+    whole = (weight.detach().double().abs() / unit).floor().clamp(1, 127)
     return (whole * weight.detach().sign()).to(weight.dtype)
 
 
 def weight_unit(weight: Tensor) -> Tensor:
-    """xi: what one unit of a layer's codes is worth, ()."""
-    return weight.detach().abs().max() / 128
+    """xi: what one unit of a channel's codes is worth, float64 (O, 1, ...); larger where the channel could saturate."""
+    unit = torch.maximum(weight.detach().abs().max().double(), pair_sums_of(weight)) / PAIR
+    return unit.reshape(-1, *[1] * (weight.ndim - 1))
 
 
 def activation_codes(a: Tensor) -> Tensor:
@@ -115,7 +121,8 @@ class DeepeyeLayer(nn.Module):
 
     def linear(self, q: Tensor, unit: Tensor) -> Tensor:
         """What comes out of convolution and batch norm, with truncated weights, (B, O, H, W)."""
-        weight = straight_through(self.weight, weight_codes(self.weight) * weight_unit(self.weight))
+        xi = weight_unit(self.weight)
+        weight = straight_through(self.weight, weight_codes(self.weight, xi) * xi.to(self.weight))
         y = self.conv(q * unit, weight)
         if self.bias is not None:
             y = y + self.bias[:, None, None]
@@ -137,7 +144,7 @@ class DeepeyeLayer(nn.Module):
         """The layer in integers, given what one unit of its input is worth."""
         codes = weight_codes(self.weight)
         gain, shift = self._affine()
-        gain = gain * weight_unit(self.weight).double() * unit.double()  # value = gain * sum + shift
+        gain = gain * weight_unit(self.weight).reshape(-1) * unit.double()  # value = gain * sum + shift
         if self.log_beta is None:
             return Integers(codes.to(torch.int8), scale=gain.float(), bias=shift.float())
         steps = UNIT / self.log_beta.double().exp()

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .blocks import quantize_blocks
+from .exact import PAIR, taken_together
 from .int8 import LEVELS
 
 TINY = torch.finfo(torch.float32).tiny
@@ -22,9 +24,33 @@ def fake_uint8(x: Tensor, scale: Tensor, zero_point: int) -> Tensor:
     return _Steps.apply(x, scale, zero_point, 0, LEVELS)
 
 
-def channel_scales(weight: Tensor) -> Tensor:
+def row_scales(weight: Tensor) -> Tensor:
     """Scales (O,) of a weight (O, ...) as quantize_weight of storage.py chooses them: largest entry over 127."""
     return (weight.detach().abs().flatten(1).amax(1) / 127).clamp(min=TINY)
+
+
+def channel_scales(weight: Tensor) -> Tensor:
+    """Scales (O,) of a weight (O, I, ...) as quantize_exactly of exact.py chooses them: no kernel can saturate."""
+    needed = pair_sums_of(weight) / PAIR
+    near = needed.float()
+    near = torch.where(near < needed, near.nextafter(torch.full_like(near, torch.inf)), near)
+    return torch.maximum(near, row_scales(weight))
+
+
+def pair_sums_of(weight: Tensor) -> Tensor:
+    """As pair_sums of exact.py: the largest sum of two weights that kernels add the products of, float64 (O,)."""
+    groups = torch.from_numpy(taken_together(tuple(weight.shape[1:])).copy()).to(weight.device)
+    together = functional.pad(weight.detach().flatten(1), (0, 1))[:, groups]  # (O, groups, 4)
+    return torch.maximum(*(_largest_two((sign * together).clamp(min=0)) for sign in (1, -1)))
+
+
+def _largest_two(together: Tensor) -> Tensor:
+    """The largest sum of two of four, (O, groups, 4) -> float64 (O,)."""
+    a, b, c, d = together.unbind(2)
+    high, low = torch.maximum(a, b), torch.minimum(a, b)
+    other_high, other_low = torch.maximum(c, d), torch.minimum(c, d)
+    second = torch.maximum(torch.minimum(high, other_high), torch.maximum(low, other_low))
+    return (torch.maximum(high, other_high).double() + second.double()).amax(1)
 
 
 def fake_int8(weight: Tensor, scales: Tensor) -> Tensor:
@@ -41,7 +67,7 @@ def fake_int32(bias: Tensor, scales: Tensor) -> Tensor:
 
 def fake_rows(weight: Tensor) -> Tensor:
     """Round a matrix (out, in) as 8-bit storage does: one scale a row."""
-    return fake_int8(weight, channel_scales(weight))
+    return fake_int8(weight, row_scales(weight))
 
 
 def fake_blocks(weight: Tensor) -> Tensor:

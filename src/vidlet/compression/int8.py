@@ -2,8 +2,9 @@
 
 Activations become uint8 (one scale and zero point a tensor), weights int8 (one scale an output channel, symmetric),
 biases int32. From this form ONNX Runtime, OpenVINO and others make integer kernels (Jacob et al. 2018,
-arXiv:1712.05877). uint8 activations with int8 weights are what x86 computes fastest; on x86 processors without VNNI
-a sum of two products may saturate in 16 bits: set the session entry ``session.x64quantprecision`` to "1" there.
+arXiv:1712.05877). uint8 activations with int8 weights are what x86 computes fastest; the weights are such that
+processors without VNNI compute the same integers (exact.py). What rounding them shifts the outputs by in the mean,
+the biases take (Nagel et al. 2019, arXiv:1906.04721).
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from onnx import helper, numpy_helper
 
 from ..errors import ExportError
 from ..onnx_graph import Graph, alive, copy_model
-from .storage import quantize_weight, store_weights_half, store_weights_int8
+from .exact import PAIR, pair_sums, quantize_exactly
+from .storage import store_weights_half, store_weights_int8
 
 __all__ = [
-    "QuantizableGraph", "Range", "quantize_graph", "quantize_weight", "quantized_tensors", "range_of",
+    "QuantizableGraph", "Range", "conv_inputs", "quantize_graph", "quantized_tensors", "range_of",
     "ranges_from_tflite", "store_weights_half", "store_weights_int8",
 ]  # fmt: skip
 
@@ -50,6 +52,13 @@ def quantized_kernels(model: onnx.ModelProto, until: str = "features") -> list[s
     return [node.input[1] for node in graph.nodes if node.op_type == "Conv" and graph.integer(node)]
 
 
+def conv_inputs(model: onnx.ModelProto, until: str = "features", keep: Container[str] = ()) -> list[str]:
+    """Tensors that the convolutions read that become integer kernels: :func:`quantize_graph` can use their means."""
+    graph = QuantizableGraph(model, until, keep)
+    convs = [node for node in graph.nodes if node.op_type == "Conv" and graph.integer(node)]
+    return list(dict.fromkeys(node.input[0] for node in convs))
+
+
 def ranges_from_tflite(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
     """Give ranges by layer name ("block3.expand", "block3.add") the names of the graph's tensors.
 
@@ -77,8 +86,11 @@ def quantize_graph(
     until: str = "features",
     keep: Container[str] = (),
     codes: Mapping[str, tuple[np.ndarray, np.ndarray]] = MappingProxyType({}),
+    means: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> onnx.ModelProto:
     """Return a copy in which the ancestors of tensor ``until`` compute in integers; the rest is untouched.
+
+    The integers are the same on every processor: no kernel saturates, whatever the frames (exact.py).
 
     Conv (with the Clip or Relu behind it), Add, MaxPool and Concat become integer kernels; whatever else stands
     among them reads dequantized values. uint8 frames that are only shifted and scaled by one number feed the first
@@ -87,13 +99,14 @@ def quantize_graph(
     Args:
         ranges: tensor -> (scale, zero point) for at least :func:`quantized_tensors`'s tensors.
         keep: names of weights or outputs of nodes that go on computing in float32.
-        codes: weight -> (int8 codes, float32 scales (O, 1, ...)), where they are not to be :func:`quantize_weight`'s.
+        codes: weight -> (int8 codes, float32 scales (O, 1, ...)), where they are not to be :func:`quantize_exactly`'s.
+        means: of the channels (C,) of :func:`conv_inputs`'s tensors: with them, the outputs' means stay as they were.
 
     Raises:
-        ExportError: a tensor has no range, or the graph has no tensor ``until``.
+        ExportError: a tensor has no range, the graph has no tensor ``until``, or ``codes`` could saturate.
     """
     quantized = copy_model(model)
-    _Writer(QuantizableGraph(quantized, until, keep), ranges, codes).write()
+    _Writer(QuantizableGraph(quantized, until, keep), ranges, codes, means).write()
     onnx.checker.check_model(quantized)
     return quantized
 
@@ -204,8 +217,9 @@ class _Writer:
         graph: QuantizableGraph,
         ranges: Mapping[str, Range],
         given: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        means: Mapping[str, np.ndarray],
     ) -> None:
-        self.graph, self.ranges, self.given = graph, ranges, given
+        self.graph, self.ranges, self.given, self.means = graph, ranges, given, means
         self.nodes: list[onnx.NodeProto] = []
         self.added: dict[str, onnx.TensorProto] = {}
         self.done: dict[str, Range] = {}  # quantized tensors
@@ -258,11 +272,16 @@ class _Writer:
         chosen = self.ranges[output]
         if output != conv.output[0]:
             chosen = self.graph.within(chosen, self.graph.makers[output])
-        codes, scales = self.given.get(conv.input[1]) or quantize_weight(self.graph.value(conv.input[1]))
+        weight = self.graph.value(conv.input[1])
+        codes, scales = self.given.get(conv.input[1]) or quantize_exactly(weight)
+        if (pair_sums(codes) > PAIR).any():
+            raise ExportError(f"the codes of {conv.input[1]} could saturate where two products are added in 16 bits")
         scales, source_scale = scales.reshape(-1), self.done[conv.input[0]][0]
         bias_name = conv.input[2] if len(conv.input) > 2 else ""
         if bias_name:
             bias = self.graph.value(bias_name).astype(np.float64)
+            if conv.input[0] in self.means:
+                bias = bias + _lost(weight, codes, scales, self.means[conv.input[0]])
             floor = (np.abs(bias) / (source_scale * 2.0**30)).astype(np.float32)  # keeps the codes inside int32
             if (floor > scales).any():
                 finer, scales = scales, np.maximum(scales, floor)
@@ -315,3 +334,12 @@ class _Writer:
         for name, tensor in self.added.items():
             if name not in self.graph.constants:  # an earlier pass wrote it: names of scales say their values
                 self.graph.proto.initializer.append(tensor)
+
+
+def _lost(weight: np.ndarray, codes: np.ndarray, scales: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """What rounding a weight (O, I, ...) takes from the means of the outputs, (O,), given those of the inputs."""
+    error = weight - codes * scales.reshape(-1, *[1] * (weight.ndim - 1)).astype(np.float64)
+    groups = len(means) // weight.shape[1]
+    own = np.repeat(means.reshape(groups, -1), len(weight) // groups, axis=0)  # (O, I)
+    lost: np.ndarray = (error.reshape(*own.shape, -1).sum(2) * own).sum(1)
+    return lost

@@ -13,7 +13,7 @@ from ..runtime import open_session
 from .calibrate import zero_states
 from .int8 import quantize_graph, quantized_kernels
 from .products import integer_products, product_ranges, product_weights
-from .ranges import activation_ranges
+from .ranges import activation_ranges, input_means
 from .storage import large_weights, store_weights_half, store_weights_int8
 
 __all__ = ["Loss", "Mixed", "quantize_within", "score_loss"]
@@ -54,12 +54,12 @@ def quantize_within(
         loss: of a graph; None: :func:`score_loss` on up to 8 of the clips.
     """
     measure = loss or score_loss(model, clips[:: max(1, len(clips) // LOSS_CLIPS)][:LOSS_CLIPS])
-    ranges = activation_ranges(model, clips, until)
+    ranges, means = activation_ranges(model, clips, until), input_means(model, clips, until)
     wide = product_ranges(model, clips)
     kernels = [*quantized_kernels(model, until), *product_weights(model)]
 
     def quantized(kept: Sequence[str]) -> onnx.ModelProto:
-        integer = integer_products(quantize_graph(model, ranges, until, keep=kept), wide, keep=kept)
+        integer = integer_products(quantize_graph(model, ranges, until, kept, means=means), wide, keep=kept)
         return store_weights_half(store_weights_int8(integer, skip=kept))
 
     smallest = quantized(())

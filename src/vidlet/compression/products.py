@@ -21,8 +21,8 @@ from onnx import helper
 from ..onnx_graph import Graph, alive, attribute, attributes, copy_model, names_read
 from ..runtime import open_session
 from .calibrate import calibrate_along
+from .exact import quantize_exactly
 from .int8 import Range
-from .storage import quantize_weight
 
 __all__ = ["MIN_WEIGHTS", "integer_products", "product_inputs", "product_ranges", "product_weights"]
 
@@ -57,7 +57,8 @@ def integer_products(
 ) -> onnx.ModelProto:
     """Return a copy in which large products with constant matrices are computed in integers, 8 bits a weight.
 
-    Per output, ``|w - code * scale| <= scale / 2``; per input, within its range, half a step.
+    Per output, ``|w - code * scale| <= scale / 2``; per input, within its range, half a step. The integers are the same
+    on every processor (exact.py).
 
     Args:
         ranges: for at least the tensors of :func:`product_inputs`.
@@ -117,7 +118,7 @@ class _Products:
 
     def _product(self, source: str, weight: np.ndarray, name: str, chosen: Range, output: str) -> None:
         """source (..., in) times weight (in, out), of their codes; stores those of the weight and scales (out,)."""
-        codes, scales = quantize_weight(weight, 1)
+        codes, scales = quantize_exactly(weight, 1)
         scale, zero_point = self._parameters(chosen)
         self.added[f"{name}.q"] = np.ascontiguousarray(codes)
         self.added[f"{name}.scale"] = (scales.reshape(-1) * np.float32(chosen[0])).astype(np.float32)

@@ -32,8 +32,8 @@ INPUT = "input"  # the layer name of what the first convolution reads
 class QuantizedNetwork(GraphNetwork):
     """A graph of convolutions, pictures -> maps, that computes what its integer form would, in float32.
 
-    The logarithm of each activation's step is learned; zero points are not. Weights have one step a channel, the
-    channel's largest entry over 127, and the step follows it.
+    The logarithm of each activation's step is learned; zero points are not. Weights have one step a channel, the least
+    with which no kernel saturates (exact.py), and the step follows the weights.
 
     Args:
         graph: float32, from ``SOURCE`` to ``RESULT``.

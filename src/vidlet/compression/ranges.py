@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 
 from ..onnx_graph import copy_model
-from .calibrate import calibrate, clip_feeds
-from .int8 import Range, quantized_tensors
+from .calibrate import calibrate, channel_means, clip_feeds, run_inner
+from .int8 import Range, conv_inputs, quantized_tensors
 from .qat import ranges_by_layer
 
 KEY = "ranges"
@@ -31,6 +31,15 @@ def activation_ranges(graph: onnx.ModelProto, clips: Sequence[np.ndarray], until
         return ranges_by_layer(graph, learned, until)
     names = quantized_tensors(graph, until)
     return calibrate(graph, clip_feeds(graph, clips), names) if names else {}  # pixels have no convolution
+
+
+def input_means(graph: onnx.ModelProto, clips: Sequence[np.ndarray], until: str = "features") -> dict[str, np.ndarray]:
+    """Means of what integer convolutions before ``until`` read, over frames of clips, for :func:`quantize_graph`.
+
+    None where ranges were learned: training rounded the weights, and the biases were trained with them.
+    """
+    names = conv_inputs(graph, until) if learned_ranges(graph) is None else []
+    return channel_means(names, run_inner(graph, clip_feeds(graph, clips), names)) if names else {}
 
 
 def learned_ranges(graph: onnx.ModelProto) -> dict[str, Range] | None:

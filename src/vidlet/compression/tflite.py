@@ -20,7 +20,8 @@ from ..models.extractor import FrameExtractor
 from ..models.extractors import extractor_from_tflite
 from ..models.mobilenetv1 import MobileNetV1
 from ..runtime import open_session
-from .int8 import quantize_graph, ranges_from_tflite
+from .calibrate import channel_means, run_inner
+from .int8 import conv_inputs, quantize_graph, ranges_from_tflite
 
 NETWORKS: dict[type[MobileNetV1 | MobileNetV2], tuple[str, tuple[float, ...]]] = {  # whole cut, widths of known files
     MobileNetV2: ("head", (1.0, 0.35, 0.5, 0.75, 1.3, 1.4)),
@@ -66,9 +67,15 @@ def export_tflite(
 
 
 def quantize_imported(graph: onnx.ModelProto, extractor: FrameExtractor) -> onnx.ModelProto:
-    """Quantize the graph of an extractor of TFLite weights with the ranges that its file had."""
+    """Quantize the graph of an extractor of TFLite weights with the ranges that its file had.
+
+    Channels whose codes could saturate in 16 bits get coarser ones (exact.py); what that shifts the outputs by in the
+    mean, over generated pictures, the biases take.
+    """
     assert extractor.ranges is not None, "the extractor has no ranges: calibrate instead"
-    return quantize_graph(graph, ranges_from_tflite(graph, extractor.ranges))
+    names, feeds = conv_inputs(graph), [{"frames": _pictures(extractor.input_size)}]
+    means = channel_means(names, run_inner(graph, feeds, names))
+    return quantize_graph(graph, ranges_from_tflite(graph, extractor.ranges), means=means)
 
 
 def _load(path: str | os.PathLike[str], cut: str | None, grid: int) -> FrameExtractor:

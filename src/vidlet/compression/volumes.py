@@ -16,8 +16,8 @@ import onnx
 from onnx import helper
 
 from ..onnx_graph import alive, attribute, copy_model
-from .calibrate import calibrate_along
-from .int8 import QuantizableGraph, quantize_graph, quantized_tensors
+from .calibrate import calibrate_along, channel_means, run_along
+from .int8 import QuantizableGraph, conv_inputs, quantize_graph, quantized_tensors
 
 __all__ = ["flatten_volumes", "integer_volumes", "relu_before_pool"]
 
@@ -41,7 +41,9 @@ def integer_volumes(model: onnx.ModelProto, clips: Sequence[np.ndarray]) -> onnx
         keep = _before_volumes(swapped, until)
         names = quantized_tensors(swapped, until, keep)
         ranges = calibrate_along(swapped, some, names, chunk=RANGE_FRAMES)
-        swapped = quantize_graph(swapped, ranges, until, keep)
+        read = conv_inputs(swapped, until, keep)
+        means = channel_means(read, run_along(swapped, some, read, RANGE_FRAMES))
+        swapped = quantize_graph(swapped, ranges, until, keep, means=means)
     return flatten_volumes(swapped) if ends else swapped
 
 

@@ -127,7 +127,7 @@ class _Walk:
             known[tensor.name] = self.stored(tensor)
         reads = Counter(name for node in graph.nodes for name in _names_read(node))
         reads.update(value.name for value in graph.outputs)
-        own = {name for node in graph.nodes for name in node.outputs}
+        own = {name for node in graph.nodes for name in node.outputs if name}
         live = peak = 0
         for node in graph.nodes:
             made, scratch = self.node(node, known, turns)
