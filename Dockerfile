@@ -1,4 +1,5 @@
 # vidlet's runtime in a container, for x86-64 and 64-bit ARM: wheels only, no compiler, no torch.
+# Its wheels bring libx264 and libx265 (GPL): see NOTICE before you pass an image on.
 #
 #     docker build -t vidlet .                                      on the machine itself, or
 #     docker buildx build --platform linux/amd64,linux/arm64 .      for both
@@ -7,7 +8,7 @@ ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS build
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY src ./src
 RUN pip wheel --quiet --no-cache-dir --no-deps --wheel-dir /wheels .
 

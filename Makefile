@@ -29,3 +29,9 @@ check: lint test
 
 clean:
 	rm -rf $(VENV) build *.egg-info
+
+# Damaged and hostile inputs for every parser, for so many minutes; what it finds is kept in tests/fuzz/found.
+MINUTES ?= 5
+SEED ?= 0
+fuzz: install
+	$(BIN)/python tests/fuzz/run.py --minutes $(MINUTES) --seed $(SEED)

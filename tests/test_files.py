@@ -53,7 +53,7 @@ def test_a_folder_is_used_by_one_process_at_a_time(tmp_path):
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "True\n"
-        with pytest.raises(DataError, match=rf"another process writes into it \(process {other.pid}\)"), Lock(tmp_path):
+        with pytest.raises(DataError, match="another process writes into it"), Lock(tmp_path):
             pass
         other.kill()  # the system lets go of what a dead process held
     with Lock(tmp_path):

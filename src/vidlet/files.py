@@ -8,7 +8,6 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from .errors import DataError
 
@@ -60,73 +59,68 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 class Lock:
     """A folder that one process uses at a time. The system lets go of it when the process ends, however it ends.
 
-        with Lock(folder, "another training writes here"): ...
+        with Lock(folder): ...
+        held = Lock(folder).hold()  # until ``held`` is gone
 
     Raises:
-        DataError: on entering, another process (or another lock of this one) has it; ``why`` is part of the line.
+        DataError: on entering, another process (or another lock of this one) has it.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], why: str = "another process writes into it") -> None:
-        self.folder, self._why = Path(folder), why
-        self._handle: IO[str] | None = None
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self._descriptor: int | None = None
 
     def acquire(self) -> bool:
         """Take the folder if nobody has it; say whether that was so. A file system without locks locks nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        handle = (self.folder / LOCK_NAME).open("a+", encoding="utf-8")
+        descriptor = _open_for_lock(self.folder)
         try:
-            _lock_file(handle)
-        except BlockingIOError:
-            handle.close()
-            return False
+            _lock(descriptor)
         except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                handle.close()
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                os.close(descriptor)
                 return False
-        self._handle = handle
-        with contextlib.suppress(OSError):
-            handle.seek(0)
-            handle.truncate()
-            handle.write(f"{os.getpid()}\n")
-            handle.flush()
+        self._descriptor = descriptor
         return True
 
+    def hold(self) -> Lock:
+        """Take the folder, for as long as this object lives."""
+        if not self.acquire():
+            raise DataError(f"{self.folder}: another process writes into it; choose another --out, or wait for it")
+        return self
+
     def release(self) -> None:
-        """Let go. The file stays: to remove it would take it from whoever waits with it open."""
-        if self._handle is not None:
-            self._handle.close()
-            self._handle = None
+        """Let go."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def __enter__(self) -> Lock:
-        if not self.acquire():
-            raise DataError(
-                f"{self.folder}: {self._why}{_owner(self.folder / LOCK_NAME)}; choose another --out, or wait"
-            )
-        return self
+        return self.hold()
 
     def __exit__(self, *_: object) -> None:
         self.release()
 
+    def __del__(self) -> None:
+        self.release()
 
-LOCK_NAME = ".lock"
+
+def _open_for_lock(folder: Path) -> int:
+    """A descriptor to lock: the folder's own, or where folders cannot be opened (Windows) that of a file in it."""
+    if hasattr(os, "O_DIRECTORY"):
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
 
 
-def _lock_file(handle: IO[str]) -> None:
+def _lock(descriptor: int) -> None:
     try:
         import fcntl
     except ImportError:  # Windows
         import msvcrt
 
-        handle.seek(1 << 20)  # a byte beyond the text: the text can be read meanwhile
-        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         return
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _owner(path: Path) -> str:
-    with contextlib.suppress(OSError, ValueError):
-        return f" (process {int(path.read_text(encoding='utf-8'))})"
-    return ""
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from vidlet.datasets import clips_below, read_table
 from vidlet.errors import DataError
-from vidlet.jobs.predict import find_sources
+from vidlet.tasks.predictions import find_sources
 from vidlet.video import is_live
 
 CAFE, CAFE_APART = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")

@@ -330,3 +330,21 @@ def test_what_an_extractor_costs_decides_in_which_storages_a_candidate_may_come(
     pooled = replace(CANDIDATE, kind="pooled")
     assert {s.members for s in cards.storages(pooled, Budget())} == {1}  # alike from every start
     assert "with 4.00 ms a frame" in cards.nearest(Budget(max_latency_ms=1.0))
+
+
+@pytest.mark.parametrize(
+    "damage", [b"3.5\n", b"{}\n", b"\xff\xfe\n", b"{\n", b"[" * 5000 + b"\n", b'{"kind": 4}\n', b"null\n"]
+)
+def test_a_damaged_line_of_the_log_is_said_and_those_behind_it_stay(tmp_path, capsys, damage):
+    path = tmp_path / "trials.jsonl"
+    log = TrialLog(path, "id")
+    for number in range(3):
+        log.add("trial", number=number)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], damage, *lines[3:], b'{"kind": "trial", "num']))
+    again = TrialLog(path, "id")
+    assert [record["number"] for record in again.of("trial")] == [0, 2]
+    assert "line 3 is damaged and left out" in capsys.readouterr().err
+    again.add("trial", number=3)
+    assert [record["number"] for record in TrialLog(path, "id").of("trial")] == [0, 2, 3]
+    assert capsys.readouterr().err == ""

@@ -502,3 +502,36 @@ def test_a_clip_that_becomes_unreadable_stops_training_with_its_reason():
     clips = FrameClips(read, np.eye(2, dtype=np.float32), ["a", "b"])
     with pytest.raises(TrainingError, match=r"became unreadable during training: a\.mp4: no such file"):
         list(clips.batches(2, [0, 1], None, [0]))
+
+
+def damaged_states(saved):
+    """Checkpoints that lack something, or have something else in its place."""
+    for key in ("progress", "network", "optimizer", "best"):
+        yield {name: value for name, value in saved.items() if name != key}
+        for value in (None, 3, [], {}, {"a": "b"}):
+            if not (key == "best" and value is None):
+                yield {**saved, key: value}
+    optimizer = saved["optimizer"]
+    yield {**saved, "optimizer": {**optimizer, "state": {0: {"step": torch.tensor(1.0)}}}}
+    yield {**saved, "progress": {**saved["progress"], "zzz": 1}}
+    yield {**saved, "progress": {**saved["progress"], "epoch": "x"}}
+    yield {**saved, "progress": {**saved["progress"], "history": [1]}}
+
+
+def test_a_checkpoint_that_lacks_something_is_one_line(tmp_path):
+    from vidlet.training.checkpoint import Progress, RunFolder
+
+    network = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    folder = RunFolder(tmp_path, "id")
+    folder.save(Progress(epoch=1, history=[{"loss": 1.0}]), network, optimizer, None, dict(network.state_dict()))
+    folder.load(network, optimizer, None)
+    saved = torch.load(folder.checkpoint, weights_only=True)
+    for changed in damaged_states(saved):
+        torch.save(changed, folder.checkpoint)
+        fresh = torch.nn.Linear(3, 2)
+        with pytest.raises(TrainingError, match=r"checkpoint\.pt: not a whole checkpoint") as caught:
+            folder.load(fresh, torch.optim.AdamW(fresh.parameters()), None)
+        assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ import pytest
 from test_video_render import gop, number_of, picture, render
 
 from vidlet.errors import DataError
-from vidlet.jobs.predict import find_sources
+from vidlet.tasks.predictions import find_sources
 from vidlet.runtime.sources import sampled_frames
 from vidlet.video import LiveSource, is_live, iter_frames, probe, write_video
 from vidlet.video.container import VideoReader

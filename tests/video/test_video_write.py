@@ -3,6 +3,7 @@
 import threading
 import time
 
+import av
 import numpy as np
 import pytest
 from test_video_render import gop, number_of, picture, render
@@ -145,3 +146,30 @@ def test_reading_ahead_is_bounded_and_ends_with_its_consumer():
 def test_a_mistake_of_our_own_is_raised_not_yielded():
     with pytest.raises(ZeroDivisionError):
         list(read_many([1], lambda job: job // 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "h264"), ("a.MKV", "h264"), ("a.mov", "h264"), ("a.webm", "vp9"), ("a", "h264")]
+)
+def test_a_video_is_what_its_name_says(tmp_path, name, codec):
+    write_video(tmp_path / name, (picture(number) for number in range(6)), fps=25)
+    with av.open(str(tmp_path / name)) as container:
+        assert container.streams.video[0].codec_context.codec.canonical_name == codec
+        assert ("webm" in container.format.name) == (name in ("a.webm", "a.MKV"))  # matroska,webm
+    assert [number_of(frame.rgb()) for frame in iter_frames(tmp_path / name)] == list(range(6))
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.gif", "a.txt", "a.mp4.part"])
+def test_a_name_that_is_no_video_to_write_is_refused_before_anything_is_made(tmp_path, name):
+    with pytest.raises(DataError, match=r"a video is written as \.mp4"):
+        VideoWriter(tmp_path / name, fps=25)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm"])
+def test_pictures_keep_their_own_times(tmp_path, name):
+    times = [0.0, 0.04, 0.5, 0.501, 1.9, 2.0]
+    with VideoWriter(tmp_path / name, fps=25) as video:
+        for number, time_s in enumerate(times):
+            video.write(picture(number), time_s)
+    np.testing.assert_allclose([frame.time_s for frame in iter_frames(tmp_path / name)], times, atol=0.002)

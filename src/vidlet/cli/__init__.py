@@ -10,6 +10,7 @@ import contextlib
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TextIO, cast
@@ -54,7 +55,8 @@ def _run(words: list[str]) -> int:
         return 0
     try:
         _with_rate(args)
-        result = args.run(args)
+        with _stopped_politely():
+            result = args.run(args)
         if args.json and result is not None:
             print(as_json(result))
         sys.stdout.flush()
@@ -139,6 +141,24 @@ def _say(line: str, status: int) -> int:
 
 def _how_to_go_on(args: argparse.Namespace) -> str:
     return "; go on with --resume" if hasattr(args, "resume") else ""
+
+
+@contextlib.contextmanager
+def _stopped_politely() -> Iterator[None]:
+    """What is stopped by SIGTERM ends as by Ctrl-C: what is finished is kept, and how to go on is said."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: who called us decides
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Escaping:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,9 +120,8 @@ def _live(args: argparse.Namespace) -> None:
         frames=clips.push if clips else None,
     )
     try:
-        with _stopped_politely():
-            for line in lines:
-                show_line(line)
+        for line in lines:
+            show_line(line)
     finally:
         lines.close()
         if actions is not None:
@@ -136,24 +134,6 @@ def _live(args: argparse.Namespace) -> None:
         )
     if actions is not None and actions.lost:
         raise DataError(f"{shown(args.source)}: {', '.join(actions.lost)}")
-
-
-@contextlib.contextmanager
-def _stopped_politely() -> Iterator[None]:
-    """A service that is stopped (SIGTERM) ends as Ctrl-C does: clips are finished, figures told."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: who called us decides
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _names_folder(save: str | None) -> bool:

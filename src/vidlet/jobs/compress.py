@@ -44,6 +44,7 @@ def compress(
     """
     started = time.monotonic()
     folder = RunFolder.of(run)
+    _held = folder.hold() if folder.path.is_dir() else None
     plan = folder.recipe()
     task = task_of_recipe(plan, data)
     task.check_options(TrainingError, fold=fold)

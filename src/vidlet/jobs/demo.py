@@ -21,6 +21,7 @@ from ..runs import EXTRACTOR, MODEL, RunFolder
 from ..runtime import load, predict_timeline
 from ..tasks.predictions import save_annotated
 from ..video import probe, stream_clip, write_video
+from ..wording import as_json
 from .train import train
 
 BASELINES = {
@@ -69,7 +70,7 @@ def demo(out: str | Path, clips: int = 480, epochs: int | None = None, seed: int
     rows.insert(1, _row("grid GRU, int8", runs["grid GRU"], "model.int8.onnx"))
     _annotate(folder, table)
     metrics = {"table": rows, "seconds": round(time.monotonic() - started, 1), **_only_main(runs["grid GRU"])}
-    write_text(folder / "demo.json", json.dumps(metrics, indent=1))
+    write_text(folder / "demo.json", as_json(metrics, indent=1))
     say(f"{folder}: everything made and measured in {metrics['seconds']:.0f} s")
     return RunFolder(folder).result(metrics)
 

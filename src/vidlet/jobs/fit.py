@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, RecipeError, TrainingError
+from ..files import Lock
 from ..search.budget import parse_seconds, read_budget
 from ..search.clips import search_clips
 from ..search.records import search_records
@@ -69,6 +70,7 @@ def fit(
     budget = read_budget(max_size, max_latency, latency, max_memory, min_accuracy, device)
     seconds = parse_seconds(str(time))
     folder = Path(out)
+    _held = Lock(folder).hold()
     if not resume and holds_search(folder / "trials.jsonl"):
         raise TrainingError(f"{folder}: holds a search; --resume goes on with it, or choose another --out")
     command = command or f"vidlet fit {data}"

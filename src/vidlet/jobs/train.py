@@ -93,6 +93,7 @@ def train(
     known = [recipe_to_dict(plan), table.sha256(), *([start.sha256] if start else []), *taught_by.values()]
     identity = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     run.check_free(resume=resume)
+    _held = run.hold()
     order = Order(plan, plan.training, table, run, identity, device, resume, strict, start, tuple(models))
     network = networks.build(plan, table, start)
     run.save_recipe(plan, resume)

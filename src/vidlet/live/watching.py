@@ -79,6 +79,7 @@ def predict_live(
     else:
         opened = LiveSource(source) if tell is None else LiveSource(source, wait=True, tell=tell)
     writer: VideoWriter | None = None
+    first_s: float | None = None  # of the view
     try:
         if save is not None:
             writer = VideoWriter(save, loaded.rate_hz).__enter__()
@@ -97,7 +98,9 @@ def predict_live(
                 return
             view = draw_moment(rgb, moment, loaded.box_labels, threshold)
             if writer is not None:
-                writer.write(view)
+                nonlocal first_s
+                first_s = moment.time_s if first_s is None else first_s
+                writer.write(view, moment.time_s - first_s)
             if show is not None:
                 show(view)
 

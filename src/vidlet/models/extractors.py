@@ -53,9 +53,9 @@ def build_extractor(config: Extractor) -> FrameExtractor:
         extractor: FrameExtractor = builder(config, **options).eval()
     except VidletError:
         raise
-    except Exception as error:
+    except Exception as error:  # PyTorch checks sizes and memory in its own words
         raise RecipeError(
-            f"extractor {config.name}: cannot be made with {config} "
+            f"extractor {config.name}: cannot be made with these values "
             f"({' '.join(str(error).split())[:200] or type(error).__name__})"
         ) from error
     return extractor

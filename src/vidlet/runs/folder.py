@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingError
-from ..files import write_text
+from ..files import Lock, write_text
 from ..recipe import Recipe, load_recipe, save_recipe
 from ..wording import as_json
 
@@ -59,6 +59,14 @@ class RunFolder:
         """The product."""
         return self.path / MODEL
 
+    def hold(self) -> Lock:
+        """Keep other processes from writing here, for as long as what is returned lives.
+
+        Raises:
+            DataError: another one does already.
+        """
+        return Lock(self.path).hold()
+
     def check_free(self, option: str = "--out", resume: bool | None = None) -> None:
         """Refuse a path at which no run can be made.
 
@@ -101,7 +109,7 @@ class RunFolder:
         return self / name
 
     def metrics(self) -> dict[str, Any]:
-        """What ``metrics.json`` holds; sections that are not there yet are empty.
+        """What ``metrics.json`` holds; the sections of no file where there is none.
 
         Raises:
             TrainingError: it cannot be read, or is none.
@@ -109,12 +117,12 @@ class RunFolder:
         path = self / METRICS
         try:
             known = json.loads(path.read_bytes().decode()) if path.exists() else {}
-            sections = {"files": known.get("files", {}), "bytes": known.get("bytes", {})}
+            sections = {name: known.get(name, {}) for name in ("files", "bytes")}
             if not all(isinstance(section, dict) for section in sections.values()):
                 raise ValueError("files and bytes must be objects")
         except (OSError, ValueError, AttributeError, RecursionError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise TrainingError(f"{path}: not the metrics of a run ({' '.join(str(reason).split())[:200]})") from error
+            reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+            raise TrainingError(f"{path}: not the metrics of a run ({reason})") from error
         return {**known, **sections}
 
     def write_metrics(self, metrics: Mapping[str, Any], name: str = METRICS) -> None:

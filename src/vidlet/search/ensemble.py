@@ -73,6 +73,7 @@ def ensemble(
     started = time.monotonic()
     run = RunFolder.of(out)
     run.check_free()
+    _held = run.hold()
     members = _open(models, file)
     task = task_of_model(members[0].model)
     task.check_options(DataError, ensemble=True)

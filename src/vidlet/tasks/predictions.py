@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..datasets import clips_below
 from ..errors import DataError, VidletError
@@ -15,7 +20,8 @@ from ..files import write_text
 from ..live.watching import detect_moments, drawn_boxes, frames_with_boxes
 from ..progress import say
 from ..runtime import Model, Timeline, predict_timeline
-from ..video import annotate, as_place, enlarge, iter_frames, probe, write_video
+from ..video import VideoWriter, annotate, as_place, container_of, enlarge, iter_frames, probe, resize
+from ..video.frames import DEFAULT_FPS
 from ..wording import cell
 
 
@@ -68,11 +74,11 @@ def predict_boxes(model: Model, source: str | Path, wanted: Wanted) -> Said:
 def _each_source(source: str | Path, wanted: Wanted, said_of: Callable[[Path | str, Path | None], Said]) -> Said:
     """What is said of each source; of several, one that cannot be read yields its error."""
     sources, failed = find_sources(source), 0
+    targets = {} if wanted.save is None else save_targets(sources, source, Path(wanted.save))
     rows: list[dict[str, Any]] = []
     for path in sources:
         try:
-            target = None if wanted.save is None else _target(path, sources, source, Path(wanted.save))
-            for found in said_of(path, target):
+            for found in said_of(path, targets.get(path)):
                 rows += [{"source": found["source"], **segment} for segment in found.get("segments", [])]
                 yield found
         except VidletError as error:
@@ -128,16 +134,39 @@ def find_sources(source: str | Path) -> list[Path | str]:
     raise DataError(f"{source}: no video files and no folders of frames in this folder")
 
 
-def _target(path: Path | str, sources: list[Path | str], root: str | Path, save: Path) -> Path:
-    """Where a source's annotated video goes: ``save``, or for several sources the same place below it.
+def save_targets(sources: Sequence[Path | str], root: str | Path, save: Path) -> dict[Path | str, Path]:
+    """Where each source's annotated video goes: ``save``, or for several sources the same place below it, as .mp4.
+
+    Sources that differ only in what their name ends with keep that: a.avi.mp4 beside a.mov.mp4.
 
     Raises:
-        DataError: it would overwrite a source.
+        DataError: one would overwrite a source, or ``save`` ends like no video that is written.
     """
-    target = save if len(sources) == 1 else (save / Path(path).relative_to(as_place(root))).with_suffix(".mp4")
-    if target.resolve() in {Path(source).resolve() for source in sources}:
-        raise DataError(f"{target}: is a source; choose another --save")
-    return target
+    targets: dict[Path | str, Path] = {}
+    if len(sources) == 1:
+        container_of(save)
+        targets[sources[0]] = save
+    else:
+        places = {path: save / Path(path).relative_to(as_place(root)) for path in sources}
+        count = Counter(_folded(place.with_suffix(".mp4")) for place in places.values())
+        taken = {name for name, times in count.items() if times == 1}
+        for path, place in places.items():
+            target, number = place.with_suffix(".mp4"), 1
+            while count[_folded(target)] > 1 or (number > 1 and _folded(target) in taken):
+                target = place.with_name(f"{place.name}.mp4" if number == 1 else f"{place.name}-{number}.mp4")
+                number += 1
+            taken.add(_folded(target))
+            targets[path] = target
+    there = {Path(source).resolve() for source in sources}
+    for target in targets.values():
+        if target.resolve() in there:
+            raise DataError(f"{target}: is a source; choose another --save")
+    return targets
+
+
+def _folded(path: Path) -> str:
+    """A name as file systems see it that know no case and one form of letters."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def save_annotated(
@@ -146,16 +175,30 @@ def save_annotated(
     """Write the video again, small ones enlarged, with label and score of each moment, and the boxes of a detector.
 
     A video of at most one segment has bars of the best classes too; in a longer one they would belong to no moment.
+    Each picture is shown when it was; pixels that are not square become square.
     """
+    info = probe(path)
     best = sorted(timeline.scores.items(), key=lambda item: -item[1])[:4] if len(timeline.segments) <= 1 else []
 
-    def drawn() -> Iterator[Any]:
+    def drawn() -> Iterator[tuple[float, Any]]:
         detector = model if model is not None and model.box_labels else None
         plain = ((frame.time_s, frame.rgb(), None) for frame in iter_frames(path))
         for time_s, rgb, boxes in frames_with_boxes(detector, path) if detector else plain:
             here = [s for s in timeline.segments if s.start_s <= time_s < s.end_s]
             label, score = (here[-1].label, here[-1].score) if here else ("", 0.0)
             found = drawn_boxes(boxes, detector.box_labels, threshold) if detector else ()
-            yield annotate(enlarge(rgb), label, score, best, found)
+            yield time_s, annotate(enlarge(_squared(rgb, info.pixel_aspect)), label, score, best, found)
 
-    write_video(target, drawn(), probe(path).fps or 25.0)
+    with VideoWriter(target, info.fps or DEFAULT_FPS) as video:
+        first_s: float | None = None
+        for time_s, picture in drawn():
+            first_s = time_s if first_s is None else first_s
+            video.write(picture, time_s - first_s)
+
+
+def _squared(rgb: NDArray[np.uint8], aspect: float) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) stretched along one side until its pixels are square."""
+    if abs(aspect - 1) < 0.01:
+        return rgb
+    height, width = rgb.shape[:2]
+    return resize(rgb, (height, round(width * aspect)) if aspect > 1 else (round(height / aspect), width))

@@ -127,6 +127,8 @@ def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
 
 def _progress(saved: Any) -> Progress:
     progress = Progress(**saved)
+    if saved.keys() != vars(progress).keys():
+        raise ValueError(f"its progress lacks {', '.join(vars(progress).keys() - saved.keys())}")
     for name, kind in (("epoch", int), ("updates", int), ("best_epoch", int), ("best_loss", (int, float))):
         value = getattr(progress, name)
         if not isinstance(value, kind) or isinstance(value, bool) or value < 0:

@@ -8,7 +8,7 @@ from .frames import Frame, VideoInfo
 from .live import LiveSource
 from .resize import RESIZE, resize
 from .sample import consecutive_window, random_ascending, rate_ticks, uniform_indices
-from .write import VideoWriter, write_video
+from .write import VideoWriter, container_of, write_video
 
 __all__ = [
     "RESIZE",
@@ -20,6 +20,7 @@ __all__ = [
     "annotate",
     "as_place",
     "consecutive_window",
+    "container_of",
     "enlarge",
     "is_live",
     "iter_frames",

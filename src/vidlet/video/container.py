@@ -355,8 +355,9 @@ class VideoReader:
             notes = (note,)
         name = stream.codec_context.codec.canonical_name
         return VideoInfo(
-            self._path, width, height, self._fps, duration_s, stream.frames, turn, name, first.format.name, notes
-        )
+            self._path, width, height, self._fps, duration_s, stream.frames, turn, name, first.format.name, notes,
+            _pixel_aspect(stream, swapped),
+        )  # fmt: skip
 
 
 def open_container(path: Path | str) -> Any:
@@ -439,6 +440,15 @@ def check_file(path: Path) -> None:
 def reason_of(error: BaseException) -> str:
     """FFmpeg's words for an error, without its number and file name."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def _pixel_aspect(stream: Any, swapped: bool) -> float:
+    """Width to height of a pixel as it is shown; 1 where the file says nothing, or nonsense."""
+    ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    aspect = float(ratio) if ratio else 1.0
+    if not 0.1 <= aspect <= 10.0:
+        return 1.0
+    return 1 / aspect if swapped else aspect
 
 
 def rotation_of(raw: Any) -> tuple[int, bool]:

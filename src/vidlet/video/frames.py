@@ -32,6 +32,7 @@ class VideoInfo:
     codec: str
     pixel_format: str
     notes: tuple[str, ...] = ()
+    pixel_aspect: float = 1.0  # how wide a pixel of the upright picture is shown for its height
 
 
 class Frame:

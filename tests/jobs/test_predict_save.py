@@ -1,0 +1,76 @@
+"""Annotated videos: their own times, a file a source, square pixels."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+import artifacts
+from vidlet.errors import DataError
+from vidlet.jobs.predict import predict
+from vidlet.tasks.predictions import save_targets
+from vidlet.video import VideoWriter, iter_frames, probe, write_video
+
+RED, BLUE = (250, 0, 0), (0, 0, 250)
+
+
+def plain(colors):
+    return [np.broadcast_to(np.array(color, np.uint8), (48, 64, 3)) for color in colors]
+
+
+@pytest.fixture
+def model(tmp_path):
+    sampling = {"rule": "rate", "hz": 8, "median_s": 0.5}
+    return artifacts.save(artifacts.classifier(), tmp_path / "model.onnx", sampling=sampling)
+
+
+def test_an_annotated_video_keeps_the_times_of_its_source(model, tmp_path):
+    times = [0, 0.1, 0.15, 0.5, 0.9, 1.3, 1.4, 2.0]
+    with VideoWriter(tmp_path / "vfr.mkv", fps=30) as video:
+        for time_s, rgb in zip(times, plain([RED] * 8), strict=True):
+            video.write(rgb, time_s)
+    list(predict(model, tmp_path / "vfr.mkv", save=tmp_path / "out.mp4"))
+    np.testing.assert_allclose([frame.time_s for frame in iter_frames(tmp_path / "out.mp4")], times, atol=0.002)
+
+
+def test_sources_of_one_name_become_files_of_their_own(model, tmp_path):
+    folder = tmp_path / "in"
+    for name, color in (("a.mp4", RED), ("a.mov", BLUE), ("A.mkv", RED), ("b.mp4", RED)):
+        write_video(folder / name, plain([color] * 10), 25)
+    found = list(predict(model, folder, save=tmp_path / "out"))
+    assert len(found) == 4 and not any("error" in row for row in found)
+    made = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert made == ["A.mkv.mp4", "a.mov.mp4", "a.mp4.mp4", "b.mp4"]
+
+
+def test_targets_never_fall_together(tmp_path):
+    sources = [tmp_path / name for name in ("a.avi", "a.mp4", "a.avi.mp4", "a.avi.mkv", "B.mp4", "b.mov", "s/a.avi")]
+    targets = save_targets(sources, tmp_path, tmp_path / "out")
+    assert len({str(target).casefold() for target in targets.values()}) == len(sources)
+    assert targets[tmp_path / "s" / "a.avi"] == tmp_path / "out" / "s" / "a.mp4"
+    with pytest.raises(DataError, match="is a source"):
+        save_targets([tmp_path / "a.mp4", tmp_path / "b.mp4"], tmp_path, tmp_path)
+
+
+def test_a_name_that_is_no_video_is_refused_before_the_work(model, tmp_path):
+    write_video(tmp_path / "a.mp4", plain([RED] * 10), 25)
+    with pytest.raises(DataError, match="a video is written as"):
+        next(predict(model, tmp_path / "a.mp4", save=tmp_path / "out.avi"))
+
+
+@pytest.mark.parametrize(
+    ("aspect", "shape"), [(Fraction(2), (48, 128)), (Fraction(1, 2), (96, 64)), (Fraction(1), (48, 64))]
+)
+def test_pixels_that_are_not_square_become_square(model, tmp_path, aspect, shape):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspect
+        for rgb in plain([RED] * 10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")))
+        container.mux(stream.encode(None))
+    assert probe(tmp_path / "a.mp4").pixel_aspect == pytest.approx(float(aspect))
+    list(predict(model, tmp_path / "a.mp4", save=tmp_path / "out.mp4"))
+    height, width = next(iter_frames(tmp_path / "out.mp4")).rgb().shape[:2]
+    assert height * shape[1] == width * shape[0]
