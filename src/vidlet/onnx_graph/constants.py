@@ -41,8 +41,8 @@ def constant_values(graph: Graph, wanted: Iterable[str], kinds: Collection[str] 
     return values | dict(zip(made, open_session(model).run(made, {}), strict=True))
 
 
-def fold_constants(graph: Graph) -> None:
-    """Store what is computed of constants alone, and no longer compute it."""
+def fold_constants(graph: Graph) -> int:
+    """Store what is computed of constants alone, and no longer compute it; returns how many nodes are gone."""
     nodes = constant_nodes(graph)
     gone = {id(node) for node in nodes}
     needed = [
@@ -55,3 +55,4 @@ def fold_constants(graph: Graph) -> None:
     graph.set_nodes(node for node in graph.nodes if id(node) not in gone)
     for name, value in values.items():
         graph.store(name, value)
+    return len(nodes)

@@ -58,10 +58,12 @@ def fix_batch(model: onnx.ModelProto, size: Sequence[int] = ()) -> onnx.ModelPro
         ModelError: the file takes several at once.
     """
     graph = Graph.copy_of(model)
+    graph.set_inputs(value for value in model.graph.input if value.name in graph.inputs)
+    graph.model.ir_version = max(graph.model.ir_version, 4)  # before, what is stored had to be an input too
     del graph.proto.value_info[:]
     for value in graph.proto.input:
         dims = list(value.type.tensor_type.shape.dim)
-        if value.name not in graph.inputs or not dims:
+        if not dims:
             continue
         if dims[0].dim_value > 1:
             raise ModelError(f"takes {dims[0].dim_value} pictures at once; expected one, or a free number")
@@ -77,18 +79,24 @@ def one_picture(model: onnx.ModelProto, size: Sequence[int] = ()) -> onnx.ModelP
     """What ``fix_batch`` gives, with the shapes of its tensors; what follows from them and from constants is stored."""
     model = fix_batch(model, size)
     while True:
-        graph = Graph(onnx.shape_inference.infer_shapes(model, data_prop=True))
+        graph = Graph(_with_shapes(model))
         shapes = shapes_of(graph.model)
         known = [node for node in graph.nodes if node.op_type == "Shape" and 0 not in shapes.get(node.input[0], (0,))]
         for node in known:
             part = slice(attribute(node, "start", 0), attribute(node, "end"))
             graph.store(node.output[0], np.array(shapes[node.input[0]][part], np.int64))
         graph.remove(known)
-        fold_constants(graph)
-        if not known:
+        if not fold_constants(graph) + len(known):
             return graph.model
         del graph.proto.value_info[:]  # more of them can be told now
         model = graph.model
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception as error:  # of a class that the package does not name in public
+        raise ModelError(f"the shapes in it cannot be told ({' '.join(str(error).split())[:200]})") from error
 
 
 def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
@@ -126,7 +134,8 @@ def operations_between(graph: Graph, source: str, until: str, shapes: Shapes, kn
                 raise ModelError(f"{until} depends on {name}, not on {source} alone")
         version = versions.get(node.domain or "ai.onnx", 0)
         if node.op_type not in known or node.domain not in ("", "ai.onnx"):
-            what = f"operator {node.op_type} (node {node.name or node.output[0]}, set {version})"
+            kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+            what = f"operator {kind} (node {node.name or node.output[0]}, set {version})"
             raise ModelError(f"{what} is not read; read are {', '.join(sorted(known))}")
         try:
             found.append(_operation(node, version, graph, shapes))

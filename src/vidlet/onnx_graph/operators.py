@@ -126,17 +126,32 @@ def resized(options: Options, x: Tensor, sizes: tuple[int, ...]) -> Tensor:
         return _nearest(options, x, sizes)
     if mode != "linear" or options.get("antialias", 0) or x.ndim != 4:
         raise ModelError(f"Resize with mode {mode} is not read; read are nearest, and linear of two axes")
-    if coordinates not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        raise ModelError(f"Resize with coordinate_transformation_mode {coordinates} is not read")
-    return functional.interpolate(x, sizes, mode="bilinear", align_corners=coordinates == "align_corners")
+    if coordinates in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+        return functional.interpolate(x, sizes, mode="bilinear", align_corners=coordinates == "align_corners")
+    rows, columns = (_shares(*axis).to(x) for axis in _axes(options, x, sizes))
+    return ((x @ columns).transpose(2, 3) @ rows).transpose(2, 3)
+
+
+def _axes(options: Options, x: Tensor, sizes: tuple[int, ...]) -> list[tuple[int, np.ndarray]]:
+    """For height, width: how many values there are, and where between them those of the result lie."""
+    scales = options.get("scales") or []
+    given = scales[2:] if len(scales) == x.ndim else [size / old for size, old in zip(sizes, x.shape[2:], strict=True)]
+    whole = zip(x.shape[2:], sizes, given, strict=True)
+    return [(int(before), _places(options["coordinates"], int(before), size, scale)) for before, size, scale in whole]
+
+
+def _shares(before: int, places: np.ndarray) -> Tensor:
+    """What each of ``before`` values gives to each of the result, by its distance: a matrix (before, size)."""
+    inside = np.clip(places, 0, before - 1)
+    return torch.from_numpy(np.clip(1 - np.abs(np.arange(before)[:, None] - inside), 0, 1))
 
 
 def _nearest(options: Options, x: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Every value a copy of the one that lies nearest by the file's rule."""
     before = list(x.shape[2:])
-    scales = options.get("scales") or []
-    given = scales[2:] if len(scales) == x.ndim else [size / old for size, old in zip(sizes, before, strict=True)]
-    indices = [_places(options, *axis) for axis in zip(before, sizes, given, strict=True)]
+    indices = [
+        np.clip(_ROUNDING[options["rounding"]](at), 0, n - 1).astype(np.int64) for n, at in _axes(options, x, sizes)
+    ]
     whole = [size // old for size, old in zip(sizes, before, strict=True)]
     if all(np.array_equal(i, np.arange(old).repeat(n)) for i, old, n in zip(indices, before, whole, strict=True)):
         return functional.interpolate(x, scale_factor=tuple(float(n) for n in whole), mode="nearest")
@@ -145,24 +160,24 @@ def _nearest(options: Options, x: Tensor, sizes: tuple[int, ...]) -> Tensor:
     return x
 
 
-def _places(options: Options, before: int, size: int, scale: float) -> np.ndarray:
-    """Which of ``before`` values each of ``size`` is a copy of."""
-    places, coordinates = np.arange(size, dtype=np.float64), options["coordinates"]
+_ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round_prefer_floor": lambda places: np.ceil(places - 0.5),
+    "round_prefer_ceil": lambda places: np.floor(places + 0.5),
+}
+
+
+def _places(coordinates: str, before: int, size: int, scale: float) -> np.ndarray:
+    """Where each of ``size`` values lies among ``before`` ones."""
+    places = np.arange(size, dtype=np.float64)
     if coordinates == "asymmetric":
-        places = places / scale
-    elif coordinates == "half_pixel" or (coordinates == "pytorch_half_pixel" and size > 1):
-        places = (places + 0.5) / scale - 0.5
-    elif coordinates in ("pytorch_half_pixel", "align_corners"):
-        places = places * (before - 1) / max(size - 1, 1)
-    else:
-        raise ModelError(f"Resize with coordinate_transformation_mode {coordinates} is not read")
-    rounded = {
-        "floor": np.floor(places),
-        "ceil": np.ceil(places),
-        "round_prefer_floor": np.ceil(places - 0.5),
-        "round_prefer_ceil": np.floor(places + 0.5),
-    }[options["rounding"]]
-    return np.clip(rounded, 0, before - 1).astype(np.int64)
+        return places / scale
+    if coordinates == "half_pixel" or (coordinates == "pytorch_half_pixel" and size > 1):
+        return (places + 0.5) / scale - 0.5
+    if coordinates in ("pytorch_half_pixel", "align_corners"):
+        return places * (before - 1) / max(size - 1, 1)
+    raise ModelError(f"Resize with coordinate_transformation_mode {coordinates} is not read")
 
 
 # Operators on batches of maps (B, C, ...) or rows (B, D): each row of the result is made of that row alone.
