@@ -2,9 +2,10 @@
 
     make fuzz MINUTES=5            or            python tests/fuzz/run.py --minutes 5 --seed 0
 
-Each kind of input has a whole example and a reader. Round r of kind k is made from the seed (S, k, r), so that a finding
-is made again by its three numbers; inputs that found something are kept in tests/fuzz/found. A batch of rounds runs in a
-child that may take so much memory; a round that takes longer than LIMIT_S is a hang, a child that dies a crash.
+Each kind of input has a whole example and a reader. Round r of kind k is made from the seed (S, k, r), so that a
+finding is made again by its three numbers; inputs that found something are kept in tests/fuzz/found. A batch of
+rounds runs in a child that may take so much memory; a round that takes longer than LIMIT_S is a hang, a child that
+dies a crash.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import pytest
 from test_video_render import gop, number_of, picture, render
 
 from vidlet.errors import DataError
-from vidlet.tasks.predictions import find_sources
 from vidlet.runtime.sources import sampled_frames
+from vidlet.tasks.predictions import find_sources
 from vidlet.video import LiveSource, is_live, iter_frames, probe, write_video
 from vidlet.video.container import VideoReader
 

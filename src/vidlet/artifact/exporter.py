@@ -99,9 +99,7 @@ def _store_inputs(model: onnx.ModelProto, tensors: Mapping[str, Tensor]) -> None
     """Make inputs of these names initializers, and give the others the names that they have in the module itself."""
     graph = Graph(model)
     graph.rename(lambda name: name.removeprefix("module.") if name in graph.constants else name)
-    rest = [value for value in model.graph.input if value.name not in tensors]
-    del model.graph.input[:]
-    model.graph.input.extend(rest)
+    graph.set_inputs(value for value in model.graph.input if value.name not in tensors)
     for name, tensor in tensors.items():
         graph.store(name, tensor.cpu().contiguous().numpy())
 

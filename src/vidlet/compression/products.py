@@ -18,8 +18,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from ..onnx_graph import Graph, alive, attribute, attributes, copy_model, names_read
-from ..runtime import open_session
+from ..onnx_graph import Graph, alive, attribute, attributes, copy_model
+from ..onnx_graph.constants import constant_values
 from .calibrate import calibrate_along
 from .exact import quantize_exactly
 from .int8 import Range
@@ -235,24 +235,5 @@ def _weights(node: onnx.NodeProto) -> list[str]:
 
 def constant_floats(model: onnx.ModelProto, wanted: Iterable[str]) -> dict[str, np.ndarray]:
     """Values of those of the wanted tensors that are stored as float32, or put together of stored ones alone."""
-    graph = Graph(model)
-    found = graph.constants
-    constant, needed = set(found), []
-    for node in graph.nodes:
-        if node.op_type in _MOVES and constant.issuperset(names_read(node)):
-            constant |= set(node.output)
-            needed.append(node)
-    made = [name for name in dict.fromkeys(wanted) if name in constant and name not in found]
-    values = {
-        name: graph.value(name)
-        for name in dict.fromkeys(wanted)
-        if name in found and found[name].data_type == onnx.TensorProto.FLOAT
-    }
-    nodes = alive(needed, made)
-    if not nodes:
-        return values
-    read = {name for node in nodes for name in names_read(node)}
-    outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in made]
-    part = helper.make_graph(nodes, "constants", [], outputs, [found[name] for name in found if name in read])
-    probe = helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
-    return values | dict(zip(made, open_session(probe).run(made, {}), strict=True))
+    values = constant_values(Graph(model), wanted, _MOVES)
+    return {name: value for name, value in values.items() if value.dtype == np.float32}

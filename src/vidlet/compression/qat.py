@@ -20,9 +20,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..artifact.exporter import to_onnx_graph
 from ..errors import ExportError
 from ..onnx_graph import names_read
+from ..onnx_graph.interpreter import GraphNetwork
+from ..onnx_graph.normal import Operation
 from .calibrate import calibrate
 from .fake_quant import channel_scales, fake_int8, fake_int32, fake_uint8
-from .graph_network import GraphNetwork
 from .int8 import QuantizableGraph, Range, quantize_graph, quantized_tensors, range_of
 
 SOURCE, RESULT = "pictures", "maps"
@@ -44,14 +45,21 @@ class QuantizedNetwork(GraphNetwork):
     def __init__(self, graph: onnx.ModelProto, ranges: Mapping[str, Range], keep: Container[str] = ()) -> None:
         super().__init__(graph, SOURCE, RESULT)
         plan = QuantizableGraph(graph, RESULT, keep)
+        convolutions = [operation for operation in self.operations if operation.kind == "Conv"]
+        for operation in convolutions:
+            if len(operation.inputs) < 3:  # the file has integers of a bias for each
+                outputs = self.shapes[operation.inputs[1]][0]
+                self.add_weight(_bias(operation), torch.zeros(outputs))
         self.layers = layer_names(graph, RESULT)
-        self.integer = {node.output[0] for node in self.nodes if node.op_type == "Conv" and plan.integer(node)}
+        self.integer = {
+            operation.outputs[0] for operation in convolutions if plan.integer(plan.makers[operation.outputs[0]])
+        }
         self.origin: dict[str, str] = {}  # tensor of integers -> the tensor that has its range
         self.zero_points: dict[str, int] = {}  # of the tensors that have ranges
         self.widest: dict[str, float] = {}  # largest step that the bounds of an activation leave a use for
         self.log_steps = nn.ParameterDict()
         needed = set(plan.needed())
-        for name in [SOURCE, *(node.output[0] for node in self.nodes)]:
+        for name in [SOURCE, *(operation.outputs[0] for operation in self.operations)]:
             maker = plan.makers.get(name)
             if maker is not None and maker.op_type == "MaxPool" and maker.input[0] in self.origin:
                 self.origin[name] = self.origin[maker.input[0]]  # a maximum keeps the range of what it is taken of
@@ -66,6 +74,12 @@ class QuantizedNetwork(GraphNetwork):
         self.origin[name], self.zero_points[name], self.widest[name] = name, chosen[1], widest
         self.log_steps[_key(name)] = nn.Parameter(torch.tensor(chosen[0], dtype=torch.float32).log())
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures -> maps, both as the graph has them."""
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)  # what convolutions are fastest on
+        return super().forward(x)
+
     def step(self, tensor: str) -> Tensor:
         """What one unit of a tensor's integers is worth, ()."""
         name = self.origin[tensor]
@@ -75,14 +89,21 @@ class QuantizedNetwork(GraphNetwork):
         """Round a tensor that the file keeps as integers."""
         return fake_uint8(value, self.step(name), self.zero_points[name]) if name in self.zero_points else value
 
-    def kernel(self, node: onnx.NodeProto) -> tuple[Tensor, Tensor]:
+    def kernel(self, operation: Operation) -> tuple[Tensor, Tensor]:
         """Weight and bias of a convolution, rounded to int8 and int32."""
-        weight, bias = self.parameters_of(node)
-        if node.output[0] not in self.integer:
+        weight, bias = self.constant(operation.inputs[1]), self.constant(_bias(operation))
+        if operation.outputs[0] not in self.integer:
             return weight, bias
-        step = self.step(node.input[0]).detach()
+        step = self.step(operation.inputs[0]).detach()
         scales = torch.maximum(channel_scales(weight), bias.detach().abs() / (step * 2.0**30))  # bias inside int32
         return fake_int8(weight, scales), fake_int32(bias, step * scales)
+
+    @torch.no_grad()
+    def kernels(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Weight and bias that each convolution computes with, by the weight's name in the graph."""
+        return {
+            operation.inputs[1]: self.kernel(operation) for operation in self.operations if operation.kind == "Conv"
+        }
 
     @torch.no_grad()
     def codes(self, pictures: Tensor) -> dict[str, Tensor]:
@@ -115,7 +136,7 @@ def prepare_qat(
             ``batches`` are covered.
 
     Raises:
-        ExportError: the module has an operator that graph_network.py does not cover.
+        ModelError: the module has an operator that the interpreter of graphs does not read.
     """
     graph = to_onnx_graph(module, {SOURCE: batches[0]}, [RESULT], {SOURCE: {0: "T"}})
     tensors = [name for name in quantized_tensors(graph, RESULT) if name != SOURCE]
@@ -223,6 +244,11 @@ def _make_offset_(norm: _BatchNorm, bias: Tensor) -> None:
     norm.bias.copy_(bias)
     norm.running_mean.zero_()
     norm.running_var.fill_(1.0 - norm.eps)
+
+
+def _bias(operation: Operation) -> str:
+    """The name of a convolution's bias, which the graph need not have."""
+    return operation.inputs[2] if len(operation.inputs) > 2 else f"{operation.inputs[1]}.bias"
 
 
 def _endings(name: str) -> list[str]:

@@ -129,6 +129,13 @@ class Graph:
         self.proto.initializer.extend(kept)
         self.index()
 
+    def set_inputs(self, values: Iterable[onnx.ValueInfoProto]) -> None:
+        """Put inputs in the place of all that the graph has."""
+        kept = list(values)
+        del self.proto.input[:]
+        self.proto.input.extend(kept)
+        self.index()
+
     def set_outputs(self, values: Iterable[onnx.ValueInfoProto]) -> None:
         """Put outputs in the place of all that the graph has."""
         kept = list(values)
