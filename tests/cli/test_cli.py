@@ -209,7 +209,7 @@ def test_stored_features_are_refused_where_videos_are_needed(refused, tiny_run, 
     )
     for words, said in (
         (["train", tmp_path, *TINY], "holds stored features: take --recipe gated-netvlad"),
-        (["evaluate", tiny_run.model, tmp_path], "has no frames, only rgb"),
+        (["evaluate", tiny_run.model, tmp_path], "stored features, no videos"),
         (["extract", tmp_path], "stored features, no videos"),
     ):
         refused(*words, said=(tmp_path, said))
