@@ -3,7 +3,7 @@
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import onnx
 import torch
@@ -189,11 +189,11 @@ def network(name: str) -> nn.Module:
 
 
 class All(nn.Module):
-    """All of them side by side: one export for all."""
+    """Several of them side by side: one export for all."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
-        self.networks = nn.ModuleDict({name: network(name) for name in NETWORKS})
+        self.networks = nn.ModuleDict({name: network(name) for name in names})
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(part(x) for part in self.networks.values())

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from ..errors import ModelError
 from .constants import fold_constants
@@ -35,6 +36,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     "Unsqueeze": ("axes",),
     "Upsample": ("scales",),
 } | dict.fromkeys(REDUCTIONS, ("axes",))
+_SAME_SHAPE = ("GroupNormalization",)
 _WINDOWED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool")
 
 
@@ -86,10 +88,22 @@ def one_picture(model: onnx.ModelProto, size: Sequence[int] = ()) -> onnx.ModelP
             part = slice(attribute(node, "start", 0), attribute(node, "end"))
             graph.store(node.output[0], np.array(shapes[node.input[0]][part], np.int64))
         graph.remove(known)
-        if not fold_constants(graph) + len(known):
+        if not fold_constants(graph) + len(known) + _say_equal_shapes(graph, shapes):
             return graph.model
-        del graph.proto.value_info[:]  # more of them can be told now
-        model = graph.model
+        model = graph.model  # more shapes can be told now
+
+
+def _say_equal_shapes(graph: Graph, shapes: Shapes) -> int:
+    """Say the shapes of results that are those of what they are made of, where the onnx package cannot tell it."""
+    found = [
+        node
+        for node in graph.nodes
+        if node.op_type in _SAME_SHAPE and node.output[0] not in shapes and node.input[0] in shapes
+    ]
+    for node in found:
+        shape = shapes[node.input[0]]
+        graph.proto.value_info.append(helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, shape))
+    return len(found)
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -256,10 +256,14 @@ BROADCAST: dict[str, Callable[..., Tensor]] = {
     "Erf": _of(torch.erf),
     "Exp": _of(torch.exp),
     "Gelu": _gelu,
+    "Greater": _fold(torch.gt),
+    "GreaterOrEqual": _fold(torch.ge),
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _of(functional.hardswish),
     "Identity": _of(lambda x: x),
     "LeakyRelu": lambda options, front, x: functional.leaky_relu(x, options.get("alpha", 0.01)),
+    "Less": _fold(torch.lt),
+    "LessOrEqual": _fold(torch.le),
     "Log": _of(torch.log),
     "MatMul": lambda options, front, a, b: a @ b,
     "Max": _fold(torch.maximum),
@@ -279,6 +283,7 @@ BROADCAST: dict[str, Callable[..., Tensor]] = {
     "Sum": _fold(torch.add),
     "Swish": _swish,
     "Tanh": _of(torch.tanh),
+    "Where": lambda options, front, chosen, a, b: torch.where(chosen.bool(), a, b),
 }
 
 
