@@ -1,6 +1,7 @@
 """Compression steps of detectors: the file computes what training simulated, and integers begin with the bytes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -8,15 +9,17 @@ import pytest
 import torch
 from torch import nn
 
+import steps_material
 import vidlet
 from boxes_case import OVERRIDES, write_squares
 from vidlet.artifact.detector import MAP, detector_graph
 from vidlet.compression import boxes_graph, find_box_chain
 from vidlet.compression.box_graph import int8_boxes
-from vidlet.compression.box_qat import SimulatedBoxes, deepeye_boxes, picture_batches, qat_boxes
+from vidlet.compression.box_qat import SimulatedBoxes, deepeye_boxes, picture_batches, qat_boxes, tune_boxes
 from vidlet.compression.material import BoxMaterial, TrainedBoxes
+from vidlet.compression.tuning import tune
 from vidlet.datasets import read_boxes, with_box_splits
-from vidlet.errors import RecipeError
+from vidlet.errors import RecipeError, TrainingError
 from vidlet.models.detector import build_detector
 from vidlet.onnx_graph import pool_before_rectifying
 from vidlet.recipe import Averaging, Extractor, Training
@@ -150,3 +153,13 @@ def test_train_and_compress_write_a_file_for_each_chain(squares, tmp_path):
         find_box_chain("deepeye+int8", "tiny-yolov2")
     with pytest.raises(RecipeError, match="int8 of a detector has no amount"):
         vidlet.compress(tmp_path / "run", squares, "int8:2")
+
+
+def test_steps_train_on_the_device_that_was_asked_for(monkeypatch):
+    seen = []
+    monkeypatch.setattr("vidlet.compression.box_qat.fit_detector", lambda *_, device: seen.append(device))
+    for device in ("cpu", "cuda"):
+        tune_boxes(None, 1, BoxMaterial(Training(), None, None, device), 0.1)
+    assert seen == ["cpu", "cuda"]
+    with pytest.raises(TrainingError, match="--device nowhere"):
+        tune(steps_material.trained(), replace(steps_material.material(), device="nowhere"))

@@ -1,5 +1,7 @@
 """The table of tasks: which one data, a recipe and a model file belong to, and what each refuses."""
 
+import subprocess
+import sys
 from dataclasses import fields
 
 import pytest
@@ -83,3 +85,18 @@ def test_the_split_to_score_is_the_one_asked_for_or_test_or_val(motion_clips):
     assert len(scored_split(table, "all")[1]) == len(table)
     with pytest.raises(DataError, match="no images in split test"):
         scored_split(untested, "test", "images")
+
+
+def test_what_reads_scores_and_predicts_works_where_torch_is_not_installed(tiny_run, data):
+    code = f"""
+import sys
+for name in ("torch", "onnx", "onnxscript", "pyarrow"):
+    sys.modules[name] = None  # an import of it is an ImportError
+import vidlet
+print(vidlet.evaluate({str(tiny_run.model)!r}, {str(data["clips"])!r}, split="val")["clips"])
+print([len(vidlet.data(path).to_dict()["classes"]) for path in {[str(path) for path in data.values()]!r}])
+print(next(vidlet.predict({str(tiny_run.model)!r}, {str(next(data["clips"].rglob("*.mp4")))!r}))["label"] != "")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:3] == ["8", "[8, 2, 3]", "True"]
