@@ -181,7 +181,7 @@ def test_what_cannot_teach_is_named(taught_records, tiny_run, tmp_path):
         open_teachers([taught_records / "mean"], labelled_clips(tmp_path / "others", stored=True))
     with pytest.raises(TrainingError, match="--refit-all: not with --teacher"):
         train(tiny_run.clips, "tiny-grid-gru", tmp_path / "x", refit_all=True, teachers=[tiny_run.folder])
-    with pytest.raises(RecipeError, match=r"teacher_share must be in \(0, 1\], got 0"):
+    with pytest.raises(RecipeError, match=r"teacher_share must be above 0 and at most 1, got 0"):
         load_recipe("records-mean", {"training.teacher_share": 0.0})
 
 
