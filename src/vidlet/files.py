@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,9 +46,9 @@ def _named(error: OSError, path: Path) -> OSError:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a whole text file (UTF-8), or nothing."""
+    """Write a whole text file (UTF-8; names that are not text with escapes, as \\udcf6), or nothing."""
     with atomic_path(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -131,8 +132,16 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 def cache_folder(*parts: str) -> Path:
     """A folder for what can be made again: below $VIDLET_CACHE, else $XDG_CACHE_HOME/vidlet, else ~/.cache/vidlet."""
-    root = os.environ.get("VIDLET_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vidlet"
+    root = os.environ.get("VIDLET_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "vidlet"
     return Path(root).joinpath(*parts)
+
+
+def _home() -> Path:
+    """The user's home; where there is none (an unknown user in a container) a folder for temporary files."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"vidlet-{os.getuid() if hasattr(os, 'getuid') else 0}"
 
 
 def _digest(handle) -> str:  # type: ignore[no-untyped-def]  # Python 3.10 has no hashlib.file_digest

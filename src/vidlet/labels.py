@@ -7,8 +7,19 @@ from .errors import DataError
 
 
 def composed(name: str) -> str:
-    """A name in Unicode's composed form (NFC), in which names are compared: "e" and an accent are one "é"."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
+    """A name in Unicode's composed form (NFC), in which names are compared: "e" and an accent are one "é".
+
+    What no terminal and no file of text should get (controls, halves of characters) is written as its escape.
+    """
+    if not name.isascii():
+        name = unicodedata.normalize("NFC", name)
+    return name if name.isprintable() else "".join(map(_visible, name))
+
+
+def _visible(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    return " " if letter.isspace() else letter.encode("unicode_escape").decode("ascii")
 
 
 def split_labels(cell: str) -> tuple[str, ...]:

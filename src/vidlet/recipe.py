@@ -343,3 +343,14 @@ def nearest(word: str, valid: typing.Iterable[str]) -> str:
     """Return " (did you mean X?)" for the closest valid word, or nothing."""
     close = difflib.get_close_matches(word, list(valid), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def in_range(name: str, value: float | None, low: float, high: float = math.inf) -> None:
+    """Refuse a number outside of its range; None is not given and fine.
+
+    Raises:
+        RecipeError: names it and the range.
+    """
+    if value is not None and not (low <= value <= high and math.isfinite(value)):
+        span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
+        raise RecipeError(f"{name} must be {span}, got {value:g}")

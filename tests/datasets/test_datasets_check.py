@@ -54,7 +54,8 @@ def test_a_sound_folder_is_described_and_only_its_small_classes_are_told(clips):
     assert (report.broken, report.skipped, report.leaking_groups, report.duplicates) == ((), (), (), ())
     assert report.warnings == ("2 classes (jump, run) have fewer than 5 clips: expect no accuracy there.",)
     assert report.notes == (
-        "No split is given: about 65 % train, 15 % val and 20 % test are chosen by clip, because no groups are given.",
+        "No split is given: train takes 2 (33%), val 2 (33%), test 2 (33%) clips, "
+        "by clip, because no groups are given.",
     )
 
 

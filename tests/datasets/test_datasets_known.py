@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from shared_data import shared
-from vidlet.datasets import read_table, with_splits
+from vidlet.datasets import group_folds, leave_one_group_out, read_table, with_splits
 from vidlet.datasets.hmdb import source_of
 from vidlet.errors import DataError
 
@@ -113,9 +113,31 @@ def test_ucf11_has_a_folder_a_group_and_its_annotations_are_no_clips(tmp_path):
         touch(tmp_path, f"{name}/Annotation/v_{short}_01_01.xgtf")
     table = read_table(tmp_path)
     assert len(table) == 8
-    assert ("v_shooting_02_01.mpg", "basketball", "v_shooting_02", "") in rows(table)
+    assert ("v_shooting_02_01.mpg", "basketball", "02", "") in rows(table)
     assert table.skipped == ()
     assert len(read_table(tmp_path, strict=True)) == 8
+
+
+def test_leaving_one_group_of_ucf11_out_tests_every_class(tmp_path):
+    for name in ("basketball", "biking", "diving"):
+        for group in (1, 2, 3):
+            touch(tmp_path, f"{name}/v_{name}_{group:02d}/v_{name}_{group:02d}_01.mpg")
+    folds = leave_one_group_out(read_table(tmp_path))
+    assert len(folds) == 3
+    for fold, group in zip(folds, ("01", "02", "03"), strict=True):
+        tested = fold.of_split("test")
+        assert {clip.label for clip in tested} == {"basketball", "biking", "diving"}
+        assert {clip.group for clip in tested} == {group}
+        assert not any("one class only" in note for note in fold.notes)
+
+
+def test_a_fold_that_tests_one_class_says_so(tmp_path):
+    for name in ("run", "walk"):
+        for person in (1, 2, 3):
+            touch(tmp_path, f"{name}/{name}{person}/a.mp4")
+    folds = group_folds(read_table(tmp_path), 6)
+    assert len(folds) == 6
+    assert all("tests clips of one class only" in fold.notes[-1] for fold in folds)
 
 
 def hmdb51(root: Path) -> Path:

@@ -211,7 +211,7 @@ def test_a_truncated_gzip_shard_gives_what_can_be_inflated(tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
     checks = Checks()
     assert [record.id for record in read_records(path, checks)] == ["v0", "v1", "v2"]
-    assert any("gzip stream is truncated" in problem.reason for problem in checks.problems)
+    assert any("compressed stream is truncated" in problem.reason for problem in checks.problems)
 
 
 def test_gzip_members_one_after_the_other_are_one_file(tmp_path):

@@ -115,6 +115,30 @@ def test_a_clip_that_would_take_all_memory_is_refused_before_it_does(broken, mon
     assert len(read_clip(broken["ahead"], Sampling("rate", hz=8.0), SIZE, 5.0, 15.0).frames) == 80
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4", ".ts"])
+def test_sound_that_is_longer_than_the_picture_is_no_damage(tmp_path, suffix):
+    path, web = tmp_path / f"long{suffix}", suffix == ".webm"
+    codec, sound = ("libvpx-vp9", "libopus") if web else ("libx264", "aac")
+    with av.open(str(path), "w") as container:
+        film = container.add_stream(codec, rate=25)
+        film.width, film.height, film.pix_fmt = 96, 48, "yuv420p"
+        audio = container.add_stream(sound, rate=48_000)
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(picture(number), "rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(film.encode(frame))
+        container.mux(film.encode(None))
+        kind, layout = ("flt" if web else "fltp"), "stereo"
+        for number in range(8 * 50):
+            shape = (1, 2 * 960) if web else (2, 960)
+            silence = av.AudioFrame.from_ndarray(np.zeros(shape, np.float32), format=kind, layout=layout)
+            silence.sample_rate, silence.pts, silence.time_base = 48_000, 960 * number, Fraction(1, 48_000)
+            container.mux(audio.encode(silence))
+        container.mux(audio.encode(None))
+    assert read_clip(path, Sampling("rate", hz=8.0), SIZE).damage == ""
+    assert probe(path).duration_s == pytest.approx(2.0, abs=0.1)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 def test_a_thumbnail_beside_the_video_is_not_the_video(tmp_path, suffix):
     path = tmp_path / f"drone{suffix}"

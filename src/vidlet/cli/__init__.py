@@ -9,6 +9,12 @@ import argparse
 import contextlib
 import errno
 import importlib
+<<<<<<< HEAD
+=======
+import io
+import json
+import math
+>>>>>>> 4eef424 (Boxes, lists and tables as people have them: nothing is background for want of reading, no class moves, no split is guessed)
 import os
 import signal
 import sys
@@ -42,6 +48,8 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 2 the input is wrong, 1 our mistake, 130 interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that are not text end nothing
     words = list(sys.argv[1:] if argv is None else argv)
     with _escaped_output():
         return _run(words)

@@ -14,7 +14,13 @@ EXAMPLE = "example: vidlet benchmark runs/a/model.int8.onnx --threads 1"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet benchmark`."""
     parser.add_argument("model", metavar="MODEL", help="a model file (.onnx)")
-    parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="how long to measure (%(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=options.number(float, 0.001, 86_400),
+        default=5.0,
+        metavar="S",
+        help="how long to measure (%(default)s)",
+    )
     parser.add_argument(
         "--save",
         "--out",

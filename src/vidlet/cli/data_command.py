@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_fps(parser)
     options.add_strict(parser)
     parser.add_argument("--out", metavar="FILE", help="of images with boxes: a page (.html) with some of them drawn")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that open clips (%(default)s)")
+    parser.add_argument(
+        "--workers", type=options.number(int, 1, options.MOST_THREADS), default=2, metavar="N",
+        help="threads that open clips (%(default)s)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     task = task_of_data(args.data)
     with bar("open", task.unit) as move:
-        report = inspect_data(args.data, args.strict, max(1, args.workers), move, args.out)
+        report = inspect_data(args.data, args.strict, args.workers, move, args.out)
     found: dict[str, Any] = report.to_dict()
     if args.out:
         found["files"] = {args.out: Path(args.out).stat().st_size}

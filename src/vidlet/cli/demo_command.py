@@ -5,16 +5,26 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from . import options
+
 EXAMPLE = "example: vidlet demo --out runs/demo"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet demo`."""
     parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="where everything goes (%(default)s)")
-    parser.add_argument("--clips", type=int, default=480, metavar="N", help="how many clips to draw (%(default)s)")
-    parser.add_argument("--epochs", type=int, metavar="N", help="epochs of the main model (as its recipe says)")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of the clips and of the training (%(default)s)"
+        "--clips", type=options.number(int, 1), default=480, metavar="N", help="how many clips to draw (%(default)s)"
+    )
+    parser.add_argument(
+        "--epochs", type=options.number(int, 1), metavar="N", help="epochs of the main model (as its recipe says)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=options.number(int, 0, 2**32 - 1),
+        default=0,
+        metavar="N",
+        help="seed of the clips and of the training (%(default)s)",
     )
 
 

@@ -23,11 +23,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what --max-latency limits (%(default)s)",
     )  # fmt: skip
     parser.add_argument("--max-memory", metavar="BYTES", help="peak memory of a process that runs the file: 150MB")
-    parser.add_argument("--min-accuracy", type=float, default=0.0, metavar="RATE", help="0 to 1, on validation clips")
+    parser.add_argument(
+        "--min-accuracy",
+        type=options.number(float, 0, 1),
+        default=0.0,
+        metavar="RATE",
+        help="0 to 1, on validation clips",
+    )
     parser.add_argument("--device", metavar="FILE", help="a target: what `vidlet benchmark --save` wrote there")
     parser.add_argument("--time", default="30m", metavar="TIME", help="for the search: 30m, 2h (%(default)s)")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="trials side by side (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (%(default)s)")
+    parser.add_argument(
+        "--workers",
+        type=options.number(int, 1, options.MOST_THREADS),
+        default=2,
+        metavar="N",
+        help="trials side by side (%(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=options.number(int, 0, 2**32 - 1), default=0, metavar="N", help="of the search (%(default)s)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the search in --out")
     parser.add_argument("--out", default="runs/fit", metavar="FOLDER", help="the folder to make (%(default)s)")
 

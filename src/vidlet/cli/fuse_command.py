@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a file and its clips; repeat",
     )
     parser.add_argument(
-        "--weight", type=float, action="append", metavar="W", help="of each stream, in order (all alike)"
+        "--weight",
+        type=options.number(float, 0),
+        action="append",
+        metavar="W",
+        help="of each stream, in order (all alike)",
     )
     parser.add_argument("--split", choices=["train", "val", "test", "all"], help="clips to score (test, else val)")
     parser.add_argument("--fold", metavar="I/K", help="test on part I (from 0) of K, as train did")

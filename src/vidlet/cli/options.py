@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 from ..recipe import parse_override
+
+MOST_THREADS = 1024
+
+
+def number(kind: type[int] | type[float], low: float, high: float = math.inf) -> Callable[[str], float]:
+    """The type of an option that is a number from ``low`` to ``high``; what is none, or outside, is one line."""
+
+    def parsed(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high or math.isinf(value):
+            span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {what} {span}")
+        return value
+
+    return parsed
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +84,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def add_fps(parser: argparse.ArgumentParser) -> None:
     """--fps, which goes with DATA."""
     parser.add_argument(
-        "--fps", type=float, metavar="N", help="frames a second of folders of frames, where clips.csv says none (25)"
+        "--fps",
+        type=number(float, 0.001, 1000),
+        metavar="N",
+        help="frames a second of folders of frames, where clips.csv says none (25)",
     )
 
 
@@ -76,7 +100,13 @@ def add_strict(parser: argparse.ArgumentParser) -> None:
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """--threads."""
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="processor threads to use (%(default)s)")
+    parser.add_argument(
+        "--threads",
+        type=number(int, 0, MOST_THREADS),
+        default=1,
+        metavar="N",
+        help="processor threads to use (%(default)s)",
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from . import options
+
 EXAMPLE = "example: vidlet papers deepeye"
 
 
@@ -12,9 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet papers`."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="a paper; without it, they are listed")
     parser.add_argument("--data", metavar="DATA", help="run its experiment on these clips, where one is built in")
-    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="of each run with --data (%(default)s)")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each recipe (%(default)s)")
-    parser.add_argument("--clips", type=float, default=1.0, metavar="SHARE", help="of the clips (%(default)s)")
+    parser.add_argument(
+        "--epochs", type=options.number(int, 1), default=10, metavar="N", help="of each run with --data (%(default)s)"
+    )
+    parser.add_argument(
+        "--seeds", type=options.number(int, 1), default=1, metavar="N", help="runs of each recipe (%(default)s)"
+    )
+    parser.add_argument(
+        "--clips", type=options.number(float, 0.001, 1), default=1.0, metavar="SHARE", help="of the clips (%(default)s)"
+    )
     parser.add_argument("--detector", metavar="RUN", help="deepeye: the run of a trained detector, for its features")
     parser.add_argument(
         "--set",

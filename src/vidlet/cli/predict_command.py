@@ -28,8 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", metavar="SOURCE", help="video file, folder of videos or frames, camera (0), rtsp://, or records"
     )
-    parser.add_argument("--threshold", type=float, default=0.5, metavar="P", help="a segment needs this score")
-    parser.add_argument("--min-s", type=float, metavar="S", help="a segment needs this duration (1/4 training clip)")
+    parser.add_argument(
+        "--threshold", type=options.number(float, 0, 1), default=0.5, metavar="P", help="a segment needs this score"
+    )
+    parser.add_argument(
+        "--min-s", type=options.number(float, 0), metavar="S", help="a segment needs this duration (1/4 training clip)"
+    )
     parser.add_argument(
         "--save", "--out", dest="save", metavar="PATH",
         help="write the video with labels drawn on it; with --on, a folder: a clip around each event",
@@ -37,12 +41,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--live", action="store_true", help="play a file at its own speed, as a camera would")
     parser.add_argument("--show", action="store_true", help="show the live view in a window")
     parser.add_argument("--on", metavar="LABEL", help="live: act once each time this label appears")
-    parser.add_argument("--above", type=float, default=0.8, metavar="P", help="--on: from this score (%(default)s)")
+    parser.add_argument(
+        "--above",
+        type=options.number(float, 0, 1),
+        default=0.8,
+        metavar="P",
+        help="--on: from this score (%(default)s)",
+    )
     parser.add_argument(
         "--command", dest="action", metavar="CMD", help="--on: run it; it finds $VIDLET_LABEL and others"
     )
     parser.add_argument("--webhook", metavar="URL", help="--on: POST {source, label, score, time_s} as JSON")
-    parser.add_argument("--around", type=float, metavar="S", help="--on with --save: seconds before and after (3)")
+    parser.add_argument(
+        "--around",
+        type=options.number(float, 0, 3600),
+        metavar="S",
+        help="--on with --save: seconds before and after (3)",
+    )
     parser.add_argument(
         "--csv", metavar="FILE", help="write the segments as CSV; of records, a submission: id, 20 classes and scores"
     )

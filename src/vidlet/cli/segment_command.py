@@ -16,9 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="a video file or a folder of frames")
     options.add_recipe(parser)
     parser.set_defaults(recipe="mobilenetv2-single")
-    parser.add_argument("--hz", type=float, default=2.0, metavar="N", help="frames a second (%(default)s)")
-    parser.add_argument("--strength", type=float, default=3.0, metavar="N", help="higher: fewer cuts (%(default)s)")
-    parser.add_argument("--shortest", type=float, default=1.0, metavar="S", help="seconds at least (%(default)s)")
+    parser.add_argument(
+        "--hz", type=options.number(float, 0.001, 1000), default=2.0, metavar="N", help="frames a second (%(default)s)"
+    )
+    parser.add_argument(
+        "--strength", type=options.number(float, 0), default=3.0, metavar="N", help="higher: fewer cuts (%(default)s)"
+    )
+    parser.add_argument(
+        "--shortest", type=options.number(float, 0), default=1.0, metavar="S", help="seconds at least (%(default)s)"
+    )
     parser.add_argument("--out", metavar="FILE", help="write the JSON object to this file too")
 
 

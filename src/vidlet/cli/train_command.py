@@ -17,8 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_data(parser)
     options.add_recipe(parser)
     parser.add_argument("--out", metavar="FOLDER", help="the run folder to make (runs/RECIPE)")
-    parser.add_argument("--seed", type=int, metavar="N", help="short for --set training.seed=N")
-    parser.add_argument("--epochs", type=int, metavar="N", help="short for --set training.epochs=N")
+    parser.add_argument(
+        "--seed", type=options.number(int, 0, 2**32 - 1), metavar="N", help="short for --set training.seed=N"
+    )
+    parser.add_argument("--epochs", type=options.number(int, 1), metavar="N", help="short for --set training.epochs=N")
     parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch of --out")
     parser.add_argument("--init", metavar="RUN|MODEL", help="start from what this run learned, of other labels too")
     parser.add_argument(
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--val-shards",
-        type=int,
+        type=options.number(int, 1),
         metavar="N",
         help="of records: validate on N shards drawn at random, train on the rest",
     )

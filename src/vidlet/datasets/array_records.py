@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, reading
 from .csv_table import feature_shape
 from .frame_record import FRAME_KEYS, Record
 from .record_table import class_names
@@ -27,7 +27,7 @@ class ArrayRecords:
         rows, frames, width = feature_shape(path)
         self.frames = [frames] * rows
         self._widths = {"rgb": width}
-        with np.load(path, allow_pickle=False) as stored:
+        with reading(path, "a readable .npz file"), np.load(path, allow_pickle=False) as stored:
             others = [key for key in FRAME_KEYS[1:] if key in stored.files]
         for key in others:
             shape = feature_shape(path, key)
@@ -56,7 +56,7 @@ class ArrayRecords:
         return Record(self.ids[index], self.labels[index], {key: own[index] for key, own in self._arrays.items()})
 
     def _load(self) -> None:
-        with np.load(self.path, allow_pickle=False) as stored:
+        with reading(self.path, "a readable .npz file"), np.load(self.path, allow_pickle=False) as stored:
             for key in self._widths:
                 array = stored[key]
                 if array.dtype != np.uint8:

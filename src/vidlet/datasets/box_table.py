@@ -6,7 +6,8 @@ in ``BoxGatherer``, by one rule:
 * a box without area, of numbers that are not finite, wholly outside of its image or of a class that the list of names
   lacks is left out and named;
 * a box that reaches outside of its image by more than a pixel is cut at the border and counted;
-* an image that is absent, cannot be opened, or has other proportions than its annotation says is skipped and named.
+* an image that is absent, cannot be opened, has other proportions than its annotation says, or has boxes of which none
+  can be used or one cannot be read is skipped and named: it is never taken for one that shows nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from ..labels import label_order
+from ..labels import composed, label_order
 from ..video.folder import open_image, orientation
 
 
@@ -102,7 +103,7 @@ class BoxGatherer:
 
     def __init__(self, root: Path, kind: str, names: Sequence[str] | None) -> None:
         self.root, self.kind = root, kind
-        self.names = None if names is None else list(names)
+        self.names = None if names is None else [composed(name) for name in names]
         self.images: list[BoxImage] = []
         self.notes: list[str] = []
         self.skipped: list[tuple[str, str]] = []
@@ -126,7 +127,11 @@ class BoxGatherer:
                 self.skip(path, why)
                 return
         pixel = (1 / height, 1 / width)
-        kept = [box for item in boxes if (box := self._judge(path, item, unit, pixel)) is not None]
+        items = list(boxes)
+        kept = [box for item in items if (box := self._judge(path, item, unit, pixel)) is not None]
+        if items and not kept:  # it shows something, so it is no background
+            self.skip(path, f"none of its {len(items)} boxes can be used")
+            return
         self.images.append(BoxImage(path, tuple(kept), (height, width), split))
 
     def skip(self, path: Path, why: str) -> None:
@@ -168,6 +173,7 @@ class BoxGatherer:
     def _judge(self, path: Path, item: Written, unit: tuple[float, float], pixel: tuple[float, float]) -> Box | None:
         """The box relative to its image, cut at the border; None if it is none."""
         *corners, label, difficult = item
+        label = composed(label)
         said = f"{label} {' '.join(f'{c:g}' for c in corners)}"
         if not all(math.isfinite(c) for c in corners):
             self.drop(path, f"box {said}: not finite")

@@ -1,4 +1,4 @@
-"""Boxes as people have them -> one box table: PASCAL VOC's XML, COCO's JSON, YOLO's text files; and their splits."""
+"""Boxes as people have them -> one box table: PASCAL VOC's XML, COCO's JSON, YOLO's texts, tables; and their splits."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ import numpy as np
 from ..errors import DataError
 from .box_table import Box, BoxImage, BoxTable
 from .boxes_coco import coco_files, read_coco
+from .boxes_csv import box_tables, read_box_tables
 from .boxes_voc import is_voc, read_voc
 from .boxes_yolo import is_yolo, read_yolo
 from .read import TABLE_NAME
 
 __all__ = ["Box", "BoxImage", "BoxTable", "box_kind", "read_boxes", "with_box_splits"]
 
-_READERS = {"voc": read_voc, "coco": read_coco, "yolo": read_yolo}
+_READERS = {"voc": read_voc, "coco": read_coco, "csv": read_box_tables, "yolo": read_yolo}
 
 
 def box_kind(path: str | os.PathLike[str]) -> str | None:
-    """How the boxes of a folder or file are written: "voc", "coco", "yolo", or None where there are none."""
+    """How the boxes of a folder or file are written: "voc", "coco", "csv", "yolo", or None where there are none."""
     where = Path(path)
     if where.is_file():
-        return "coco" if where.suffix.lower() == ".json" else None
+        if where.suffix.lower() == ".json":
+            return "coco"
+        return "csv" if box_tables(where) else None
     if not where.is_dir() or (where / TABLE_NAME).is_file():
         return None
     if is_voc(where):
         return "voc"
     if coco_files(where):
         return "coco"
+    if box_tables(where):
+        return "csv"
     return "yolo" if is_yolo(where) else None
 
 
@@ -50,7 +55,8 @@ def read_boxes(path: str | os.PathLike[str], strict: bool = False) -> BoxTable:
     if kind is None:
         raise DataError(
             f"{where}: no boxes in it; expected PASCAL VOC (Annotations/*.xml, or .xml beside the images), COCO (a "
-            ".json with images, categories and annotations), or YOLO (.txt beside the images or in labels/)"
+            ".json with images, categories and annotations), YOLO (.txt beside the images or in labels/), or a table "
+            "(filename, class, xmin, ymin, xmax, ymax)"
         )
     table = _READERS[kind](where)
     if strict and (wrong := (*table.skipped, *table.dropped)):

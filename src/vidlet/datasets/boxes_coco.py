@@ -13,12 +13,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, reading
+from ..labels import composed
 from .box_table import BoxGatherer, BoxTable, Written
 from .media import visible
 from .table import SPLITS, split_name
+from .texts import read_text
 
 SNIFF_BYTES = 2**16
+MOST_BYTES = 2**30  # of a file; COCO's own has 450 MB
 
 
 def coco_files(path: Path) -> list[Path]:
@@ -37,7 +40,7 @@ def read_coco(root: Path) -> BoxTable:
         DataError: no such file, not JSON, without images or categories, or files with different categories.
     """
     folder = root if root.is_dir() else root.parent
-    names: dict[int, str] | None = None
+    names: dict[str, str] | None = None
     found = BoxGatherer(folder, "coco", None)
     for file in coco_files(root):
         data = _load(file)
@@ -45,7 +48,7 @@ def read_coco(root: Path) -> BoxTable:
         if names is not None and categories != names:
             raise DataError(f"{file}: has other categories than the file before it")
         names = categories
-        found.names = [names[key] for key in sorted(names)]
+        found.names = list(names.values())
         _read_file(file, data, names, found)
     return found.table()
 
@@ -64,52 +67,80 @@ def _looks_right(path: Path) -> bool:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a COCO file ({str(error)[:80]})") from error
+    with reading(path, "a COCO file"):
+        data = json.loads(read_text(path, MOST_BYTES))
     for key in ("images", "categories", "annotations"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise DataError(f"{path}: not a COCO file (it has no list {key!r})")
     return data
 
 
-def _categories(data: dict[str, Any], path: Path) -> dict[int, str]:
-    """Id -> name."""
-    names: dict[int, str] = {}
+def _categories(data: dict[str, Any], path: Path) -> dict[str, str]:
+    """Id -> name, in the order of the ids."""
+    names: dict[str, str] = {}
     for item in data["categories"]:
-        if not isinstance(item, dict) or not isinstance(item.get("id"), int) or not item.get("name"):
-            raise DataError(f"{path}: a category without id or name: {str(item)[:60]}")
-        if item["id"] in names:
-            raise DataError(f"{path}: category {item['id']} stands twice")
-        names[item["id"]] = str(item["name"])
-    return names
+        key = _id(item.get("id")) if isinstance(item, dict) else None
+        if key is None or not isinstance(item.get("name"), str) or not item["name"].strip():
+            raise DataError(f"{path}: a category without id or name: {composed(str(item)[:60])}")
+        if key in names:
+            raise DataError(f"{path}: category {key} stands twice")
+        names[key] = composed(item["name"].strip())
+    order = sorted(names, key=lambda key: (0, int(key), "") if key.isdecimal() else (1, 0, key))
+    return {key: names[key] for key in order}
 
 
-def _read_file(path: Path, data: dict[str, Any], names: dict[int, str], found: BoxGatherer) -> None:
+def _id(value: Any) -> str | None:
+    """An id as text, so that 1, 1.0 and "1" are the same; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else None
+    if isinstance(value, int):
+        return str(value) if abs(value) < 2**63 else None
+    return composed(value.strip())[:200] or None
+
+
+def _read_file(path: Path, data: dict[str, Any], names: dict[str, str], found: BoxGatherer) -> None:
     split = _split_of(path)
-    boxes: dict[Any, list[Written]] = {}
-    known = {item.get("id") for item in data["images"] if isinstance(item, dict)}
+    boxes: dict[str, list[Written]] = {}
+    unread: set[str] = set()  # images with an annotation that cannot be read
+    known = {_id(item.get("id")) for item in data["images"] if isinstance(item, dict)}
     for item in data["annotations"]:
+        owner = _id(item.get("image_id")) if isinstance(item, dict) else None
         try:
             x, y, width, height = (float(value) for value in item["bbox"])
-            owner, category, crowd = item["image_id"], item["category_id"], bool(item.get("iscrowd", 0))
-            unknown = owner not in known
-        except (TypeError, ValueError, KeyError):
-            found.drop(path, f"annotation {str(item)[:60]}: no bbox, image_id or category_id")
+            category, crowd = _id(item["category_id"]), bool(item.get("iscrowd", 0))
+        except (TypeError, ValueError, KeyError, OverflowError):
+            found.drop(path, f"annotation {composed(str(item)[:60])}: no bbox, image_id or category_id")
+            unread |= {owner} if owner is not None else set()
             continue
-        if unknown:
+        if owner is None or owner not in known:
             found.drop(path, f"annotation of image {owner}: the file lists no such image")
         elif category not in names:
             found.drop(path, f"annotation of image {owner}: the file lists no category {category}")
+            unread.add(owner)
         else:
             boxes.setdefault(owner, []).append((x, y, x + width, y + height, names[category], crowd))
     for item in data["images"]:
         try:
-            name, written = str(item["file_name"]), (float(item.get("height", 0)), float(item.get("width", 0)))
-            found.add(_picture(path, name, found.root), boxes.get(item["id"], []), split, written)
-        except (TypeError, ValueError, KeyError):
-            found.skip(path, f"image {str(item)[:60]}: no file_name, id or size")
+            key = _id(item["id"])
+            name, written = str(item["file_name"]), (float(item.get("height") or 0), float(item.get("width") or 0))
+        except (TypeError, ValueError, KeyError, OverflowError, AttributeError):
+            found.skip(path, f"image {composed(str(item)[:60])}: no file_name, id or size")
+            continue
+        if key is None:
+            found.skip(path, f"image {composed(name[:60])}: no id")
+        elif key in unread and key not in boxes:
+            found.skip(_picture(path, name, found.root), "none of its annotations can be read")
+        else:
+            found.add(_picture(path, name, found.root), boxes.get(key, []), split, written)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _split_of(path: Path) -> str:
@@ -125,6 +156,6 @@ def _picture(path: Path, name: str, root: Path) -> Path:
     folders = [path.parent, root, root / stem, root / "images", root / "images" / stem, path.parent / "images"]
     for folder in folders:
         for part in (Path(*inner), Path(inner[-1])) if inner else ():
-            if (folder / part).is_file():
+            if _is_file(folder / part):
                 return folder / part
     return path.parent / (Path(*inner) if inner else "")

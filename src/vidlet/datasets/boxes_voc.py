@@ -1,6 +1,7 @@
 """Boxes as PASCAL VOC writes them: an XML file an image, lists of names for the splits.
 
     root/Annotations/a.xml, root/JPEGImages/a.jpg, root/ImageSets/Main/train.txt ...   (or several such folders in root)
+    root/annots/*.xml, root/images/*.png      (any case and place: images are found by their names)
     root/[train|val|test/]a.xml beside a.jpg
 
 Pixels are counted from 1 and corners are inclusive, as in VOC: the pixel xmin begins at xmin - 1. Declarations of
@@ -16,13 +17,17 @@ from typing import NoReturn
 from xml.parsers import expat
 
 from ..errors import DataError
+from .box_images import Pictures
 from .box_table import BoxGatherer, BoxTable, Written
 from .media import is_image, visible
 from .table import SPLITS, split_name
+from .texts import numbered_names, text_lines
 
 LISTS = ("ImageSets/Main", "ImageSets/Layout", "ImageSets")
 NAMES = ("labels.txt", "classes.txt", "classes.names")
+PLACES = ("annotations", "annotation", "annots", "xml", "xmls", "labels")
 MAX_BYTES, MAX_DEPTH = 2**24, 32
+MOST_DEPTH = 3  # folders in folders in which annotations are looked for
 
 
 @dataclass
@@ -44,7 +49,7 @@ class Element:
 
 def is_voc(root: Path) -> bool:
     """Whether a folder looks like one of VOC's."""
-    return any(_folders(root)) or any(True for _ in _beside(root))
+    return bool(_folders(root)) or any(True for _ in _beside(root))
 
 
 def read_voc(root: Path) -> BoxTable:
@@ -53,13 +58,17 @@ def read_voc(root: Path) -> BoxTable:
     Raises:
         DataError: no annotation can be used, or an image stands in two splits.
     """
-    names = next((_lines(root / name) for name in NAMES if (root / name).is_file()), None)
-    found = BoxGatherer(root, "voc", names)
-    for folder in _folders(root):
-        _read_folder(folder, found)
+    listed = next((root / name for name in NAMES if (root / name).is_file()), None)
+    names = numbered_names(listed) if listed else None
+    found = BoxGatherer(root, "voc", list(names.names) if names else None)
+    found.notes += names.notes if names else ()
+    pictures = Pictures(root)
+    folders = _folders(root)
+    for folder, place in folders:
+        _read_folder(root, folder, place, pictures, found)
     if not found.images and not found.skipped:
         for path, split in _beside(root):
-            _read_one(path, path.parent, split, found)
+            _read_one(path, pictures, split, found)
     return found.table()
 
 
@@ -104,10 +113,25 @@ def parse_xml(path: Path) -> Element:
     return top.children[0]
 
 
-def _folders(root: Path) -> list[Path]:
-    """Folders with Annotations in them: the root, or what lies in it (VOCdevkit)."""
-    candidates = [root, *(entry for entry in visible(root) if entry.is_dir())]
-    return [folder for folder in candidates if (folder / "Annotations").is_dir()]
+def _folders(root: Path) -> list[tuple[Path, Path]]:
+    """Folders and the one of annotations in them: the root, or what lies in it (VOCdevkit), to three folders deep."""
+    found: list[tuple[Path, Path]] = []
+    level = [root]
+    for _ in range(MOST_DEPTH):
+        inside = {folder: [entry for entry in visible(folder) if entry.is_dir()] for folder in level}
+        for folder, entries in inside.items():
+            found += [(folder, entry) for entry in entries if entry.name.casefold() in PLACES and _xml_below(entry)]
+        level = [entry for entries in inside.values() for entry in entries if entry.name.casefold() not in PLACES]
+    return found
+
+
+def _xml_below(folder: Path, depth: int = MOST_DEPTH) -> list[Path]:
+    entries = visible(folder)
+    files = [entry for entry in entries if entry.suffix.lower() == ".xml"]
+    for entry in entries if depth else []:
+        if entry.is_dir():
+            files += _xml_below(entry, depth - 1)
+    return files
 
 
 def _beside(root: Path) -> Iterator[tuple[Path, str]]:
@@ -120,17 +144,24 @@ def _beside(root: Path) -> Iterator[tuple[Path, str]]:
             yield from ((entry, split) for entry in entries if entry.suffix.lower() == ".xml")
 
 
-def _read_folder(folder: Path, found: BoxGatherer) -> None:
-    pictures = next((folder / name for name in ("JPEGImages", "images") if (folder / name).is_dir()), folder)
-    files = {path.stem: path for path in visible(folder / "Annotations") if path.suffix.lower() == ".xml"}
+def _read_folder(root: Path, folder: Path, place: Path, pictures: Pictures, found: BoxGatherer) -> None:
+    files = {path.relative_to(place).with_suffix("").as_posix(): path for path in _xml_below(place)}
+    stems = {path.stem: path for path in files.values()}
     splits = _lists(folder)
-    for name, split in splits.items() if splits else ((name, "") for name in files):
-        if name in files:
-            _read_one(files[name], pictures, split, found)
-        else:
-            found.skip(pictures / name, "listed in ImageSets, without an annotation")
-    if unlisted := [name for name in files if splits and name not in splits]:
-        found.notes.append(f"{len(unlisted)} annotated images are in no list of ImageSets and were left out.")
+    if splits:
+        for name, split in splits.items():
+            if path := files.get(name) or stems.get(name):
+                _read_one(path, pictures, split, found)
+            else:
+                found.skip(folder / "JPEGImages" / name, "listed in ImageSets, without an annotation")
+        listed = {files.get(name) or stems.get(name) for name in splits}
+        if unlisted := [path for path in files.values() if path not in listed]:
+            found.notes.append(f"{len(unlisted)} annotated images are in no list of ImageSets and were left out.")
+        return
+    for path in files.values():
+        parts = path.relative_to(root).parts[:-1]
+        named = (split_name(part) or "" for part in parts)
+        _read_one(path, pictures, next(filter(None, named), ""), found)
 
 
 def _lists(folder: Path) -> dict[str, str]:
@@ -154,7 +185,7 @@ def _lists(folder: Path) -> dict[str, str]:
     return {}
 
 
-def _read_one(path: Path, pictures: Path, split: str, found: BoxGatherer) -> None:
+def _read_one(path: Path, pictures: Pictures, split: str, found: BoxGatherer) -> None:
     try:
         top = parse_xml(path)
         boxes = [_box(item) for item in top.all("object")]
@@ -163,10 +194,14 @@ def _read_one(path: Path, pictures: Path, split: str, found: BoxGatherer) -> Non
     except DataError as error:
         found.skip(path, str(error).removeprefix(f"{path}: "))
         return
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         found.skip(path, f"a box or the size is not a number ({error})")
         return
-    found.add(_picture(path, pictures, top.of("filename")), boxes, split, written)
+    name = top.of("filename")
+    place = pictures.find(path.with_suffix("").name, path)
+    if not place.is_file() and name:
+        place = pictures.find(name, path)
+    found.add(place, boxes, split, written)
 
 
 def _box(item: Element) -> Written:
@@ -177,23 +212,6 @@ def _box(item: Element) -> Written:
     return (x1 - shift, y1 - shift, x2, y2, item.of("name"), item.of("difficult") == "1")
 
 
-def _picture(path: Path, pictures: Path, filename: str) -> Path:
-    """The image of an annotation: that of its name; else the one that it names itself (only below ``pictures``)."""
-    for suffix in (".jpg", ".jpeg", ".png", ".bmp", ".webp"):
-        for spelled in (suffix, suffix.upper()):
-            if (picture := pictures / f"{path.stem}{spelled}").is_file():
-                return picture
-    name = filename.replace("\\", "/").rpartition("/")[2]
-    return pictures / (name or f"{path.stem}.jpg")
-
-
 def _listed(path: Path) -> list[str]:
     """The first word of each line; a second column says, in lists of one class, whether it is there."""
-    return [line.split()[0] for line in _lines(path)]
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+    return [line.split()[0] for _, line in text_lines(path)]

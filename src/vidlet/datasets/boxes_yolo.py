@@ -5,21 +5,28 @@
 
 The split is what a folder is named for, or the list that names the image. The classes' names are those of data.yaml,
 of a .names file or of classes.txt; without any they are called by their numbers. An image without a text file shows
-nothing.
+nothing; one of whose text file no line can be read is skipped. Of a polygon the box around it is taken.
 """
 
 from __future__ import annotations
 
-import re
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, reading
+from ..labels import composed
 from .box_table import BoxGatherer, BoxTable, Written
 from .media import is_image, visible
 from .table import SPLITS, split_name
+from .texts import MOST_CLASSES, class_number, numbered_names, read_text, text_lines
 
 NAME_FILES = ("classes.txt", "labels.txt", "labels/classes.txt")
-MAX_DEPTH = 4
+MAX_DEPTH = 6
+MOST_YAML = 2**20
 
 
 def is_yolo(root: Path) -> bool:
@@ -33,104 +40,157 @@ def read_yolo(root: Path) -> BoxTable:
     Raises:
         DataError: no image can be used, or data.yaml's names cannot be understood.
     """
-    names = class_names(root)
-    found = BoxGatherer(root, "yolo", names)
-    listed = _lists(root)
+    about = _about(root)
+    found = BoxGatherer(root, "yolo", about.names)
+    found.notes += about.notes
+    images = _images(root)
+    listed = _lists(root, images)
     empty, left_out, largest = 0, 0, -1
-    for path in _images(root):
-        split = _split_of(path, root, listed)
+    others: Counter[str] = Counter()
+    for path in images:
+        split = listed.get(path, "") if listed else _split_of(path, root, about)
         if listed and not split:
             left_out += 1
             continue
         text = _text_of(path, root)
         boxes: list[Written] = []
         if text.is_file():
-            boxes, number = _boxes(text, names, found)
+            try:
+                boxes, number, lines = _boxes(text, about, others, found)
+            except DataError as error:
+                found.skip(path, str(error).removeprefix(f"{text}: "))
+                continue
+            if lines and not boxes:  # it shows something, so it is no background
+                found.skip(path, f"none of the {lines} lines of its text file is a box")
+                continue
             largest = max(largest, number)
         empty += not text.is_file()
         found.add(path, boxes, split)
-    if names is None:
+    if about.names is None:
         found.names = [str(i) for i in range(largest + 1)]
         found.notes.append("No list of class names was found (data.yaml, *.names, classes.txt): numbers are used.")
     if left_out:
         found.notes.append(f"{left_out} images are in none of the lists and were left out.")
     if empty:
         found.notes.append(f"{empty} images have no text file: they count as showing nothing.")
+    found.notes += [f"{count} lines are {what}." for what, count in others.items()]
     return found.table()
 
 
-def class_names(root: Path) -> list[str] | None:
-    """Names in the order of their numbers; None where no file lists them."""
-    for path in [*visible(root)] if root.is_dir() else []:
-        if path.suffix.lower() in (".yaml", ".yml") and (names := _yaml_names(path)):
-            return names
-    files = [path for path in visible(root) if path.suffix.lower() == ".names"]
+@dataclass(frozen=True)
+class About:
+    """What the files beside the images say: names of classes, folders by split, whether boxes carry key points."""
+
+    names: list[str] | None = None
+    folders: tuple[tuple[Path, str], ...] = ()
+    key_points: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def _about(root: Path) -> About:
+    """From data.yaml, else a .names file or classes.txt.
+
+    Raises:
+        DataError: a file that cannot be understood.
+    """
+    entries = visible(root)
+    for path in entries:
+        if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
+            said = _yaml(path)
+            if isinstance(said, dict) and "names" in said:
+                return About(_yaml_names(said["names"], path), _yaml_folders(said, path), "kpt_shape" in said)
+    files = [path for path in entries if path.suffix.lower() == ".names"]
     files += [root / name for name in NAME_FILES if (root / name).is_file()]
     if not files:
-        return None
-    return [line.strip() for line in _text(files[0]).splitlines() if line.strip()]
+        return About()
+    names, notes = numbered_names(files[0])
+    return About(list(names), notes=notes)
 
 
-def _yaml_names(path: Path) -> list[str]:
-    """The entry ``names`` of a data.yaml: [a, b], a block of "- a", or of "0: a"; [] where there is none."""
-    text = _text(path)
-    if match := re.search(r"^names\s*:\s*\[(.*?)\]", text, re.MULTILINE | re.DOTALL):
-        return [_plain(part) for part in match[1].replace("\n", " ").split(",") if part.strip()]
-    if match := re.search(r"^names\s*:\s*\{(.*?)\}", text, re.MULTILINE | re.DOTALL):
-        return _numbered([part.strip() for part in match[1].replace("\n", " ").split(",") if part.strip()], path)
-    match = re.search(r"^names\s*:\s*(?:#.*)?\n((?:[ \t]*(?:-|\d+\s*:)[^\n]*(?:\n|$)|\s*\n)+)", text, re.MULTILINE)
-    lines = [line.strip() for line in match[1].splitlines() if line.strip()] if match else []
-    if lines and all(line.startswith("-") for line in lines):
-        return [_plain(line[1:]) for line in lines]
-    return _numbered(lines, path)
+def _yaml(path: Path) -> Any:
+    """A YAML file as lists, dicts and texts: no types are guessed ("no" is a name), nothing is made of what it says."""
+    import yaml
+
+    with reading(path, "a YAML file"):
+        return yaml.load(read_text(path, MOST_YAML), Loader=yaml.BaseLoader)
 
 
-def _numbered(lines: list[str], path: Path) -> list[str]:
-    pairs: dict[int, str] = {}
-    for line in lines:
-        number, _, name = line.partition(":")
-        if not number.strip().isdecimal():
-            raise DataError(f"{path}: names: {line!r} is neither '- name' nor 'number: name'")
-        pairs[int(number)] = _plain(name)
-    if sorted(pairs) != list(range(len(pairs))):
-        raise DataError(f"{path}: names must be numbered 0, 1, 2 ..., got {sorted(pairs)[:8]}")
-    return [pairs[i] for i in range(len(pairs))]
+def _yaml_names(names: Any, path: Path) -> list[str]:
+    """The entry ``names``: a list, or a dict by number; [] is refused."""
+    if isinstance(names, dict):
+        pairs = {class_number(str(key), f"{path}: names"): name for key, name in names.items()}
+        if sorted(pairs) != list(range(len(pairs))):
+            raise DataError(f"{path}: names must be numbered 0, 1, 2 ..., got {sorted(pairs)[:8]}")
+        names = [pairs[i] for i in range(len(pairs))]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: names must be a list of names, or names by number")
+    return [name.strip() or str(i) for i, name in enumerate(names)]
 
 
-def _plain(name: str) -> str:
-    """A YAML scalar without its quotes or the remark behind it."""
-    name = name.strip()
-    if len(name) > 1 and name[0] in "\"'" and (end := name.find(name[0], 1)) > 0:
-        return name[1:end]
-    return name.split(" #")[0].strip()
+def _yaml_folders(said: dict[str, Any], path: Path) -> tuple[tuple[Path, str], ...]:
+    """Folders of images by split, as far as train, val and test name some below the file."""
+    base = path.parent
+    found = []
+    for key, places in said.items():
+        split = split_name(key)
+        for place in places if isinstance(places, list) else [places]:
+            if not split or not isinstance(place, str):
+                continue
+            inner = [part for part in place.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+            folder = base.joinpath(*inner)
+            if inner and folder.is_dir():
+                found.append((folder, split))
+    return tuple(found)
 
 
-def _boxes(path: Path, names: list[str] | None, found: BoxGatherer) -> tuple[list[Written], int]:
-    """The boxes of a text file, and the largest class number in it."""
+def _boxes(path: Path, about: About, others: Counter[str], found: BoxGatherer) -> tuple[list[Written], int, int]:
+    """The boxes of a text file, the largest class number in it, and how many lines it has.
+
+    Raises:
+        DataError: it is no text.
+    """
     boxes: list[Written] = []
-    largest = -1
-    for line in _text(path).splitlines():
+    largest, lines, names = -1, 0, about.names
+    for line in read_text(path).splitlines():
         cells = line.split()
         if not cells:
             continue
+        lines += 1
         try:
-            number = int(cells[0])
-            x, y, width, height = (float(cell) for cell in cells[1:])
+            number, values = float(cells[0]), [float(cell) for cell in cells[1:]]
         except ValueError:
             found.drop(path, f"line {line[:60]!r}: not 'class x y width height'")
             continue
-        if number < 0 or (names is not None and number >= len(names)):
-            most = len(names or []) - 1
-            found.drop(path, f"line {line[:60]!r}: class {number} is not in the list of classes (0 to {most})")
+        most = MOST_CLASSES if names is None else len(names)
+        if not number.is_integer() or not 0 <= number < most:
+            why = f"class {cells[0][:20]} is not in the list of classes (0 to {most - 1})"
+            found.drop(path, f"line {line[:60]!r}: {why}")
             continue
-        largest = max(largest, number)
-        label = str(number) if names is None else names[number]
-        boxes.append((x - width / 2, y - height / 2, x + width / 2, y + height / 2, label, False))
-    return boxes, largest
+        corners = _corners(values, about, others)
+        if corners is None:
+            found.drop(path, f"line {line[:60]!r}: not 'class x y width height'")
+            continue
+        largest = max(largest, int(number))
+        boxes.append((*corners, str(int(number)) if names is None else names[int(number)], False))
+    return boxes, largest, lines
+
+
+def _corners(values: list[float], about: About, others: Counter[str]) -> tuple[float, float, float, float] | None:
+    """Corners of a box, of a box with a score or key points behind it, or of the box around a polygon."""
+    polygon = len(values) >= 6 and len(values) % 2 == 0 and not about.key_points
+    if polygon:
+        others["polygons, of which the box around each is taken"] += 1
+        return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+    if len(values) < 4 or (len(values) > 5 and not about.key_points):
+        return None
+    if len(values) > 4:
+        others["boxes with more numbers behind them (scores, key points), which are not read"] += 1
+    x, y, width, height = values[:4]
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
 def _images(root: Path) -> list[Path]:
-    """Images below a folder, by name, at most four folders deep."""
+    """Images below a folder, by name, at most six folders deep."""
     found: list[Path] = []
     level = [root]
     for _ in range(MAX_DEPTH):
@@ -150,28 +210,54 @@ def _text_of(image: Path, root: Path) -> Path:
     return image.with_suffix(".txt")
 
 
-def _lists(root: Path) -> dict[str, str]:
-    """Name of an image file -> its split, from train.txt, val.txt (valid.txt) and test.txt; {} without them."""
-    listed: dict[str, str] = {}
+def _lists(root: Path, images: Sequence[Path]) -> dict[Path, str]:
+    """Image -> its split, from train.txt, val.txt (valid.txt) and test.txt; {} without them.
+
+    A line means the image with which it shares most of its path, from the end; lists often name images from another
+    folder than this. Twins of one name in several folders are told apart by the folders.
+
+    Raises:
+        DataError: an image is in two lists, or a line means several images.
+    """
+    lines: list[tuple[Path, str, tuple[str, ...]]] = []
     for path in visible(root):
         split = split_name(path.stem) if path.suffix.lower() == ".txt" else None
-        if not split or split not in SPLITS:
+        if split and split in SPLITS:
+            for _, line in text_lines(path):
+                parts = tuple(p for p in line.replace("\\", "/").split("/") if p not in ("", ".", ".."))
+                lines += [(path, split, tuple(map(composed, parts)))] if parts else []
+    twins: dict[str, list[tuple[Path, tuple[str, ...]]]] = defaultdict(list)
+    for image in images:
+        below = tuple(map(composed, image.relative_to(root).parts))
+        twins[below[-1]].append((image, below))
+    found: dict[Path, str] = {}
+    by_name: list[tuple[Path, str, Path]] = []
+    for path, split, parts in lines:
+        ranked = sorted(((_shared(parts, below), image) for image, below in twins[parts[-1]]), reverse=True)
+        if not ranked:
             continue
-        for line in _text(path).splitlines():
-            name = line.strip().replace("\\", "/").rpartition("/")[2]
-            if name and listed.setdefault(name, split) != split:
-                raise DataError(f"{path}: {name} is listed in {listed[name]} too")
-    return listed
+        (best, image), others = ranked[0], ranked[1:]
+        if others and others[0][0] == best:
+            raise DataError(f"{path}: {'/'.join(parts)} means {image} and {others[0][1]}; write more of the path")
+        if best == 1 and len(parts) > 1 and image.parent != root:  # another folder: only if nothing else is meant
+            by_name.append((path, split, image))
+        elif found.setdefault(image, split) != split:
+            raise DataError(f"{path}: {'/'.join(parts)} is listed in {found[image]} too")
+    claimed = set(found)
+    for path, split, image in by_name:
+        if image not in claimed and found.setdefault(image, split) != split:
+            raise DataError(f"{path}: {image.name} is listed in {found[image]} too")
+    return found
 
 
-def _split_of(image: Path, root: Path, listed: dict[str, str]) -> str:
-    if listed:
-        return listed.get(image.name, "")
+def _shared(listed: tuple[str, ...], below: tuple[str, ...]) -> int:
+    """How many parts two paths share, from the end."""
+    pairs = zip(reversed(listed), reversed(below), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _split_of(image: Path, root: Path, about: About) -> str:
+    said = [(len(folder.parts), split) for folder, split in about.folders if image.is_relative_to(folder)]
+    if said:
+        return max(said)[1]
     return next((split for part in image.relative_to(root).parts[:-1] if (split := split_name(part))), "")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error})") from error

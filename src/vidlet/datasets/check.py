@@ -18,6 +18,7 @@ from ..video import VideoInfo, probe, read_many
 from ..video.folder import image_files
 from .box_table import image_size
 from .frame_record import frame_codes
+from .splits import with_splits
 from .table import SPLITS, Clip, ClipTable
 
 FEW_CLIPS = 5  # a class with fewer is told
@@ -361,7 +362,12 @@ def _split_notes(table: ClipTable) -> list[str]:
     if any(clip.split for clip in table):
         return []
     how = "by group" if any(clip.group for clip in table) else "by clip, because no groups are given"
-    return [f"No split is given: about 65 % train, 15 % val and 20 % test are chosen {how}."]
+    try:
+        dealt = Counter(clip.split for clip in with_splits(table))
+    except DataError as error:
+        return [f"No split is given, and none can be made: {str(error).removeprefix(f'{table.root}: ')}."]
+    parts = [f"{name} {dealt[name]} ({dealt[name] / len(table):.0%})" for name in SPLITS]
+    return [f"No split is given: train takes {parts[0].removeprefix('train ')}, {parts[1]}, {parts[2]} clips, {how}."]
 
 
 def _some(names: Sequence[str], what: str, shown: int = 4) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import zipfile
 from collections import Counter
@@ -12,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, reading
 from ..labels import label_order, split_labels
 from .media import Media
 from .table import Clip, ClipTable, split_name
+from .texts import cell_key, table_rows
 
 COLUMNS = ("path", "name", "label", "labels", "group", "split", "start_s", "end_s", "fps")
 FEATURES_NAME = "features.npz"
 FEATURES_KEY = "rgb"
+MOST_ARRAY_BYTES = 2**35  # of one array of stored features in memory
 
 
 def read_csv(path: Path) -> ClipTable:
@@ -60,17 +60,10 @@ def read_csv(path: Path) -> ClipTable:
 
 def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], str]:
     """Non-empty rows as (line number, cells of the known columns), and the decimal mark of its numbers."""
-    text = _text(path)
-    header = text.partition("\n")[0]
-    separator = max(",;\t", key=lambda mark: sum(_key(cell) in COLUMNS for cell in header.split(mark)))
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    except csv.Error as error:
-        raise DataError(f"{path}: not a table of cells ({error})") from None
+    lines, separator = table_rows(path, COLUMNS)
     if not lines:
         raise DataError(f"{path}: empty")
-    names = [_key(cell) for cell in lines[0][1]]
+    names = [cell_key(cell) for cell in lines[0][1]]
     _check_columns(names, path)
     rows = []
     for number, cells in lines[1:]:
@@ -86,22 +79,6 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], str]:
     if not rows:
         raise DataError(f"{path}: a header and no row")
     return rows, "." if separator == "," else ","
-
-
-def _key(cell: str) -> str:
-    return cell.strip().strip('"').strip().casefold()
-
-
-def _text(path: Path) -> str:
-    data = path.read_bytes()
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save the table as UTF-8") from None
-    if "\0" in text:
-        raise DataError(f"{path}: not a text table (zero bytes in it)")
-    return text
 
 
 def _check_columns(names: list[str], path: Path) -> None:
@@ -186,14 +163,19 @@ def feature_shape(features: Path, key: str = FEATURES_KEY) -> tuple[int, ...]:
     """Shape of an array of stored features, from its header alone.
 
     Raises:
-        DataError: not an .npz file, or without that array.
+        DataError: not an .npz file, without that array, or a header that says more than the file holds.
     """
-    try:
-        with zipfile.ZipFile(features) as archive, archive.open(f"{key}.npy") as handle:
+    with reading(features, "a readable .npz file"), zipfile.ZipFile(features) as archive:
+        name = f"{key}.npy"
+        if name not in archive.namelist():
+            raise DataError(f"{features}: holds no array {key!r}")
+        with archive.open(name) as handle:
             version = np.lib.format.read_magic(handle)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            return tuple(read(handle)[0])
-    except KeyError:
-        raise DataError(f"{features}: holds no array {key!r}") from None
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise DataError(f"{features}: not a readable .npz file ({error})") from None
+            shape, _, kind = read(handle)
+        size = archive.getinfo(name).file_size
+        if math.prod(int(n) for n in shape) * kind.itemsize > min(size, MOST_ARRAY_BYTES):
+            raise DataError(
+                f"{features}: {key!r} of shape {shape} is more than its {size:,} bytes hold, or can be read"
+            )
+        return tuple(shape)

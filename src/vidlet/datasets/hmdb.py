@@ -10,9 +10,10 @@ import re
 from pathlib import Path
 
 from ..errors import DataError
-from .listed import Listed, folders_near, listed_table, text_lines
+from .listed import Listed, folders_near, listed_table
 from .media import visible
 from .table import ClipTable
+from .texts import text_lines
 
 LIST = re.compile(r"(\w+)_test_split([123])\.txt")
 SPLITS = {"1": "train", "2": "test", "0": ""}

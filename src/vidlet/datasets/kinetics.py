@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
-from .listed import Listed, folders_near, listed_table, text_lines
+from .listed import Listed, folders_near, listed_table
 from .table import ClipTable, split_name
+from .texts import text_lines
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 MOMENTS = {"trainingSet.csv": ("train", "training"), "validationSet.csv": ("val", "validation")}

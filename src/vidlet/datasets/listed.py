@@ -79,19 +79,6 @@ def listed_table(
     return ClipTable(tuple(clips), labels, root, tuple(told), tuple(skipped))
 
 
-def text_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a list that say something, with their numbers.
-
-    Raises:
-        DataError: the file cannot be read as text.
-    """
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list ({error})") from None
-    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-
-
 def folders_near(folder: Path) -> list[Path]:
     """Where videos lie beside lists: the folder, its sub-folders, the one above and its sub-folders."""
     near = [folder, *_subfolders(folder)]

@@ -75,7 +75,7 @@ def _read(where: Path) -> ClipTable:
 
 def with_composed_names(table: ClipTable) -> ClipTable:
     """Labels and groups in one Unicode form, so that two spellings that look the same are one; a note tells of it."""
-    if all(name.isascii() for name in table.labels) and all(clip.group.isascii() for clip in table):
+    if all(name == composed(name) for name in table.labels) and all(clip.group.isascii() for clip in table):
         return table
     clips = tuple(
         replace(clip, labels=tuple(dict.fromkeys(map(composed, clip.labels))), group=composed(clip.group))

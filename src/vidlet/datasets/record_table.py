@@ -7,7 +7,6 @@ split is clips.csv's, else that of the shard's name: train0000.tfrecord, validat
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections import Counter
@@ -19,11 +18,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..labels import split_labels
+from ..labels import composed, split_labels
 from .records import Checks, RecordSet, find_shards
 from .table import Clip, ClipTable, split_name
+from .texts import MOST_CLASSES, Names, cell_key, class_number, numbered_names, table_rows
 
 TABLE_NAME, CLASSES_NAME, VOCABULARY_NAME = "clips.csv", "classes.txt", "vocabulary.csv"
+# A word for a split with the number of a shard: digits and what follows, or two letters as in Kaggle's of 2017.
+SPLIT_WORD = re.compile(r"(?i:(training|train|validation|validate|valid|val|testing|test))(?:\d\w*|[A-Za-z0-9]{2})?")
 
 
 def read_record_table(
@@ -43,8 +45,9 @@ def read_record_table(
     """
     shards = find_shards(source)
     root = shards[0].parent
-    names = class_names(root)
-    checks = Checks(classes=len(names) if names else classes, strict=strict)
+    names, assumed = named_classes(root)
+    known = len(names) if names else classes
+    checks = Checks(classes=known, most_classes=MOST_CLASSES, strict=strict)
     records = RecordSet(shards, checks)
     if not names:
         highest = max((label for own in records.labels for label in own), default=-1)
@@ -68,7 +71,7 @@ def read_record_table(
             clips.append(Clip(root / name, own, row.group if row is not None else "", split, row=index))
     if not clips:
         raise DataError(f"{source}: no labelled record" + (f" ({skipped[0][0]} {skipped[0][1]})" if skipped else ""))
-    notes = _notes(records, checks)
+    notes = (*assumed, *_notes(records, checks), *_split_notes(records, rows))
     return ClipTable(tuple(clips), names, root, notes, tuple(skipped), Path(shards[0]), records), records
 
 
@@ -109,49 +112,72 @@ def class_names(root: Path) -> tuple[str, ...]:
     Raises:
         DataError: a name stands twice, or an index is missing.
     """
+    return named_classes(root).names
+
+
+def named_classes(root: Path) -> Names:
+    """``class_names``, and what had to be assumed."""
     if (root / CLASSES_NAME).is_file():
-        lines = [line.strip() for line in (root / CLASSES_NAME).read_text(encoding="utf-8").splitlines()]
-        return _unique([line for line in lines if line], root / CLASSES_NAME)
+        return numbered_names(root / CLASSES_NAME)
     for file, index, name in ((VOCABULARY_NAME, "Index", "Name"), (TABLE_NAME, "label_id", "label")):
         path = root / file
         if path.is_file() and (found := _numbered(path, index, name)):
-            missing = set(range(max(found) + 1)) - set(found)
-            if missing and file == VOCABULARY_NAME:
-                raise DataError(f"{path}: class {min(missing)} is missing")
-            return _unique([found.get(i, str(i)) for i in range(max(found) + 1)], path)
-    return ()
+            missing = next((i for i in range(len(found)) if i not in found), None)
+            if missing is not None and file == VOCABULARY_NAME:
+                raise DataError(f"{path}: class {missing} is missing")
+            return Names(_unique([found.get(i, str(i)) for i in range(max(found) + 1)], path))
+    return Names(())
 
 
 def shard_split(shard: Path) -> str:
-    """The split that a shard's name begins with, "" if none."""
-    match = re.match(r"[A-Za-z]+", shard.name)
-    return (split_name(match[0]) or "") if match else ""
+    """The split that a shard's name says: YouTube-8M's train0000, trainaB, validate00-of-44, test_7 ...; "" if none.
+
+    Raises:
+        DataError: the name speaks of validation or test in a form that is not known; to train on it would be wrong.
+    """
+    said: set[str] = set()
+    doubtful = ""
+    for word in re.split(r"[^A-Za-z0-9]+", shard.name.partition(".tfrecord")[0]):
+        if match := SPLIT_WORD.fullmatch(word):
+            said.add(split_name(match[1]) or "")
+        elif re.match("(?i)valid|test", word):
+            doubtful = word
+    if len(said) == 1 and not (doubtful and said == {"train"}):
+        return said.pop()
+    if doubtful or len(said) > 1:
+        raise DataError(
+            f"{shard}: does its name mean train, validate or test? Call it train0000.tfrecord, validate0000.tfrecord "
+            f"or test0000.tfrecord, or give the splits in a {TABLE_NAME} beside it"
+        )
+    return ""
 
 
 def _numbered(path: Path, index: str, name: str) -> dict[int, str]:
     """Class index -> name; cells may hold several, as 3|7 and run|jump."""
-    with path.open(newline="", encoding="utf-8-sig") as handle:
-        reader = csv.DictReader(handle)
-        if not {index, name} <= set(reader.fieldnames or ()):
-            return {}
-        found: dict[int, str] = {}
-        for row in reader:
-            numbers, names = (row[index] or "").split("|"), (row[name] or "").split("|")
-            if len(numbers) == 1:
-                names = [row[name] or ""]
-            for number, one in zip(numbers, names, strict=False):
-                if number.strip().isdecimal():
-                    found[int(number)] = one.strip() or number.strip()
-        return found
+    rows, _ = table_rows(path, (index.casefold(), name.casefold()))
+    header = [cell.strip() for cell in rows[0][1]] if rows else []
+    if not {index, name} <= set(header):
+        return {}
+    first, second = header.index(index), header.index(name)
+    found: dict[int, str] = {}
+    for line, cells in rows[1:]:
+        written, called = (cells[at] if at < len(cells) else "" for at in (first, second))
+        numbers = written.split("|")
+        names = called.split("|") if len(numbers) > 1 else [called]
+        for number, one in zip(numbers, names, strict=False):
+            if number.strip().isdecimal():
+                found[class_number(number, f"{path} line {line}")] = composed(one.strip()) or number.strip()
+    return found
 
 
 def _unique(names: Sequence[str], path: Path) -> tuple[str, ...]:
-    twice = [name for name, count in Counter(names).items() if count > 1]
+    counts = Counter(names)
+    twice = [name for name, count in counts.items() if count > 1]
     if not twice:
         return tuple(names)
     if path.name != VOCABULARY_NAME:
         raise DataError(f"{path}: class {twice[0]!r} stands twice")
-    return tuple(f"{name} ({i})" if name in twice else name for i, name in enumerate(names))
+    return tuple(f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names))
 
 
 class _Row(NamedTuple):
@@ -164,17 +190,27 @@ def _listed(path: Path) -> dict[str, _Row] | None:
     """What clips.csv says of each record's id; None where it is not there, or names video files instead."""
     if not path.is_file():
         return None
-    with path.open(newline="", encoding="utf-8-sig") as handle:
-        reader = csv.DictReader(handle)
-        if not {"name", "label"} <= set(reader.fieldnames or ()):
-            return None
-        rows: dict[str, _Row] = {}
-        for row in reader:
-            split = split_name(row.get("split") or "")
-            if split is None:
-                raise DataError(f"{path} line {reader.line_num}: split {row['split']!r} is none of train, val and test")
-            rows[row["name"]] = _Row(split_labels(row["label"] or ""), (row.get("group") or "").strip(), split)
+    found, _ = table_rows(path, ("name", "label", "split", "group"))
+    header = [cell_key(cell) for cell in found[0][1]] if found else []
+    if not {"name", "label"} <= set(header):
+        return None
+    rows: dict[str, _Row] = {}
+    for line, cells in found[1:]:
+        row = dict(zip(header, cells, strict=False))
+        split = split_name(row.get("split") or "")
+        if split is None:
+            raise DataError(f"{path} line {line}: split {row['split']!r} is none of train, val and test")
+        labels = tuple(map(composed, split_labels(row.get("label") or "")))
+        rows[row["name"].strip()] = _Row(labels, (row.get("group") or "").strip(), split)
     return None if any((path.parent / name).is_file() for name in list(rows)[:20]) else rows
+
+
+def _split_notes(records: RecordSet, rows: dict[str, _Row] | None) -> tuple[str, ...]:
+    """A sentence, if the names of some shards say no split."""
+    silent = [shard for shard in records.shards if rows is None and not shard_split(shard)]
+    if not silent:
+        return ()
+    return (f"{len(silent)} of {len(records.shards)} shards have names that say no split (first: {silent[0].name}).",)
 
 
 def _notes(records: RecordSet, checks: Checks) -> tuple[str, ...]:

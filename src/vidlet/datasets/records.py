@@ -21,7 +21,9 @@ from .example import parse_example
 from .frame_record import ID_KEYS, Record, check_record, encode_record, id_text, to_record
 from .tfrecord import Span, open_shard, read_span, read_tfrecord, write_tfrecord
 
-SHARD_SUFFIXES = (".tfrecord", ".tfrecords", ".tfrecord.gz", ".tfrecords.gz")
+SHARD_SUFFIXES = tuple(
+    f".{name}{end}" for name in ("tfrecord", "tfrecords") for end in ("", ".gz", ".z", ".zlib", ".zz")
+)
 
 
 class Problem(NamedTuple):
@@ -42,6 +44,7 @@ class Checks:
 
     Args:
         classes: size of the vocabulary; labels are below it. None: unknown, not checked.
+        most_classes: the same, where it is unknown: no vocabulary is larger.
         sizes: numbers a frame of each key that every record must have, as {"rgb": 1024, "audio": 128}; None: the
             first record says.
         strict: the first problem is an error.
@@ -50,6 +53,7 @@ class Checks:
     classes: int | None = None
     sizes: Mapping[str, int] | None = None
     strict: bool = False
+    most_classes: int = 2**63
     problems: list[Problem] = field(default_factory=list)
     unread: dict[str, int] = field(default_factory=dict)  # keys that records have and nobody reads, how often
 
@@ -217,7 +221,7 @@ def _shard_records(
             example = parse_example(data)
             name = next((id_text(example.context[key]) for key in ID_KEYS if example.context.get(key) is not None), "")
             record, unread = to_record(example)
-            check_record(record, checks.classes, checks.sizes)
+            check_record(record, checks.classes or checks.most_classes, checks.sizes)
         except DataError as error:
             checks.tell(Problem(str(shard), offset, name, str(error)))
             continue

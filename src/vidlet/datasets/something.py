@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from .listed import Listed, folders_near, listed_table, text_lines
+from .listed import Listed, folders_near, listed_table
 from .table import ClipTable, split_name
+from .texts import text_lines
 
 LIST = re.compile(r"(?:[\w.-]*(?:something|jester|20bn)[\w.-]*-)(train|training|val|validation|test)\.(json|csv)", re.I)
 

@@ -54,7 +54,7 @@ def group_folds(table: ClipTable, folds: int = 5, seed: int = 0, val: float = 0.
         raise DataError(f"{table.root}: {len(keys)} groups cannot make {folds} folds with a val beside each")
     part = _fill_poor_parts(_deal(counts, np.full(folds, 1 / folds), seed), counts, folds, least)
     fold_of = dict(zip(keys, part, strict=True))
-    return [_hold_out(table, {key for key in keys if fold_of[key] == fold}, seed, val) for fold in range(folds)]
+    return [_told(_hold_out(table, {key for key in keys if fold_of[key] == fold}, seed, val)) for fold in range(folds)]
 
 
 def leave_one_group_out(table: ClipTable, seed: int = 0, val: float = 0.08) -> list[ClipTable]:
@@ -68,7 +68,7 @@ def leave_one_group_out(table: ClipTable, seed: int = 0, val: float = 0.08) -> l
     keys = sorted({_group_key(table, index) for index in range(len(table))})
     if len(keys) < 3:
         raise DataError(f"{table.root}: {len(keys)} groups; to leave one out with a val beside it takes three")
-    return [_hold_out(table, {key}, seed, val) for key in keys]
+    return [_told(_hold_out(table, {key}, seed, val)) for key in keys]
 
 
 def _deal_all(table: ClipTable, seed: int, val: float, test: float) -> ClipTable:
@@ -100,6 +100,18 @@ def _split_off_val(table: ClipTable, seed: int, val: float) -> ClipTable:
 def _hold_out(table: ClipTable, test: set[GroupKey], seed: int, val: float) -> ClipTable:
     names = ["test" if _group_key(table, index) in test else "train" for index in range(len(table))]
     return _split_off_val(_with_split_names(table, names), seed, val)
+
+
+def _told(table: ClipTable) -> ClipTable:
+    """The table of a fold, with a note where it tests a single class, which says nothing of telling classes apart."""
+    tested = {name for clip in table if clip.split == "test" for name in clip.labels}
+    if len(tested) > 1 or len(table.labels) < 2:
+        return table
+    note = (
+        f"This fold tests clips of one class only ({', '.join(tested)}): are groups named for their class? "
+        "Groups that are one scene or person need one name in all classes."
+    )
+    return replace(table, notes=(*table.notes, note))
 
 
 def _complete(table: ClipTable) -> ClipTable:

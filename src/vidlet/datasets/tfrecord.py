@@ -1,4 +1,4 @@
-"""TFRecord files: records in a frame of lengths and checksums, plain or gzip, read past damage and written.
+"""TFRecord files: records in a frame of lengths and checksums, plain, gzip or zlib, read past damage and written.
 
     u64 length | u32 masked CRC-32C of the length | data | u32 masked CRC-32C of the data        (little-endian)
 
@@ -60,7 +60,7 @@ def read_tfrecord(path: str | Path, told: Told | None = None) -> Iterator[tuple[
 
 
 def open_shard(path: str | Path, told: Told | None = None) -> BinaryIO:
-    """A file's records as a seekable stream, inflated into memory if it is gzip.
+    """A file's records as a seekable stream, inflated into memory if it is gzip or zlib.
 
     Raises:
         DataError: it cannot be opened.
@@ -71,7 +71,8 @@ def open_shard(path: str | Path, told: Told | None = None) -> BinaryIO:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     stream.seek(0)
-    if start[:2] != b"\x1f\x8b" or _length(start) is not None:
+    packed = start[:2] == b"\x1f\x8b" or (start[:1] == b"\x78" and int.from_bytes(start[:2], "big") % 31 == 0)
+    if not packed or _length(start) is not None:
         return stream
     with stream:
         return io.BytesIO(_inflate(stream, path, told))
@@ -174,9 +175,9 @@ def _next_start(stream: BinaryIO, begin: int, size: int) -> int:
 
 
 def _inflate(stream: BinaryIO, path: str | Path, told: Told | None) -> bytes:
-    """All that can be inflated of gzip members, one after the other."""
+    """All that can be inflated of gzip members, one after the other, or of a zlib stream."""
     parts: list[bytes] = []
-    total, inflater = 0, zlib.decompressobj(wbits=31)
+    total, inflater = 0, zlib.decompressobj(wbits=47)
     problem = ""
     try:
         while block := stream.read(_BLOCK):
@@ -185,13 +186,13 @@ def _inflate(stream: BinaryIO, path: str | Path, told: Told | None) -> bytes:
                 total += len(parts[-1])
                 block = inflater.unused_data
                 if inflater.eof and block:
-                    inflater = zlib.decompressobj(wbits=31)
+                    inflater = zlib.decompressobj(wbits=47)
             if total > _MOST_INFLATED:
                 raise DataError(f"{path}: inflates to more than {_MOST_INFLATED >> 30} GiB: split it")
         if not inflater.eof:
-            problem = "the gzip stream is truncated"
+            problem = "the compressed stream is truncated"
     except zlib.error as error:
-        problem = f"the gzip stream is damaged ({error})"
+        problem = f"the compressed stream is damaged ({error})"
     if problem:
         if told is None:
             raise DataError(f"{path}: at byte {total} of the inflated data: {problem}")

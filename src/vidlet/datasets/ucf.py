@@ -14,14 +14,15 @@ from pathlib import Path
 
 from ..errors import DataError
 from .folders import read_folders
-from .listed import Listed, folders_near, listed_table, text_lines
+from .listed import Listed, folders_near, listed_table
 from .media import visible
 from .table import ClipTable
+from .texts import text_lines
 
 CLASSES = "classInd.txt"
 LIST = re.compile(r"(train|test)list0([123])\.txt")
 FILE = re.compile(r"v_(\w+?)_g(\d+)_c\d+")
-GROUP_FOLDER = re.compile(r"v_\w+_\d\d")
+GROUP_FOLDER = re.compile(r"v_\w+_(\d\d)")
 
 
 def ucf101_lists(path: Path) -> tuple[Path, int] | None:
@@ -71,11 +72,18 @@ def is_ucf11(path: Path) -> bool:
 
 
 def read_ucf11(path: Path) -> ClipTable:
-    """A folder per class with a folder per group; the folders of annotations are left out."""
+    """A folder per class with a folder per group; the folders of annotations are left out.
+
+    The groups of a number are one group, in whichever class: v_biking_01 and v_shooting_01 are both group 01, so that
+    leaving one of the 25 out tests all classes, as in the paper.
+    """
     table = read_folders(path)
+    clips = tuple(
+        replace(clip, group=match[1]) if (match := GROUP_FOLDER.fullmatch(clip.group)) else clip for clip in table
+    )
     skipped = tuple(item for item in table.skipped if Path(item[0]).name.casefold() != "annotation")
     notes = tuple(note for note in table.notes if ".xgtf" not in note)
-    return replace(table, skipped=skipped, notes=notes)
+    return replace(table, clips=clips, skipped=skipped, notes=notes)
 
 
 def with_ucf_groups(table: ClipTable) -> ClipTable:

@@ -3,14 +3,18 @@
 A store is a folder of Arrow IPC files, one row a clip, and ``spec.json``. The folder's name is the hash of everything
 that determines a feature but the clip itself (sampling, resize rule, extractor, storage), a row's key the hash of the
 clip's content and interval: a changed setting never finds stale features. A part appears under its final name only when
-it is whole, so that a killed extraction resumes where the last part ended.
+it is whole, so that a killed extraction resumes where the last part ended. Its name ends with its checksum: a part that
+is damaged is told, removed, and its clips are computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +23,13 @@ from typing import Any
 import numpy as np
 
 from ..datasets import Clip
-from ..errors import DataError, DependencyError
-from ..files import atomic_path, sha256_of, write_text
+from ..errors import DataError, DependencyError, why
+from ..files import sha256_of, write_bytes, write_text
+from ..progress import say
 from ..video.folder import image_files
 
+COLUMNS = ("key", "frames", "times_s", "damage", "scale", "low", "features")
+CHECKSUM = re.compile(r"part-\d+-\w+-([0-9a-f]{8})\.arrow")
 STORAGE = {"float16": np.float16, "uint8": np.uint8, "float32": np.float32}
 
 
@@ -106,7 +113,7 @@ class FeatureStore:
         table = arrow.table(
             {
                 "key": [item.key for item, _ in rows],
-                "path": [path for _, path in rows],
+                "path": [path.encode("utf-8", "backslashreplace").decode() for _, path in rows],
                 "frames": arrow.array([len(item.features) for item, _ in rows], arrow.int32()),
                 "times_s": [item.times_s.tolist() for item, _ in rows],
                 "damage": [item.damage for item, _ in rows],
@@ -115,28 +122,59 @@ class FeatureStore:
                 "features": arrow.LargeListArray.from_arrays(offsets, arrow.array(np.concatenate(flat))),
             }
         )
-        part = self.folder / f"part-{len(self._tables):05d}-{rows[0][0].key[:8]}.arrow"
-        with (
-            atomic_path(part) as draft,
-            arrow.OSFile(str(draft), "wb") as sink,
-            arrow.ipc.new_file(sink, table.schema) as writer,
-        ):
+        sink = arrow.BufferOutputStream()
+        with arrow.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
+        content = sink.getvalue()
+        part = self.folder / f"part-{len(self._tables):05d}-{rows[0][0].key[:8]}-{zlib.crc32(content):08x}.arrow"
+        write_bytes(part, content)
         self._open(part)
 
     def _open(self, part: Path) -> None:
-        arrow = _arrow()
         try:
-            table = arrow.ipc.open_file(arrow.memory_map(str(part))).read_all()
-            keys = table.column("key").to_pylist()
-        except (arrow.ArrowInvalid, KeyError, OSError) as error:
-            raise DataError(
-                f"{part}: not a whole feature file ({error}); delete it to extract its clips again"
-            ) from error
-        columns = {name: table.column(name) for name in table.column_names}
+            columns = _checked(part, self.shape)
+            keys = columns["key"].to_pylist()
+        except DependencyError:
+            raise
+        except Exception as error:  # whatever Arrow finds in damaged bytes
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of Arrow
+                raise DataError(f"{part}: cannot be read ({why(error, part)})") from error
+            say(f"{part}: a damaged part of the feature store ({why(error, part)}); its clips are computed again")
+            part.unlink(missing_ok=True)
+            return
         self._tables.append(columns)
         for row, key in enumerate(keys):
             self._rows[key] = (len(self._tables) - 1, row)
+
+
+def _checked(part: Path, shape: tuple[int, ...]) -> dict[str, Any]:
+    """The columns of a part, mapped, once its checksum and all that Arrow and we read of it hold.
+
+    Raises:
+        Exception: of Arrow, or ValueError: it is damaged.
+    """
+    arrow = _arrow()
+    if not part.stat().st_size:
+        raise ValueError("it is empty")
+    mapped = arrow.memory_map(str(part))
+    sealed = CHECKSUM.fullmatch(part.name)
+    if sealed and f"{zlib.crc32(mapped.read_buffer()):08x}" != sealed[1]:
+        raise ValueError("its checksum is wrong")
+    mapped.seek(0)
+    table = arrow.ipc.open_file(mapped).read_all()
+    table.validate(full=True)
+    if missing := set(COLUMNS) - set(table.column_names):
+        raise ValueError(f"it has no column {min(missing)}")
+    columns = {name: table.column(name) for name in table.column_names}
+    if len(table) and any(columns[name].num_chunks != 1 or columns[name].null_count for name in COLUMNS):
+        raise ValueError("it is no part of one piece")
+    sizes = [size.as_py() for size in columns["features"].chunk(0).value_lengths()] if len(table) else []
+    frames = columns["frames"].to_pylist()
+    if sizes != [count * math.prod(shape) for count in frames]:
+        raise ValueError("its features are not of the store's shape")
+    if [len(times) for times in columns["times_s"].to_pylist()] != frames:
+        raise ValueError("its times are not those of its frames")
+    return columns
 
 
 def clip_key(clip: Clip) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..recipe import in_range
 from ..runtime import Model, load
 from ..tasks import task_of_model
 from ..tasks.predictions import Wanted
@@ -37,5 +38,8 @@ def predict(
     Raises:
         VidletError: the source cannot be read (one of several: its result holds the error; ``strict`` raises).
     """
+    in_range("threshold", threshold, 0, 1)
+    in_range("min_s", min_s, 0)
+    in_range("threads", threads, 0)
     loaded = model if isinstance(model, Model) else load(model, threads=threads)
     yield from task_of_model(loaded).predict(loaded, source, Wanted(threshold, min_s, save, csv, strict))

@@ -27,7 +27,7 @@ from ..metrics import (
     paired_bootstrap,
     percentiles_ms,
 )
-from ..progress import bar
+from ..progress import bar, say
 from ..runtime import Model, Prediction, classify_together
 from ..video import read_clip, read_many
 from ..wording import cell
@@ -72,7 +72,10 @@ def labelled_clips(
     if fold is None:
         return with_splits(table, seed=SPLIT_SEED)
     index, folds = _parse_fold(fold)
-    return group_folds(table, folds, seed=SPLIT_SEED)[index]
+    chosen = group_folds(table, folds, seed=SPLIT_SEED)[index]
+    for note in chosen.notes[len(table.notes) :]:
+        say(f"warning: {note}")
+    return chosen
 
 
 def read_videos(source: DataSource) -> ClipTable:

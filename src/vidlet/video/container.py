@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import Iterator
@@ -243,7 +244,7 @@ class VideoReader:
         if not self._ended or self._time == NEVER or 0 < declared <= self._count:
             return ""
         if not declared or self._sought:  # the file tells only how long it is, or not all frames were counted
-            early = self.info.duration_s - end_s > max(1.0, 0.05 * self.info.duration_s)
+            early = self._own_duration and self.info.duration_s - end_s > max(1.0, 0.05 * self.info.duration_s)
             return f"the video ends at {end_s:.2f} of {self.info.duration_s:.2f} declared seconds" if early else ""
         if self._container.format.name.startswith("mov"):
             declared = sum(not entry.is_discard for entry in self._stream.index_entries)
@@ -342,15 +343,17 @@ class VideoReader:
         stream, container = self._stream, self._container
         turn, swapped = rotation_of(first)
         width, height = (first.height, first.width) if swapped else (first.width, first.height)
-        if stream.duration is not None and stream.duration > 0:
-            duration_s = stream.duration * self._tick_s
+        own_s = _own_duration_s(stream)
+        self._own_duration = own_s > 0 or len(container.streams) == 1
+        if own_s > 0:
+            duration_s = own_s
         elif container.duration is not None and container.duration > 0:
             duration_s = container.duration / av.time_base
         else:
             duration_s = stream.frames / self._fps
         known, notes = self._contents, tuple[str, ...]()
         if known is not None and known.packets > 1:
-            duration_s = known.end_s - self._origin
+            duration_s, self._own_duration = known.end_s - self._origin, True
         if known is not None and (note := known.note()):
             notes = (note,)
         name = stream.codec_context.codec.canonical_name
@@ -390,7 +393,7 @@ def video_stream(container: Any, path: Path | str) -> Any:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         raise DataError(f"{path}: no video stream (only {kinds})")
     if len(streams) > 1:
-        lengths = [_length_s(stream) for stream in streams]
+        lengths = [_pictures_in(stream) for stream in streams]
         best = container.streams.best("video")  # the one of which FFmpeg saw most pictures when it opened the file
         known = max(lengths) > 0
         streams = (
@@ -403,13 +406,17 @@ def video_stream(container: Any, path: Path | str) -> Any:
     return streams[0]
 
 
-def _length_s(stream: Any) -> float:
-    """How long the pictures of a stream are shown, as far as the file says; a single picture takes no time."""
-    if stream.frames == 1:
-        return 0.0
-    if stream.duration:
+def _own_duration_s(stream: Any) -> float:
+    """How long a stream itself says that it is, not the whole file, whose sound may be longer; 0 where it does not."""
+    if stream.duration is not None and stream.duration > 0:
         return float(stream.duration * (stream.time_base or 0))
-    return stream.frames / _frame_rate(stream)
+    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return 3600.0 * int(match[1]) + 60.0 * int(match[2]) + float(match[3]) if match else 0.0
+
+
+def _pictures_in(stream: Any) -> float:
+    """How many pictures a stream has, as far as the file says; 0 where it does not."""
+    return float(stream.frames) or _own_duration_s(stream) * _frame_rate(stream)
 
 
 def _opened_again(path: Path | str) -> tuple[Any, Any]:

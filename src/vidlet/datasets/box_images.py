@@ -1,0 +1,64 @@
+"""Which image an annotation means: found by its name, wherever below a folder it lies."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path, PurePosixPath
+
+from ..labels import composed
+from .media import is_image, visible
+
+MOST_DEPTH = 8
+
+
+class Pictures:
+    """The images below a folder by name; each folder is listed once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
+        level = [root]
+        for _ in range(MOST_DEPTH):
+            entries = [entry for folder in level for entry in visible(folder)]
+            for entry in entries:
+                if is_image(entry):
+                    self._by_name[composed(entry.name)].append(entry)
+                    self._by_stem[composed(entry.stem)].append(entry)
+            level = [entry for entry in entries if entry.is_dir()]
+
+    def find(self, name: str, beside: Path) -> Path:
+        """The image of a name, as written with or without folders and suffix; of several the nearest to a file.
+
+        Near is who shares most of the written path, then who shares most folders with ``beside``. Where there is none,
+        the place where it would lie beside it.
+        """
+        written = PurePosixPath(composed(name.replace("\\", "/")))
+        parts = [part for part in written.parts if part not in ("", ".", "..", "/")]
+        if not parts:
+            return beside.parent
+        found = self._by_name.get(parts[-1]) or self._by_stem.get(parts[-1]) or self._by_stem.get(written.stem) or []
+        if not found:
+            return beside.parent.joinpath(*parts[-1:])
+        return max(found, key=lambda image: (_same_end(parts, image), _same_folders(image, beside)))
+
+
+def _same_end(parts: list[str], image: Path) -> int:
+    """How many folders of the written path an image has, from the end."""
+    count = 0
+    for written, there in zip(reversed(parts[:-1]), reversed(image.parent.parts), strict=False):
+        if written != there:
+            break
+        count += 1
+    return count
+
+
+def _same_folders(image: Path, beside: Path) -> tuple[int, int]:
+    """How many folders an image and a file share: their names anywhere (train, valid), and from the root on."""
+    one, other = image.parent.parts, beside.parent.parts
+    common = 0
+    for first, second in zip(one, other, strict=False):
+        if first != second:
+            break
+        common += 1
+    return len(set(one[common:]) & set(other[common:])) + common, -len(one)

@@ -1,0 +1,177 @@
+"""Boxes as tables: a row a box, as TensorFlow's tutorial, Roboflow, Kaggle and Open Images write them.
+
+    filename,width,height,class,xmin,ymin,xmax,ymax        train_labels.csv, train/_annotations.csv
+    image_id,width,height,"[x, y, w, h]"                    ImageID,LabelName,XMin,XMax,YMin,YMax (relative)
+
+Without a column of classes everything is an "object". The split is a column's, else that of the table's name or of its
+folder's.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import DataError
+from .box_images import Pictures
+from .box_table import BoxGatherer, BoxTable, Written
+from .media import visible
+from .table import split_name
+from .texts import SEPARATORS, cell_key, table_rows
+
+ONLY_CLASS = "object"
+IMAGE = (
+    "filename",
+    "file_name",
+    "file",
+    "image_id",
+    "imageid",
+    "image_path",
+    "image_name",
+    "image",
+    "img",
+    "path",
+    "name",
+)
+LABEL = ("class", "label", "class_name", "classname", "category", "category_name", "label_name", "labelname")
+CORNERS = (
+    ("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"), ("x1", "y1", "x2", "y2"),
+    ("left", "top", "right", "bottom"), ("bbox_xmin", "bbox_ymin", "bbox_xmax", "bbox_ymax"),
+)  # fmt: skip
+SIDES = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("bbox_x", "bbox_y", "bbox_width", "bbox_height"))
+SPLIT = ("split", "subset", "set", "usage")
+HEADER_BYTES = 4096
+
+
+class _Columns(NamedTuple):
+    image: str
+    label: str
+    corners: tuple[str, ...]  # four names, or one of a list "[x, y, w, h]"
+    sides: bool  # whether the third and fourth are width and height
+    split: str
+
+
+def box_tables(path: Path) -> list[Path]:
+    """The tables of boxes of a folder or one below, or the table itself; [] where there are none."""
+    if path.is_file():
+        return [path] if path.suffix.lower() in (".csv", ".tsv", ".txt") and _header(path) else []
+    folders = [path, *(entry for entry in visible(path) if entry.is_dir())]
+    tables = [entry for folder in folders for entry in visible(folder) if entry.suffix.lower() in (".csv", ".tsv")]
+    return [table for table in tables if table.is_file() and _header(table)]
+
+
+def read_box_tables(root: Path) -> BoxTable:
+    """Read tables of boxes; images are found by name, beside the table or anywhere below the folder.
+
+    Raises:
+        DataError: a table that is none, or no image of it is there.
+    """
+    folder = root if root.is_dir() else root.parent
+    found = BoxGatherer(folder, "csv", None)
+    pictures = Pictures(folder)
+    for table in box_tables(root):
+        _read_table(table, pictures, found)
+    return found.table()
+
+
+def _header(path: Path) -> _Columns | None:
+    try:
+        with path.open("rb") as handle:
+            data = handle.read(HEADER_BYTES)
+    except OSError:
+        return None
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    lines = data.decode(encoding, "replace").splitlines()
+    first = next((line for line in lines if not line.lower().startswith("sep=")), "")
+    found = (_columns([cell_key(cell) for cell in first.split(mark)]) for mark in SEPARATORS)
+    return next((columns for columns in found if columns is not None), None)
+
+
+def _columns(names: Sequence[str]) -> _Columns | None:
+    """Which columns say what, None where no box is in them."""
+    image = next((name for name in IMAGE if name in names), "")
+    corners: tuple[str, ...] = next((four for four in CORNERS if set(four) <= set(names)), ())
+    sides: tuple[str, ...] = next((four for four in (*SIDES, ("bbox",)) if set(four) <= set(names)), ())
+    if corners:
+        sides = ()
+    if not image or not (corners or sides):
+        return None
+    label = next((name for name in LABEL if name in names), "")
+    split = next((name for name in SPLIT if name in names), "")
+    return _Columns(image, label, corners or sides, bool(sides), split)
+
+
+def _read_table(path: Path, pictures: Pictures, found: BoxGatherer) -> None:
+    known = {*IMAGE, *LABEL, *SPLIT, "bbox", "width", "height", *(name for four in (*CORNERS, *SIDES) for name in four)}
+    rows, separator = table_rows(path, sorted(known))
+    names = [cell_key(cell) for cell in rows[0][1]]
+    columns = _columns(names)
+    if columns is None:
+        raise DataError(f"{path}: needs columns of image and box, as filename, class, xmin, ymin, xmax, ymax")
+    default = _split_of(path)
+    boxes: dict[str, list[Written]] = defaultdict(list)
+    about: dict[str, tuple[str, tuple[float, float]]] = {}
+    failed: dict[str, str] = {}
+    for line, cells in rows[1:]:
+        row = dict(zip(names, (cell.strip() for cell in cells), strict=False))
+        image = row.get(columns.image, "")
+        if not image:
+            found.drop(path, f"line {line} names no image")
+            continue
+        split = split_name(row.get(columns.split, "")) if columns.split else ""
+        about.setdefault(image, (split or default, _size(row, columns)))
+        try:
+            if (box := _box(row, columns, separator)) is not None:
+                boxes[image].append(box)
+        except ValueError:
+            failed[image] = f"line {line}: no box of four numbers"
+            found.drop(path, f"line {line} ({image}): no box of four numbers")
+    whole = _relative([corner for own in boxes.values() for box in own for corner in box[:4]])
+    for image, (split, size) in about.items():
+        place = pictures.find(image, path)
+        if image in failed and not boxes[image]:
+            found.skip(place, failed[image])
+        else:
+            found.add(place, boxes[image], split, None if whole else size)
+
+
+def _box(row: dict[str, str], columns: _Columns, separator: str) -> Written | None:
+    """The box of a row; None where its cells are empty: an image that shows nothing."""
+    texts = [row.get(name, "") for name in columns.corners]
+    if len(texts) == 1:
+        texts = [part.strip() for part in texts[0].strip("[]() ").replace(";", ",").split(",")]
+    if not any(texts):
+        return None
+    if separator != ",":
+        texts = [text.replace(",", ".") for text in texts]
+    x1, y1, x2, y2 = (float(text) for text in texts)
+    if columns.sides:
+        x2, y2 = x1 + x2, y1 + y2
+    label = row.get(columns.label, "") if columns.label else ONLY_CLASS
+    if not label:
+        raise ValueError("no class")
+    return (x1, y1, x2, y2, label, False)
+
+
+def _size(row: dict[str, str], columns: _Columns) -> tuple[float, float]:
+    """(height, width) that a row tells of its image; (0, 0) where it does not."""
+    if {"width", "height"} & set(columns.corners):
+        return 0.0, 0.0
+    try:
+        return float(row.get("height") or 0), float(row.get("width") or 0)
+    except ValueError:
+        return 0.0, 0.0
+
+
+def _relative(corners: Sequence[float]) -> bool:
+    """Whether corners are shares of the image, as Open Images writes them, and no pixels."""
+    return bool(corners) and all(-0.01 <= corner <= 1.01 for corner in corners)
+
+
+def _split_of(path: Path) -> str:
+    if split := split_name(path.parent.name):
+        return split
+    words = path.stem.casefold().replace("-", "_").split("_")
+    return next((split for word in words if (split := split_name(word))), "")

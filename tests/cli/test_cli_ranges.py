@@ -1,0 +1,43 @@
+"""Numbers of options: what is out of range is one line and exit 2, before anything is read."""
+
+import pytest
+
+from vidlet.cli import main
+from vidlet.errors import RecipeError
+from vidlet.jobs.predict import predict
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "m.onnx", "a.mp4", "--threshold", "50"],
+        ["predict", "m.onnx", "a.mp4", "--threshold", "nan"],
+        ["predict", "m.onnx", "a.mp4", "--min-s", "-3"],
+        ["predict", "m.onnx", "a.mp4", "--above", "1.01"],
+        ["predict", "m.onnx", "a.mp4", "--threads", "-4"],
+        ["evaluate", "m.onnx", "data", "--threads", "two"],
+        ["evaluate", "m.onnx", "data", "--fps", "0"],
+        ["train", "data", "--epochs", "0"],
+        ["train", "data", "--seed", "-1"],
+        ["data", "data", "--workers", "0"],
+        ["data", "data", "--fps", "inf"],
+        ["segment", "a.mp4", "--hz", "-1"],
+        ["benchmark", "m.onnx", "--seconds", "1e400"],
+        ["demo", "--clips", "1.5"],
+    ],
+)
+def test_a_number_out_of_range_is_one_line(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    option = next(word for word in words if word.startswith("--"))
+    assert f"argument {option}" in said
+    assert "is not a" in said
+
+
+@pytest.mark.parametrize("options", [{"threshold": 50}, {"threshold": float("nan")}, {"min_s": -3}, {"threads": -4}])
+def test_python_refuses_the_same_numbers(options):
+    with pytest.raises(RecipeError, match=f"{next(iter(options))} must be"):
+        next(predict("absent.onnx", "absent.mp4", **options))
