@@ -60,3 +60,10 @@ def test_a_folder_is_used_by_one_process_at_a_time(tmp_path):
         assert not Lock(tmp_path).acquire()
     with Lock(tmp_path):
         pass
+
+
+def test_names_that_are_no_utf8_become_their_bytes_again(tmp_path):
+    write_text(tmp_path / "a.txt", "caf\udce9 gr\u00fcn")
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9 gr\xc3\xbcn"
+    write_text(tmp_path / "a.txt", "\ud800")
+    assert (tmp_path / "a.txt").read_bytes() == rb"\ud800"

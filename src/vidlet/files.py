@@ -45,9 +45,12 @@ def _named(error: OSError, path: Path) -> OSError:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a whole text file (UTF-8), or nothing."""
-    with atomic_path(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+    """Write a whole text file (UTF-8), or nothing; names that are no UTF-8 become the bytes that they were."""
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # other halves of pairs
+        data = text.encode("utf-8", "backslashreplace")
+    write_bytes(path, data)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
