@@ -1,11 +1,10 @@
 """Feed every parser damaged and hostile inputs, for minutes or hours; say what hangs, crashes or ends in a traceback.
 
-    make fuzz MINUTES=5            or            python tests/fuzz/run.py --minutes 5 --seed 0
+    make fuzz MINUTES=5      or      python tests/fuzz/run.py --minutes 5 --seed 0
 
 Each kind of input has a whole example and a reader. Round r of kind k is made from the seed (S, k, r), so that a
-finding is made again by its three numbers; inputs that found something are kept in tests/fuzz/found. A batch of
-rounds runs in a child that may take so much memory; a round that takes longer than LIMIT_S is a hang, a child that
-dies a crash.
+finding is made again by its three numbers; inputs that found something are kept in tests/fuzz/found. A batch of rounds
+runs in a child that may take so much memory; a round of more than LIMIT_S is a hang, a child that dies a crash.
 """
 
 from __future__ import annotations
@@ -111,23 +110,23 @@ def read_recipe(path: Path) -> object:
 def make_checkpoint(folder: Path) -> Path:
     import torch
 
-    from vidlet.training.checkpoint import Progress, RunFolder
+    from vidlet.training.checkpoint import Checkpoints, Progress
 
     network, optimizer = _network()
     network(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     best = dict(network.state_dict())
-    RunFolder(folder, "id").save(Progress(epoch=1, history=[{"loss": 1.0}]), network, optimizer, None, best)
+    Checkpoints(folder, "id").save(Progress(epoch=1, history=[{"loss": 1.0}]), network, optimizer, None, best)
     return folder / "checkpoint.pt"
 
 
 def read_checkpoint(path: Path) -> object:
     import torch
 
-    from vidlet.training.checkpoint import RunFolder
+    from vidlet.training.checkpoint import Checkpoints
 
     network, optimizer = _network()
-    found = RunFolder(path.parent, "id").load(network, optimizer, None)
+    found = Checkpoints(path.parent, "id").load(network, optimizer, None)
     network(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     return found

@@ -519,13 +519,13 @@ def damaged_states(saved):
 
 
 def test_a_checkpoint_that_lacks_something_is_one_line(tmp_path):
-    from vidlet.training.checkpoint import Progress, RunFolder
+    from vidlet.training.checkpoint import Checkpoints, Progress
 
     network = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(network.parameters())
     network(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    folder = RunFolder(tmp_path, "id")
+    folder = Checkpoints(tmp_path, "id")
     folder.save(Progress(epoch=1, history=[{"loss": 1.0}]), network, optimizer, None, dict(network.state_dict()))
     folder.load(network, optimizer, None)
     saved = torch.load(folder.checkpoint, weights_only=True)

@@ -1,0 +1,56 @@
+"""A model whose labels and recipe name would command a terminal or a spreadsheet is shown harmlessly."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import artifacts
+from vidlet.cli import main
+from vidlet.video import write_video
+
+LABELS = ["\x1b[2J\x1b]0;owned\x07", "=HYPERLINK(1)\nsecond: line 0.999", "\u202efdp.exe", "caf\udce9"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    model = artifacts.save(
+        artifacts.classifier(),
+        tmp_path / "model.onnx",
+        labels=LABELS,
+        recipe={"name": "a\x1b[31m\nb"},
+        sampling={"rule": "rate", "hz": 8, "median_s": 0.5},
+    )
+    for number, color in enumerate([(250, 0, 0), (0, 250, 0), (0, 0, 250)]):
+        pictures = [np.broadcast_to(np.array(color, np.uint8), (48, 64, 3))] * 20
+        write_video(tmp_path / "clips" / f"{number}.mp4", pictures, 25)
+    return model, tmp_path / "clips"
+
+
+@pytest.mark.parametrize(
+    "words", [("predict", "CLIPS"), ("inspect",), ("predict", "CLIPS", "--json"), ("inspect", "--json")]
+)
+def test_nothing_that_is_printed_commands_the_terminal(files, capfd, words):
+    model, clips = files
+    command, *rest = words
+    assert main([command, str(model), *(str(clips) if word == "CLIPS" else word for word in rest)]) == 0
+    out, err = capfd.readouterr()
+    for text in (out, err):
+        assert not any(ord(c) < 32 and c not in "\n\t\r" for c in text)
+        assert not set(text) & set("\u202e\x7f\x9b")
+    if "--json" in words:
+        found = [json.loads(line) for line in out.splitlines()]
+        assert LABELS[0] in (found[0]["scores"] if command == "predict" else found[0]["metadata"]["labels"])
+    else:
+        assert r"\x1b[2J" in out and not any(line.startswith("second: line") for line in out.splitlines())
+
+
+def test_no_cell_of_the_csv_is_a_formula(files, tmp_path, capfd):
+    model, clips = files
+    assert main(["predict", str(model), str(clips), "--csv", str(tmp_path / "o.csv")]) == 0
+    with (tmp_path / "o.csv").open(newline="", encoding="utf-8", errors="surrogatepass") as stream:
+        cells = [value for row in csv.reader(stream) for value in row]
+    assert any("HYPERLINK" in value for value in cells)
+    assert not any(value.startswith(("=", "+", "@")) for value in cells)
+    capfd.readouterr()
