@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-memory", metavar="BYTES", help="peak memory of a process that runs the file: 150MB")
     parser.add_argument("--min-accuracy", type=float, default=0.0, metavar="RATE", help="0 to 1, on validation clips")
     parser.add_argument("--device", metavar="FILE", help="a target: what `vidlet benchmark --save` wrote there")
+    options.add_device(parser, "--train-on", "cpu")
     parser.add_argument("--time", default="30m", metavar="TIME", help="for the search: 30m, 2h (%(default)s)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="trials side by side (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (%(default)s)")
@@ -53,4 +54,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         resume=args.resume,
         strict=args.strict,
         command="vidlet " + shlex.join(sys.argv[1:]),
+        train_on=args.train_on,
     )
