@@ -82,6 +82,7 @@ class Training:
 
     mode: str = "frozen"  # "frozen": stored features, head only; "finetune": extractor and head end to end
     epochs: int = number(60, 1, LARGE)
+    least_updates: int = number(0, 0, LARGE)  # small sets are seen for more epochs, until there are so many updates
     batch: int = number(16, 1, LARGE)
     micro_batch: int = number(
         0, 0, LARGE
@@ -143,6 +144,8 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     data.setdefault("name", Path(where).stem)
     for key, value in (overrides or {}).items():
         _put(data, key, value)
+    if "training.epochs" in (overrides or {}) and "training.least_updates" not in (overrides or {}):
+        _put(data, "training.least_updates", 0)  # so many epochs were asked for
     return recipe_from_dict(data, where)
 
 
