@@ -101,10 +101,9 @@ class Training:
 
     mode: str = "frozen"  # "frozen": stored features, head only; "finetune": extractor and head end to end
     epochs: int = number(60, 1, LARGE)
+    least_updates: int = number(0, 0, LARGE)  # small sets are seen for more epochs, until there are so many updates
     batch: int = number(16, 1, LARGE)
-    micro_batch: int = number(
-        0, 0, LARGE
-    )  # clips of a batch that are in memory at once; 0: all (fine-tuning at 224 pixels: 1 or 2)
+    micro_batch: int = number(0, 0, LARGE)  # clips of a batch in memory at once; 0: all (at 224 pixels take 1 or 2)
     precision: str = "auto"  # products in "float32" or "bfloat16"; "auto": bfloat16 on a GPU; weights stay float32
     optimizer: str = "adamw"  # "adamw", or "sgd" with momentum 0.9
     lr: float = number(2e-3, 0, 1000, above=0)
@@ -120,9 +119,7 @@ class Training:
     augment: dict[str, float] = field(default_factory=dict)
     one_way: tuple[str, ...] = ()  # labels whose clips are never mirrored or reversed (augment "flip", "reverse")
     averaging: Averaging = field(default_factory=Averaging)
-    teacher_share: float = number(
-        0.5, 0, 1, above=0
-    )  # of teachers (`vidlet train --teacher`) in the loss beside labels
+    teacher_share: float = number(0.5, 0, 1, above=0)  # of teachers (--teacher) in the loss, beside the labels
     seed: int = number(0, 0, 2**63 - 1)
 
 
@@ -175,6 +172,8 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
             _tell(key)
             key = MOVED[key][0]  # noqa: PLW2901
         _put(data, key, value)
+    if "training.epochs" in (overrides or {}) and "training.least_updates" not in (overrides or {}):
+        _put(data, "training.least_updates", 0)  # so many epochs were asked for
     return recipe_from_dict(data, where)
 
 

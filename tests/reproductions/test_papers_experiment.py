@@ -52,8 +52,8 @@ def test_finished_runs_are_read_from_the_file_and_not_run_again(motion_clips, tm
 def test_values_are_set_where_a_head_has_them_and_one_that_none_has_is_refused(motion_clips, tmp_path, monkeypatch):
     seen = {}
 
-    def trained(setup, plan, head):
-        seen[plan.head.name] = (plan.head.options, plan.training.lr)
+    def trained(setup, plan, head, device):
+        seen[plan.head.name] = (plan.head.options, plan.training.lr, device)
         return runs(0.5)[0]
 
     monkeypatch.setattr(experiment, "train_and_score", trained)
@@ -65,8 +65,8 @@ def test_values_are_set_where_a_head_has_them_and_one_that_none_has_is_refused(m
     }
     cases = {head: (f"mobilenetv2-{head}", small) for head in ("gru", "single")}
     given = {"head.options.hidden": 8, "training.lr": 0.5}
-    run_recipes(cases, motion_clips, Effort(1, 1, 0.1, overrides=given), tmp_path / "log")
-    assert seen == {"gru": ({"hidden": 8}, 0.5), "single": ({}, 0.5)}
+    run_recipes(cases, motion_clips, Effort(1, 1, 0.1, overrides=given, device="cuda"), tmp_path / "log")
+    assert seen == {"gru": ({"hidden": 8}, 0.5, "cuda"), "single": ({}, 0.5, "cuda")}
     with pytest.raises(RecipeError, match=r"no recipe of the experiment has a head with head\.options\.hiden"):
         run_recipes(cases, motion_clips, Effort(overrides={"head.options.hiden": 8}), tmp_path / "log")
     with pytest.raises(RecipeError, match="of use with data only"):

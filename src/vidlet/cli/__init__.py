@@ -9,12 +9,7 @@ import argparse
 import contextlib
 import errno
 import importlib
-<<<<<<< HEAD
-=======
 import io
-import json
-import math
->>>>>>> 4eef424 (Boxes, lists and tables as people have them: nothing is background for want of reading, no class moves, no split is guessed)
 import os
 import signal
 import sys

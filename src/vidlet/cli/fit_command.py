@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="0 to 1, on validation clips",
     )
     parser.add_argument("--device", metavar="FILE", help="a target: what `vidlet benchmark --save` wrote there")
+    options.add_device(parser, "--train-on", "cpu")
     parser.add_argument("--time", default="30m", metavar="TIME", help="for the search: 30m, 2h (%(default)s)")
     parser.add_argument(
         "--workers",
@@ -67,4 +68,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         resume=args.resume,
         strict=args.strict,
         command="vidlet " + shlex.join(sys.argv[1:]),
+        train_on=args.train_on,
     )

@@ -98,6 +98,16 @@ def add_strict(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_device(parser: argparse.ArgumentParser, name: str = "--device", default: str = "auto") -> None:
+    """Where networks are trained: --device, or another name."""
+    parser.add_argument(
+        name,
+        default=default,
+        choices=["auto", "cpu", "cuda"],
+        help="where to train; auto: on a GPU where there is one (%(default)s)",
+    )
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """--threads."""
     parser.add_argument(
@@ -106,11 +116,4 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="processor threads to use (%(default)s)",
-    )
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """--device, of commands that train."""
-    parser.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to train (%(default)s)"
     )

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="of its recipes; head options where the head has it",
     )
+    options.add_device(parser)
     parser.add_argument("--out", metavar="FILE", help="a line a finished run, not run again (runs/papers-NAME.jsonl)")
 
 
@@ -44,7 +45,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..recipe import parse_override
 
     overrides = dict(parse_override(text) for text in args.set)
-    found = papers(args.name, args.data, args.epochs, args.seeds, args.clips, args.out, args.detector, overrides)
+    found = papers(
+        args.name, args.data, args.epochs, args.seeds, args.clips, args.out, args.detector, overrides, args.device
+    )
     if not args.json:
         print(tables_text(found["tables"]) if args.name else list_text(found["papers"]))
         if "measured_on" in found:

@@ -74,6 +74,8 @@ def tune_boxes(
 ) -> None:
     """Train a detector on in place, on the recipe's terms but for ``rate`` times its learning rates.
 
+    Products are of float32: these steps simulate integers.
+
     Args:
         amount: epochs; None: a quarter of the recipe's.
         fixed_size: all pictures of the network's size, where the network was made for that.
@@ -83,7 +85,7 @@ def tune_boxes(
     augment = {**config.augment, "scales": 0} if fixed_size else config.augment
     config = replace(
         config, epochs=epochs, lr=rate * config.lr, extractor_lr=rate * config.extractor_lr, early_stopping=0,
-        augment=augment,
+        augment=augment, precision="float32",
     )  # fmt: skip
     torch.manual_seed(config.seed)
     fit_detector(detector, material.train, material.val, config, device=material.device)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import ExportError
 from ..models.extractor import FrameExtractor
 from ..models.head import Head, State
-from ..training import ClipNetwork, Clips, predict_logits
+from ..training import ClipNetwork, Clips, find_device, predict_logits
 from ..training.augment import transform_frames
 from ..training.losses import batch_loss
 from .fake_quant import fake_blocks, fake_rows
@@ -55,9 +55,11 @@ def extractor_qat(trained: Trained, amount: float | None, material: Material) ->
     network = prepare_extractor(trained.extractor, frames)
     student, head = with_backbone(trained.extractor, network), trained.head
     if material.config.mode == "frozen":
-        distill_features(student, trained.extractor, frames, PASSES if amount is None else amount, material.seed)
+        passes = PASSES if amount is None else amount
+        distill_features(student, trained.extractor, frames, passes, material.seed, device=material.device)
     else:
-        tuned = tune(Trained(student, head), material, _epochs(amount, material), rate=0.1)
+        epochs = _epochs(amount, material)
+        tuned = tune(Trained(student, head), material, epochs, rate=0.1, precision="float32")
         student, head = tuned.extractor, tuned.head
     return Trained(with_trained_weights(trained.extractor, student.backbone), head)
 
@@ -139,16 +141,21 @@ def distill_features(
     passes: float = PASSES,
     seed: int = 0,
     rate: float = RATE,
+    device: str = "cpu",
 ) -> tuple[float, float]:
     """Train a student's backbone to give the teacher's features of frames uint8 (T, H, W, 3); no labels.
 
-    Both see each frame varied anew. Kept is the student of least error on the frames as they are, the first included.
+    Both see each frame varied anew. Kept is the student of least error on the frames as they are, the first included;
+    both networks are on the CPU afterwards.
 
     Returns:
         mean squared error in the student's features, in units of the teacher's variance a channel: before and after.
     """
-    frames = torch.from_numpy(np.concatenate(list(clips)))
-    targets = _features(teacher.eval(), frames)
+    place = find_device(device)
+    student.to(place)
+    teacher.to(place).eval()
+    frames = torch.from_numpy(np.concatenate(list(clips))).to(place)
+    targets = _features(teacher, frames)
     spread = targets.transpose(0, 1).flatten(1).var(1).clamp(min=1e-8)  # (C,)
     weights = (1 / spread).reshape(-1, *[1] * (targets.ndim - 2))
 
@@ -177,6 +184,8 @@ def distill_features(
             if now < least:
                 least, best = now, copy.deepcopy(student.backbone.state_dict())
     student.backbone.load_state_dict(best)
+    student.to("cpu")
+    teacher.to("cpu")
     return before, least
 
 
@@ -190,7 +199,7 @@ def _varied(frames: Tensor, extractor: FrameExtractor, draw: np.random.Generator
 
 def _head_qat(trained: Trained, amount: float | None, material: Material, rounding: Round) -> Trained:
     start = Trained(trained.extractor, RoundedHead(trained.head, rounding))
-    tuned = tune(start, material, _epochs(amount, material), rate=0.25)
+    tuned = tune(start, material, _epochs(amount, material), rate=0.25, precision="float32")
     if _validation_loss(tuned, material) > _validation_loss(start, material):
         return trained
     assert isinstance(tuned.head, RoundedHead)

@@ -45,6 +45,7 @@ def tune(
     clips: tuple[Clips, Clips] | None = None,
     hold_of: Callable[[ClipNetwork], Callable[[], None]] | None = None,
     seed: int | None = None,
+    precision: str | None = None,
 ) -> Trained:
     """Train a copy on, as its recipe does: the head on stored features, or the whole network on frames.
 
@@ -56,6 +57,7 @@ def tune(
         clips: other (train, val) clips than the recipe's (some of train without labels, say).
         hold_of: gives, for the network that is trained, what keeps its weights in place after each update.
         seed: of the order of clips and the augmentation; None: the material's.
+        precision: of products, as ``training.precision``; None: the recipe's.
     """
     rate = RATE[material.config.mode] if rate is None else rate
     config = replace(
@@ -65,13 +67,14 @@ def tune(
         extractor_lr=material.config.extractor_lr * rate,
         early_stopping=material.config.early_stopping if hold_of is None else 0,
         seed=material.seed if seed is None else seed,
+        precision=precision or material.config.precision,
     )
     frozen = config.mode == "frozen"
     tuned = Trained(trained.extractor if frozen else copy.deepcopy(trained.extractor), copy.deepcopy(trained.head))
     network = learned_part(tuned, material)
     train, val = clips_of(tuned, material) if clips is None else clips
     device = find_device(material.device)
-    network.to(device)
+    network.to(device)  # what holds it holds it there
     train_network(
         network,
         train,
@@ -82,7 +85,6 @@ def tune(
         teacher=teacher,
         hold=hold_of(network) if hold_of is not None else None,
     )
-    network.to("cpu")
     return tuned
 
 

@@ -43,6 +43,7 @@ def compress(
         RecipeError: an unknown step. TrainingError: not a finished run, or one of other classes. DataError: no clips.
     """
     started = time.monotonic()
+    device = find_device(device)
     folder = RunFolder.of(run)
     _held = folder.hold() if folder.path.is_dir() else None
     plan = folder.recipe()
@@ -55,7 +56,7 @@ def compress(
     trained = networks.open(folder, plan, table)
     prepared = networks.prepare(plan, table, trained, strict)
     name = file_name(chain)
-    networks.writer(plan, table, trained, prepared, find_device(device)).write(trained, chain, folder / name)
+    networks.writer(plan, table, trained, prepared, device).write(trained, chain, folder / name)
     split, chosen = task.scored_split(table)
     names = [MODEL, name]
     stem, _, ending = task.listing.rpartition(".")

@@ -14,6 +14,7 @@ from ..search.records import search_records
 from ..search.space import Space
 from ..search.trials import holds_search
 from ..tasks import task_of_data
+from ..training import find_device
 
 SEARCHES: dict[str, Callable[..., dict[str, Any]]] = {"clips": search_clips, "records": search_records}  # by task
 
@@ -35,6 +36,7 @@ def fit(
     strict: bool = False,
     space: Space | None = None,
     command: str = "",
+    train_on: str = "cpu",
 ) -> dict[str, Any]:
     """Find the most accurate model that fits a budget, and leave it and the evidence in ``out``.
 
@@ -55,6 +57,7 @@ def fit(
         device: a file that ``vidlet benchmark --save`` wrote on the target; latencies are then the target's.
         workers: trials side by side, each on one thread; of stored features: threads of the training.
         resume: go on with the search in ``out``; else ``out`` must hold none.
+        train_on: where heads are trained: "auto", "cpu" or "cuda".
         space: what is searched; None: the cuts of the built-in extractor, as large an input as time allows.
 
     Returns:
@@ -67,6 +70,7 @@ def fit(
         TrainingError: nothing found keeps the budget; everything found is left in ``out``.
         DataError: nothing usable in ``data``, or too few groups.
     """
+    train_on = find_device(train_on)
     budget = read_budget(max_size, max_latency, latency, max_memory, min_accuracy, device)
     seconds = parse_seconds(str(time))
     folder = Path(out)
@@ -79,5 +83,5 @@ def fit(
         raise DataError(f"{data}: fit searches over clips and records, not over images with {task.name}")
     if space is not None and task.name != "clips":
         raise RecipeError("fit: a space is of extractors; these data are stored features")
-    more = {"space": space} if space else {}
+    more: dict[str, Any] = {"device": train_on, **({"space": space} if space else {})}
     return SEARCHES[task.name](str(data), folder, budget, seconds, fold, seed, strict, command, workers, **more)

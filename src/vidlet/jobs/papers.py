@@ -22,6 +22,7 @@ def papers(
     out: str | None = None,
     detector: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """The tables of a paper: what it prints, what our code recomputes of it, what we measured.
 
@@ -33,6 +34,7 @@ def papers(
         detector: deepeye: the run folder of a trained detector, for the rows on its features.
         overrides: values of the experiment's recipes, as ``train`` takes them; an option of the head, of those recipes
             whose head has it.
+        device: where the experiment trains: "auto", "cpu" or "cuda".
 
     Returns:
         {"tables": [{"title", "rows": [{"name", "unit", "printed", "recomputed", "measured"}]}]}: numbers, or None
@@ -42,6 +44,7 @@ def papers(
 
     Raises:
         RecipeError: no such paper, with the nearest; or ``data`` for one without an experiment.
+        TrainingError: "cuda" where there is none.
         VidletError: what is wrong with the data.
     """
     if name is not None and name not in PAPERS:
@@ -54,6 +57,10 @@ def papers(
         raise RecipeError("papers: values of recipes are of use with data only")
     if name is None:
         return {"papers": [{"name": key, **paper._asdict()} for key, paper in PAPERS.items()]}
+    if data is not None:
+        from ..training import find_device
+
+        device = find_device(device)
     module = importlib.import_module(f"{reproductions.__name__}.{name}")
     tables: dict[str, Any] = module.tables()
     if data is None:
@@ -61,7 +68,7 @@ def papers(
     from ..reproductions.experiment import Effort
 
     log = Path(out or Path("runs") / f"papers-{name}.jsonl")
-    effort = Effort(epochs, seeds, clips, Path(detector) if detector else None, dict(overrides or {}))
+    effort = Effort(epochs, seeds, clips, Path(detector) if detector else None, dict(overrides or {}), device)
     scored = module.measure(tables["tables"], data, effort, log)
     told = {"data": Path(data).name, "epochs": epochs, "seeds": seeds, "clips": clips, "scored": scored}
     told |= {"overrides": effort.overrides} if effort.overrides else {}

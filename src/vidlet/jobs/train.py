@@ -57,7 +57,7 @@ def train(
         fold: "0/5" tests on part 0 of 5, made by group; None: the splits of the data, made by group where absent.
         resume: go on after the last finished epoch of ``out``.
         strict: a clip, image or box that cannot be used is an error; else it is skipped, counted and listed.
-        device: "auto", "cpu" or "cuda".
+        device: where networks are trained, also in the recipe's compression steps: "auto", "cpu" or "cuda".
         command: what the evidence in the files says they were made with.
         init: a run folder or model file, with the same or other labels, whose weights this one starts from.
         refit_all: train once more on all clips, for the epochs that validation found: ``model.all.onnx``.
@@ -72,6 +72,7 @@ def train(
         VidletError: whatever is wrong with data, recipe, weights or a resumed run, in one line.
     """
     started = time.monotonic()
+    device = find_device(device)
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     task = task_of_recipe(plan, data)
     task.check_options(
@@ -84,7 +85,6 @@ def train(
     networks.check(plan)
     table = task.read(DataSource(data, fold, strict, val_shards=val_shards))
     task.check(table)
-    device = find_device(device)
     plan = networks.resolve(plan, table, device, overrides or {})
     run = RunFolder.of(out or Path("runs") / plan.name)
     start = open_start(init) if init else None

@@ -42,7 +42,8 @@ PARITY_FRAMES = 5
 class Effort:
     """How much is trained: epochs a run, seeds, and the share of the clips; ``detector``: a run folder to stand on.
 
-    ``overrides``: values of every recipe; an option of the head, of those recipes whose head has it.
+    ``overrides``: values of every recipe; an option of the head, of those recipes whose head has it. ``device``: where
+    it is trained.
     """
 
     epochs: int = 10
@@ -50,6 +51,7 @@ class Effort:
     clips: float = 1.0
     detector: Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def read_setup(data: str | Path, plan: Recipe, share: float = 1.0) -> Setup:
     return Setup(table, extractor, prepared, sample_clips(table, plan, 1)[0])
 
 
-def train_and_score(setup: Setup, plan: Recipe, head: Head) -> dict[str, Any]:
+def train_and_score(setup: Setup, plan: Recipe, head: Head, device: str = "cpu") -> dict[str, Any]:
     """Train a head (and its extractor, where the recipe does) and return what ``score`` does."""
     prepared = setup.prepared
     network = ClipNetwork(head, setup.extractor if prepared.mean is None else None)
@@ -100,7 +102,9 @@ def train_and_score(setup: Setup, plan: Recipe, head: Head) -> dict[str, Any]:
             times.append(time.perf_counter())
             move(int(row["epoch"]), epochs)
 
-        train_network(network, prepared.train, prepared.val, plan.training, report=done, moments=prepared.moments)
+        train_network(
+            network, prepared.train, prepared.val, plan.training, device=device, report=done, moments=prepared.moments
+        )
     return score(setup, plan, head, statistics.median(np.diff(times).tolist()))
 
 
@@ -163,7 +167,8 @@ def run_recipes(
                     ready = (seen, read_setup(data, plan, effort.clips))
                 torch.manual_seed(seed)
                 head = build_head(plan.head, ready[1].extractor.feature_shape, len(ready[1].table.labels))
-                known[key] = {"name": name, "seed": seed, **train_and_score(ready[1], plan, head), "key": key}
+                figures = train_and_score(ready[1], plan, head, effort.device)
+                known[key] = {"name": name, "seed": seed, **figures, "key": key}
                 with log.open("a") as sink:
                     sink.write(json.dumps(known[key]) + "\n")
                 say(f"{name}, seed {seed}: accuracy {known[key]['accuracy']:.3f}")

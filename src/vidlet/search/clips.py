@@ -39,13 +39,14 @@ def usual_ladder() -> list[tuple[Extractor, ...]]:
 
 def search_clips(
     data: str, folder: Path, budget: Budget, seconds: float, fold: str | None, seed: int, strict: bool, command: str,
-    workers: int, space: Space | None = None,
+    workers: int, space: Space | None = None, device: str = "cpu",
 ) -> dict[str, Any]:  # fmt: skip
     """``fit`` where the data are videos; see there.
 
     Args:
         workers: trials side by side, each on one thread.
         space: what is searched; None: the cuts of the built-in extractor, as large an input as time allows.
+        device: where heads are trained.
 
     Raises:
         RecipeError, TrainingError, DataError: as ``fit``.
@@ -56,7 +57,7 @@ def search_clips(
     ladder = [asked.extractors] if space else usual_ladder()
     determined = json.dumps([judged.table.sha256(), asdict(asked), fold], sort_keys=True)
     log = TrialLog(folder / "trials.jsonl", hashlib.sha256(determined.encode()).hexdigest())
-    course = Course(log, folder, judged, budget, seconds, workers)
+    course = Course(log, folder, judged, budget, seconds, workers, device)
     course.prepare(asked, ladder)
     interrupted = False
     try:

@@ -48,13 +48,21 @@ class Course:
     Args:
         log: of finished trials and files; what is in it is not done again.
         folder: where everything is left.
-        deadline: of ``time.monotonic()``.
+        seconds: for the whole search.
+        device: where heads are trained.
     """
 
     def __init__(
-        self, log: TrialLog, folder: Path, judged: Judged, budget: Budget, seconds: float, workers: int
+        self,
+        log: TrialLog,
+        folder: Path,
+        judged: Judged,
+        budget: Budget,
+        seconds: float,
+        workers: int,
+        device: str = "cpu",
     ) -> None:
-        self.log, self.folder, self.judged, self.budget = log, folder, judged, budget
+        self.log, self.folder, self.judged, self.budget, self.device = log, folder, judged, budget, device
         self.run, self.task = RunFolder(folder), TASKS["clips"]
         self.timing, self.worker_count = Timing(seconds, judged, folder / "files"), workers
         self.points = [point_of(record) for record in log.of("file")]
@@ -105,7 +113,7 @@ class Course:
         self.timing.epochs = next((record["epochs"] for record in self.log.of("epochs")), space.epochs)
         kept = {place: networks[place] for place in self.space.places}
         say(f"features of {', '.join(self.space.places)}")
-        self.pool = open_pool(self.space, self.judged, kept)
+        self.pool = open_pool(self.space, self.judged, kept, self.device)
 
     def search(self) -> None:
         """Try heads until the time for trials is over."""
@@ -139,7 +147,7 @@ class Course:
                     candidate, storage = chosen
                     epochs = self.timing.epochs
                     judged = self.trials.whole(candidate) if epochs == self.space.epochs else None
-                    job = (self.space, table, candidate, epochs, [storage.chain], files, judged)
+                    job = (self.space, table, candidate, epochs, [storage.chain], files, judged, 1, self.device)
                     expected = self.timing.training(candidate, storage)
                     running[executor.submit(realize, *job)] = (time.monotonic(), expected)
                 if not running:
@@ -308,7 +316,7 @@ class Course:
         missing += [c for c in others if c not in (*known, *missing)][:room]
         for point in realize(
             self.space, self.judged.folds[0], chosen.candidate, self.timing.epochs, missing, self.folder / "files",
-            chosen.judged, self.worker_count,
+            chosen.judged, self.worker_count, self.device,
         ):  # fmt: skip
             self.log.add("file", **point_record(point))
             self.points.append(point)
@@ -321,7 +329,9 @@ class Course:
         if len(self.judged.test):
             say("train the chosen once more, on all clips that are not test")
             files, timing = self.folder / "files", self.timing
-            again, heads = refit(self.space, self.judged.folds[0], chosen, timing.epochs, path, files, timing.left)
+            again, heads = refit(
+                self.space, self.judged.folds[0], chosen, timing.epochs, path, files, timing.left, self.device
+            )
             if again < heads:
                 say(f"{again} of {heads} heads were trained once more; the time was over")
             if not self.budget.broken(path.stat().st_size + EVIDENCE_BYTES):

@@ -88,7 +88,7 @@ def graph_bytes(extractor: FrameExtractor) -> bytes:
     return _graphs[extractor]
 
 
-def open_pool(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor]) -> Pool:
+def open_pool(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor], device: str) -> Pool:
     """Features of the clips a search may see, for every extractor and rate; what is stored is not computed again."""
     seen = judged.folds[0]
     fastest = max(space.rates_hz)
@@ -116,6 +116,7 @@ def open_pool(space: Space, judged: Judged, extractors: Mapping[str, FrameExtrac
         tuple(str(first.keys[i]) for i in good),
         targets_of([seen.clips[i] for i in good], judged.table.labels),
         tuple(_held_out(table, seen, good) for table in judged.folds),
+        device=device,
     )
 
 

@@ -37,6 +37,7 @@ class Pool:
     targets: np.ndarray
     folds: tuple[np.ndarray, ...]
     max_frames: int = 256
+    device: str = "cpu"  # where heads are trained
 
     def store(self, candidate: Candidate) -> FeatureStore:
         """The features that a candidate's head sees."""
@@ -114,7 +115,7 @@ def train_head(space: Space, pool: Pool, candidate: Candidate, epochs: int, held
     head = build_head(recipe.head, store.shape, pool.targets.shape[1])
     network = ClipNetwork(head)
     watched = clips(kept[:1])  # nothing stops early: one clip for the loop's log
-    train_network(network, clips(kept), watched, recipe.training, moments=(mean, std))
+    train_network(network, clips(kept), watched, recipe.training, device=pool.device, moments=(mean, std))
     return network, clips(out)
 
 

@@ -69,6 +69,7 @@ def realize(
     folder: Path,
     judged: float | None = None,
     workers: int = 1,
+    device: str = "cpu",
 ) -> list[Point]:
     """Train a candidate as ``vidlet train`` would by its recipe; write, score and measure a file for each chain.
 
@@ -77,13 +78,14 @@ def realize(
     Args:
         judged: what the candidate is worth on all folds, where that is known (``Point.judged``).
         workers: threads that score the files.
+        device: where it is trained.
 
     Returns:
         a point a chain; the files are ``folder``/KEY.CHAIN.onnx.
     """
     started = time.monotonic()
     torch.set_num_threads(1)
-    workshop, trained = _trained(space, table, candidate, epochs, chains, folder / f"{candidate.key}.head.pt")
+    workshop, trained = _trained(space, table, candidate, epochs, chains, folder / f"{candidate.key}.head.pt", device)
     points: list[Point] = []
     if not chains:
         return points
@@ -103,7 +105,14 @@ def realize(
 
 
 def refit(
-    space: Space, table: ClipTable, point: Point, epochs: int, path: Path, folder: Path, seconds: float
+    space: Space,
+    table: ClipTable,
+    point: Point,
+    epochs: int,
+    path: Path,
+    folder: Path,
+    seconds: float,
+    device: str = "cpu",
 ) -> tuple[int, int]:
     """Train a point's candidate once more on all clips of a table, train and val, and write it as the point is stored.
 
@@ -122,7 +131,7 @@ def refit(
     everything = [replace(clip, split="train") for clip in table]
     watched = [clip for clip in table if clip.split == "val"]  # for the log only
     whole = table.with_clips([*everything, *watched])
-    workshop, trained = _trained(space, whole, point.candidate, epochs, [point.chain], None)
+    workshop, trained = _trained(space, whole, point.candidate, epochs, [point.chain], None, device)
     network, graph = _parts(point.chain)
     members = members_of(network)
     took = time.monotonic() - started
@@ -186,7 +195,13 @@ def _load_heads(like: Head, members: int, kept: Path) -> Head:
 
 
 def _trained(
-    space: Space, table: ClipTable, candidate: Candidate, epochs: int, chains: Sequence[str], kept: Path | None
+    space: Space,
+    table: ClipTable,
+    candidate: Candidate,
+    epochs: int,
+    chains: Sequence[str],
+    kept: Path | None,
+    device: str,
 ) -> tuple[Workshop, Trained]:
     plan = space.recipe(candidate, f"fit-{candidate.key}", chains, epochs)
     torch.manual_seed(plan.training.seed)
@@ -197,10 +212,11 @@ def _trained(
         head.load_state_dict(torch.load(kept, weights_only=True))
         head.eval()
     else:
-        train_network(ClipNetwork(head), prepared.train, prepared.val, plan.training, moments=prepared.moments)
+        clips, config = (prepared.train, prepared.val), plan.training
+        train_network(ClipNetwork(head), *clips, config, device=device, moments=prepared.moments)
         if kept is not None:
             save_tensors(head.state_dict(), kept)
-    return Workshop(plan, table, prepared, extractor), Trained(extractor, head)
+    return Workshop(plan, table, prepared, extractor, device), Trained(extractor, head)
 
 
 def measure(

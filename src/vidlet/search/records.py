@@ -62,6 +62,7 @@ class RecordSearch:
     fold: str | None = None
     strict: bool = False
     command: str = ""
+    device: str = "cpu"
     began: float = field(default_factory=time.monotonic)
     written_s: float = 0.0  # what writing and scoring the files of a member took, at most
 
@@ -158,7 +159,7 @@ class RecordSearch:
             try:
                 train_network(
                     ClipNetwork(head), self.prepared.train, self.prepared.val, training, place, multi_label=many,
-                    moments=self.prepared.moments,
+                    device=self.device, moments=self.prepared.moments,
                 )  # fmt: skip
             except TrainingError as error:
                 say(f"{name}: left out, {error}")
@@ -178,7 +179,7 @@ class RecordSearch:
         shutil.rmtree(run.path, ignore_errors=True)
         run.path.mkdir(parents=True)
         plan = self.recipes[name]
-        workshop = Workshop(plan, self.table, self.prepared, self.extractor)
+        workshop = Workshop(plan, self.table, self.prepared, self.extractor, self.device)
         names = write_files(workshop, Trained(self.extractor, head), [find_chain(text) for text in plan.compress], run)
         val = self.table.of_split("val")
         for path in (run / name for name in names):
@@ -269,12 +270,13 @@ def worth_training(tried: Mapping[str, float]) -> list[str]:
 
 def search_records(
     data: str, folder: Path, budget: Budget, seconds: float, fold: str | None, seed: int, strict: bool, command: str,
-    threads: int, recipes: Sequence[Recipe] = (),
+    threads: int, recipes: Sequence[Recipe] = (), device: str = "cpu",
 ) -> dict[str, Any]:  # fmt: skip
     """``fit`` where the data are stored features; see there.
 
     Args:
-        threads: of training.
+        threads: of training on the processor.
+        device: where heads are trained.
         recipes: what is tried; none: ``record_recipes``.
 
     Raises:
@@ -291,6 +293,6 @@ def search_records(
     torch.set_num_threads(max(1, threads))
     try:
         log = TrialLog(folder / "trials.jsonl", known)
-        return RecordSearch(folder, data, table, budget, seconds, log, fold, strict, command).run(tried)
+        return RecordSearch(folder, data, table, budget, seconds, log, fold, strict, command, device).run(tried)
     finally:
         torch.set_num_threads(threads_before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,10 +45,35 @@ class Clips(Protocol):
     def __len__(self) -> int: ...
 
     def batches(
-        self, size: int, order: Sequence[int], amounts: Mapping[str, float] | None, seed: Sequence[int]
+        self,
+        size: int,
+        order: Sequence[int],
+        amounts: Mapping[str, float] | None,
+        seed: Sequence[int],
+        least: int = 1,
     ) -> Iterator[Batch]:
-        """Batches of ``size`` clips in the given order; ``amounts`` None: as they are. The seed fixes every draw."""
+        """Batches of ``size`` clips in the given order, the last of ``least`` or more (``batch_slices``).
+
+        ``amounts`` None: the clips as they are. The seed fixes every draw.
+        """
         ...
+
+
+def batch_slices(count: int, size: int, least: int = 1) -> list[slice]:
+    """Slices of ``size`` out of ``count``, in order; the last one is what is left.
+
+    Where that is fewer than ``least`` (batch normalization has nothing to normalize by in one clip), the one before
+    gives of its own or takes it in. Only a ``count`` below ``least`` is a slice of fewer.
+    """
+    size = max(size, least)
+    edges = [*range(0, count, size), count]
+    missing = least - (count - edges[-2]) if count else 0
+    if missing > 0 and len(edges) > 2:
+        if size - missing >= least:
+            edges[-2] -= missing
+        else:
+            del edges[-2]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 class FeatureClips:
@@ -83,12 +109,17 @@ class FeatureClips:
         return changed
 
     def batches(
-        self, size: int, order: Sequence[int], amounts: Mapping[str, float] | None, seed: Sequence[int]
+        self,
+        size: int,
+        order: Sequence[int],
+        amounts: Mapping[str, float] | None,
+        seed: Sequence[int],
+        least: int = 1,
     ) -> Iterator[Batch]:
         """See Clips.batches."""
-        for begin in range(0, len(order), size):
-            chosen = list(order[begin : begin + size])
-            rng = np.random.default_rng([*seed, begin])
+        for rows in batch_slices(len(order), size, least):
+            chosen = list(order[rows])
+            rng = np.random.default_rng([*seed, rows.start])
             x, mask = _pad([self._clip(i, amounts, rng) for i in chosen])
             y = torch.from_numpy(self.targets[chosen])
             if amounts and amounts.get("mixup"):
@@ -138,25 +169,30 @@ class FrameClips:
         return changed
 
     def batches(
-        self, size: int, order: Sequence[int], amounts: Mapping[str, float] | None, seed: Sequence[int]
+        self,
+        size: int,
+        order: Sequence[int],
+        amounts: Mapping[str, float] | None,
+        seed: Sequence[int],
+        least: int = 1,
     ) -> Iterator[Batch]:
         """See Clips.batches. x is float (B, T, 3, H, W), 0..255."""
         clips: list[Tensor] = []
         chosen: list[int] = []
+        ends = {rows.stop for rows in batch_slices(len(order), size, least)}
 
         def prepare(index: int) -> Tensor:
             return self._clip(index, amounts, np.random.default_rng([*seed, index]))
 
-        for index, clip in read_many(list(order), prepare, workers=WORKERS, ahead=2 * size):
+        read = read_many(list(order), prepare, workers=WORKERS, ahead=2 * size)
+        for done, (index, clip) in enumerate(read, 1):
             if isinstance(clip, VidletError):
                 raise TrainingError(f"a clip became unreadable during training: {clip}")
             clips.append(clip)
             chosen.append(index)
-            if len(chosen) == size:
+            if done in ends:
                 yield self._batch(clips, chosen)
                 clips, chosen = [], []
-        if chosen:
-            yield self._batch(clips, chosen)
 
     def _batch(self, clips: list[Tensor], chosen: list[int]) -> Batch:
         longest = max(len(c) for c in clips)

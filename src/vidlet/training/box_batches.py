@@ -19,6 +19,7 @@ from ..errors import DataError, RecipeError, VidletError
 from ..recipe import nearest
 from ..video import read_many, resize
 from ..video.folder import load_image
+from .batches import batch_slices
 from .region_loss import BoxTargets
 
 BOX_AMOUNTS = {
@@ -99,11 +100,21 @@ class BoxClips:
         return self._read(self.images[index]) if kept is None else kept
 
     def batches(
-        self, size: int, order: Sequence[int], amounts: Mapping[str, float] | None, seed: Sequence[int], cell: int = 32
+        self,
+        size: int,
+        order: Sequence[int],
+        amounts: Mapping[str, float] | None,
+        seed: Sequence[int],
+        cell: int = 32,
+        least: int = 1,
     ) -> Iterator[BoxBatch]:
-        """Batches of up to ``size`` pictures in the given order, augmented where ``amounts`` are given."""
-        for number, start in enumerate(range(0, len(order), size)):
-            rows = list(order[start : start + size])
+        """Batches of ``size`` pictures in the given order (``batch_slices``), augmented where ``amounts`` are given.
+
+        Args:
+            cell: pixels by which the sizes of augmented batches differ ("scales").
+        """
+        for number, part in enumerate(batch_slices(len(order), size, least)):
+            rows = list(order[part])
             sides = self.size
             if amounts:
                 sides = _batch_size(

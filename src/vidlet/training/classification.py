@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import TrainingError
 from ..metrics import gap
 from ..models.extractor import FrameExtractor
 from ..models.head import Head
@@ -22,6 +23,7 @@ from .device import find_device
 from .loop import Objective, Part, run_epochs
 from .losses import Teacher, batch_loss, class_weights, clip_weights, label_losses, teacher_losses
 from .precision import autocast
+from .statistics import least_items
 
 Moments = tuple[np.ndarray, np.ndarray]  # mean and deviation of features, (C,) each
 
@@ -93,20 +95,29 @@ def clip_objective(
 
     A batch is computed in parts of ``config.micro_batch`` clips. The parts' gradients add up to the batch's (up to
     batch normalization and dropout, which see the parts), while activations are those of one part at a time.
+
+    Raises:
+        RecipeError: an augmentation that the clips cannot have.
+        TrainingError: a single clip, for a network that normalizes over several.
     """
     check_amounts(config.augment, config.mode)
     if network.extractor is not None:
         network.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     of_class = torch.from_numpy(class_weights(train.targets)) if config.class_weights and not multi_label else None
-    size = config.micro_batch or config.batch
+    size, least = config.micro_batch or config.batch, least_items(network)
+    if len(train) < least:
+        raise TrainingError(
+            f"{len(train)} training clip: the network normalizes over the clips of a batch and needs two at least; "
+            "add clips, or take a recipe whose head does not (mobilenetv2-grid-gru; records-window for records)"
+        )
 
     def batches(order: Sequence[int], seed: Sequence[int]) -> Iterator[Batch]:
-        return train.batches(config.batch, order, config.augment, seed)
+        return train.batches(config.batch, order, config.augment, seed, least)
 
     def parts(batch: Batch, updates: int) -> Iterator[Part]:
         weights = clip_weights(batch.y, of_class)
         counted = weights.sum().clamp(min=1e-12)
-        for rows in _parts(len(batch.y), config.micro_batch):
+        for rows in _parts(len(batch.y), config.micro_batch, least):
             loss, logits = _loss(network, batch, rows, weights[rows] / counted, config, multi_label, device, teacher)
             right = logits.argmax(1).cpu() == batch.y[rows].argmax(1)
             yield Part(loss, (right & (weights[rows] > 0)).sum().item(), batch.names[rows])
@@ -123,13 +134,13 @@ def clip_objective(
         return -judge(judged)["val_loss"]
 
     def plain() -> Iterator[Batch]:
-        return train.batches(max(2, size), range(len(train)), {}, [config.seed, 0])
+        return train.batches(max(2, size), range(len(train)), {}, [config.seed, 0], least)
 
     def see(batch: Batch) -> object:
         return network(batch.x.to(device), batch.mask.to(device))
 
     learners = (network.head, network.extractor)
-    return Objective(network, learners, len(train), batches, parts, judge, quality, plain, see, device=device)
+    return Objective(network, learners, len(train), batches, parts, judge, quality, plain, see, least, device=device)
 
 
 def _loss(
@@ -151,9 +162,9 @@ def _loss(
     return (1 - teacher.share) * loss + teacher.share * distance, logits
 
 
-def _parts(clips: int, most: int) -> Iterator[slice]:
-    """Slices of at most ``most`` clips, about equally long; 0: all at once."""
-    count = math.ceil(clips / most) if most else 1
+def _parts(clips: int, most: int, least: int) -> Iterator[slice]:
+    """Slices of at most ``most`` clips (but no fewer than ``least``), about equally long; 0: all at once."""
+    count = min(math.ceil(clips / most), max(1, clips // least)) if most else 1
     edges = [clips * part // count for part in range(count + 1)]
     return (slice(a, b) for a, b in itertools.pairwise(edges))
 

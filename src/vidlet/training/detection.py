@@ -16,6 +16,7 @@ from .device import find_device
 from .loop import Objective, Part, run_epochs
 from .precision import autocast
 from .region_loss import WARM_IMAGES, BoxTargets, RegionWeights, region_loss
+from .statistics import least_items
 
 EXACT = Training(precision="float32")
 
@@ -61,8 +62,10 @@ def box_objective(
     detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     cell = max(1, detector.input_size[0] // detector.network.map_size(*detector.input_size)[0])
 
+    least = least_items(detector)
+
     def batches(order: Sequence[int], seed: Sequence[int]) -> Iterator[BoxBatch]:
-        return train.batches(config.batch, order, config.augment, seed, cell)
+        return train.batches(config.batch, order, config.augment, seed, cell, least)
 
     def parts(batch: BoxBatch, updates: int) -> Iterator[Part]:
         loss = _loss(detector, batch, weights, device, updates * config.batch, config)
@@ -73,14 +76,14 @@ def box_objective(
         return {"val_loss": validation_loss(judged, val, config.batch, weights, device)}
 
     def plain() -> Iterator[BoxBatch]:
-        return train.batches(max(2, config.batch), range(len(train)), None, [config.seed, 0])
+        return train.batches(max(2, config.batch), range(len(train)), None, [config.seed, 0], least=least)
 
     def see(batch: BoxBatch) -> object:
         return _maps(detector, batch, device, EXACT)
 
     return Objective(
         detector, _parts(detector), len(train), batches, parts, judge, lambda judged: -judge(judged)["val_loss"],
-        plain, see, "images", answers=False, device=device,
+        plain, see, least, "images", answers=False, device=device,
     )  # fmt: skip
 
 

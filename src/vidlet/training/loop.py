@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..recipe import Training
+from .batches import batch_slices
 from .checkpoint import Checkpoints, Progress, Row
-from .optimizers import average_, clip_, make_optimizer, penalize_, rate_at
+from .optimizers import average_, clip_, for_updates, make_optimizer, penalize_, rate_at
 from .snapshots import Snapshots
-from .statistics import estimate_statistics_
+from .statistics import Hurry, estimate_statistics_, is_short, learning_norms
 
 
 class Part(NamedTuple):
@@ -47,6 +48,7 @@ class Objective:
         quality: network -> what checkpoints are chosen by; higher is better.
         plain: the items that it learns from, in batches, in order, not augmented.
         see: a batch goes through the network, for its running statistics.
+        least: so many items must be in each batch.
         items: what messages call the items.
         answers: whether parts say how many of their items were answered rightly.
     """
@@ -60,9 +62,14 @@ class Objective:
     quality: Callable[[nn.Module], float]
     plain: Callable[[], Iterator[Any]]
     see: Callable[[Any], object]
+    least: int = 1
     items: str = "clips"
     answers: bool = True
     device: str = "cpu"
+
+    def steps(self, config: Training) -> int:
+        """Updates an epoch."""
+        return len(batch_slices(self.count, config.batch, self.least))
 
 
 def run_epochs(
@@ -78,8 +85,9 @@ def run_epochs(
     """Train the objective's network in place and leave its chosen weights in it, on the CPU, in eval mode.
 
     Chosen are the weights of the lowest validation loss where ``early_stopping`` is on, the mean of the last
-    checkpoints where ``averaging.last`` is (running statistics measured anew), else the last (averaged) ones. After
-    every epoch ``folder`` gets ``checkpoint.pt`` and ``log.csv``; without a folder nothing is written.
+    checkpoints where ``averaging.last`` is, else the last (averaged) ones. Running statistics are measured anew for a
+    mean of checkpoints, and where there were too few updates for them (statistics.py). After every epoch ``folder``
+    gets ``checkpoint.pt`` and ``log.csv``; without a folder nothing is written.
 
     Args:
         identity: hash of recipe and data; a checkpoint of another identity is refused.
@@ -90,6 +98,7 @@ def run_epochs(
         TrainingError: a loss that is not finite (says where), or a checkpoint that does not belong to this run.
     """
     objective.network.to(objective.device)
+    config = for_updates(config, objective.steps(config))
     weights = _Weights.begin(objective, config, folder)
     progress = Progress()
     run = Checkpoints(folder, identity) if folder is not None else None
@@ -97,8 +106,9 @@ def run_epochs(
         if resume and run.checkpoint.exists():
             progress, weights.best = run.load(weights.network, weights.optimizer, weights.average)
         run.open_board(progress.epoch)
+    hurry = Hurry(objective.network, config.epochs * objective.steps(config))
     while progress.epoch < config.epochs and not _stopped(progress, config):
-        row = _run_epoch(objective, config, weights, progress, hold)
+        row = _run_epoch(objective, config, weights, progress, hurry, hold)
         weights.keep_best(row["val_loss"], progress, config)
         if run is not None:
             run.save(progress, weights.network, weights.optimizer, weights.average, weights.best)
@@ -106,7 +116,8 @@ def run_epochs(
             report(row, config.epochs)
     if run is not None:
         run.close()
-    weights.choose_(objective, config)
+    hurry.end()
+    weights.choose_(objective, config, progress)
     weights.network.to("cpu").eval()
     return progress
 
@@ -150,17 +161,19 @@ class _Weights:
             if config.early_stopping:
                 self.best = {name: value.detach().cpu().clone() for name, value in self.judged.state_dict().items()}
 
-    def choose_(self, objective: Objective, config: Training) -> None:
-        """Put the weights that the training ends with into the network."""
-        network = self.network
+    def choose_(self, objective: Objective, config: Training, progress: Progress) -> None:
+        """Put the weights that the training ends with into the network, and the statistics that they need."""
+        network, updates = self.network, progress.updates
         if self.best is not None:
             network.load_state_dict(self.best)
+            updates = progress.best_epoch * objective.steps(config)
         elif self.average is not None:
             network.load_state_dict(self.average.state_dict())
         elif self.snapshots is not None:
             self.snapshots.choose_(network, lambda: objective.quality(network))
-            if self.snapshots.chosen > 1:
-                estimate_statistics_(network, objective.plain(), objective.see, config.seed)
+        made = self.snapshots is not None and self.snapshots.chosen > 1
+        if made or any(is_short(norm, updates) for norm in learning_norms(network)):
+            estimate_statistics_(network, objective.plain(), objective.see, config.seed)
 
 
 def _run_epoch(
@@ -168,19 +181,21 @@ def _run_epoch(
     config: Training,
     weights: _Weights,
     progress: Progress,
+    hurry: Hurry,
     hold: Callable[[], None] | None,
 ) -> Row:
     """Train for one epoch and validate; the row of the log."""
     seed = [config.seed, progress.epoch]
     torch.manual_seed(config.seed * 100_003 + progress.epoch)
     order = np.random.default_rng(seed).permutation(objective.count).tolist()
-    steps = math.ceil(objective.count / config.batch)
+    steps = objective.steps(config)
     weights.network.train()
     total, hits = 0.0, 0.0
     for index, batch in enumerate(objective.batches(order, seed)):
         rate = rate_at(config, progress.updates, steps)
         for group in weights.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
+        hurry.before(progress.updates)
         where = f"epoch {progress.epoch + 1}, batch {index + 1}"
         loss, correct = update(objective, config, weights.optimizer, batch, progress.updates, where)
         progress.updates += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -30,6 +31,27 @@ def make_optimizer(head: nn.Module, extractor: nn.Module | None, config: Trainin
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=MOMENTUM)
     return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def for_updates(config: Training, steps: int) -> Training:
+    """The schedule for data of ``steps`` updates an epoch: longer where its epochs give fewer than ``least_updates``.
+
+    What is counted in epochs is stretched alike; checkpoints that are averaged come from the last half. A schedule that
+    is long enough is returned as it is.
+    """
+    epochs = math.ceil(config.least_updates / steps)
+    if epochs <= config.epochs:
+        return config
+    longer = epochs / config.epochs
+    averaging, schedule = config.averaging, config.schedule
+    every = max(1, epochs * steps // (2 * averaging.last)) if averaging.last else averaging.every
+    return dataclasses.replace(
+        config,
+        epochs=epochs,
+        early_stopping=round(config.early_stopping * longer),
+        schedule=dataclasses.replace(schedule, step_epochs=round(schedule.step_epochs * longer)),
+        averaging=dataclasses.replace(averaging, every=min(averaging.every, every)),
+    )
 
 
 def rate_at(config: Training, updates: int, steps: int) -> float:

@@ -61,10 +61,15 @@ class RecordClips:
         return len(self.rows)
 
     def batches(
-        self, size: int, order: Sequence[int], amounts: Mapping[str, float] | None, seed: Sequence[int]
+        self,
+        size: int,
+        order: Sequence[int],
+        amounts: Mapping[str, float] | None,
+        seed: Sequence[int],
+        least: int = 1,
     ) -> Iterator[Batch]:
         """See Clips.batches. x is float32 (B, T, D), D the keys' sizes together."""
-        return self._clips.batches(size, order, amounts, seed)
+        return self._clips.batches(size, order, amounts, seed, least)
 
     def with_targets(self, change: Callable[[Any], Any]) -> FeatureClips:
         """See FeatureClips.with_targets; ``change`` gets the labels as what makes rows (n, K) when asked for them."""

@@ -62,11 +62,16 @@ class TaughtClips:
         return len(self.clips)
 
     def batches(
-        self, size: int, order: Sequence[int], amounts: Mapping[str, float] | None, seed: Sequence[int]
+        self,
+        size: int,
+        order: Sequence[int],
+        amounts: Mapping[str, float] | None,
+        seed: Sequence[int],
+        least: int = 1,
     ) -> Iterator[Batch]:
         """See Clips.batches."""
         known = self.answers.count
-        for batch in self._joined.batches(size, order, amounts, seed):
+        for batch in self._joined.batches(size, order, amounts, seed, least):
             yield replace(batch, y=batch.y[:, :known], answers=batch.y[:, known:])
 
 
