@@ -9,6 +9,7 @@ from PIL import Image
 from shared_data import shared
 from vidlet.datasets import ClipTable, read_table
 from vidlet.errors import DataError
+from vidlet.video import write_video
 
 
 def touch(root: Path, *names: str) -> None:
@@ -262,3 +263,11 @@ def test_the_real_sets_are_read_whole(name, clips, classes, splits):
     table = read_table(shared("data", name), strict=True)
     assert (len(table), len(table.labels)) == (clips, classes)
     assert {split: len(table.of_split(split)) for split in splits} == splits
+
+
+def test_a_path_that_no_file_can_have_is_skipped(tmp_path):
+    write_video(tmp_path / "a.mp4", [np.zeros((16, 16, 3), np.uint8)] * 4, 25)
+    (tmp_path / "clips.csv").write_text(f"path,label\na.mp4,x\n{'9' * 5000}.mp4,x\n")
+    table = read_table(tmp_path)
+    assert len(table) == 1
+    assert "no such file" in table.skipped[0][1]

@@ -392,9 +392,8 @@ def main() -> int:
     print(f"{sum(total.values())} inputs in {args.minutes:g} minutes, seed {args.seed}: {dict(total)}")
     for finding in findings:
         keep(finding)
-        print(
-            f"{finding['kind']} {finding['round']}: {finding['how']}: {str(finding['what']).strip().splitlines()[-1:]}"
-        )
+        last = str(finding["what"]).strip().splitlines()[-1:] or [""]
+        print(f"{finding['kind']} {finding['round']}: {finding['how']}: {last[0][:200]}")
     return 1 if findings else 0
 
 

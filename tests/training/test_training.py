@@ -513,6 +513,8 @@ def damaged_states(saved):
                 yield {**saved, key: value}
     optimizer = saved["optimizer"]
     yield {**saved, "optimizer": {**optimizer, "state": {0: {"step": torch.tensor(1.0)}}}}
+    groups = [{key: value for key, value in optimizer["param_groups"][0].items() if key != "weight_decay"}]
+    yield {**saved, "optimizer": {**optimizer, "param_groups": groups}}
     yield {**saved, "progress": {**saved["progress"], "zzz": 1}}
     yield {**saved, "progress": {**saved["progress"], "epoch": "x"}}
     yield {**saved, "progress": {**saved["progress"], "history": [1]}}

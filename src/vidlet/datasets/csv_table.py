@@ -131,7 +131,10 @@ def _find(row: dict[str, str], root: Path, media: Media) -> Path | None:
 def _why_absent(row: dict[str, str], root: Path, line: int) -> str:
     if not row["path"]:
         return f"line {line} names no file"
-    return "a folder without frame images" if (root / row["path"]).is_dir() else "no such file"
+    try:
+        return "a folder without frame images" if (root / row["path"]).is_dir() else "no such file"
+    except (OSError, ValueError) as error:  # a name that no file can have
+        return f"no such file ({getattr(error, 'strerror', None) or error})"
 
 
 def _without_repetitions(clips: list[Clip]) -> tuple[list[Clip], tuple[str, ...]]:

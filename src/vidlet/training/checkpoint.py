@@ -115,6 +115,9 @@ def _not_whole(path: Path, error: Exception) -> TrainingError:
 def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Raise a ValueError if the state of a parameter is not that of its optimizer: a step would fail, much later."""
     named = {"AdamW": {"step", "exp_avg", "exp_avg_sq"}, "SGD": {"momentum_buffer"}}.get(type(optimizer).__name__)
+    for group in optimizer.param_groups:
+        if missing := optimizer.defaults.keys() - group.keys():
+            raise ValueError(f"its optimizer lacks {', '.join(sorted(missing))}")
     for parameter, state in optimizer.state.items():
         if named is not None and state and set(state) != named:
             raise ValueError(f"a parameter's state has {', '.join(map(str, state))}")
