@@ -70,10 +70,24 @@ def ensemble(
     Raises:
         DataError: no candidate fits, or the candidates do not have the same labels or do not see the same frames.
     """
-    started = time.monotonic()
     run = RunFolder.of(out)
     run.check_free()
     _held = run.hold()
+    return find_ensemble(run, data, models, max_bytes, file, fold, strict, command)
+
+
+def find_ensemble(
+    run: RunFolder,
+    data: str | Path,
+    models: Sequence[str | Path],
+    max_bytes: int,
+    file: str = "",
+    fold: str | None = None,
+    strict: bool = False,
+    command: str = "",
+) -> dict[str, Any]:
+    """As ``ensemble``, into a run folder that the caller holds."""
+    started = time.monotonic()
     members = _open(models, file)
     task = task_of_model(members[0].model)
     task.check_options(DataError, ensemble=True)

@@ -37,7 +37,7 @@ from ..tasks.prepare import Prepared
 from ..tasks.prepare_records import extractor_for, prepare_clips, recipe_for
 from ..training import ClipNetwork, predict_logits, train_network
 from .budget import Budget
-from .ensemble import ensemble
+from .ensemble import find_ensemble
 from .record_space import BITS, EVIDENCE_BYTES, family_of, record_recipes
 from .space import Storage
 from .trials import TrialLog
@@ -203,8 +203,8 @@ class RecordSearch:
         while files:
             product.unlink(missing_ok=True)
             try:
-                found = ensemble(
-                    self.data, files, self.budget.max_bytes or NO_LIMIT, self.folder, fold=self.fold,
+                found = find_ensemble(
+                    RunFolder(self.folder), self.data, files, self.budget.max_bytes or NO_LIMIT, fold=self.fold,
                     strict=self.strict, command=self.command,
                 )  # fmt: skip
             except DataError as error:
