@@ -75,7 +75,7 @@ def tuned() -> tuple[QuantizedNetwork, FrameExtractor, onnx.ModelProto]:
         target = extractor.backbone(x)
     optimizer = torch.optim.Adam(network.parameters(), 2e-4)
     losses = []
-    for _ in range(15):
+    for _ in range(21):
         loss = (network(x) - target).square().mean()
         optimizer.zero_grad()
         loss.backward()

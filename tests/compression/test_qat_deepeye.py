@@ -117,10 +117,10 @@ def test_gradients_go_straight_through_inside_the_unit_interval():
     straight_through(inside, activation_codes(inside) / 256).sum().backward()
     assert a.grad is not None
     assert a.grad.tolist() == [0, 1, 1, 1, 0]
-    weight = torch.tensor([0.2, -0.7, 0.0], requires_grad=True)
+    weight = torch.tensor([[0.2, -0.7, 0.0]], requires_grad=True)
     straight_through(weight, weight_codes(weight)).sum().backward()
     assert weight.grad is not None
-    assert weight.grad.tolist() == [1, 1, 1]
+    assert weight.grad.tolist() == [[1, 1, 1]]
 
 
 @pytest.mark.parametrize("divisor", [1, 3, 5, 101, 4097, 8191, EXACT])
@@ -161,7 +161,11 @@ def test_floors_follow_the_affine_map_they_were_made_of():
     q = torch.randint(0, 256, (1, 3, 8, 8), generator=torch.Generator().manual_seed(0)).double()
     with torch.no_grad():
         total = layer.conv(q, weight_codes(layer.weight).double())
-        exact = layer.norm(total.float() * weight_unit(layer.weight) * unit) / layer.log_beta.exp() * 256
+        exact = (
+            layer.norm(total.float() * weight_unit(layer.weight).float().reshape(-1, 1, 1) * unit)
+            / layer.log_beta.exp()
+            * 256
+        )
         floors = exact.floor().clamp(0, 255)
         mine = (layer.conv(q, rule.codes.double()).long() + rule.offset[:, None, None]) // rule.divisor[:, None, None]
     distance = (mine.clamp(0, 255) - floors).abs()

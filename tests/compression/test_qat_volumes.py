@@ -109,8 +109,7 @@ def test_a_clip_network_computes_in_integers_near_the_float_one_and_streams():
     for clip in clips:
         whole = run(small, frames=clip, **zero)["scores"]
         expected = run(graph, frames=clip, **zero)["scores"]
-        np.testing.assert_allclose(whole, expected, atol=0.03)
-        assert (whole.argmax(1) == expected.argmax(1)).all()
+        np.testing.assert_allclose(whole, expected, atol=0.015)
     state = zero
     for frame in clips[-1]:
         found = run(small, frames=frame[None], **state)

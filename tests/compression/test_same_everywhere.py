@@ -114,7 +114,7 @@ def classifier(extractor: Extractor, head: Head) -> tuple[onnx.ModelProto, list[
     network = build_head(head, built.feature_shape, 6).eval()
     last = [module for module in network.modules() if isinstance(module, torch.nn.Linear)][-1]
     with torch.no_grad():
-        last.weight.normal_(0, 2.0 / last.in_features**0.5)
+        last.weight.normal_(0, 8.0 / last.in_features**0.5)
     return artifact_graph(ArtifactNetwork(built, network), built.input_size), clips(built.input_size)
 
 

@@ -9,6 +9,8 @@ from PIL import Image
 
 from shared_data import shared
 from vidlet.artifact import extractor_graph
+from vidlet.compression.exact import pair_sums
+from vidlet.compression.storage import lattice_step
 from vidlet.compression.tflite import export_tflite, quantize_imported
 from vidlet.errors import WeightsError
 from vidlet.models import build_extractor
@@ -151,24 +153,29 @@ def test_the_int8_file_of_the_kept_ranges_agrees_with_float_and_with_the_interpr
         assert cosine(features, expected) >= 0.99
         if cut == "head":
             interpreter.run(frame)
-            assert cosine(features, interpreter.value(pool)) >= 0.99
+            assert cosine(features, interpreter.value(pool)) >= 0.985  # which has finer weights
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_weights_quantized_before_are_not_rounded_again(file):
+def test_weights_quantized_before_are_rounded_again_only_where_they_could_saturate(file):
     from onnx import numpy_helper
 
-    quantized = int8_session(file, "block12", 4)[1]
+    extractor, quantized, _ = int8_session(file, "block12", 4)
     stored = {t.name: numpy_helper.to_array(t) for t in quantized.graph.initializer}
-    extractor = int8_session(file, "block12", 4)[0]
-    kept = []
+    found = 0
     for name, layer in extractor.backbone.named_modules():
         if isinstance(layer, torch.nn.Conv2d):
-            weight, scales = layer.weight.detach().numpy(), stored[f"backbone.{name}.weight.scale"].reshape(-1, 1, 1, 1)
-            error = np.abs(stored[f"backbone.{name}.weight.q"] * scales - weight).max((1, 2, 3)) / scales.ravel()
-            kept.append((error < 1e-3).mean())
-    assert min(kept) > 0.88  # but for channels whose codes pass 127 (paper's file: 256 levels a tensor, any offset)
-    assert np.mean(kept) > 0.98
+            weight, scales = layer.weight.detach().numpy(), stored[f"backbone.{name}.weight.scale"].ravel()
+            codes = stored[f"backbone.{name}.weight.q"]
+            error = np.abs(codes * scales.reshape(-1, 1, 1, 1) - weight).max((1, 2, 3)) / scales
+            assert pair_sums(codes).max() <= 128
+            assert error.max() < 0.5001
+            largest = np.abs(weight).max((1, 2, 3))
+            steps = lattice_step(weight) or np.maximum(largest / 127, 1e-30)  # one for all, or one a channel
+            within = (pair_sums(weight) <= 128 * steps) & (largest <= 127 * steps)
+            assert (error[within] < 1e-2).all(), name
+            found += within.sum()
+    assert found > 20
 
 
 def test_imported_weights_work_at_other_sizes():

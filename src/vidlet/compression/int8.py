@@ -278,9 +278,10 @@ class _Writer:
             raise ExportError(f"the codes of {conv.input[1]} could saturate where two products are added in 16 bits")
         scales, source_scale = scales.reshape(-1), self.done[conv.input[0]][0]
         bias_name = conv.input[2] if len(conv.input) > 2 else ""
-        if bias_name:
-            bias = self.graph.value(bias_name).astype(np.float64)
-            if conv.input[0] in self.means:
+        corrected = conv.input[0] in self.means
+        if bias_name or corrected:
+            bias = self.graph.value(bias_name).astype(np.float64) if bias_name else np.zeros(len(codes))
+            if corrected:
                 bias = bias + _lost(weight, codes, scales, self.means[conv.input[0]])
             floor = (np.abs(bias) / (source_scale * 2.0**30)).astype(np.float32)  # keeps the codes inside int32
             if (floor > scales).any():
@@ -289,7 +290,9 @@ class _Writer:
                 codes = np.rint(codes * shrink).astype(np.int8)
             bias_scales = (np.float32(source_scale) * scales).astype(np.float32)
             bias_codes = np.rint(bias / bias_scales).astype(np.int32)
-            conv.input[2] = self._constant_dequantized(bias_name, bias_codes, bias_scales)
+            bias_name = bias_name or f"{conv.input[1]}.bias"
+            del conv.input[2:]
+            conv.input.append(self._constant_dequantized(bias_name, bias_codes, bias_scales))
         conv.input[1] = self._constant_dequantized(conv.input[1], codes, scales)
         self._write_quantized(conv, output, chosen)
         return output if output != conv.output[0] else ""
