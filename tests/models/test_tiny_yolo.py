@@ -137,7 +137,7 @@ def test_what_cannot_be_built_or_read_is_named(tmp_path):
         build_detector(Extractor("tiny-yolo", weights="none"), ("a",), ANCHORS)
     with pytest.raises(RecipeError, match="at least 64 x 64"):
         build_detector(Extractor("tiny-yolov2", input_size=(32, 64), weights="none"), ("a",), ANCHORS)
-    with pytest.raises(RecipeError, match="must be 'none' or a run's detector"):
+    with pytest.raises(RecipeError, match="must be 'none', a run's detector"):
         build_detector(Extractor("tiny-yolov2"), ("a",), ANCHORS)
     with pytest.raises(RecipeError, match="width of tiny-YOLOv2"):
         TinyYolo(3, width=9)

@@ -222,7 +222,7 @@ def test_where_time_is_short_the_cuts_are_searched_whose_features_are_stored(cli
 
     assert searched(1e-3) == [("block2", 32), ("block5", 32)]  # nothing is stored: the last rung
     shallow = replace(space, extractors=space.extractors[:1])
-    open_pool(shallow, judged, build_extractors(shallow))
+    open_pool(shallow, judged, build_extractors(shallow), "cpu")
     assert searched(2e-3) == [("block2", 64)]
     assert searched(600.0) == [("block2", 64), ("block5", 64)]
 

@@ -174,5 +174,6 @@ def test_frames_and_flow_of_different_sizes_are_no_model(two, tmp_path):
     flow = next(value for value in graph.graph.input if value.name == "flow")
     flow.type.tensor_type.shape.dim[1].dim_value = 16
     onnx.save(graph, tmp_path / "other.onnx")
+    write_metadata(tmp_path / "other.onnx", read_metadata(two / "both/model.onnx"))
     with pytest.raises(ModelError, match="different sizes"):
         load(tmp_path / "other.onnx")

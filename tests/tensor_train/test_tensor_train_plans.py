@@ -11,7 +11,7 @@ from torch import nn
 from vidlet.jobs.inspect import inspect_text, measure_trains
 from vidlet.models import build_head
 from vidlet.recipe import Head, recipe_from_dict
-from vidlet.runtime.safety import check_safe
+from vidlet.runtime.structure import check_structure
 from vidlet.runtime.train_plan import TrainPlan, frame_bill, groupings, merge_shapes, plan_frame
 from vidlet.runtime.trains import tensor_trains
 from vidlet.tensor_train import PlannedProduct, TTConv3d, TTLinear, slow_trains
@@ -33,7 +33,7 @@ def stored(groups, shapes=SHAPES):
         state = f"y{i}"
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", state))
     model = helper.make_model(helper.make_graph(nodes, "g", [x], [y], kept))
-    return tensor_trains(check_safe(model.SerializeToString(), "").graph)[0]
+    return tensor_trains(check_structure(model.SerializeToString(), "").graph)[0]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,9 @@ MAX_CONSTANT_BYTES = 2**31  # of what is made of stored tensors, and so may be k
 MAX_WORK = 2**42  # multiplications for FRAMES frames
 MAX_TURNS = 2**16  # of a loop over frames
 DOMAINS = ("", "ai.onnx")
+SCAN_WAYS = {  # attributes of a Scan; 0 in all of them is frame after frame, from the first, along the first axis
+    "scan_input_axes", "scan_output_axes", "scan_input_directions", "scan_output_directions"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,8 @@ class _Walk:
         node, bodies = call.node, _bodies(call.node)
         streams = call.number("num_scan_inputs")
         states = len(call.inputs) - streams
-        plain = set(node.attributes) == {"body", "num_scan_inputs"}
+        ways = {name: value.ints for name, value in node.attributes.items() if name not in ("body", "num_scan_inputs")}
+        plain = set(ways) <= SCAN_WAYS and not any(any(way) for way in ways.values())
         if not plain or turns != 1 or len(bodies) != 1 or streams < 1 or states < 0:
             raise Unbounded("is no loop over frames as our cells have")
         body = bodies[0]
