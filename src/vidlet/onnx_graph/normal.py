@@ -90,7 +90,10 @@ def one_picture(model: onnx.ModelProto, size: Sequence[int] = ()) -> onnx.ModelP
         graph.remove(known)
         if not fold_constants(graph) + len(known) + _say_equal_shapes(graph, shapes):
             return graph.model
-        model = graph.model  # more shapes can be told now
+        model = graph.model
+        told = [value for value in model.graph.value_info if 0 not in shapes.get(value.name, ())]
+        del model.graph.value_info[:]  # more can be told now of those whose sizes were not all known
+        model.graph.value_info.extend(told)
 
 
 def _say_equal_shapes(graph: Graph, shapes: Shapes) -> int:
