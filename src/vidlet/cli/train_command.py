@@ -45,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train, and say what was made."""
     need_train_extra()
-    from ..jobs.train import train
+    from ..progress import working
+
+    with working("load torch"):
+        from ..jobs.train import train
 
     changed = options.overrides(args)
     for key in ("seed", "epochs"):
