@@ -57,6 +57,9 @@ def _run(words: list[str]) -> int:
         parser.print_help()
         return 0
     try:
+        from .before_work import check_paths
+
+        check_paths(args)
         _with_rate(args)
         with _stopped_politely(), _never_silent(args.command):
             result = args.run(args)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import TrainingError
 from ..files import sha256_of
 from ..progress import say, working
-from ..recipe import Recipe, load_recipe, recipe_to_dict
+from ..recipe import Recipe, full_keys, load_recipe, recipe_to_dict
 from ..runs import REFIT, RunFolder, add_evidence
 from ..tasks import DataSource, task_of_recipe
 from ..tasks.networks import Networks, Order, write_files
@@ -74,6 +74,7 @@ def train(
     """
     started = time.monotonic()
     device = find_device(device)
+    overrides = full_keys(overrides or {})
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     task = task_of_recipe(plan, data)
     task.check_options(
@@ -87,7 +88,7 @@ def train(
     with working(f"read {data}"):
         table = task.read(DataSource(data, fold, strict, val_shards=val_shards))
     task.check(table)
-    plan = networks.resolve(plan, table, device, overrides or {})
+    plan = networks.resolve(plan, table, device, overrides)
     run = RunFolder.of(out or Path("runs") / plan.name)
     start = open_start(init) if init else None
     models = open_teachers(teachers, table) if teachers else []
