@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit("vidlet needs Python 3.10 or newer; $(PYTHON) is %d.%d: make install PYTHON=python3.12" % (v[0], v[1]))'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -1,38 +1,194 @@
-"""Progress on standard error: a bar where a person looks on, silence in a pipe."""
+"""What a person is told while work goes on, on standard error: a bar in a terminal or a notebook, else lines.
+
+Every long piece of work stands inside of ``bar`` (whose items can be counted) or ``working`` (whose cannot). Where
+standard error is no terminal, the innermost of those under way says a line once nothing was said for ``EVERY_S``
+seconds, whether it moves or not: "features 120/400, 31/s, 9 s left". Processes that work for another one are silent.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 from .wording import shown_lines
 
+EVERY_S = 10.0  # between two lines where there is no bar
+LOOK_S = 0.5  # how often it is looked whether a line is due
+
+_meters: list[_Meter] = []  # what is under way, the innermost last
+_beat: threading.Thread | None = None
+_busy = threading.Event()  # something is under way
+_said_s = 0.0  # when the last line was said, of time.monotonic()
+
+
+class Move(Protocol):
+    """How far a piece of work is: so many items done of so many, and what else is worth telling."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
 
 @contextmanager
-def bar(text: str, unit: str = "clip") -> Iterator[Callable[[int, int], None]]:
-    """Yield a function (done, total) that moves a bar."""
-    from tqdm import tqdm
+def bar(text: str, unit: str = "clip") -> Iterator[Move]:
+    """Yield a function (done, total, note) that moves a bar."""
+    meter = _Meter(text, unit)
+    with _under_way(meter):
+        yield meter.move
 
-    tqdm.set_lock(threading.RLock())  # its own is the system's: a process that is ended leaves it behind
-    meter = tqdm(desc=text, unit=unit, file=sys.stderr, disable=None, leave=False)
 
-    def move(done: int, total: int) -> None:
-        meter.total = total
-        meter.update(done - meter.n)
+@contextmanager
+def working(text: str, plain_only: bool = False) -> Iterator[None]:
+    """Show that work goes on whose length nobody knows, and for how long it has.
 
-    try:
-        yield move
-    finally:
-        meter.close()
+    Args:
+        plain_only: nothing is shown in a terminal, where what goes on inside shows bars of its own.
+    """
+    with _under_way(_Meter(text, "", plain_only)):
+        yield
 
 
 def say(line: str) -> None:
     """A line for the person, on standard error; what names in it would do to a terminal is escaped."""
-    print(shown_lines(line), file=sys.stderr, flush=True)
+    global _said_s  # noqa: PLW0603
+    text = shown_lines(line)
+    if any(meter.drawn is not None for meter in list(_meters)):
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)  # the bars step aside
+        sys.stderr.flush()
+    else:
+        print(text, file=sys.stderr, flush=True)
+    _said_s = time.monotonic()
 
 
 def megabytes(size: int) -> str:
     """Bytes for people: 941,000 -> "941 kB", 3,400,000 -> "3.40 MB" (10^6)."""
     return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: "9 s", "4 min", "2 h 5 min"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class _Meter:
+    """One piece of work: how far it is, and how that is shown."""
+
+    def __init__(self, text: str, unit: str, plain_only: bool = False) -> None:
+        self.text, self.unit, self.note = text, unit, ""
+        self.began_s = time.monotonic()
+        self.done = self.total = 0
+        self.first: tuple[float, int] | None = None  # when it first moved, and how far it was then (--resume)
+        self.drawn: Any = None if plain_only else _drawn(shown_lines(text), unit)
+
+    def move(self, done: int, total: int, note: str = "") -> None:
+        self.done, self.total, self.note = done, total, note or self.note
+        self.first = self.first or (time.monotonic(), done)
+        if self.drawn is not None:
+            if self.drawn.total != total:
+                self.drawn.reset(total)
+            if note:
+                self.drawn.set_postfix_str(shown_lines(note), refresh=False)
+            self.drawn.update(done - self.drawn.n)
+
+    def line(self) -> str:
+        """The state in a few words."""
+        now = time.monotonic()
+        if not self.total:
+            return f"{self.text}, {duration(now - self.began_s)}"
+        parts = [f"{self.text} {self.done}/{self.total}", *([self.note] if self.note else [])]
+        first_s, first = self.first or (now, self.done)
+        if self.done > first and now > first_s:
+            rate = (self.done - first) / (now - first_s)
+            each = f"{rate:.0f}/s" if rate >= 9.5 else f"{rate:.1f}/s" if rate >= 0.95 else f"{1 / rate:.1f} s each"
+            parts += [each, f"{duration((self.total - self.done) / rate)} left"]
+        else:
+            parts.append(duration(now - self.began_s))
+        return ", ".join(parts)
+
+
+@contextmanager
+def _under_way(meter: _Meter) -> Iterator[None]:
+    global _beat, _said_s  # noqa: PLW0603
+    if _works_for_another():
+        yield
+        return
+    if not _meters:
+        _said_s = time.monotonic()
+    _meters.append(meter)
+    _busy.set()
+    if _beat is None or not _beat.is_alive():
+        _beat = threading.Thread(target=_watch, name="vidlet-progress", daemon=True)
+        _beat.start()
+    try:
+        yield
+    finally:
+        _meters.remove(meter)
+        if meter.drawn is not None:
+            meter.drawn.close()
+
+
+def _watch() -> None:
+    """Say a line of the innermost work whenever nothing was said for long; draw anew what has no steps of its own."""
+    while True:
+        if not _meters:
+            _busy.clear()
+            if not _meters:
+                _busy.wait()
+        time.sleep(min(LOOK_S, EVERY_S / 4))
+        for meter in _meters[-1:]:
+            with contextlib.suppress(OSError, ValueError):  # nobody reads any more: the work goes on
+                if meter.drawn is not None:
+                    meter.drawn.refresh()
+                elif not _looks_on() and time.monotonic() - _said_s >= EVERY_S:
+                    say(meter.line())
+
+
+def _looks_on() -> bool:
+    """Whether a person sees bars: standard error is a terminal, or this is a notebook."""
+    return _in_notebook() or bool(getattr(sys.stderr, "isatty", bool)())
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython")
+    return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
+
+
+def _works_for_another() -> bool:
+    """Whether this is a process of a pool: who started it speaks for it."""
+    import multiprocessing
+
+    return multiprocessing.parent_process() is not None
+
+
+def _drawn(text: str, unit: str) -> Any:
+    """A bar of tqdm, in a notebook its own kind; None where nobody sees bars."""
+    if not _looks_on():
+        return None
+    if _in_notebook():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # without ipywidgets it is a bar of letters
+            from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
+
+        _own_lock()
+    look = {} if unit else {"bar_format": "{desc} {elapsed}"}
+    return tqdm(desc=text, unit=unit or "it", file=sys.stderr, leave=False, **look)
+
+
+@functools.cache
+def _own_lock() -> None:
+    """Give tqdm a lock of this process; its own is the system's, and a process that is ended leaves it behind."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())

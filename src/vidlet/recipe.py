@@ -167,14 +167,48 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
         raise RecipeError(f"{where}: not valid TOML ({' '.join(str(error).split())[:200]})") from error
     data.setdefault("name", Path(where).stem)
     data = _renamed(data, tell=True)
-    for key, value in (overrides or {}).items():
+    overrides = full_keys(overrides or {})
+    for key, value in overrides.items():
         if key in MOVED and not isinstance(value, Mapping):
             _tell(key)
             key = MOVED[key][0]  # noqa: PLW2901
         _put(data, key, value)
-    if "training.epochs" in (overrides or {}) and "training.least_updates" not in (overrides or {}):
+    if "training.epochs" in overrides and "training.least_updates" not in overrides:
         _put(data, "training.least_updates", 0)  # so many epochs were asked for
     return recipe_from_dict(data, where)
+
+
+def full_keys(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides by their whole keys, where a last part alone was given that only one key has: epochs, training.epochs.
+
+    Raises:
+        RecipeError: no key ends so, with the nearest; or several do.
+    """
+    found: dict[str, Any] = {}
+    for key, value in overrides.items():
+        whole = [known for known in _KEYS if known.rpartition(".")[2] == key] if key not in _KEYS else [key]
+        if "." in key:
+            whole = [key]
+        if len(whole) > 1:
+            raise RecipeError(f"--set {key}: which of {', '.join(whole)}?")
+        if not whole:
+            last = [known.rpartition(".")[2] for known in _KEYS]
+            raise RecipeError(f"--set {key}: a recipe has no such key{nearest(key, last)}")
+        found[whole[0]] = value
+    return found
+
+
+def _keys_of(kind: type, prefix: str = "") -> list[str]:
+    hints = typing.get_type_hints(kind)
+    inner = [_keys_of(hints[f.name], f"{prefix}{f.name}.") for f in dataclasses.fields(kind) if _nested(hints[f.name])]
+    return [f"{prefix}{f.name}" for f in dataclasses.fields(kind)] + [key for keys in inner for key in keys]
+
+
+def _nested(hint: Any) -> bool:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+
+
+_KEYS = _keys_of(Recipe)
 
 
 def recipe_from_dict(data: Mapping[str, Any], where: str = "recipe") -> Recipe:

@@ -22,6 +22,11 @@ _SECRET = re.compile(
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # as spreadsheets begin one
 
 
+def how_to_install(extra: str = "") -> str:
+    """The command that installs vidlet, with an extra. It is in no package index yet, so that only a clone has it."""
+    return f"in a clone of vidlet, pip install '.[{extra}]'" if extra else "in a clone of vidlet, pip install ."
+
+
 def redact(text: str) -> str:
     """The text with user and password of every address in it replaced: rtsp://***@10.0.0.1/x?token=***."""
     if ":/" not in text:

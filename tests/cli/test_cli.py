@@ -98,7 +98,7 @@ def test_what_needs_the_training_extra_says_how_to_get_it(command, tiny_run, tmp
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert f"vidlet {command} needs torch, onnx" in done.stderr
-    assert "pip install 'vidlet[train]'" in done.stderr
+    assert "pip install '.[train]'" in done.stderr
 
 
 # Words that make no sense.

@@ -206,8 +206,8 @@ def test_class_folders_without_clips_and_empty_clip_folders_are_skipped_and_list
     [
         ([], "empty folder"),
         (["a.mp4", "b.mp4"], "2 videos without a label"),
-        (["0001.jpg"], "frames without a label"),
-        (["clip1/0001.jpg", "clip2/0001.jpg"], "frames without a label"),
+        (["0001.jpg"], "images, and no clips"),
+        (["clip1/0001.jpg", "clip2/0001.jpg"], "images, and no clips"),
         (["mine.csv", "a.mp4"], "to read the table give its name"),
         (["notes/a.txt"], "no video and no frame folder"),
         (["train/run/a.mp4", "val/run/b.mp4", "valid/run/b.mp4"], "'val' and 'valid' are the same split"),

@@ -125,7 +125,7 @@ def test_the_tables_need_the_train_extra_and_the_list_does_not(capsys, monkeypat
     assert main(["papers", "mobile"]) == 2
     said = capsys.readouterr().err
     assert "vidlet papers needs torch, onnx" in said
-    assert "pip install 'vidlet[train]'" in said
+    assert "pip install '.[train]'" in said
     assert main(["papers"]) == 0
 
 

@@ -57,8 +57,11 @@ def _run(words: list[str]) -> int:
         parser.print_help()
         return 0
     try:
+        from .before_work import check_paths
+
+        check_paths(args)
         _with_rate(args)
-        with _stopped_politely():
+        with _stopped_politely(), _never_silent(args.command):
             result = args.run(args)
         if args.json and result is not None:
             print(as_json(result))
@@ -75,6 +78,13 @@ def _run(words: list[str]) -> int:
         raise
     except KeyboardInterrupt:
         return _say(f"interrupted; what was finished is kept{_how_to_go_on(args)}", 130)
+
+
+def _never_silent(command: str) -> contextlib.AbstractContextManager[None]:
+    """Where nobody sees bars, a line now and then, whatever a command does; ``predict`` speaks as it goes."""
+    from ..progress import working
+
+    return contextlib.nullcontext() if command == "predict" else working(command, plain_only=True)
 
 
 _USERS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS}

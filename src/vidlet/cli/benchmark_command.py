@@ -13,7 +13,7 @@ EXAMPLE = "example: vidlet benchmark runs/a/model.int8.onnx --threads 1"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet benchmark`."""
-    parser.add_argument("model", metavar="MODEL", help="a model file (.onnx)")
+    parser.add_argument("model", metavar="MODEL|RUN", help="a model file (.onnx), or a run folder: its model.onnx")
     parser.add_argument(
         "--seconds",
         type=options.number(float, 0.001, 86_400),

@@ -45,9 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train, and say what was made."""
     need_train_extra()
-    from ..jobs.train import train
+    from ..progress import working
+    from ..recipe import load_recipe
 
     changed = options.overrides(args)
+    load_recipe(args.recipe, changed)  # what is wrong with it is told before torch is loaded
+    with working("load torch"):
+        from ..jobs.train import train
+
     for key in ("seed", "epochs"):
         if getattr(args, key) is not None:
             changed[f"training.{key}"] = getattr(args, key)
@@ -73,6 +78,7 @@ def need_train_extra(command: str = "train") -> None:
     from importlib.util import find_spec
 
     from ..errors import DependencyError
+    from ..wording import how_to_install
 
     if missing := [name for name in ("torch", "onnx", "onnxscript", "pyarrow") if find_spec(name) is None]:
-        raise DependencyError(f"vidlet {command} needs {', '.join(missing)}: pip install 'vidlet[train]'")
+        raise DependencyError(f"vidlet {command} needs {', '.join(missing)}: {how_to_install('train')}")

@@ -88,7 +88,7 @@ def tune_boxes(
         augment=augment, precision="float32",
     )  # fmt: skip
     torch.manual_seed(config.seed)
-    fit_detector(detector, material.train, material.val, config, device=material.device)
+    fit_detector(detector, material.train, material.val, config, device=material.device, title="tune")
 
 
 def picture_batches(detector: Detector, pictures: Sequence[np.ndarray]) -> list[Tensor]:

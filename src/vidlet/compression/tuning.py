@@ -84,6 +84,7 @@ def tune(
         device=device,
         teacher=teacher,
         hold=hold_of(network) if hold_of is not None else None,
+        title="tune",
     )
     return tuned
 

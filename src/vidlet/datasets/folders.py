@@ -117,5 +117,8 @@ def _why_nothing(entries: list[Path], found: _Found) -> str:
     if videos:
         return f"{videos} videos without a label: put each into a folder named for its class, or write a clips.csv"
     if any(is_image(entry) for entry in entries) or any("images" in why for _, why in found.skipped):
-        return "frames without a label: the layout is class/clip/frame.jpg, or write a clips.csv that names the folders"
+        return (
+            "images, and no clips: vidlet learns from videos or folders of frames; the layout is class/clip.mp4 or "
+            "class/clip/0001.jpg, or a clips.csv that names them"
+        )
     return "no video and no frame folder in it (a folder per class, or a clips.csv with columns path and label)"

@@ -27,6 +27,7 @@ from ..errors import DataError, DependencyError, why
 from ..files import sha256_of, write_bytes, write_text
 from ..progress import say
 from ..video.folder import image_files
+from ..wording import how_to_install
 
 COLUMNS = ("key", "frames", "times_s", "damage", "scale", "low", "features")
 CHECKSUM = re.compile(r"part-\d+-\w+-([0-9a-f]{8})\.arrow")
@@ -208,7 +209,7 @@ def _arrow() -> Any:
     try:
         import pyarrow
     except ImportError as error:
-        raise DependencyError("the feature store needs pyarrow: pip install 'vidlet[train]'") from error
+        raise DependencyError(f"the feature store needs pyarrow: {how_to_install('train')}") from error
     import pyarrow.ipc
 
     return pyarrow

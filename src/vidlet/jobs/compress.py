@@ -8,6 +8,7 @@ from typing import Any
 
 from ..compression import file_name
 from ..errors import TrainingError
+from ..progress import working
 from ..runs import MODEL, RunFolder
 from ..tasks import DataSource, task_of_recipe
 from ..training import find_device
@@ -51,12 +52,15 @@ def compress(
     task.check_options(TrainingError, fold=fold)
     networks = task.networks()
     chain = networks.find_chain(steps, plan)
-    table = task.read(DataSource(data, fold, strict))
+    with working(f"read {data}"):
+        table = task.read(DataSource(data, fold, strict))
     task.check(table)
     trained = networks.open(folder, plan, table)
-    prepared = networks.prepare(plan, table, trained, strict)
+    with working("prepare"):
+        prepared = networks.prepare(plan, table, trained, strict)
     name = file_name(chain)
-    networks.writer(plan, table, trained, prepared, device).write(trained, chain, folder / name)
+    with working(f"write {name}"):
+        networks.writer(plan, table, trained, prepared, device).write(trained, chain, folder / name)
     split, chosen = task.scored_split(table)
     names = [MODEL, name]
     stem, _, ending = task.listing.rpartition(".")

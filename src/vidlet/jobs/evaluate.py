@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..runs import product_of
 from ..runtime import load
 from ..tasks import DataSource, task_of_model
 
@@ -23,6 +24,7 @@ def evaluate(
     """Score a model file on labelled clips, records or images with boxes, through the runtime.
 
     Args:
+        model: a model file, or a run folder: its model.onnx.
         split: "train", "val", "test" or "all"; None: test, or val where there is no test.
         fold: "0/5" scores part 0 of 5, as ``train`` with the same fold left it out.
         against: another model file of the same labels, scored on the same clips (see ``compare_models``).
@@ -45,12 +47,12 @@ def evaluate(
     """
     if report and not against:
         raise DataError("--report sets two files beside each other: name the other with --against")
-    loaded = load(model, threads=threads)
+    loaded = load(product_of(model), threads=threads)
     task = task_of_model(loaded)
     task.check_options(DataError, fold=fold, against=against)
     table = task.read(DataSource(data, fold, strict, names=loaded.labels))
     name, chosen = task.scored_split(table, split)
     if against and task.compare is not None:
-        other = load(against, threads=threads)
+        other = load(product_of(against), threads=threads)
         return {"split": name, **task.compare(loaded, other, chosen, (str(model), str(against)), strict, report)}
     return {"split": name, **task.figures(loaded, chosen, strict)}

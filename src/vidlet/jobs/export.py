@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ExportError
 from ..files import write_bytes
-from ..runs import DETECTOR, MODEL, model_file
+from ..runs import DETECTOR, MODEL, model_file, product_of
 from ..runtime import load
 
 
@@ -43,7 +43,7 @@ def export(
 
 
 def _model_file(source: Path) -> Path:
-    path = model_file(source)
+    path = product_of(source) if model_file(source).is_file() else source
     if path.suffix != ".onnx" or not path.is_file():
         raise ExportError(f"{path}: not a run folder with a {MODEL}, a model file or a .tflite extractor")
     return path

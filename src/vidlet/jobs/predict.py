@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import in_range
+from ..runs import product_of
 from ..runtime import Model, load
 from ..tasks import task_of_model
 from ..tasks.predictions import Wanted
@@ -41,5 +42,5 @@ def predict(
     in_range("threshold", threshold, 0, 1)
     in_range("min_s", min_s, 0)
     in_range("threads", threads, 0)
-    loaded = model if isinstance(model, Model) else load(model, threads=threads)
+    loaded = model if isinstance(model, Model) else load(product_of(model), threads=threads)
     yield from task_of_model(loaded).predict(loaded, source, Wanted(threshold, min_s, save, csv, strict))

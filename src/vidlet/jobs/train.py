@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import TrainingError
 from ..files import sha256_of
-from ..recipe import Recipe, load_recipe, recipe_to_dict
+from ..progress import say, working
+from ..recipe import Recipe, full_keys, load_recipe, recipe_to_dict
 from ..runs import REFIT, RunFolder, add_evidence
 from ..tasks import DataSource, task_of_recipe
 from ..tasks.networks import Networks, Order, write_files
@@ -73,6 +74,7 @@ def train(
     """
     started = time.monotonic()
     device = find_device(device)
+    overrides = full_keys(overrides or {})
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     task = task_of_recipe(plan, data)
     task.check_options(
@@ -83,9 +85,10 @@ def train(
     networks = task.networks()
     chains = [networks.find_chain(text, plan) for text in plan.compress]
     networks.check(plan)
-    table = task.read(DataSource(data, fold, strict, val_shards=val_shards))
+    with working(f"read {data}"):
+        table = task.read(DataSource(data, fold, strict, val_shards=val_shards))
     task.check(table)
-    plan = networks.resolve(plan, table, device, overrides or {})
+    plan = networks.resolve(plan, table, device, overrides)
     run = RunFolder.of(out or Path("runs") / plan.name)
     start = open_start(init) if init else None
     models = open_teachers(teachers, table) if teachers else []
@@ -94,10 +97,13 @@ def train(
     identity = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     run.check_free(resume=resume)
     _held = run.hold()
+    say(_understood(plan, table, task.counted, device, run))
     order = Order(plan, plan.training, table, run, identity, device, resume, strict, start, tuple(models))
-    network = networks.build(plan, table, start)
+    with working(f"build {plan.extractor.name} and {plan.head.name}"):
+        network = networks.build(plan, table, start)
     run.save_recipe(plan, resume)
-    prepared = networks.prepare(plan, table, network, strict)
+    with working("prepare"):
+        prepared = networks.prepare(plan, table, network, strict)
     networks.advise(plan, network, prepared, device)
     progress = networks.fit(network, prepared, order)
     writer = networks.writer(plan, table, network, prepared, device)
@@ -123,9 +129,20 @@ def train(
         metrics["refit"] = _refit_all(networks, order, progress, chains, writer.temperature(network))
         _write_refit_evidence(run, metrics, table, command)
     run.write_metrics(metrics)
-    task.report(run, metrics, progress.history, scored, table, str(data))
+    with working("write the report"):
+        task.report(run, metrics, progress.history, scored, table, str(data))
     task.say(run, metrics, names)
+    task.say_next(run, metrics, names)
     return run.result(metrics)
+
+
+def _understood(plan: Recipe, table: Any, counted: str, device: str, run: RunFolder) -> str:
+    """What is about to be done, in one line."""
+    parts = [f"{len(table.of_split(split))} {split}" for split in ("train", "val", "test")]
+    return (
+        f"train {plan.name}: {', '.join(parts)} {counted} of {len(table.labels)} classes, {plan.training.epochs} "
+        f"epochs on {device}; writes {run}"
+    )
 
 
 def _refit_all(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DependencyError, WeightsError
+from ..wording import how_to_install
 
 Range = tuple[float, int]  # (scale, zero point) of a uint8 tensor: value = scale * (q - zero point)
 
@@ -215,5 +216,5 @@ def _schema() -> ModuleType:
     try:
         import tflite
     except ImportError as error:
-        raise DependencyError("reading .tflite files needs the package tflite: pip install 'vidlet[train]'") from error
+        raise DependencyError(f"reading .tflite files needs tflite: {how_to_install('train')}") from error
     return tflite

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..wording import how_to_install
 from .charts import Series, bar, interval_bar, line_chart, percent, reliability_chart, stacked_bar
 from .heat import confused_pairs, heat_map
 from .markup import Cell, Column, Html, Section, code, element, join, table
@@ -107,7 +108,8 @@ def run_it(report: Report) -> Section | None:
     return Section(
         "Run it",
         join(boxes),
-        "From the folder where the training was started. Elsewhere the .onnx file and pip install vidlet are enough.",
+        "From the folder where the training was started. Elsewhere the .onnx file and vidlet without extras are enough "
+        f"({how_to_install()}).",
     )
 
 

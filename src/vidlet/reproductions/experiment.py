@@ -26,7 +26,7 @@ from ..metrics import confusion_matrix, macro_average, top_k_accuracy
 from ..models import FrameExtractor, build_extractor, build_head
 from ..models.head import Head
 from ..models.heads import head_options
-from ..progress import bar, say
+from ..progress import say, working
 from ..recipe import Recipe, load_recipe, recipe_to_dict
 from ..runs import MODEL
 from ..tasks import scored_split
@@ -96,16 +96,12 @@ def train_and_score(setup: Setup, plan: Recipe, head: Head, device: str = "cpu")
     prepared = setup.prepared
     network = ClipNetwork(head, setup.extractor if prepared.mean is None else None)
     times = [time.perf_counter()]
-    with bar(plan.name, "epoch") as move:
-
-        def done(row: Mapping[str, float], epochs: int) -> None:
-            times.append(time.perf_counter())
-            move(int(row["epoch"]), epochs)
-
-        train_network(
-            network, prepared.train, prepared.val, plan.training, device=device, report=done, moments=prepared.moments
-        )
-    return score(setup, plan, head, statistics.median(np.diff(times).tolist()))
+    train_network(
+        network, prepared.train, prepared.val, plan.training, device=device, title=plan.name,
+        report=lambda row, epochs: times.append(time.perf_counter()), moments=prepared.moments,
+    )  # fmt: skip
+    with working(f"score {plan.name}"):
+        return score(setup, plan, head, statistics.median(np.diff(times).tolist()))
 
 
 def score(setup: Setup, plan: Recipe, head: Head, epoch_s: float = 0.0) -> dict[str, Any]:

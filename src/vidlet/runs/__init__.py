@@ -17,9 +17,10 @@ from .folder import (
     REPORT,
     RunFolder,
     model_file,
+    product_of,
 )
 
 __all__ = [
     "BOXES", "CHECKPOINT", "DETECTOR", "EXTRACTOR", "FIT", "HEAD", "LOG", "METRICS", "MODEL", "PREDICTIONS", "RECIPE",
-    "REFIT", "REPORT", "RunFolder", "add_evidence", "model_file", "write_evidence",
+    "REFIT", "REPORT", "RunFolder", "add_evidence", "model_file", "product_of", "write_evidence",
 ]  # fmt: skip

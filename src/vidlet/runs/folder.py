@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import TrainingError
+from ..errors import ModelError, TrainingError
 from ..files import Lock, write_text
+from ..progress import say
 from ..recipe import Recipe, load_recipe, save_recipe
 from ..wording import as_json
 
@@ -35,6 +36,22 @@ def model_file(source: str | Path) -> Path:
     """A model file as it is named, or the product of a run folder; whether it exists is not looked at."""
     path = Path(source)
     return path / MODEL if path.is_dir() else path
+
+
+def product_of(source: str | Path) -> Path:
+    """A model file as it is named, or the product of a run folder, which is said.
+
+    Raises:
+        ModelError: a folder without one.
+    """
+    path = model_file(source)
+    if Path(source).is_dir():
+        if not path.is_file():
+            others = ", ".join(found.name for found in RunFolder.of(source).candidates())
+            more = f"; name one of {others}" if others else "; not a finished run of `vidlet train`"
+            raise ModelError(f"{source}: holds no {MODEL}{more}")
+        say(f"model   {path}")
+    return path
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from ..compression import CLIP_STEPS, chain_text, find_chain, split_chain
 from ..errors import RecipeError, TrainingError
 from ..models import FrameExtractor
-from ..progress import megabytes, say
+from ..progress import megabytes, say, working
 from ..recipe import Extractor, save_recipe
 from ..runs import FIT, RECIPE, RunFolder
 from ..runtime import benchmark
@@ -113,7 +113,8 @@ class Course:
         self.timing.epochs = next((record["epochs"] for record in self.log.of("epochs")), space.epochs)
         kept = {place: networks[place] for place in self.space.places}
         say(f"features of {', '.join(self.space.places)}")
-        self.pool = open_pool(self.space, self.judged, kept, self.device)
+        with working("features"):
+            self.pool = open_pool(self.space, self.judged, kept, self.device)
 
     def search(self) -> None:
         """Try heads until the time for trials is over."""
@@ -123,7 +124,8 @@ class Course:
         say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
         workers = Workers(self.space, self.pool, self.worker_count)
         try:
-            self.trials.run(workers, time.monotonic() + SEARCH_SHARE * self.timing.left, say)
+            with working(f"try heads, {self.worker_count} at a time"):
+                self.trials.run(workers, time.monotonic() + SEARCH_SHARE * self.timing.left, say)
         finally:
             workers.close()
 
@@ -136,7 +138,7 @@ class Course:
         files = self.folder / "files"
         files.mkdir(parents=True, exist_ok=True)
         table = self.judged.folds[0]
-        with _processes(self.worker_count) as executor:
+        with _processes(self.worker_count) as executor, working("train, write and measure files"):
             running: dict[Future[list[Point]], tuple[float, float]] = {}  # when it began, and how long it should take
             while plan or running:
                 while len(running) < self.worker_count:

@@ -159,7 +159,7 @@ class RecordSearch:
             try:
                 train_network(
                     ClipNetwork(head), self.prepared.train, self.prepared.val, training, place, multi_label=many,
-                    device=self.device, moments=self.prepared.moments,
+                    device=self.device, moments=self.prepared.moments, title=f"train {name}",
                 )  # fmt: skip
             except TrainingError as error:
                 say(f"{name}: left out, {error}")

@@ -26,7 +26,6 @@ from ..datasets import BoxTable
 from ..errors import DataError, TrainingError
 from ..models.detector import build_detector, detector_state, load_detector
 from ..models.region import kmeans_anchors
-from ..progress import bar
 from ..recipe import Recipe
 from ..runs import DETECTOR, RunFolder
 from ..training import Progress, keep_memory, save_tensors
@@ -108,18 +107,17 @@ def prepare_boxes(plan: Recipe, table: BoxTable, network: TrainedBoxes, strict: 
 
 def fit_boxes(network: TrainedBoxes, prepared: PreparedBoxes, order: Order[BoxTable]) -> Progress:
     """Train a detector and leave its weights in the run; see ``training.fit_detector``."""
-    with bar(order.title, "epoch") as move:
-        progress = fit_detector(
-            network.detector,
-            prepared.train,
-            prepared.val,
-            order.training,
-            order.folder.path,
-            order.identity,
-            resume=order.resume,
-            device=order.device,
-            report=lambda row, epochs: move(int(row["epoch"]), epochs),
-        )
+    progress = fit_detector(
+        network.detector,
+        prepared.train,
+        prepared.val,
+        order.training,
+        order.folder.path,
+        order.identity,
+        resume=order.resume,
+        device=order.device,
+        title=order.title,
+    )
     save_tensors(detector_state(network.detector), order.folder / DETECTOR)
     return progress
 

@@ -39,7 +39,7 @@ from ..datasets import ClipTable
 from ..errors import TrainingError
 from ..metrics import fit_temperature
 from ..models import FrameExtractor, build_head
-from ..progress import bar, say
+from ..progress import say
 from ..recipe import Recipe
 from ..runs import EXTRACTOR, HEAD, RunFolder
 from ..training import ClipNetwork, Clips, Progress, Teacher, check_amounts, predict_logits, save_tensors, train_network
@@ -201,20 +201,19 @@ def fit_classifier(network: Trained, prepared: Prepared, order: Order[ClipTable]
         extractor.provenance["taught_by"] = provenance_of(order.teachers)
     frozen = order.training.mode == "frozen"
     whole = ClipNetwork(head, None if frozen else extractor)
-    with bar(order.title, "epoch") as move:
-        progress = train_network(
-            whole,
-            train,
-            prepared.val,
-            order.training,
-            order.folder.path,
-            order.identity,
-            multi_label=table.multi_label,
-            resume=order.resume,
-            device=order.device,
-            report=lambda row, epochs: move(int(row["epoch"]), epochs),
-            teacher=teacher,
-        )
+    progress = train_network(
+        whole,
+        train,
+        prepared.val,
+        order.training,
+        order.folder.path,
+        order.identity,
+        multi_label=table.multi_label,
+        resume=order.resume,
+        device=order.device,
+        teacher=teacher,
+        title=order.title,
+    )
     save_tensors(head.state_dict(), order.folder / HEAD)
     if not frozen:
         save_tensors(extractor.backbone.state_dict(), order.folder / EXTRACTOR)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ..datasets import BoxTable, ClipTable
+from ..progress import working
 from ..recipe import Recipe, Training
 from ..runs import RunFolder
 from ..runtime import Model
@@ -120,5 +121,6 @@ def write_files(
     names = []
     for chain in ((), *(chain for chain in chains if chain)):
         names.append(file_name(chain, stem))
-        writer.write(trained, chain, run / names[-1], temperature)
+        with working(f"write {names[-1]}"):
+            writer.write(trained, chain, run / names[-1], temperature)
     return names

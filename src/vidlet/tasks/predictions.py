@@ -18,7 +18,7 @@ from ..datasets import clips_below
 from ..errors import DataError, VidletError
 from ..files import write_text
 from ..live.watching import detect_moments, drawn_boxes, frames_with_boxes
-from ..progress import say
+from ..progress import say, working
 from ..runtime import Model, Timeline, predict_timeline
 from ..video import VideoWriter, annotate, as_place, container_of, enlarge, iter_frames, probe, resize
 from ..video.frames import DEFAULT_FPS
@@ -51,9 +51,11 @@ def predict_clips(model: Model, source: str | Path, wanted: Wanted) -> Said:
     """Yield {"source", "label", "score", "scores", "segments"} of each video below a source, or {"source", "error"}."""
 
     def timeline_of(path: Path | str, target: Path | None) -> Said:
-        timeline = predict_timeline(model, path, threshold=wanted.threshold, min_s=wanted.min_s)
+        with working(f"predict {path}"):
+            timeline = predict_timeline(model, path, threshold=wanted.threshold, min_s=wanted.min_s)
         if target is not None:
-            save_annotated(path, timeline, target, model, wanted.threshold)
+            with working(f"write {target}"):
+                save_annotated(path, timeline, target, model, wanted.threshold)
         yield as_result(path, timeline)
 
     yield from _each_source(source, wanted, timeline_of)
@@ -66,7 +68,8 @@ def predict_boxes(model: Model, source: str | Path, wanted: Wanted) -> Said:
         for line in detect_moments(model, path, wanted.threshold, wanted.min_s):
             yield {"source": str(path), **line}
         if target is not None:
-            save_annotated(path, Timeline((), "", 0.0, {}), target, model, wanted.threshold)
+            with working(f"write {target}"):
+                save_annotated(path, Timeline((), "", 0.0, {}), target, model, wanted.threshold)
 
     yield from _each_source(source, wanted, moments_of)
 

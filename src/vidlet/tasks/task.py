@@ -7,6 +7,7 @@ functions that build, train, compress and write.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ..datasets import BoxTable, ClipTable
 from ..errors import DataError, VidletError
 from ..files import write_text
-from ..progress import megabytes, say
-from ..runs import PREDICTIONS, RunFolder, write_evidence
+from ..progress import megabytes, say, working
+from ..runs import PREDICTIONS, REPORT, RunFolder, write_evidence
 from ..runtime import Model, load
 
 if TYPE_CHECKING:
@@ -130,8 +131,9 @@ class Task(Generic[Table, Scored]):
         metrics: dict[str, Any] = {"files": {}}
         scored: dict[str, Scored] = {}
         for name in names:
-            model = load(run / name, threads=1)
-            scored[name] = self.score(model, table, strict)
+            with working(f"score {name}"):
+                model = load(run / name, threads=1)
+                scored[name] = self.score(model, table, strict)
             metrics["files"][name] = self.summarize(scored[name], model)
         write_text(run / (listing or self.listing), self.to_csv(scored))
         for name in names[1:]:
@@ -147,6 +149,20 @@ class Task(Generic[Table, Scored]):
     ) -> None:
         """See :func:`vidlet.runs.write_evidence`."""
         write_evidence(run, names, metrics, self.evidence, table, command, self.counted)
+
+    def say_next(self, run: RunFolder, metrics: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Say which file to ship, what the smallest other one costs, where the report is and what to do next."""
+        files, sizes = metrics["files"], metrics["bytes"]
+        first, small = names[0], min(names, key=lambda name: sizes[name])
+        other = ""
+        if small != first:
+            gap = files[small]["difference"]
+            points = [f"{100 * gap[key]:+.1f}" for key in ("mean", "low", "high")]
+            fewer = f"{sizes[first] / sizes[small]:.1f} times smaller: {points[0]} points [{points[1]}, {points[2]}]"
+            other = f" ({small} beside it is {fewer})"
+        say(f"ship    {run / first}{other}")
+        say(f"report  {run / REPORT}")
+        say(f"next    vidlet predict {shlex.quote(str(run))} {'RECORDS' if self.name == 'records' else 'VIDEO'}")
 
     def say(self, run: RunFolder, metrics: Mapping[str, Any], names: Sequence[str]) -> None:
         """Say in one line what was made, where, how large it is and how good."""

@@ -60,6 +60,7 @@ def train_network(
     teacher: Teacher | None = None,
     hold: Callable[[], None] | None = None,
     moments: Moments | None = None,
+    title: str = "train",
 ) -> Progress:
     """Train ``network`` in place; its chosen weights (loop.py) are left in it, on the CPU, in eval mode.
 
@@ -70,7 +71,7 @@ def train_network(
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
         teacher: whose answers are learned beside the labels; training clips whose targets are NaN have no label.
         moments: of the training features; the head is calibrated with them first.
-        folder, identity, resume, report, hold: see ``run_epochs``.
+        folder, identity, resume, report, hold, title: see ``run_epochs``.
 
     Raises:
         TrainingError: as ``run_epochs``; "cuda" where there is none.
@@ -79,7 +80,7 @@ def train_network(
     if moments is not None:
         network.head.calibrate(*(torch.from_numpy(values) for values in moments))
     objective = clip_objective(network, train, val, config, multi_label, find_device(device), teacher)
-    return run_epochs(objective, config, folder, identity, resume=resume, report=report, hold=hold)
+    return run_epochs(objective, config, folder, identity, resume=resume, report=report, hold=hold, title=title)
 
 
 def clip_objective(

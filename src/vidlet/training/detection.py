@@ -34,19 +34,20 @@ def fit_detector(
     weights: RegionWeights | None = None,
     report: Callable[[Row, int], None] | None = None,
     hold: Callable[[], None] | None = None,
+    title: str = "train",
 ) -> Progress:
     """Train ``detector`` in place; its chosen weights (loop.py) are left in it, on the CPU, in eval mode.
 
     Args:
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
-        folder, identity, resume, report, hold: see ``run_epochs``.
+        folder, identity, resume, report, hold, title: see ``run_epochs``.
 
     Raises:
         TrainingError: as ``run_epochs``; "cuda" where there is none.
         RecipeError: an augmentation that boxes do not know.
     """
     objective = box_objective(detector, train, val, config, find_device(device), weights)
-    return run_epochs(objective, config, folder, identity, resume=resume, report=report, hold=hold)
+    return run_epochs(objective, config, folder, identity, resume=resume, report=report, hold=hold, title=title)
 
 
 def box_objective(

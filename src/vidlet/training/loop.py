@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TrainingError
+from ..progress import bar
 from ..recipe import Training
 from .batches import batch_slices
 from .checkpoint import Checkpoints, Progress, Row
@@ -81,6 +82,7 @@ def run_epochs(
     resume: bool = False,
     report: Callable[[Row, int], None] | None = None,
     hold: Callable[[], None] | None = None,
+    title: str = "train",
 ) -> Progress:
     """Train the objective's network in place and leave its chosen weights in it, on the CPU, in eval mode.
 
@@ -92,6 +94,7 @@ def run_epochs(
     Args:
         identity: hash of recipe and data; a checkpoint of another identity is refused.
         report: called after each epoch with its row of the log and the number of epochs in all.
+        title: what the progress bar says, which moves with every update.
         hold: called after each update, to keep the network's weights where they belong (masks of pruning).
 
     Raises:
@@ -107,17 +110,26 @@ def run_epochs(
             progress, weights.best = run.load(weights.network, weights.optimizer, weights.average)
         run.open_board(progress.epoch)
     hurry = Hurry(objective.network, config.epochs * objective.steps(config))
-    while progress.epoch < config.epochs and not _stopped(progress, config):
-        row = _run_epoch(objective, config, weights, progress, hurry, hold)
-        weights.keep_best(row["val_loss"], progress, config)
+    every = config.epochs * objective.steps(config)
+    with bar(title, "batch") as move:
+
+        def moved(note: str = "") -> None:
+            if hold is not None and not note:
+                hold()
+            move(progress.updates, every, note)
+
+        while progress.epoch < config.epochs and not _stopped(progress, config):
+            row = _run_epoch(objective, config, weights, progress, hurry, moved)
+            moved(f"epoch {progress.epoch} of {config.epochs}, validation loss {row['val_loss']:.3f}")
+            weights.keep_best(row["val_loss"], progress, config)
+            if run is not None:
+                run.save(progress, weights.network, weights.optimizer, weights.average, weights.best)
+            if report:
+                report(row, config.epochs)
         if run is not None:
-            run.save(progress, weights.network, weights.optimizer, weights.average, weights.best)
-        if report:
-            report(row, config.epochs)
-    if run is not None:
-        run.close()
-    hurry.end()
-    weights.choose_(objective, config, progress)
+            run.close()
+        hurry.end()
+        weights.choose_(objective, config, progress)
     weights.network.to("cpu").eval()
     return progress
 
@@ -182,7 +194,7 @@ def _run_epoch(
     weights: _Weights,
     progress: Progress,
     hurry: Hurry,
-    hold: Callable[[], None] | None,
+    moved: Callable[[], None],
 ) -> Row:
     """Train for one epoch and validate; the row of the log."""
     seed = [config.seed, progress.epoch]
@@ -199,8 +211,7 @@ def _run_epoch(
         where = f"epoch {progress.epoch + 1}, batch {index + 1}"
         loss, correct = update(objective, config, weights.optimizer, batch, progress.updates, where)
         progress.updates += 1
-        if hold is not None:
-            hold()
+        moved()
         weights.moved(config, progress.updates)
         total += loss * len(batch.names)
         hits += correct

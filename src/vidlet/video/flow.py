@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, DependencyError
 from ..files import atomic_path, cache_folder
+from ..wording import how_to_install
 
 MOST_PIXELS = 8.0  # a frame, of a flow picture: a tenth of the 80 pixels that the papers' frames are wide
 FARNEBACK = {
@@ -89,5 +90,5 @@ def _opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise DependencyError("optical flow needs OpenCV: pip install 'vidlet[train]'") from error
+        raise DependencyError(f"optical flow needs OpenCV: {how_to_install('train')}") from error
     return cv2

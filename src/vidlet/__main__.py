@@ -1,0 +1,7 @@
+"""`python -m vidlet`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

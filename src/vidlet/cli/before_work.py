@@ -1,0 +1,59 @@
+"""What can be refused before any work begins, and before anything heavy is imported: paths that are not there."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import DataError, TrainingError, why
+from ..recipe import nearest
+
+WRITTEN = ("out", "save", "csv", "report")  # options that name what a command writes
+
+
+def check_paths(args: argparse.Namespace) -> None:
+    """Refuse input that does not exist and output that cannot be written.
+
+    Raises:
+        VidletError: the first such path, with the nearest name that exists.
+    """
+    given = vars(args)
+    if given.get("data"):
+        _there(given["data"], "no such folder or table", DataError)
+    if given.get("run_folder"):
+        _there(given["run_folder"], "no such run folder", TrainingError)
+    for option in ("init", "teacher"):
+        for path in _several(given.get(option)):
+            _there(path, "no such run folder or model file", TrainingError, f"--{option} ")
+    for option in WRITTEN:
+        if given.get(option):
+            _writable(Path(given[option]), f"--{option}")
+
+
+def _several(given: object) -> Iterable[str]:
+    return [] if not given else [given] if isinstance(given, str) else given if isinstance(given, list) else []
+
+
+def _there(path: str, wrong: str, error: type[Exception], option: str = "") -> None:
+    if os.path.exists(path) or any(mark in path for mark in "*?["):  # noqa: PTH110  # False for a name no file can have
+        return
+    folder, name = os.path.split(str(path).rstrip("/"))
+    try:
+        near = nearest(name, os.listdir(folder or "."))  # noqa: PTH208
+    except (OSError, ValueError):
+        near = ""
+    raise error(f"{option}{path}: {wrong}{near}")
+
+
+def _writable(path: Path, option: str) -> None:
+    """Refuse a path below which no file can be made; nothing is left behind."""
+    try:
+        folder = next(parent for parent in (path, *path.parents) if parent.exists())
+        folder = folder if folder.is_dir() or folder != path else folder.parent  # a file is replaced
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        raise DataError(f"{option} {path}: cannot be written ({why(error)})") from error

@@ -1,0 +1,99 @@
+"""The first hour with the command line: what is mistyped is answered at once, in words that help."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vidlet.errors import RecipeError
+from vidlet.recipe import full_keys, load_recipe
+
+ROOT = Path(__file__).parents[2]
+WITHOUT_HEAVY = """
+import sys
+from vidlet.cli import main
+status = main(sys.argv[1:])
+print(sorted({"torch", "onnx", "onnxruntime", "av", "optuna"} & set(sys.modules)))
+sys.exit(status)
+"""
+
+
+def python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *words], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train clps", "DataError: clps: no such folder or table (did you mean clips?)"),
+        ("fit clps", "DataError: clps: no such folder or table (did you mean clips?)"),
+        ("compress runs/a clips int8", "TrainingError: runs/a: no such run folder"),
+        ("train clips --init nowhere", "TrainingError: --init nowhere: no such run folder or model file"),
+        (
+            "train clips --recipe mobilnetv2-gru",
+            "RecipeError: unknown recipe 'mobilnetv2-gru' (did you mean mobilenetv2",
+        ),
+        ("train clips --out table.txt/a", "DataError: --out table.txt/a: cannot be written ("),
+    ],
+)
+def test_what_is_mistyped_is_answered_before_anything_heavy_is_loaded(words, said, tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "table.txt").touch()
+    done = python("-c", WITHOUT_HEAVY, *words.split(), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "table.txt"]  # nothing is left behind
+
+
+def test_the_package_is_a_command(tmp_path):
+    done = python("-m", "vidlet", "--version", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("vidlet 0.")
+
+
+def test_the_last_part_of_a_key_is_enough_where_one_key_alone_ends_so():
+    plan = load_recipe("tiny-grid-gru", {"epochs": 3, "hz": 5, "training.lr": 0.1})
+    assert (plan.training.epochs, plan.sampling.hz, plan.training.lr) == (3, 5.0, 0.1)
+    assert full_keys({"name": "x", "head.options.units": 3}) == {"name": "x", "head.options.units": 3}
+    with pytest.raises(RecipeError, match=r"--set options: which of extractor\.options, head\.options\?"):
+        full_keys({"options": {}})
+    with pytest.raises(RecipeError, match=r"--set epoch: a recipe has no such key \(did you mean epochs\?\)"):
+        full_keys({"epoch": 3})
+
+
+def test_what_needs_a_model_takes_a_run_folder_and_says_which_file(run, tiny_run, tmp_path):
+    status, out, err = run("inspect", tiny_run.folder)
+    assert (status, err) == (0, f"model   {tiny_run.model}\n")
+    assert out.startswith(f"{tiny_run.model}: ")
+    clip = next(tiny_run.clips.rglob("*.mp4"))
+    status, out, err = run("predict", tiny_run.folder, clip)
+    assert (status, err) == (0, f"model   {tiny_run.model}\n")
+    (tmp_path / "empty").mkdir()
+    status, out, err = run("evaluate", tmp_path / "empty", tiny_run.clips)
+    assert (status, out) == (2, "")
+    assert "empty: holds no model.onnx; not a finished run of `vidlet train`" in err
+
+
+def test_images_are_told_that_clips_are_wanted(refused, tmp_path):
+    for name in ("cat/1.jpg", "dog/1.jpg"):
+        (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pets" / name).touch()
+    refused("data", tmp_path / "pets", said=("images, and no clips", "class/clip.mp4"))
+
+
+def test_a_python_that_is_too_old_is_named_by_make_install(tmp_path):
+    old = tmp_path / "python3.9"
+    old.write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c 'import sys; sys.version_info = (3, 9); exec(sys.argv[1])' \"$2\"\n"
+    )
+    old.chmod(0o755)
+    words = ["make", "--silent", "install", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"]
+    done = subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "MAKEFLAGS": ""}
+    )
+    assert done.returncode == 2
+    assert f"vidlet needs Python 3.10 or newer; {old} is 3.9: make install PYTHON=python3.12" in done.stderr
+    assert not (tmp_path / "venv").exists()

@@ -1,0 +1,180 @@
+"""What a person is told while work goes on: bars in a terminal, lines where there is none, never a long silence."""
+
+import fcntl
+import io
+import itertools
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from vidlet import progress
+from vidlet.progress import bar, duration, say, working
+
+SLOW_TRAINING = """
+    import sys, time
+    from vidlet import progress
+    progress.EVERY_S = 0.3
+    from vidlet.cli import main
+    from vidlet.tasks.clip_networks import Workshop
+    from vidlet.training import loop
+
+    def slow(function, seconds):
+        def run(*args, **options):
+            time.sleep(seconds)
+            return function(*args, **options)
+        return run
+
+    Workshop.write = slow(Workshop.write, 3)
+    loop.update = slow(loop.update, 0.4)
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+def lines_of(words: list[str], **options) -> tuple[list[tuple[float, str]], str]:
+    """(when, line) of standard error of a Python process that must succeed, and its standard output."""
+    with subprocess.Popen(
+        [sys.executable, "-u", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    ) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        lines = [(time.monotonic(), line.rstrip("\n")) for line in process.stderr]
+        out = process.stdout.read()
+    assert process.returncode == 0, lines
+    return lines, out
+
+
+def test_train_is_never_silent_for_long_where_nobody_sees_bars(motion_clips, tmp_path):
+    script = tmp_path / "slow.py"
+    script.write_text("\n".join(line[4:] for line in SLOW_TRAINING.splitlines()))
+    words = ["train", str(motion_clips), "--recipe", "tiny-grid-gru", "--epochs", "1", "--out", "runs/a", "--json"]
+    lines, out = lines_of([str(script), *words], cwd=tmp_path)
+    times = [when for when, _ in lines]
+    assert max(b - a for a, b in itertools.pairwise(times)) < 2.5, lines
+    text = "\n".join(line for _, line in lines)
+    assert re.search(
+        r"train tiny-grid-gru: \d+ train, \d+ val, \d+ test clips of 8 classes, 1 epochs? on cpu; writes", text
+    )
+    assert re.search(r"^train \d+/\d+, (\d|\.)+ s each, \d+ s left$", text, re.M)
+    assert re.search(r"^write model\.int8\.onnx, \d s$", text, re.M)
+    ship, report, after = text.splitlines()[-3:]
+    assert ship.startswith("ship    runs/a/model.onnx (model.int8.onnx beside it is ")
+    assert (report, after) == ("report  runs/a/report.html", "next    vidlet predict runs/a VIDEO")
+    assert (tmp_path / "runs/a/report.html").exists()
+    assert out.startswith("{")
+    assert out.count("\n") == 1
+
+
+def test_what_stands_still_is_told_as_well_as_what_moves(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY_S", 0.05)
+    with working("write the file"), bar("features") as move:
+        for done in range(1, 4):
+            move(done, 400)
+            time.sleep(0.12)
+    said = capsys.readouterr().err
+    assert re.search(r"^features [123]/400, .* s left$", said, re.M)
+    assert "write the file" not in said  # the innermost speaks
+    with working("write the file"):
+        time.sleep(0.2)
+    assert re.search(r"^write the file, 0 s$", capsys.readouterr().err, re.M)
+
+
+def test_short_work_says_nothing_where_nobody_sees_bars(capsys):
+    with bar("features") as move:
+        move(1, 2)
+        move(2, 2)
+    assert capsys.readouterr().err == ""
+
+
+def test_rate_and_time_left_are_worked_out_from_the_first_move(monkeypatch):
+    now = iter([100.0, 110.0, 120.0]).__next__
+    monkeypatch.setattr(progress.time, "monotonic", now)
+    meter = progress._Meter("features", "clip")  # at 100
+    meter.move(80, 400, "cat")  # at 110: 80 were there before
+    meter.move(120, 400)
+    assert meter.line() == "features 120/400, cat, 4.0/s, 70 s left"  # at 120
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(8.6, "9 s"), (99, "99 s"), (241, "4 min"), (7500, "2 h 5 min")])
+def test_durations_are_for_people(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_a_terminal_has_a_bar_and_lines_that_do_not_break_it(tmp_path):
+    code = (
+        "from vidlet.progress import bar, say\nwith bar('features') as move:\n move(3, 9)\n say('hello')\n move(9, 9)"
+    )
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    done = subprocess.run([sys.executable, "-c", code], stderr=theirs, stdout=subprocess.PIPE, check=False)
+    os.close(theirs)
+    seen = b""
+    with io.FileIO(ours) as reader:
+        while chunk := _read(reader):
+            seen += chunk
+    assert done.returncode == 0
+    assert b"features:  33%" in seen
+    assert re.search(rb"\rhello\r\n", seen)
+
+
+def _read(reader: io.FileIO) -> bytes:
+    try:
+        return reader.read(4096) or b""
+    except OSError:  # the other side has closed
+        return b""
+
+
+def test_a_notebook_gets_its_own_bar(monkeypatch):
+    import types
+
+    class ZMQInteractiveShell:
+        pass
+
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=ZMQInteractiveShell))
+    made = []
+    monkeypatch.setattr("tqdm.auto.tqdm", lambda **how: made.append(how) or FakeBar())
+    with bar("features") as move:
+        move(1, 2, "cat")
+        say("hello")
+    assert made == [{"desc": "features", "unit": "clip", "file": sys.stderr, "leave": False}]
+
+
+class FakeBar:
+    total, n = None, 0
+
+    def reset(self, total):
+        self.total = total
+
+    def update(self, by):
+        self.n += by
+
+    def set_postfix_str(self, text, refresh):
+        assert text == "cat"
+
+    def refresh(self):
+        pass
+
+    def close(self):
+        assert (self.n, self.total) == (1, 2)
+
+
+def test_processes_of_a_pool_are_silent(tmp_path):
+    script = tmp_path / "pool.py"
+    script.write_text(
+        "import time\nfrom concurrent.futures import ProcessPoolExecutor\nfrom multiprocessing import get_context\n"
+        "from vidlet import progress\n\n"
+        "def work(n):\n    progress.EVERY_S = 0.02\n    with progress.working('inside'):\n        time.sleep(0.3)\n\n"
+        "if __name__ == '__main__':\n"
+        "    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:\n        list(pool.map(work, [1]))\n"
+    )
+    assert lines_of([str(script)], env={**os.environ, "PYTHONPATH": str(Path(progress.__file__).parents[1])}) == (
+        [],
+        "",
+    )
