@@ -149,6 +149,76 @@ def test_a_run_with_a_file_of_ones_own_ends_in_one_file_that_holds_it(net, motio
         assert found["accuracy"] == made["metrics"]["files"][name]["accuracy"]
 
 
+def classifier(ends: list, opset: int, **stored) -> onnx.ModelProto:
+    """A convolution cut at 0 and 6 by inputs, and the nodes behind its map ``maps`` (1, 8, 16, 16)."""
+    draw = np.random.default_rng(0)
+    stored |= {"w.1": draw.normal(size=(8, 3, 3, 3)), "low": 0.0, "high": 6.0, "w.2": draw.normal(size=(8, 5))}
+    nodes = [
+        n("Conv", ["images", "w.1"], ["c"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        n("Clip", ["c", "low", "high"], ["maps"]),
+        *ends,
+    ]
+    tensors = [
+        numpy_helper.from_array(np.asarray(v, np.int64 if k == "axes" else np.float32), k) for k, v in stored.items()
+    ]
+    value = helper.make_tensor_value_info
+    images = value("images", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])
+    graph = helper.make_graph(nodes, "g", [images], [value("y", TensorProto.FLOAT, None)], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+AVERAGES = {
+    "axes as an attribute": (13, {}, [n("ReduceMean", ["maps"], ["row"], axes=[2, 3], keepdims=0)]),
+    "axes as an input": (18, {"axes": [-1, -2]}, [n("ReduceMean", ["maps", "axes"], ["row"], keepdims=0)]),
+    "a pool as large as the map": (
+        13, {}, [n("AveragePool", ["maps"], ["mean"], kernel_shape=[16, 16]), n("Flatten", ["mean"], ["row"])],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AVERAGES)
+def test_the_map_that_is_averaged_is_found_however_the_file_says_it_and_becomes_integer(name, tmp_path):
+    opset, stored, nodes = AVERAGES[name]
+    onnx.save(classifier([*nodes, n("MatMul", ["row", "w.2"], ["y"])], opset, **stored), tmp_path / "net.onnx")
+    extractor = build_extractor(config(tmp_path / "net.onnx"))
+    assert extractor.backbone.cut == "maps" and extractor.feature_shape == (8, 4, 4)
+    graph = extractor_graph(extractor)
+    assert [node.op_type for node in graph.graph.node].count("Clip") == 1
+    quantized = quantize_graph(graph, calibrate(graph, [{"frames": frames(4).numpy()}], quantized_tensors(graph)))
+    with torch.no_grad():
+        expected = extractor(frames(3)).numpy()
+    for model, error in ((graph, 1e-5), (quantized, 0.1)):
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        found = session.run(None, {"frames": frames(3).numpy()})[0]
+        assert np.abs(found - expected).max() < error * np.abs(expected).max()
+
+
+GATED = [
+    n("GlobalAveragePool", ["maps"], ["squeezed"]),
+    n("Sigmoid", ["squeezed"], ["gate"]),
+    n("Mul", ["maps", "gate"], ["gated"]),
+]
+
+
+def test_a_cut_that_is_not_beyond_doubt_is_an_error_that_lists_the_maps(tmp_path):
+    path = tmp_path / "net.onnx"
+    flat = [n("Flatten", ["gated"], ["row"]), n("ReduceMean", ["row"], ["y"], axes=[1])]
+    onnx.save(classifier([*GATED, *flat], 13), path)  # the only average is a gate's
+    with pytest.raises(WeightsError, match=r"it averages no map at its end, so name .*last maps are c, maps, gated$"):
+        build_extractor(config(path))
+    two = [
+        n("GlobalAveragePool", ["maps"], ["a"]),
+        n("GlobalAveragePool", ["gated"], ["b"]),
+        n("Add", ["a", "b"], ["y"]),
+    ]
+    onnx.save(classifier([*GATED, *two], 13), path)
+    with pytest.raises(WeightsError, match=r"it averages 2 maps, so name the tensor to take \(FILE:TENSOR\)"):
+        build_extractor(config(path))
+    onnx.save(classifier([*GATED, n("Identity", ["gated"], ["y"])], 13), path)  # a map is all that it gives
+    assert build_extractor(config(path)).backbone.cut == "y"
+    assert build_extractor(config(path, cut="gated")).backbone.cut == "gated"
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
