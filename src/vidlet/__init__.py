@@ -13,13 +13,13 @@ import importlib
 from typing import Any
 
 _JOBS = ["train", "compress", "ensemble", "evaluate", "predict", "extract", "export", "benchmark", "inspect", "data"]
-_JOBS += ["demo", "fit", "fuse", "papers", "segment"]
+_JOBS += ["demo", "fit", "fuse", "papers", "recipes", "segment"]
 _NAMES = {"load": ("vidlet.runtime", "load"), **{name: (f"vidlet.jobs.{name}", name) for name in _JOBS}}
 _NAMES["data"] = ("vidlet.jobs.data", "inspect_data")
 _NAMES |= {f"register_{kind}": ("vidlet.plugins", f"register_{kind}") for kind in ("data", "extractor", "head", "step")}
 
 __all__ = ["__version__", "benchmark", "compress", "data", "demo", "ensemble", "evaluate", "export", "extract", "fit"]
-__all__ += ["fuse", "inspect", "load", "papers", "predict", "segment", "train"]
+__all__ += ["fuse", "inspect", "load", "papers", "predict", "recipes", "segment", "train"]
 __all__ += ["register_data", "register_extractor", "register_head", "register_step"]
 
 
