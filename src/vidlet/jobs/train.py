@@ -97,11 +97,11 @@ def train(
     identity = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     run.check_free(resume=resume)
     _held = run.hold()
-    say(_understood(plan, table, task.counted, device, run))
     order = Order(plan, plan.training, table, run, identity, device, resume, strict, start, tuple(models))
     with working(f"build {plan.extractor.name} and {plan.head.name}"):
         network = networks.build(plan, table, start)
     run.save_recipe(plan, resume)
+    say(_understood(plan, table, task.counted, device, run))
     with working("prepare"):
         prepared = networks.prepare(plan, table, network, strict)
     networks.advise(plan, network, prepared, device)
