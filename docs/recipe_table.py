@@ -5,11 +5,9 @@ A row is the first sentence of the file's head comment, and what its sections sa
 
 from __future__ import annotations
 
-import re
-from importlib import resources
 from pathlib import Path
 
-from vidlet.recipe import Recipe, load_recipe, recipe_names
+from vidlet.recipe import Recipe, describe_recipe, load_recipe, recipe_names
 
 PAGE = Path(__file__).with_name("recipes.md")
 BEGIN, END = "<!-- made by docs/recipe_table.py -->\n", "<!-- end of what is made -->\n"
@@ -42,7 +40,7 @@ def _row(name: str, recipe: Recipe) -> tuple[str, ...]:
                if value is True or (isinstance(value, str) and value != "none")]  # fmt: skip
     trained = "the head" if recipe.training.mode == "frozen" else "end to end"
     return (
-        f"`{name}`" + (" (default)" if name == DEFAULT else ""), _first_sentence(name), frames,
+        f"`{name}`" + (" (default)" if name == DEFAULT else ""), describe_recipe(name).replace("|", r"\|"), frames,
         _extractor(recipe), f"`{head.name}`" + "".join(f", {option}" for option in options), trained,
     )  # fmt: skip
 
@@ -63,12 +61,6 @@ def _extractor(recipe: Recipe) -> str:
         if extractor.weights == "none":
             parts.append("weights of yours" if recipe.training.mode == "frozen" else "from scratch")
     return ", ".join(parts)
-
-
-def _first_sentence(name: str) -> str:
-    text = (resources.files("vidlet") / "recipes" / f"{name}.toml").read_text("utf-8")
-    comment = " ".join(line.removeprefix("#").strip() for line in text.split("\n\n")[0].splitlines() if line[:1] == "#")
-    return re.split(r"(?<!al)\.(?: |$)", comment)[0].replace("|", r"\|")
 
 
 if __name__ == "__main__":

@@ -4,23 +4,59 @@
     model.classify("clip.mp4")                      # -> Prediction(label, score, scores)
     scores, state = model(frames, state)            # the one idea; state=None starts
     for moment in model.stream("rtsp://..."): ...   # -> moment.time_s, moment.scores, moment.boxes
-    vidlet.train("clips/", recipe="mobilenetv2-grid-gru", out="runs/a")
+    vidlet.train("clips/", recipe="mobilenetv2-grid-gru", epochs=30, out="runs/a")
 
 Nothing heavy is imported before it is used; the functions below are one a command.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_JOBS = ["train", "compress", "ensemble", "evaluate", "predict", "extract", "export", "benchmark", "inspect", "data"]
-_JOBS += ["demo", "fit", "fuse", "papers", "segment"]
-_NAMES = {"load": ("vidlet.runtime", "load"), **{name: (f"vidlet.jobs.{name}", name) for name in _JOBS}}
-_NAMES["data"] = ("vidlet.jobs.data", "inspect_data")
+if TYPE_CHECKING:  # what checkers and editors see; at run time each is imported when it is first asked for
+    from .errors import VidletError
+    from .jobs.benchmark import benchmark
+    from .jobs.compress import compress
+    from .jobs.data import inspect_data as data
+    from .jobs.demo import demo
+    from .jobs.ensemble import ensemble
+    from .jobs.evaluate import evaluate
+    from .jobs.export import export
+    from .jobs.extract import extract
+    from .jobs.fit import fit
+    from .jobs.fuse import fuse
+    from .jobs.inspect import inspect
+    from .jobs.papers import papers
+    from .jobs.predict import predict
+    from .jobs.recipes import recipes
+    from .jobs.segment import segment
+    from .jobs.train import train
+    from .plugins import register_data, register_extractor, register_head, register_step
+    from .runtime import Model, Prediction, load
+
+    __version__: str
+
+_JOBS = ["train", "compress", "ensemble", "evaluate", "predict", "extract", "export", "benchmark", "inspect"]
+_JOBS += ["demo", "fit", "fuse", "papers", "recipes", "segment"]
+_NAMES = {name: (f"vidlet.jobs.{name}", name) for name in _JOBS}
+_NAMES |= {"data": ("vidlet.jobs.data", "inspect_data"), "VidletError": ("vidlet.errors", "VidletError")}
+_NAMES |= {name: ("vidlet.runtime", name) for name in ("Model", "Prediction", "load")}
 _NAMES |= {f"register_{kind}": ("vidlet.plugins", f"register_{kind}") for kind in ("data", "extractor", "head", "step")}
 
-__all__ = ["__version__", "benchmark", "compress", "data", "demo", "ensemble", "evaluate", "export", "extract", "fit"]
-__all__ += ["fuse", "inspect", "load", "papers", "predict", "segment", "train"]
-__all__ += ["register_data", "register_extractor", "register_head", "register_step"]
+__all__ = ["Model", "Prediction", "VidletError", "__version__", "benchmark", "compress", "data", "demo", "ensemble"]
+__all__ += [
+    "evaluate",
+    "export",
+    "extract",
+    "fit",
+    "fuse",
+    "inspect",
+    "load",
+    "papers",
+    "predict",
+    "recipes",
+    "segment",
+]
+__all__ += ["register_data", "register_extractor", "register_head", "register_step", "train"]
 
 
 def __getattr__(name: str) -> Any:

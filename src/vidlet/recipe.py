@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import difflib
 import math
+import re
 import sys
 import types
 import typing
@@ -152,6 +153,13 @@ def recipe_names() -> list[str]:
     """Names of the built-in recipes."""
     folder = resources.files("vidlet") / "recipes"
     return sorted(Path(item.name).stem for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def describe_recipe(name: str) -> str:
+    """What a built-in recipe is: the first sentence of its file."""
+    lines = _read(name)[0].split("\n\n")[0].splitlines()
+    comment = " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+    return re.split(r"(?<!al)\.(?: |$)", comment)[0]
 
 
 def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:

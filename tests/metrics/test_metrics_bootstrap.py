@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vidlet.errors import DataError
-from vidlet.metrics import Difference, bootstrap_interval, paired_bootstrap
+from vidlet.metrics import Difference, bootstrap_interval, paired_bootstrap, rate_interval, wilson_interval
 
 
 def clustered(seed: int, people: int = 20, clips: int = 10) -> tuple[np.ndarray, list[str]]:
@@ -106,3 +106,32 @@ def test_lengths_that_do_not_fit_are_named():
         bootstrap_interval([1, 0, 1], ["a", "b"])
     with pytest.raises(DataError, match="same clips"):
         paired_bootstrap([1, 0], [1], None)
+
+
+def test_an_interval_holds_at_the_ends():
+    # z^2 = 3.8415: 12 of 12 leave 12 / (12 + z^2), and none of 12 the rest; half of 12 are 0.5 -+ 0.2462
+    assert wilson_interval(1.0, 12) == pytest.approx((0.7575, 1.0), abs=5e-5)
+    assert wilson_interval(0.0, 12) == pytest.approx((0.0, 0.2425), abs=5e-5)
+    assert wilson_interval(0.5, 12) == pytest.approx((0.2538, 0.7462), abs=5e-5)
+    assert rate_interval([True] * 12, None) == (*wilson_interval(1.0, 12), "Wilson")
+
+
+def test_where_all_groups_are_alike_each_counts_as_one_clip():
+    groups = ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+    low, high, rule = rate_interval([True] * 12, groups)
+    assert (low, high) == pytest.approx((0.4385, 1.0), abs=5e-5)  # 3 / (3 + z^2)
+    assert rule == "Wilson over groups"
+    assert rate_interval([True, False, True, True], ["a"] * 4)[:2] == wilson_interval(0.75, 1)
+
+
+def test_groups_that_differ_are_resampled():
+    right, groups = [True] * 7 + [False] * 5, ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+    assert rate_interval(right, groups) == (*bootstrap_interval(right, groups), "bootstrap over groups")
+
+
+def test_an_interval_covers_what_it_says_it_does_near_the_end():
+    rng, hits = np.random.default_rng(0), 0
+    for right in rng.binomial(20, 0.97, size=2000):
+        low, high = wilson_interval(right / 20, 20)
+        hits += low <= 0.97 <= high
+    assert hits / 2000 > 0.93

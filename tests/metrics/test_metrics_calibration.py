@@ -6,7 +6,13 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss
 
-from vidlet.metrics import expected_calibration_error, fit_temperature, negative_log_likelihood, reliability
+from vidlet.metrics import (
+    careful_temperature,
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability,
+)
 
 
 def overconfident(clips: int = 3000, classes: int = 5, factor: float = 2.5) -> tuple[np.ndarray, np.ndarray]:
@@ -77,6 +83,44 @@ def test_the_temperature_stays_in_its_bounds():
     assert fit_temperature(logits, np.roll(np.arange(4), 1)) == pytest.approx(20.0)  # all wrong
     assert fit_temperature(np.zeros((4, 3)), np.zeros(4, int)) == 1.0
     assert fit_temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1.0
+
+
+def two_classes(margin: float, right: int, clips: int) -> tuple[np.ndarray, np.ndarray]:
+    """Clips whose first class leads by a margin; of so many of them it is the label."""
+    return np.tile([margin, 0.0], (clips, 1)), (np.arange(clips) >= right).astype(int)
+
+
+def test_scores_that_are_right_as_often_as_they_say_are_left_alone_whatever_the_number_of_clips():
+    for clips in (4, 60, 4000):  # log 3 ahead: a score of 3/4, and three of four are right
+        found = careful_temperature(*two_classes(np.log(3), clips * 3 // 4, clips))
+        assert found == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("right", "clips"), [(60, 60), (30, 60), (300, 400), (3, 12)])
+def test_the_careful_temperature_is_that_of_a_slow_search_with_its_pull_towards_1(right, clips):
+    logits, labels = two_classes(1.5, right, clips)
+
+    def loss(log_t: float) -> float:
+        own = -log_softmax(logits / np.exp(log_t), axis=1)[np.arange(clips), labels].sum()
+        return own + log_t**2 / (2 * 0.5**2)
+
+    slow = np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9}).x)
+    assert careful_temperature(logits, labels) == pytest.approx(slow, rel=1e-5)
+
+
+def test_a_few_clips_that_are_all_right_do_not_make_every_score_1():
+    logits, labels = two_classes(1.5, 6, 6)
+    assert fit_temperature(logits, labels) == pytest.approx(0.05)
+    assert careful_temperature(logits, labels) == 1.0
+    assert careful_temperature(*two_classes(1.5, 49, 49)) == 1.0
+    assert 0.2 < careful_temperature(*two_classes(1.5, 50, 50)) < 1  # enough to be surer, and not sure
+
+
+def test_the_more_clips_the_nearer_is_the_temperature_to_what_they_say():
+    said = fit_temperature(*two_classes(3.0, 3, 4))
+    found = [careful_temperature(*two_classes(3.0, n * 3 // 4, n)) for n in (4, 40, 400, 40_000)]
+    assert 1 < found[0] < found[1] < found[2] < found[3]
+    assert found[3] == pytest.approx(said, rel=1e-3)
 
 
 def test_no_clips_have_no_calibration():

@@ -98,8 +98,8 @@ def test_the_summary_is_json_with_the_keys_of_the_contract(case):
     summary = classification_summary(scores, labels, None, list("abcdefg"))
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert set(summary) == {
-        "clips", "accuracy", "accuracy_interval", "top5", "macro_f1", "macro_precision", "macro_recall",
-        "per_class", "confusion", "ece", "nll",
+        "clips", "accuracy", "accuracy_interval", "accuracy_interval_rule", "top5", "macro_f1", "macro_precision",
+        "macro_recall", "per_class", "confusion", "ece", "nll",
     }  # fmt: skip
     assert summary["per_class"]["f"]["support"] == 0
     assert summary["per_class"]["f"]["recall"] == 0.0
@@ -112,6 +112,7 @@ def test_a_summary_of_no_clips_has_no_figures_and_is_still_json():
     assert summary["clips"] == 0
     assert summary["accuracy"] is None
     assert summary["accuracy_interval"] == [None, None]
+    assert summary["accuracy_interval_rule"] is None
     assert summary["confusion"] == [[0] * 3] * 3
     json.dumps(summary, allow_nan=False)
 

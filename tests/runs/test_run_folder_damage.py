@@ -38,7 +38,7 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path):
         "import sys, time, types; import vidlet.cli as cli\n"
         "import vidlet.cli.train_command as command\n"
         "command.run = lambda args: (print('begun', flush=True), time.sleep(30))\n"
-        "sys.exit(cli.main(['train', 'clips']))"
+        "sys.exit(cli.main(['train', '.']))"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

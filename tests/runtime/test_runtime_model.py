@@ -343,3 +343,27 @@ def test_a_model_that_is_loaded_does_not_need_its_file(tmp_path, clip):
 def test_onnx_itself_finds_the_test_models_valid():
     for model in (artifacts.classifier(), artifacts.detector(), artifacts.features_model()):
         onnx.checker.check_model(model, full_check=True)
+
+
+def test_a_model_tells_a_person_what_it_is(tiny_run):
+    model, size = load(tiny_run.model), tiny_run.model.stat().st_size
+    accuracy = tiny_run.result["metrics"]["accuracy"]
+    text = repr(model)
+    assert text.startswith(f"Model('{tiny_run.model}': 8 labels (")
+    assert f", ...), bytes {size:,}, frames 64 x 64 x 3, rate 8 frames/s, accuracy {accuracy:.3f} (split test))" in text
+    assert f"<tr><th>bytes</th><td>{size:,}</td></tr>" in model._repr_html_()
+
+
+def test_a_page_of_a_notebook_is_no_place_for_a_label_that_is_markup(tiny_run):
+    model = load(tiny_run.model)
+    model.labels = ("<script>", *model.labels[1:])
+    assert "<script>" not in model._repr_html_()
+    assert "&lt;script&gt;" in model._repr_html_()
+
+
+def test_a_list_of_clips_gives_the_list_of_their_answers(tiny_run, tmp_path):
+    model, clips = load(tiny_run.model, threads=1), sorted(tiny_run.clips.rglob("*.mp4"))[:3]
+    assert model.classify(clips) == [model.classify(clip) for clip in clips]
+    assert model.classify([]) == []
+    with pytest.raises(DataError, match="absent"):
+        model.classify([clips[0], tmp_path / "absent.mp4"])

@@ -37,6 +37,8 @@ COMMANDS = {
     "benchmark": ("benchmark_command", "latency, frames/s, peak memory and bytes of a model file"),
     "inspect": ("inspect_command", "what is inside a model file, tensor by tensor, byte by byte"),
     "extract": ("extract_command", "compute what train needs of each clip, once; go on where it was stopped"),
+    "recipes": ("recipes_command", "the built-in recipes, by task: what each is, in a sentence"),
+    "completion": ("completion_command", "a script that lets the shell complete commands, options and recipes"),
     "papers": ("papers_command", "the papers' tables: what they print, what our code recomputes, what we measured"),
 }
 
@@ -116,6 +118,12 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
 
 
 _HELP = {"-h", "--help"}
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """The parser of one command, with all of its options."""
+    group = next(action for action in _parser([command])._actions if isinstance(action.choices, dict))
+    return cast(argparse.ArgumentParser, cast(dict[str, Any], group.choices)[command])
 
 
 def _added() -> str:

@@ -53,9 +53,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with working("load torch"):
         from ..jobs.train import train
 
-    for key in ("seed", "epochs"):
-        if getattr(args, key) is not None:
-            changed[f"training.{key}"] = getattr(args, key)
     return train(
         args.data,
         args.recipe,
@@ -70,6 +67,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         refit_all=args.refit_all,
         teachers=args.teacher,
         val_shards=args.val_shards,
+        epochs=args.epochs,
+        seed=args.seed,
     )
 
 

@@ -31,7 +31,8 @@ def evaluate(
         report: an HTML file that sets the two beside each other.
 
     Returns:
-        ``accuracy``, ``accuracy_interval`` [low, high] (95 %, bootstrap over groups), ``top5``, ``macro_f1``,
+        ``accuracy``, ``accuracy_interval`` [low, high] (95 %), ``accuracy_interval_rule`` ("bootstrap over groups", or
+        "Wilson" where clips have no groups, "Wilson over groups" where all are alike), ``top5``, ``macro_f1``,
         ``per_class`` {label: precision, recall, f1, support}, ``confusion``, ``ece``, ``bytes``, ``clips``, ``clip_ms``
         {"p50", "p95"}, ``split``, ``skipped`` and ``damaged`` (lists of {"path", "error"}); with another file
         ``against``: its figures, the differences and where the two disagree. Rates are fractions. Where a clip may have

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import TrainingError
+from ..errors import RecipeError, TrainingError
 from ..files import sha256_of
 from ..progress import say, working
 from ..recipe import Recipe, full_keys, load_recipe, recipe_to_dict
@@ -41,10 +41,12 @@ def train(
     refit_all: bool = False,
     teachers: Sequence[str | Path] = (),
     val_shards: int | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """Train a classifier of clips, or a detector of boxes, by a recipe and leave the files of a run in ``out``.
 
-        vidlet.train("clips/", out="runs/a", overrides={"training.epochs": 30})
+        vidlet.train("clips/", out="runs/a", epochs=30)
 
     The run folder holds ``model.onnx`` (float32), a file for each step of ``recipe.compress`` (``model.int8.onnx``),
     ``report.html``, ``metrics.json`` and what docs/architecture.md lists.
@@ -54,7 +56,8 @@ def train(
             images with boxes (PASCAL VOC, COCO or YOLO) for a detector's recipe (docs/data.md).
         recipe: a built-in name, a .toml file or a ``Recipe`` (docs/recipes.md).
         out: the run folder; None: runs/ and the recipe's name.
-        overrides: values of the recipe by dotted key; not with a ``Recipe``.
+        overrides: values of the recipe by dotted key, or by its last part where one key alone ends so ("epochs").
+        epochs, seed: short for overrides of ``training.epochs`` and ``training.seed``.
         fold: "0/5" tests on part 0 of 5, made by group; None: the splits of the data, made by group where absent.
         resume: go on after the last finished epoch of ``out``.
         strict: a clip, image or box that cannot be used is an error; else it is skipped, counted and listed.
@@ -75,6 +78,10 @@ def train(
     started = time.monotonic()
     device = find_device(device)
     overrides = full_keys(overrides or {})
+    short = {"training.epochs": epochs, "training.seed": seed}
+    overrides |= {key: value for key, value in short.items() if value is not None}
+    if overrides and isinstance(recipe, Recipe):
+        raise RecipeError(f"{', '.join(overrides)}: a Recipe has its own values; change it by dataclasses.replace")
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     task = task_of_recipe(plan, data)
     task.check_options(
@@ -97,11 +104,11 @@ def train(
     identity = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     run.check_free(resume=resume)
     _held = run.hold()
-    say(_understood(plan, table, task.counted, device, run))
     order = Order(plan, plan.training, table, run, identity, device, resume, strict, start, tuple(models))
     with working(f"build {plan.extractor.name} and {plan.head.name}"):
         network = networks.build(plan, table, start)
     run.save_recipe(plan, resume)
+    say(_understood(plan, table, task.counted, device, run))
     with working("prepare"):
         prepared = networks.prepare(plan, table, network, strict)
     networks.advise(plan, network, prepared, device)

@@ -1,8 +1,9 @@
 """Metrics are NumPy functions: training, evaluation and the device print the same number."""
 
-from .bootstrap import Difference, bootstrap_interval, paired_bootstrap
+from .bootstrap import Difference, Interval, bootstrap_interval, paired_bootstrap, rate_interval, wilson_interval
 from .calibration import (
     Reliability,
+    careful_temperature,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
@@ -37,6 +38,7 @@ __all__ = [
     "ClassDifference",
     "Curve",
     "Difference",
+    "Interval",
     "MacroAverage",
     "ManyLabels",
     "MultiLabelScores",
@@ -46,6 +48,7 @@ __all__ = [
     "accuracy",
     "average_precision",
     "bootstrap_interval",
+    "careful_temperature",
     "classification_summary",
     "coco_precisions",
     "compare_classes",
@@ -69,6 +72,8 @@ __all__ = [
     "percentiles_ms",
     "perr",
     "precision_recall",
+    "rate_interval",
     "reliability",
     "top_k_accuracy",
+    "wilson_interval",
 ]

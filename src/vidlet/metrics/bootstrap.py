@@ -3,7 +3,9 @@
 Source: Davison and Hinkley 1997, Bootstrap Methods and their Application, section 3.8 (hierarchical data).
 """
 
+import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +40,43 @@ def bootstrap_interval(
         return float("nan"), float("nan")
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+class Interval(NamedTuple):
+    """Where a rate lies, and by which rule that was found: "bootstrap over groups", "Wilson", "Wilson over groups"."""
+
+    low: float
+    high: float
+    rule: str
+
+
+def rate_interval(right: ArrayLike, groups: Groups, level: float = 0.95) -> Interval:
+    """An interval of the share of ``right`` (N,) booleans that holds at 0 and 1, too, and says how it was found.
+
+    Clips that are each a group of their own: Wilson's interval, which knows that 12 of 12 may be 76 %. Groups: the
+    bootstrap, unless all have the same share (all clips are right, say, or there is one group): then resampling shows
+    nothing, and Wilson's interval counts a group as one clip. No clips: NaN.
+
+    Source: Wilson 1927, Probable Inference, the Law of Succession, and Statistical Inference.
+    """
+    values = np.asarray(right, np.float64)
+    if not values.size:
+        return Interval(float("nan"), float("nan"), "")
+    member = _group_indices(groups, len(values))
+    clips, sums = np.bincount(member), np.bincount(member, values)
+    if len(clips) == len(values):
+        return Interval(*wilson_interval(values.mean(), len(values), level), "Wilson")
+    if np.ptp(sums / clips) == 0:
+        return Interval(*wilson_interval(values.mean(), len(clips), level), "Wilson over groups")
+    return Interval(*bootstrap_interval(values, groups, level=level), "bootstrap over groups")
+
+
+def wilson_interval(rate: float, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a rate that was seen in ``count`` independent trials."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    center = (rate + z * z / (2 * count)) / (1 + z * z / count)
+    reach = z * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return max(0.0, min(rate, center - reach)), min(1.0, max(rate, center + reach))
 
 
 def paired_bootstrap(

@@ -3,6 +3,7 @@
 Source: Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv:1706.04599.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from .classification import checked
 
 _LOWEST_SCORE = float(np.finfo(np.float64).eps)  # one score of 0 on a true class must not make the mean infinite
 _TEMPERATURES = (0.05, 20.0)
+PRIOR_DEVIATION = 0.5  # of log T, before any clip is seen
+FEW_CLIPS = 50
 
 
 class Reliability(NamedTuple):
@@ -57,6 +60,22 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     The loss is convex in 1/T; the sign of its derivative is bisected. Logits that do not tell classes apart, and no
     clips, give 1.
     """
+    return _temperature(logits, labels, math.inf)
+
+
+def careful_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The temperature for a file that ships: shrunk towards 1 the more, the fewer clips say otherwise.
+
+    It minimizes the sum over clips of the negative log-likelihood of softmax(logits / T), plus (log T)^2 / (2 s^2) with
+    s = 1/2: before a clip is seen, T is taken to lie between 0.37 and 2.7 (two deviations). Fewer than ``FEW_CLIPS``
+    clips never make scores surer than the network's own: a few that are all named rightly would make every score 1.
+    """
+    found = _temperature(logits, labels, PRIOR_DEVIATION)
+    return found if len(np.asarray(labels)) >= FEW_CLIPS else max(1.0, found)
+
+
+def _temperature(logits: ArrayLike, labels: ArrayLike, deviation: float) -> float:
+    """Where the derivative of the loss is 0, by bisection in log T; ``deviation``: of log T beforehand."""
     table, truth = checked(logits, labels)
     if not len(truth) or np.ptp(table, axis=1).max() == 0:
         return 1.0
@@ -67,7 +86,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         middle = (cold + hot) / 2
         weights = np.exp(table / np.exp(middle))  # (N, K)
         expected = ((weights * table).sum(axis=1) / weights.sum(axis=1)).mean()
-        if expected > own:  # the softmax trusts its best classes more than the labels bear out
+        pull = middle * np.exp(middle) / (deviation**2 * len(truth))
+        if expected - own > pull:  # the softmax trusts its best classes more than the labels bear out
             cold = middle
         else:
             hot = middle

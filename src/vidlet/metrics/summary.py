@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
-from .bootstrap import Groups, bootstrap_interval
+from .bootstrap import Groups, rate_interval
 from .calibration import expected_calibration_error, negative_log_likelihood
 from .classification import accuracy, checked, confusion_matrix, macro_average, per_class, top_k_accuracy
 from .multilabel import MultiLabelScores, highest
@@ -21,9 +21,10 @@ def classification_summary(
 ) -> dict[str, Any]:
     """Figures of scores (N, K) against labels (N,), with an interval over groups (N,); names are the K classes.
 
-    Keys: clips, accuracy, accuracy_interval [low, high] (95 %), top5, macro_f1, macro_precision, macro_recall,
-    per_class {name: {precision, recall, f1, support}}, confusion (rows: true classes), ece, nll. Rates are fractions;
-    top5 is 1.0 with five classes or fewer; without clips what has no value is None.
+    Keys: clips, accuracy, accuracy_interval [low, high] (95 %), accuracy_interval_rule (see ``rate_interval``), top5,
+    macro_f1, macro_precision, macro_recall, per_class {name: {precision, recall, f1, support}}, confusion (rows: true
+    classes), ece, nll. Rates are fractions; top5 is 1.0 with five classes or fewer; without clips what has no value is
+    None.
     """
     table, truth = checked(scores, labels)
     if table.shape[1] != len(names):
@@ -35,7 +36,7 @@ def classification_summary(
     return {
         "clips": len(truth),
         "accuracy": _known(accuracy(table, truth)),
-        "accuracy_interval": [_known(bound) for bound in bootstrap_interval(guess == truth, groups)],
+        **_accuracy_interval(guess == truth, groups),
         "top5": _known(top_k_accuracy(table, truth, k=5)),
         "macro_f1": _known(macro.f1),
         "macro_precision": _known(macro.precision),
@@ -53,9 +54,9 @@ def classification_summary(
 def many_labels_summary(scores: ArrayLike, truth: ArrayLike, groups: Groups, names: Sequence[str]) -> dict[str, Any]:
     """Figures of scores (N, K) against labels (N, K), 0 or 1, of clips that may have many.
 
-    Keys: clips, gap20, hit1, perr, map; accuracy (Hit@1 again) with accuracy_interval over groups; top5, the share of
-    clips with a label among their five highest scores; macro_precision, macro_recall, macro_f1 and per_class at the
-    threshold 0.5, per_class with "ap", the average precision among the 20 highest scores of each clip.
+    Keys: clips, gap20, hit1, perr, map; accuracy (Hit@1 again) with accuracy_interval over groups and its rule; top5,
+    the share of clips with a label among their five highest scores; macro_precision, macro_recall, macro_f1 and
+    per_class at the threshold 0.5, per_class with "ap", the average precision among the 20 highest scores of each clip.
     """
     return ManyLabels(names).add(scores, truth).summary(groups)
 
@@ -104,7 +105,7 @@ class ManyLabels:
         first = np.concatenate(self._first) if self._first else np.empty(0, bool)
         return self.found.summary() | {
             "accuracy": _known(float(first.mean())) if len(first) else None,
-            "accuracy_interval": [_known(bound) for bound in bootstrap_interval(first, groups)],
+            **_accuracy_interval(first, groups),
             "top5": self._near / len(first) if len(first) else None,
             "macro_f1": float(f1.mean()),
             "macro_precision": float(precision.mean()),
@@ -114,6 +115,12 @@ class ManyLabels:
                 for name, p, r, f, a, s in columns
             },
         }
+
+
+def _accuracy_interval(right: ArrayLike, groups: Groups) -> dict[str, Any]:
+    """``accuracy_interval`` [low, high] (95 %), and by which rule."""
+    low, high, rule = rate_interval(right, groups)
+    return {"accuracy_interval": [_known(low), _known(high)], "accuracy_interval_rule": rule or None}
 
 
 def _known(value: float) -> float | None:

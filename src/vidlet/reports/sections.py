@@ -42,7 +42,8 @@ def _score(report: Report) -> Html:
     metrics = report.metrics or {}
     low_high, chance = metrics["accuracy_interval"], 1 / max(len(metrics["per_class"]), 1)
     told = f"95 % interval {interval_text(low_high)}"
-    over = f", resampling {report.groups} groups" if report.groups else ""
+    bootstrap = metrics.get("accuracy_interval_rule", "bootstrap over groups") == "bootstrap over groups"
+    over = f", resampling {report.groups} groups" if report.groups and bootstrap else "" if bootstrap else ", Wilson's"
     drawing = (
         interval_bar(metrics["accuracy"], _bounds(low_high), chance, told) if metrics["accuracy"] is not None else ""
     )

@@ -11,17 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import video
 from ..datasets.frame_record import Record, frame_codes
-from ..errors import DataError, ModelError
+from ..errors import DataError, ModelError, VidletError
 from ..recipe import Sampling
 from ..video.folder import load_image
+from ..wording import shown
 from .frame_feed import FrameFeed
 from .metadata import read_metadata, read_model_bytes
 from .onnx_parts import OnnxFile, Value
@@ -35,6 +37,8 @@ from .windows import StaggeredWindows, State, Step
 CHUNK = 4  # frames a call when a clip is classified: more of them do not fit the caches, and cost memory
 LIVE_WINDOWS = 4
 MAX_ROW = 2**26  # elements of one frame, or of one window's state
+
+Clip: TypeAlias = "str | Path | Record | NDArray | Mapping[str, NDArray]"  # what ``classify`` names
 
 # name of an input: element type, rank, fixed size of the last dimension (0: the file's)
 _INPUTS = {"frames": ("uint8", 4, 3), "flow": ("float32", 4, 2), "rgb": ("uint8", 2, 0), "audio": ("uint8", 2, 0)}
@@ -108,6 +112,30 @@ class Model:
         self.threads, self.provider = threads, provider
         self._session = open_session(data, str(path), threads, provider)
 
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name} {value}" if name else value for name, value in self._told())
+        return f"Model({str(self.path)!r}: {told})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a small table of the same."""
+        rows = [("file", str(self.path)), *((name or "classes", value) for name, value in self._told())]
+        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(shown(value))}</td></tr>" for name, value in rows)
+        return f"<table>{cells}</table>"
+
+    def _told(self) -> list[tuple[str, str]]:
+        """(name, value) of what a person wants to know: labels, bytes, what goes in, how good it was."""
+        names = [shown(name) for name in self.labels or self.box_labels]
+        some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        kind = "labels" if self.labels else "kinds of boxes"
+        told = [("", f"{len(names)} {kind} ({some})"), ("bytes", f"{self.bytes:,}")]
+        told += [(name, " x ".join(map(str, shape))) for name, shape in self.inputs.items()]
+        told.append(("rate", f"{self.rate_hz:g} frames/s"))
+        for item in self.metadata.get("evidence", []):
+            what, _, where = str(item.get("what", "")).partition(", ")
+            if what in ("accuracy", "map50") and isinstance(item.get("value"), float):
+                told.append((what, f"{item['value']:.3f} ({shown(where)})"))
+        return told
+
     @property
     def input_size(self) -> tuple[int, int]:
         """Height and width of the frames."""
@@ -178,14 +206,26 @@ class Model:
         """The initial state of n windows."""
         return {name: np.zeros((n, *spec.shape), spec.dtype) for name, spec in self.state_spec.items()}
 
+    @overload
+    def classify(
+        self, path: Clip, start_s: float | None = None, end_s: float | None = None, fps: float | None = None
+    ) -> Prediction: ...
+
+    @overload
+    def classify(
+        self, path: list[Clip], start_s: float | None = None, end_s: float | None = None, fps: float | None = None
+    ) -> list[Prediction]: ...
+
     def classify(
         self,
-        path: str | Path | Record | NDArray | Mapping[str, NDArray],
+        path: Clip | list[Clip],
         start_s: float | None = None,
         end_s: float | None = None,
         fps: float | None = None,
-    ) -> Prediction:
+    ) -> Prediction | list[Prediction]:
         """Name a clip (a file, a part of one, or a folder of frame images), whatever its length, in constant memory.
+
+        A list of clips gives the list of their answers; some are decoded while others are computed.
 
         ``fps`` are the frames a second of a folder of images (25 if not told).
 
@@ -195,6 +235,9 @@ class Model:
             DataError: the clip cannot be read, or the record lacks an input of the model.
             ModelError: the model takes no frames, or names no clips.
         """
+        if isinstance(path, list):
+            found = video.read_many(path, lambda clip: self.classify(clip, start_s, end_s, fps))
+            return [_or_raise(answer) for _, answer in found]
         if not isinstance(path, (str, Path)):
             codes = {name: frame_codes(path, (name,)) for name in self.inputs} if isinstance(path, Record) else path
             count = len(codes if isinstance(codes, np.ndarray) else next(iter(codes.values())))
@@ -356,6 +399,12 @@ class Model:
         if math.prod(cast("tuple[int, ...]", dims[1:])) > MAX_ROW:
             raise ModelError(f"{self.path}: input {name} has the absurd shape {dims}")
         return cast("tuple[int, ...]", dims[1:])
+
+
+def _or_raise(answer: Prediction | VidletError) -> Prediction:
+    if isinstance(answer, VidletError):
+        raise answer
+    return answer
 
 
 def classify_together(

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from ..compression import Trained, TrainedBoxes
     from .networks import Networks
 
-__all__ = ["TASKS", "DataSource", "Task", "scored_split", "task_of_data", "task_of_model", "task_of_recipe"]
+__all__ = [
+    "TASKS",
+    "DataSource",
+    "Task",
+    "name_of_recipe_task",
+    "scored_split",
+    "task_of_data",
+    "task_of_model",
+    "task_of_recipe",
+]
 
 DETECTOR_HEAD = "region"  # head.name of a recipe for a detector
 
@@ -118,6 +127,13 @@ def task_of_recipe(recipe: Recipe, data: str | os.PathLike[str]) -> Task[Any, An
     if recipe.head.name == DETECTOR_HEAD:
         return TASKS["boxes"]
     return TASKS["records" if stores_features(data) else "clips"]
+
+
+def name_of_recipe_task(recipe: Recipe) -> str:
+    """The task that a recipe was made for, as its head and extractor say."""
+    if recipe.head.name == DETECTOR_HEAD:
+        return "boxes"
+    return "records" if recipe.extractor.name == "features" else "clips"
 
 
 def task_of_model(model: Model) -> Task[Any, Any]:

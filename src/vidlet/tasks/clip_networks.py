@@ -37,7 +37,7 @@ from ..compression import (
 )
 from ..datasets import ClipTable
 from ..errors import TrainingError
-from ..metrics import fit_temperature
+from ..metrics import careful_temperature
 from ..models import FrameExtractor, build_head
 from ..progress import say
 from ..recipe import Recipe
@@ -108,7 +108,7 @@ class Workshop:
         return self._frames
 
     def temperature(self, trained: Trained, steps: Chain = ()) -> float | None:
-        """The temperature that fits the validation clips best; None where a clip may have many labels.
+        """See ``metrics.careful_temperature``, of the validation clips; None where a clip may have many labels.
 
         Args:
             steps: see :meth:`features`.
@@ -120,7 +120,7 @@ class Workshop:
         else:
             network, val = ClipNetwork(trained.head, trained.extractor), self.frames()[1]
         logits = predict_logits(network, val, self.plan.training.batch)
-        return fit_temperature(logits, val.targets.argmax(1))
+        return careful_temperature(logits, val.targets.argmax(1))
 
     def write(
         self, trained: Trained, chain: Chain, path: Path, temperature: float | None = None, taken: Chain = ()

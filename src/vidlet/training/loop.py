@@ -120,10 +120,10 @@ def run_epochs(
 
         while progress.epoch < config.epochs and not _stopped(progress, config):
             row = _run_epoch(objective, config, weights, progress, hurry, moved)
-            moved(f"epoch {progress.epoch} of {config.epochs}, validation loss {row['val_loss']:.3f}")
             weights.keep_best(row["val_loss"], progress, config)
             if run is not None:
                 run.save(progress, weights.network, weights.optimizer, weights.average, weights.best)
+            moved(f"epoch {progress.epoch} of {config.epochs}, validation loss {row['val_loss']:.3f}")
             if report:
                 report(row, config.epochs)
         if run is not None:
