@@ -104,7 +104,7 @@ def train(
     run.save_recipe(plan, resume)
     with working("prepare"):
         prepared = networks.prepare(plan, table, network, strict)
-    networks.advise(plan, network, prepared, device)
+    warnings = networks.advise(plan, table, network, prepared, device)
     progress = networks.fit(network, prepared, order)
     writer = networks.writer(plan, table, network, prepared, device)
     names = write_files(writer, network, chains, run)
@@ -117,6 +117,7 @@ def train(
         "fold": fold,
         "seconds": round(time.monotonic() - started, 1),
         "epochs": progress.epoch,
+        "warnings": [*warnings, *progress.warnings],
         task.counted: {"train": len(prepared.train), "val": len(prepared.val), "scored": count},
         "skipped": [{"path": path, "error": error} for path, error in skipped],
         **task.remarks(table),
@@ -131,6 +132,8 @@ def train(
     run.write_metrics(metrics)
     with working("write the report"):
         task.report(run, metrics, progress.history, scored, table, str(data))
+    for line in progress.warnings:
+        say(f"warning: {line}")
     task.say(run, metrics, names)
     task.say_next(run, metrics, names)
     return run.result(metrics)
@@ -160,7 +163,7 @@ def _refit_all(
         {"epochs", "clips", "files": [names]}.
     """
     epochs = progress.best_epoch if order.training.early_stopping else progress.epoch
-    training = replace(order.training, epochs=max(1, epochs), early_stopping=0)
+    training = replace(order.training, epochs=max(1, epochs), least_updates=0, early_stopping=0)
     everything = [replace(clip, split="train") for clip in order.table if clip.split]
     watched = [clip for clip in order.table if clip.split == "val"]  # only for the log
     again = replace(
