@@ -19,7 +19,7 @@ from ..tasks import DataSource, task_of_recipe
 from ..tasks.networks import Networks, Order, write_files
 from ..tasks.teachers import open_teachers
 from ..tasks.transfer import open_start
-from ..training import Progress, find_device
+from ..training import Progress, find_device, for_clips
 
 if TYPE_CHECKING:
     from ..compression import Chain
@@ -142,9 +142,10 @@ def train(
 def _understood(plan: Recipe, table: Any, counted: str, device: str, run: RunFolder) -> str:
     """What is about to be done, in one line."""
     parts = [f"{len(table.of_split(split))} {split}" for split in ("train", "val", "test")]
+    epochs = for_clips(plan.training, len(table.of_split("train"))).epochs
     return (
-        f"train {plan.name}: {', '.join(parts)} {counted} of {len(table.labels)} classes, {plan.training.epochs} "
-        f"epochs on {device}; writes {run}"
+        f"train {plan.name}: {', '.join(parts)} {counted} of {len(table.labels)} classes, {epochs} epochs on "
+        f"{device}; writes {run}"
     )
 
 

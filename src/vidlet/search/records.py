@@ -35,8 +35,7 @@ from ..tasks.clips import figures_of, labelled_clips
 from ..tasks.networks import write_files
 from ..tasks.prepare import Prepared
 from ..tasks.prepare_records import extractor_for, prepare_clips, recipe_for
-from ..training import ClipNetwork, predict_logits, train_network
-from ..training.optimizers import for_clips
+from ..training import ClipNetwork, for_clips, predict_logits, train_network
 from .budget import Budget
 from .ensemble import find_ensemble
 from .record_space import BITS, EVIDENCE_BYTES, family_of, record_recipes

@@ -28,11 +28,10 @@ from ..models.detector import build_detector, detector_state, load_detector
 from ..models.region import kmeans_anchors
 from ..recipe import Recipe
 from ..runs import DETECTOR, RunFolder
-from ..training import Progress, keep_memory, save_tensors
+from ..training import Progress, for_clips, keep_memory, save_tensors
 from ..training.advice import warn_of_precision, warn_of_turns
 from ..training.box_batches import BoxClips, check_box_amounts
 from ..training.detection import fit_detector
-from ..training.optimizers import for_clips
 from .networks import Networks, Order
 
 MACHINES = {"cpu": (0.5, (224, 224)), "cuda": (1.0, (416, 416))}  # width and input size, unless told

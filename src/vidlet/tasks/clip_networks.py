@@ -42,9 +42,18 @@ from ..models import FrameExtractor, build_head
 from ..progress import say
 from ..recipe import Recipe
 from ..runs import EXTRACTOR, HEAD, RunFolder
-from ..training import ClipNetwork, Clips, Progress, Teacher, check_amounts, predict_logits, save_tensors, train_network
+from ..training import (
+    ClipNetwork,
+    Clips,
+    Progress,
+    Teacher,
+    check_amounts,
+    for_clips,
+    predict_logits,
+    save_tensors,
+    train_network,
+)
 from ..training.advice import warn_of_precision, warn_of_slow_trains, warn_of_turns
-from ..training.optimizers import for_clips
 from .clips import few_frames
 from .networks import Networks, Order
 from .prepare import Prepared, prepare_features, prepare_frames
