@@ -10,10 +10,10 @@ from test_training import PLAIN, assert_same, frame_clips, made_up, weights
 
 from vidlet.errors import TrainingError
 from vidlet.models import build_head
-from vidlet.recipe import Head
+from vidlet.recipe import Averaging, Head, Schedule
 from vidlet.training import ClipNetwork, predict_logits, train_network
 from vidlet.training.batches import batch_slices
-from vidlet.training.optimizers import for_updates
+from vidlet.training.optimizers import for_clips
 
 NETVLAD = {"clusters": 4, "hidden": 16, "experts": 2}
 
@@ -113,15 +113,15 @@ def test_a_short_training_that_was_cut_off_goes_on_to_the_same_statistics(tmp_pa
 
 
 def test_a_small_set_is_seen_until_there_are_so_many_updates_and_the_schedule_is_stretched():
-    config = replace(PLAIN, epochs=5, least_updates=100, schedule="step", step_epochs=1, early_stopping=2,
-                     average_every=2000)  # fmt: skip
-    longer = for_updates(config, steps=7)
-    assert (longer.epochs, longer.step_epochs, longer.early_stopping) == (15, 3, 6)
-    assert longer.average_every == 2000
-    assert for_updates(longer, steps=7) == longer  # what is long enough stays
-    assert for_updates(config, steps=20) == config
-    averaged = for_updates(replace(config, early_stopping=0, average_last=4), steps=7)
-    assert averaged.average_every == 105 // 8  # the last half
+    config = replace(PLAIN, epochs=5, least_updates=100, schedule=Schedule("step", 1), early_stopping=2,
+                     averaging=Averaging(every=2000))  # fmt: skip
+    longer = for_clips(config, 7 * 8)
+    assert (longer.epochs, longer.schedule.step_epochs, longer.early_stopping) == (15, 3, 6)
+    assert longer.averaging.every == 2000
+    assert for_clips(longer, 7 * 8) == longer  # what is long enough stays
+    assert for_clips(config, 20 * 8) == config
+    averaged = for_clips(replace(config, early_stopping=0, averaging=Averaging(0.0, 4, 2000)), 7 * 8)
+    assert averaged.averaging.every == 105 // 8  # the last half
 
 
 def test_training_counts_updates_where_the_recipe_does():

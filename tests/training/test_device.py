@@ -35,11 +35,11 @@ def test_a_name_that_is_no_device_is_refused():
 
 
 COMMANDS = {
-    "train": ("train", "nowhere", "--device", "cuda"),
-    "train, boxes": ("train", "nowhere", "--recipe", "tiny-yolov2", "--device", "cuda"),
-    "compress": ("compress", "nowhere", "nowhere", "int8", "--device", "cuda"),
-    "fit": ("fit", "nowhere", "--max-size", "1MB", "--train-on", "cuda"),
-    "papers": ("papers", "deepeye", "--data", "nowhere", "--device", "cuda"),
+    "train": ("train", ".", "--device", "cuda"),
+    "train, boxes": ("train", ".", "--recipe", "tiny-yolov2", "--device", "cuda"),
+    "compress": ("compress", ".", ".", "int8", "--device", "cuda"),
+    "fit": ("fit", ".", "--max-size", "1MB", "--train-on", "cuda"),
+    "papers": ("papers", "deepeye", "--data", ".", "--device", "cuda"),
 }
 
 

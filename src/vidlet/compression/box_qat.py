@@ -85,7 +85,7 @@ def tune_boxes(
     augment = {**config.augment, "scales": 0} if fixed_size else config.augment
     config = replace(
         config, epochs=epochs, lr=rate * config.lr, extractor_lr=rate * config.extractor_lr, early_stopping=0,
-        augment=augment, precision="float32",
+        least_updates=0, augment=augment, precision="float32",
     )  # fmt: skip
     torch.manual_seed(config.seed)
     fit_detector(detector, material.train, material.val, config, device=material.device, title="tune")

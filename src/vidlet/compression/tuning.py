@@ -63,6 +63,7 @@ def tune(
     config = replace(
         material.config,
         epochs=epochs or tuning_epochs(material),
+        least_updates=0,
         lr=material.config.lr * rate,
         extractor_lr=material.config.extractor_lr * rate,
         early_stopping=material.config.early_stopping if hold_of is None else 0,

@@ -19,7 +19,7 @@ from ..tasks import DataSource, task_of_recipe
 from ..tasks.networks import Networks, Order, write_files
 from ..tasks.teachers import open_teachers
 from ..tasks.transfer import open_start
-from ..training import Progress, find_device
+from ..training import Progress, find_device, for_clips
 
 if TYPE_CHECKING:
     from ..compression import Chain
@@ -111,7 +111,7 @@ def train(
     say(_understood(plan, table, task.counted, device, run))
     with working("prepare"):
         prepared = networks.prepare(plan, table, network, strict)
-    networks.advise(plan, network, prepared, device)
+    warnings = networks.advise(plan, table, network, prepared, device)
     progress = networks.fit(network, prepared, order)
     writer = networks.writer(plan, table, network, prepared, device)
     names = write_files(writer, network, chains, run)
@@ -124,6 +124,7 @@ def train(
         "fold": fold,
         "seconds": round(time.monotonic() - started, 1),
         "epochs": progress.epoch,
+        "warnings": [*warnings, *progress.warnings],
         task.counted: {"train": len(prepared.train), "val": len(prepared.val), "scored": count},
         "skipped": [{"path": path, "error": error} for path, error in skipped],
         **task.remarks(table),
@@ -138,6 +139,8 @@ def train(
     run.write_metrics(metrics)
     with working("write the report"):
         task.report(run, metrics, progress.history, scored, table, str(data))
+    for line in progress.warnings:
+        say(f"warning: {line}")
     task.say(run, metrics, names)
     task.say_next(run, metrics, names)
     return run.result(metrics)
@@ -146,9 +149,10 @@ def train(
 def _understood(plan: Recipe, table: Any, counted: str, device: str, run: RunFolder) -> str:
     """What is about to be done, in one line."""
     parts = [f"{len(table.of_split(split))} {split}" for split in ("train", "val", "test")]
+    epochs = for_clips(plan.training, len(table.of_split("train"))).epochs
     return (
-        f"train {plan.name}: {', '.join(parts)} {counted} of {len(table.labels)} classes, {plan.training.epochs} "
-        f"epochs on {device}; writes {run}"
+        f"train {plan.name}: {', '.join(parts)} {counted} of {len(table.labels)} classes, {epochs} epochs on "
+        f"{device}; writes {run}"
     )
 
 
@@ -167,7 +171,7 @@ def _refit_all(
         {"epochs", "clips", "files": [names]}.
     """
     epochs = progress.best_epoch if order.training.early_stopping else progress.epoch
-    training = replace(order.training, epochs=max(1, epochs), early_stopping=0)
+    training = replace(order.training, epochs=max(1, epochs), least_updates=0, early_stopping=0)
     everything = [replace(clip, split="train") for clip in order.table if clip.split]
     watched = [clip for clip in order.table if clip.split == "val"]  # only for the log
     again = replace(

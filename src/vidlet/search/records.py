@@ -35,7 +35,7 @@ from ..tasks.clips import figures_of, labelled_clips
 from ..tasks.networks import write_files
 from ..tasks.prepare import Prepared
 from ..tasks.prepare_records import extractor_for, prepare_clips, recipe_for
-from ..training import ClipNetwork, predict_logits, train_network
+from ..training import ClipNetwork, for_clips, predict_logits, train_network
 from .budget import Budget
 from .ensemble import find_ensemble
 from .record_space import BITS, EVIDENCE_BYTES, family_of, record_recipes
@@ -68,7 +68,7 @@ class RecordSearch:
 
     def run(self, recipes: Sequence[Recipe]) -> dict[str, Any]:
         """Search among recipes and leave ``model.onnx`` and the evidence; see ``fit``."""
-        self.recipes = {plan.name: recipe_for(plan, self.table) for plan in recipes}
+        self.recipes = {plan.name: self._for_data(plan) for plan in recipes}
         self.extractor: FrameExtractor = extractor_for(recipes[0], self.table)
         able = self._possible()
         self.prepared: Prepared = prepare_clips(self.recipes[able[0]], self.table, self.extractor, self.strict)
@@ -82,6 +82,11 @@ class RecordSearch:
         if interrupted:
             raise KeyboardInterrupt
         return result
+
+    def _for_data(self, plan: Recipe) -> Recipe:
+        """A recipe as it is for these records, the length of its training too."""
+        plan = recipe_for(plan, self.table)
+        return replace(plan, training=for_clips(plan.training, len(self.table.of_split("train"))))
 
     @property
     def left(self) -> float:
@@ -150,7 +155,7 @@ class RecordSearch:
     def _trained(self, name: str, epochs: int) -> Head | None:
         """A head of a recipe, trained on the training records; None where its loss was not finite."""
         plan = self.recipes[name]
-        training = replace(plan.training, epochs=epochs)
+        training = replace(plan.training, epochs=epochs, least_updates=0)
         torch.manual_seed(training.seed)
         head = build_head(plan.head, self.extractor.feature_shape, len(self.table.labels))
         many = self.table.multi_label

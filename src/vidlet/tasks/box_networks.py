@@ -28,8 +28,8 @@ from ..models.detector import build_detector, detector_state, load_detector
 from ..models.region import kmeans_anchors
 from ..recipe import Recipe
 from ..runs import DETECTOR, RunFolder
-from ..training import Progress, keep_memory, save_tensors
-from ..training.advice import warn_of_precision
+from ..training import Progress, for_clips, keep_memory, save_tensors
+from ..training.advice import warn_of_precision, warn_of_turns
 from ..training.box_batches import BoxClips, check_box_amounts
 from ..training.detection import fit_detector
 from .networks import Networks, Order
@@ -51,7 +51,7 @@ class BoxWriter:
 
     def __init__(self, plan: Recipe, prepared: PreparedBoxes, device: str = "auto") -> None:
         self.plan = plan
-        self.material = BoxMaterial(plan.training, prepared.train, prepared.val, device)
+        self.material = BoxMaterial(for_clips(plan.training, len(prepared.train)), prepared.train, prepared.val, device)
 
     def write(self, trained: TrainedBoxes, chain: Chain, path: Path, temperature: float | None = None) -> TrainedBoxes:
         """Compress a detector by a chain and write it as one artifact; returns the network as the file has it.
@@ -169,8 +169,9 @@ def _resolve(plan: Recipe, table: BoxTable, device: str, overrides: Mapping[str,
     return for_machine(plan, device, overrides)
 
 
-def _advise(plan: Recipe, network: TrainedBoxes, prepared: PreparedBoxes, device: str) -> None:
-    warn_of_precision(plan, device)
+def _advise(plan: Recipe, table: BoxTable, network: TrainedBoxes, prepared: PreparedBoxes, device: str) -> list[str]:
+    turns = warn_of_turns(plan.training, table.labels, "set training.augment.flip = 0")
+    return [*turns, *warn_of_precision(plan, device)]
 
 
 def _writer(plan: Recipe, table: BoxTable, network: TrainedBoxes, prepared: PreparedBoxes, device: str) -> BoxWriter:

@@ -42,8 +42,18 @@ from ..models import FrameExtractor, build_head
 from ..progress import say
 from ..recipe import Recipe
 from ..runs import EXTRACTOR, HEAD, RunFolder
-from ..training import ClipNetwork, Clips, Progress, Teacher, check_amounts, predict_logits, save_tensors, train_network
-from ..training.advice import warn_of_precision, warn_of_slow_trains
+from ..training import (
+    ClipNetwork,
+    Clips,
+    Progress,
+    Teacher,
+    check_amounts,
+    for_clips,
+    predict_logits,
+    save_tensors,
+    train_network,
+)
+from ..training.advice import warn_of_precision, warn_of_slow_trains, warn_of_turns
 from .clips import few_frames
 from .networks import Networks, Order
 from .prepare import Prepared, prepare_features, prepare_frames
@@ -74,7 +84,7 @@ class Workshop:
         self._extractor = extractor
         self._exported: tuple[Trained, float | None, onnx.ModelProto] | None = None
         self.material = Material(
-            plan.training,
+            for_clips(plan.training, len(prepared.train)),
             table.multi_label,
             samples_of(plan, table),
             self.features,
@@ -251,9 +261,12 @@ def _prepare(plan: Recipe, table: ClipTable, network: Trained, strict: bool) -> 
     return prepare_clips(plan, table, network.extractor, strict)
 
 
-def _advise(plan: Recipe, network: Trained, prepared: Prepared, device: str) -> None:
-    warn_of_precision(plan, device)
-    warn_of_slow_trains(network.head, network.extractor.feature_shape, plan, prepared.median_s, device)
+def _advise(plan: Recipe, table: ClipTable, network: Trained, prepared: Prepared, device: str) -> list[str]:
+    return [
+        *warn_of_turns(plan.training, table.labels),
+        *warn_of_precision(plan, device),
+        *warn_of_slow_trains(network.head, network.extractor.feature_shape, plan, prepared.median_s, device),
+    ]
 
 
 def _writer(plan: Recipe, table: ClipTable, network: Trained, prepared: Prepared, device: str) -> Workshop:

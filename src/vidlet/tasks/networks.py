@@ -85,7 +85,8 @@ class Networks(Generic[Table, Network]):
         resolve: (recipe, table, device, overrides) -> the recipe as it is for these data and this machine.
         build: (recipe, table, start) -> an untrained network, the same for the same seed.
         prepare: (recipe, table, network, strict) -> its training and validation data.
-        advise: (recipe, network, prepared, device) says what a person should know before a long training.
+        advise: (recipe, table, network, prepared, device) says what a person should know before a long training, and
+            returns it.
         fit: (network, prepared, order) trains it in place and leaves its weights in the order's folder.
         open: (run, recipe, table) -> the trained network of a finished run.
         writer: (recipe, table, network, prepared, device) -> what makes files of it; steps that train do so there.
@@ -96,7 +97,7 @@ class Networks(Generic[Table, Network]):
     resolve: Callable[[Recipe, Table, str, Mapping[str, Any]], Recipe]
     build: Callable[[Recipe, Table, Start | None], Network]
     prepare: Callable[[Recipe, Table, Network, bool], Any]
-    advise: Callable[[Recipe, Network, Any, str], None]
+    advise: Callable[[Recipe, Table, Network, Any, str], list[str]]
     fit: Callable[[Network, Any, Order[Table]], Progress]
     open: Callable[[RunFolder, Recipe, Table], Network]
     writer: Callable[[Recipe, Table, Network, Any, str], Any]

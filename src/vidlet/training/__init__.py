@@ -7,6 +7,7 @@ from .classification import ClipNetwork, predict_logits, train_network
 from .device import DEVICES, find_device
 from .losses import Teacher
 from .memory import keep_memory
+from .optimizers import for_clips
 from .record_clips import RecordClips
 from .taught import StoredAnswers, TaughtClips
 
@@ -24,6 +25,7 @@ __all__ = [
     "Teacher",
     "check_amounts",
     "find_device",
+    "for_clips",
     "keep_memory",
     "predict_logits",
     "save_tensors",

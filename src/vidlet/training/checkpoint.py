@@ -28,6 +28,7 @@ class Progress:
     best_loss: float = math.inf
     best_epoch: int = 0
     history: list[Row] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # sentences about a training that failed
 
 
 class Checkpoints:

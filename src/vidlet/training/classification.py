@@ -20,6 +20,7 @@ from .augment import check_amounts
 from .batches import Batch, Clips
 from .checkpoint import Progress, Row
 from .device import find_device
+from .diagnosis import Odds
 from .loop import Objective, Part, run_epochs
 from .losses import Teacher, batch_loss, class_weights, clip_weights, label_losses, teacher_losses
 from .precision import autocast
@@ -140,8 +141,12 @@ def clip_objective(
     def see(batch: Batch) -> object:
         return network(batch.x.to(device), batch.mask.to(device))
 
+    shares = val.targets.argmax(1)
+    odds = Odds(np.bincount(shares).max() / len(val), len(val), len(train) / val.targets.shape[1])
     learners = (network.head, network.extractor)
-    return Objective(network, learners, len(train), batches, parts, judge, quality, plain, see, least, device=device)
+    return Objective(
+        network, learners, len(train), batches, parts, judge, quality, plain, see, least, odds=odds, device=device
+    )
 
 
 def _loss(

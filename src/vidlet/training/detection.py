@@ -84,7 +84,7 @@ def box_objective(
 
     return Objective(
         detector, _parts(detector), len(train), batches, parts, judge, lambda judged: -judge(judged)["val_loss"],
-        plain, see, least, "images", answers=False, device=device,
+        plain, see, least, "images", device=device,
     )  # fmt: skip
 
 

@@ -22,7 +22,8 @@ from ..progress import bar
 from ..recipe import Training
 from .batches import batch_slices
 from .checkpoint import Checkpoints, Progress, Row
-from .optimizers import average_, clip_, for_updates, make_optimizer, penalize_, rate_at
+from .diagnosis import Odds, what_failed
+from .optimizers import average_, clip_, for_clips, make_optimizer, penalize_, rate_at
 from .snapshots import Snapshots
 from .statistics import Hurry, estimate_statistics_, is_short, learning_norms
 
@@ -51,7 +52,7 @@ class Objective:
         see: a batch goes through the network, for its running statistics.
         least: so many items must be in each batch.
         items: what messages call the items.
-        answers: whether parts say how many of their items were answered rightly.
+        odds: of answers; None where parts do not say how many of their items were answered rightly.
     """
 
     network: nn.Module
@@ -65,7 +66,7 @@ class Objective:
     see: Callable[[Any], object]
     least: int = 1
     items: str = "clips"
-    answers: bool = True
+    odds: Odds | None = None
     device: str = "cpu"
 
     def steps(self, config: Training) -> int:
@@ -101,7 +102,7 @@ def run_epochs(
         TrainingError: a loss that is not finite (says where), or a checkpoint that does not belong to this run.
     """
     objective.network.to(objective.device)
-    config = for_updates(config, objective.steps(config))
+    config = for_clips(config, objective.count)
     weights = _Weights.begin(objective, config, folder)
     progress = Progress()
     run = Checkpoints(folder, identity) if folder is not None else None
@@ -109,8 +110,8 @@ def run_epochs(
         if resume and run.checkpoint.exists():
             progress, weights.best = run.load(weights.network, weights.optimizer, weights.average)
         run.open_board(progress.epoch)
-    hurry = Hurry(objective.network, config.epochs * objective.steps(config))
     every = config.epochs * objective.steps(config)
+    hurry = Hurry(objective.network, every)
     with bar(title, "batch") as move:
 
         def moved(note: str = "") -> None:
@@ -129,9 +130,18 @@ def run_epochs(
         if run is not None:
             run.close()
         hurry.end()
-        weights.choose_(objective, config, progress)
+        changed = weights.choose_(objective, config, progress)
+        progress.warnings = _warnings(objective, config, progress, changed)
     weights.network.to("cpu").eval()
     return progress
+
+
+def _warnings(objective: Objective, config: Training, progress: Progress, changed: bool) -> list[str]:
+    """What is to be said of the training; ``changed``: its network is none that was judged after an epoch."""
+    row = progress.history[(progress.best_epoch if config.early_stopping else progress.epoch) - 1]
+    if changed and objective.odds is not None:
+        row = objective.judge(objective.network)
+    return what_failed(progress.history, config, progress.updates, objective.odds, row.get("val_accuracy", 0.0))
 
 
 @dataclass
@@ -173,8 +183,12 @@ class _Weights:
             if config.early_stopping:
                 self.best = {name: value.detach().cpu().clone() for name, value in self.judged.state_dict().items()}
 
-    def choose_(self, objective: Objective, config: Training, progress: Progress) -> None:
-        """Put the weights that the training ends with into the network, and the statistics that they need."""
+    def choose_(self, objective: Objective, config: Training, progress: Progress) -> bool:
+        """Put the weights that the training ends with into the network, and the statistics that they need.
+
+        Returns:
+            whether these are other than those that were judged after an epoch.
+        """
         network, updates = self.network, progress.updates
         if self.best is not None:
             network.load_state_dict(self.best)
@@ -184,8 +198,10 @@ class _Weights:
         elif self.snapshots is not None:
             self.snapshots.choose_(network, lambda: objective.quality(network))
         made = self.snapshots is not None and self.snapshots.chosen > 1
-        if made or any(is_short(norm, updates) for norm in learning_norms(network)):
+        made |= any(is_short(norm, updates) for norm in learning_norms(network))
+        if made:
             estimate_statistics_(network, objective.plain(), objective.see, config.seed)
+        return made
 
 
 def _run_epoch(
@@ -221,7 +237,7 @@ def _run_epoch(
         "epoch": progress.epoch,
         "lr": weights.optimizer.param_groups[0]["lr"],
         "train_loss": total / objective.count,
-        **({"train_accuracy": hits / objective.count} if objective.answers else {}),
+        **({"train_accuracy": hits / objective.count} if objective.odds is not None else {}),
         **judged,
     }
     progress.history.append(row)

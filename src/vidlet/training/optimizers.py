@@ -33,12 +33,13 @@ def make_optimizer(head: nn.Module, extractor: nn.Module | None, config: Trainin
     return torch.optim.AdamW(groups, lr=config.lr)
 
 
-def for_updates(config: Training, steps: int) -> Training:
-    """The schedule for data of ``steps`` updates an epoch: longer where its epochs give fewer than ``least_updates``.
+def for_clips(config: Training, count: int) -> Training:
+    """The schedule for so many clips: longer where its epochs give fewer updates than ``least_updates``.
 
     What is counted in epochs is stretched alike; checkpoints that are averaged come from the last half. A schedule that
     is long enough is returned as it is.
     """
+    steps = math.ceil(count / config.batch)
     epochs = math.ceil(config.least_updates / steps)
     if epochs <= config.epochs:
         return config
