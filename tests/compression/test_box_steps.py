@@ -157,7 +157,7 @@ def test_train_and_compress_write_a_file_for_each_chain(squares, tmp_path):
 
 def test_steps_train_on_the_device_that_was_asked_for(monkeypatch):
     seen = []
-    monkeypatch.setattr("vidlet.compression.box_qat.fit_detector", lambda *_, device: seen.append(device))
+    monkeypatch.setattr("vidlet.compression.box_qat.fit_detector", lambda *_, device, **told: seen.append(device))
     for device in ("cpu", "cuda"):
         tune_boxes(None, 1, BoxMaterial(Training(), None, None, device), 0.1)
     assert seen == ["cpu", "cuda"]
