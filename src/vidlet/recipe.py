@@ -121,6 +121,7 @@ class Training:
     one_way: tuple[str, ...] = ()  # labels whose clips are never mirrored or reversed (augment "flip", "reverse")
     averaging: Averaging = field(default_factory=Averaging)
     teacher_share: float = number(0.5, 0, 1, above=0)  # of teachers (--teacher) in the loss, beside the labels
+    val_too: bool = False  # validation clips are learned from, too, where others test: nothing is chosen by them
     seed: int = number(0, 0, 2**63 - 1)
 
 

@@ -45,6 +45,13 @@ OPTIONS = {
     "clip-network": {"network": "small", "frames": 12, "tt": "linear"},
     "frame-network": {"network": "cnn-2"},
     "window": {"frames": 12, "project": 16, "hidden": 32},
+    "probe": {"statistics": "mean+deviation+change+highest+middle+segments+steps", "segments": 2},
+    "blend": {
+        "members": [
+            {"head": "gru", "options": {"hidden": 24, "units": 24}},
+            {"head": "probe", "options": {"statistics": "segments+steps", "segments": 2}, "weight": 2.0},
+        ]
+    },
 }
 GRID = Extractor(width=0.35, input_size=(64, 64), cut="block4", grid=4, weights="none")
 POOLED = Extractor(width=0.35, input_size=(64, 64), cut="block4", grid=0, weights="none")

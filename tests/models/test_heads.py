@@ -23,8 +23,11 @@ OPTIONS = {
     "gru-moe": {"hidden": 7, "layers": 2},
     "lstm-moe": {"hidden": 7, "layers": 2},
     "clip-network": {"network": "small", "frames": 5},
+    "probe": {"statistics": "mean+deviation+change+highest+middle+segments+steps", "segments": 3},
+    "blend": {"members": [{"head": "grid-gru"}, {"head": "probe", "options": {"segments": 2}, "weight": 2.0}]},
 }
 VARIANTS = [
+    Head("probe", {"statistics": "segments+steps", "segments": 2}),
     Head("clip-network", {"network": "small", "tt": "both"}),
     Head("grid-gru", {"appearance": True}),
     Head("netvlad", {"clusters": 4, "hidden": 8, "light": True, "gating": False, "experts": 0, "standardize": True}),

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.flow:
         from ..jobs.extract import flow_clips
 
-        recipe = "ucf-flow" if args.recipe == "mobilenetv2-grid-gru" else args.recipe  # the default is not for flow
+        recipe = "ucf-flow" if args.recipe == "auto" else args.recipe  # the default is not for flow
         return flow_clips(args.data, args.out, recipe, options.overrides(args), args.strict)
     from ..progress import megabytes, say
 

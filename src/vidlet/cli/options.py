@@ -34,7 +34,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     """--recipe and --set."""
     parser.add_argument(
         "--recipe",
-        default="mobilenetv2-grid-gru",
+        default="auto",
         metavar="NAME|FILE",
         help="a built-in recipe or a .toml file (%(default)s)",
     )

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ..errors import RecipeError
+from ..models.blend import Part
 from ..models.ensemble import mean_logits
 from ..models.extractor import FrameExtractor
-from ..models.head import Head, State
 from ..training import ClipNetwork, FeatureClips, FrameClips, Teacher
 from .material import Material, Trained
 from .tuning import tune
@@ -91,20 +91,6 @@ def with_unlabelled(labelled: ClipsRead, more: Sequence[np.ndarray]) -> ClipsRea
     joined.targets = np.concatenate([labelled.targets, nothing])
     joined.names = [*labelled.names, *(f"unlabelled {n}" for n in range(len(more)))]
     return joined
-
-
-class Part(Head):
-    """A head on one part of features that lie side by side: (B, T, D of all) -> its own feature shape."""
-
-    def __init__(self, head: Head, begin: int, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.head, self.begin, self.shape = head, begin, shape
-        self.state_shapes = head.state_shapes
-
-    def forward(self, features: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
-        """See Head; features (B, T, D)."""
-        end = self.begin + int(np.prod(self.shape))
-        return self.head(features[..., self.begin : end].unflatten(-1, self.shape), state, mask)
 
 
 def beside(parts: Sequence[FeatureClips]) -> FeatureClips:

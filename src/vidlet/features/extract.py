@@ -193,6 +193,35 @@ def thinned(found: Extracted, sampling: Sampling, factor: int, root: Path) -> Ex
     return Extracted(store, list(found.keys), list(found.failures), list(found.damaged), computed=0)
 
 
+def narrowed(
+    found: Extracted,
+    columns: np.ndarray,
+    shape: tuple[int, ...],
+    sampling: Sampling,
+    size: tuple[int, int],
+    extractor: bytes,
+    root: Path,
+) -> Extracted:
+    """The store of an extractor whose features are some of those at hand: numbers of a frame, nothing computed.
+
+    Args:
+        found: features (T, D) of several cuts side by side.
+        columns: which of the D numbers the extractor gives, in its order.
+        shape: of its features.
+        extractor: its graph.
+    """
+    store = FeatureStore(root, _setting(sampling, size, extractor, shape, found.store.storage))
+    missing = [key for key in dict.fromkeys(key for key in found.keys if key) if key not in store]
+    for begin in range(0, len(missing), PART_CLIPS):
+        items = []
+        for key in missing[begin : begin + PART_CLIPS]:
+            item = found.store.read(key)
+            own = item.features[:, columns].reshape(-1, *shape)
+            items.append((ClipFeatures(key, own, item.times_s, item.damage), ""))
+        store.write(items)
+    return Extracted(store, list(found.keys), list(found.failures), list(found.damaged), computed=0)
+
+
 def _setting(
     sampling: Sampling, size: tuple[int, int], extractor: bytes, shape: tuple[int, ...], storage: str
 ) -> dict[str, Any]:

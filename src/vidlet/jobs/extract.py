@@ -15,7 +15,7 @@ __all__ = ["extract", "extract_records", "flow_clips"]
 
 def extract(
     data: str | Path,
-    recipe: str | Path = "mobilenetv2-grid-gru",
+    recipe: str | Path = "auto",
     out: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     storage: str = "float16",

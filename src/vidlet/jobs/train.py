@@ -17,6 +17,7 @@ from ..recipe import Recipe, full_keys, load_recipe, recipe_to_dict
 from ..runs import REFIT, RunFolder, add_evidence
 from ..tasks import DataSource, task_of_recipe
 from ..tasks.networks import Networks, Order, write_files
+from ..tasks.standing import say_standing
 from ..tasks.teachers import open_teachers
 from ..tasks.transfer import open_start
 from ..training import Progress, find_device, for_clips
@@ -24,12 +25,13 @@ from ..training import Progress, find_device, for_clips
 if TYPE_CHECKING:
     from ..compression import Chain
 
+AUTO = "auto"  # the recipe that is chosen by measuring
 REFIT_FIGURES = ("gap20", "hit1", "perr", "map", "accuracy", "accuracy_interval", "top5", "macro_f1")
 
 
 def train(
     data: str | Path,
-    recipe: str | Path | Recipe = "mobilenetv2-grid-gru",
+    recipe: str | Path | Recipe = AUTO,
     out: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     fold: str | None = None,
@@ -54,7 +56,8 @@ def train(
     Args:
         data: a folder per class, a folder with clips.csv, a .csv file, or stored features (records, or features.npz);
             images with boxes (PASCAL VOC, COCO or YOLO) for a detector's recipe (docs/data.md).
-        recipe: a built-in name, a .toml file or a ``Recipe`` (docs/recipes.md).
+        recipe: a built-in name, a .toml file or a ``Recipe`` (docs/recipes.md); "auto" measures on the training clips
+            what is best for them, and the run's recipe.toml holds what that came to.
         out: the run folder; None: runs/ and the recipe's name.
         overrides: values of the recipe by dotted key, or by its last part where one key alone ends so ("epochs").
         epochs, seed: short for overrides of ``training.epochs`` and ``training.seed``.
@@ -95,14 +98,17 @@ def train(
     with working(f"read {data}"):
         table = task.read(DataSource(data, fold, strict, val_shards=val_shards))
     task.check(table)
-    plan = networks.resolve(plan, table, device, overrides)
     run = RunFolder.of(out or Path("runs") / plan.name)
+    run.check_free(resume=resume)
+    plan, selection = networks.choose(plan, table, run, device, resume)
+    if selection:
+        chains = [networks.find_chain(text, plan) for text in plan.compress]
+    plan = networks.resolve(plan, table, device, overrides)
     start = open_start(init) if init else None
     models = open_teachers(teachers, table) if teachers else []
     taught_by = {str(model.path): sha256_of(model.path) for model in models}
     known = [recipe_to_dict(plan), table.sha256(), *([start.sha256] if start else []), *taught_by.values()]
     identity = hashlib.sha256(json.dumps(known).encode()).hexdigest()
-    run.check_free(resume=resume)
     _held = run.hold()
     order = Order(plan, plan.training, table, run, identity, device, resume, strict, start, tuple(models))
     with working(f"build {plan.extractor.name} and {plan.head.name}"):
@@ -128,7 +134,10 @@ def train(
         task.counted: {"train": len(prepared.train), "val": len(prepared.val), "scored": count},
         "skipped": [{"path": path, "error": error} for path, error in skipped],
         **task.remarks(table),
+        **({"selection": selection} if selection else {}),
     }
+    if baselines := networks.baselines(plan, table, network, prepared, chosen, scored):
+        metrics["baselines"] = baselines
     if models:
         metrics["teachers"] = [{"path": path, "sha256": key} for path, key in taught_by.items()]
     command = command or f"vidlet train {data}"
@@ -142,6 +151,7 @@ def train(
     for line in progress.warnings:
         say(f"warning: {line}")
     task.say(run, metrics, names)
+    say_standing(metrics, names)
     task.say_next(run, metrics, names)
     return run.result(metrics)
 

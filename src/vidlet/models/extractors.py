@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..recipe import Extractor, nearest
 from .detector_file import build_detector_file
 from .extractor import FrameExtractor, Pixels
 from .inceptionv3 import SMALLEST, InceptionV3, load_inception_
+from .joint_cuts import JointCuts, split_cuts
 from .mobilenetv1 import MobileNetV1
 from .mobilenetv2 import MobileNetV2
 from .onnx_file import OnnxBackbone
@@ -32,9 +34,13 @@ PIXELS: dict[str, tuple[float | tuple[float, ...], float | tuple[float, ...]]] =
 }
 
 
+OF_BLOCKS = ("mobilenetv2", "mobilenetv1", "inceptionv3")  # networks of which several cuts can be one extractor
+
+
 def build_extractor(config: Extractor) -> FrameExtractor:
     """Make the extractor that a recipe names, in eval mode.
 
+    ``config.cut`` may be several cuts with their grids, "block6/4+head/0": their features side by side, one vector.
     ``config.weights``: "none" (from scratch), a name of the table in weights.py, or the path of a .tflite file or of a
     PyTorch state dict (.pt, .pth).
 
@@ -50,6 +56,10 @@ def build_extractor(config: Extractor) -> FrameExtractor:
         )
     options = checked_options(f"extractor {config.name}", config.options, options_of(builder, 1))
     try:
+        if config.name in OF_BLOCKS and ("+" in config.cut or "/" in config.cut):
+            cuts = split_cuts(config.cut)
+            each = {cut: builder(replace(config, cut=cut, grid=grid), **options) for cut, grid in cuts.items()}
+            return JointCuts(each).eval()
         extractor: FrameExtractor = builder(config, **options).eval()
     except VidletError:
         raise

@@ -12,15 +12,51 @@ from .. import plugins
 from ..errors import RecipeError, VidletError
 from ..recipe import Head as HeadRecipe
 from ..recipe import nearest
+from .blend import Blend, Part
 from .centers import BagOfFrames, BagOfWords, GatedNetVLAD, NetFV, NeXtVLADHead
 from .clip_networks import ClipNetworkHead
 from .frame_networks import FrameNetworkHead
-from .head import Head
+from .head import Head, flat_size
 from .options import checked_options, options_of
 from .own_heads import GridGRU, OrderedWindow
 from .pooled import ExpertsGRU, ExpertsLSTM, Pooled
+from .probe import Probe
 from .thesis_heads import Mean, PaperGRU, PaperLSTM, SingleFrame
 from .tt_heads import TTGridGRU, TTGRUHead, TTLSTMHead
+
+NO_MEMBERS: list[dict[str, Any]] = []
+_MEMBER = ("head", "options", "begin", "shape", "weight")
+
+
+def build_blend(
+    feature_shape: tuple[int, ...],
+    classes: int,
+    members: list[dict[str, Any]] = NO_MEMBERS,
+    multi_label: bool = False,
+    temperature: float = 1.0,
+) -> Head:
+    """A ``Blend`` as a recipe names it.
+
+    Args:
+        members: tables with ``head`` and its ``options``; ``begin`` and ``shape`` of its part, where the extractor has
+            several cuts side by side; ``weight``.
+    """
+    heads: list[Head] = []
+    for member in members:
+        unknown = [key for key in member if key not in _MEMBER]
+        if unknown or "head" not in member:
+            raise RecipeError(f"head blend: a member has the keys {', '.join(_MEMBER)}, got {', '.join(member)}")
+        recipe = HeadRecipe(member["head"], dict(member.get("options", {})))
+        shape = tuple(member.get("shape", feature_shape))
+        head = build_head(recipe, shape, classes)
+        if "shape" in member:
+            end = member.get("begin", 0) + flat_size(shape)
+            if len(feature_shape) != 1 or end > feature_shape[0]:
+                raise RecipeError(f"head blend: a part up to {end} of features {feature_shape}: there is none")
+            head = Part(head, member.get("begin", 0), shape)
+        heads.append(head)
+    return Blend(heads, [float(m.get("weight", 1)) for m in members], multi_label, temperature)
+
 
 HEADS: dict[str, Callable[..., Head]] = {
     "single": SingleFrame,
@@ -42,6 +78,8 @@ HEADS: dict[str, Callable[..., Head]] = {
     "clip-network": ClipNetworkHead,
     "frame-network": FrameNetworkHead,
     "window": OrderedWindow,
+    "probe": Probe,
+    "blend": build_blend,
 }
 
 

@@ -15,6 +15,7 @@ from .folder import (
     RECIPE,
     REFIT,
     REPORT,
+    SELECTION,
     RunFolder,
     model_file,
     product_of,
@@ -22,5 +23,5 @@ from .folder import (
 
 __all__ = [
     "BOXES", "CHECKPOINT", "DETECTOR", "EXTRACTOR", "FIT", "HEAD", "LOG", "METRICS", "MODEL", "PREDICTIONS", "RECIPE",
-    "REFIT", "REPORT", "RunFolder", "add_evidence", "model_file", "product_of", "write_evidence",
+    "REFIT", "REPORT", "SELECTION", "RunFolder", "add_evidence", "model_file", "product_of", "write_evidence",
 ]  # fmt: skip

@@ -29,6 +29,7 @@ DETECTOR = "detector.pt"  # a detector's weights, with its labels and anchors
 PREDICTIONS = "predictions.csv"  # what each file says of each scored clip
 BOXES = "boxes.csv"  # what a detector's files find in each scored image
 FIT = "fit.json"  # what a search found
+SELECTION = "selection.json"  # what the recipe "auto" came to, and why
 REFIT = "refit-all"  # the folder of the second training of --refit-all
 
 

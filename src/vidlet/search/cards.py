@@ -26,8 +26,8 @@ from ..datasets import ClipTable
 from ..files import atomic_path, cache_folder, write_text
 from ..models import FrameExtractor, build_head
 from ..runtime import benchmark, write_metadata
+from ..tasks.prepare import graph_bytes
 from .budget import Budget
-from .data import graph_bytes
 from .space import ALONE, POOLED, STORAGES, Candidate, Space, Storage
 
 EVIDENCE_BYTES = 1200  # what the measured figures add to a file's metadata

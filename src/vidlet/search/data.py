@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..artifact import extractor_graph, taps_graph
+from ..artifact import taps_graph
 from ..datasets import Clip, ClipTable, check_trainable, group_folds, read_table, with_splits
 from ..errors import DataError
 from ..features import Extracted, extract_taps, not_stored, thinned
@@ -22,7 +21,7 @@ from ..progress import bar
 from ..recipe import Extractor, Sampling
 from ..runtime import open_session
 from ..tasks.clips import labelled_clips
-from ..tasks.prepare import targets_of
+from ..tasks.prepare import graph_bytes, targets_of
 from ..video import probe, read_clip
 from .proxy import Pool
 from .space import Space, place_of
@@ -76,16 +75,6 @@ def judge(data: str | Path, fold: str | None = None, strict: bool = False) -> Ju
 def build_extractors(space: Space) -> dict[str, FrameExtractor]:
     """The network of each place of the space."""
     return {place_of(plan): build_extractor(plan) for plan in space.extractors}
-
-
-_graphs: WeakKeyDictionary[FrameExtractor, bytes] = WeakKeyDictionary()
-
-
-def graph_bytes(extractor: FrameExtractor) -> bytes:
-    """An extractor's graph, written once: that takes seconds, and its weights do not change in a search."""
-    if extractor not in _graphs:
-        _graphs[extractor] = extractor_graph(extractor).SerializeToString(deterministic=True)
-    return _graphs[extractor]
 
 
 def open_pool(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor], device: str) -> Pool:

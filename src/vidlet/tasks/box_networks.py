@@ -181,6 +181,8 @@ def _writer(plan: Recipe, table: BoxTable, network: TrainedBoxes, prepared: Prep
 DETECTORS: Networks[BoxTable, TrainedBoxes] = Networks(
     find_chain=lambda text, plan: find_box_chain(text, plan.extractor.name),
     check=_check,
+    choose=lambda plan, table, run, device, resume: (plan, {}),
+    baselines=lambda plan, table, network, prepared, chosen, scored: {},
     resolve=_resolve,
     build=build_boxes,
     prepare=prepare_boxes,

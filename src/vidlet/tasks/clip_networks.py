@@ -39,6 +39,7 @@ from ..datasets import ClipTable
 from ..errors import TrainingError
 from ..metrics import careful_temperature
 from ..models import FrameExtractor, build_head
+from ..models.blend import Blend
 from ..progress import say
 from ..recipe import Recipe
 from ..runs import EXTRACTOR, HEAD, RunFolder
@@ -54,6 +55,8 @@ from ..training import (
     train_network,
 )
 from ..training.advice import warn_of_precision, warn_of_slow_trains, warn_of_turns
+from .auto import AUTO, resolve_auto
+from .baselines import compare_with_baselines
 from .clips import few_frames
 from .networks import Networks, Order
 from .prepare import Prepared, prepare_features, prepare_frames
@@ -125,6 +128,8 @@ class Workshop:
         """
         if self.table.multi_label:
             return None
+        if isinstance(trained.head, Blend) and self.plan.training.val_too:
+            return trained.head.temperature
         if self.plan.training.mode == "frozen":
             network, val = ClipNetwork(trained.head), self.features(trained.extractor, steps)[1]
         else:
@@ -253,6 +258,16 @@ def _check(plan: Recipe) -> None:
     check_amounts(plan.training.augment, plan.training.mode)
 
 
+def _choose(plan: Recipe, table: ClipTable, run: RunFolder, device: str, resume: bool) -> tuple[Recipe, dict[str, Any]]:
+    return resolve_auto(plan, table, run, device, resume) if plan.head.name == AUTO else (plan, {})
+
+
+def _baselines(
+    plan: Recipe, table: ClipTable, network: Trained, prepared: Prepared, chosen: ClipTable, scored: Mapping[str, Any]
+) -> dict[str, Any]:
+    return compare_with_baselines(plan, table, network.extractor, prepared, chosen, scored)
+
+
 def _resolve(plan: Recipe, table: ClipTable, device: str, overrides: Mapping[str, Any]) -> Recipe:
     return recipe_for(plan, table)
 
@@ -276,6 +291,8 @@ def _writer(plan: Recipe, table: ClipTable, network: Trained, prepared: Prepared
 CLASSIFIERS: Networks[ClipTable, Trained] = Networks(
     find_chain=lambda text, plan: find_chain(text),
     check=_check,
+    choose=_choose,
+    baselines=_baselines,
     resolve=_resolve,
     build=build_classifier,
     prepare=_prepare,

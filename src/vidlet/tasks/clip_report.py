@@ -19,6 +19,7 @@ from ..runs import RECIPE, REPORT, RunFolder
 from ..runtime import benchmark, inspect_artifact, load, read_metadata
 from ..video import probe, read_clip
 from .clips import Scored
+from .standing import sections_of
 
 MISTAKES = 12
 PICTURE_HEIGHT = 120  # pixels
@@ -82,7 +83,7 @@ def report_clips(
             ),
             provenance=_provenance(model.metadata, table),
             recipe_toml=(run / RECIPE).read_text("utf-8"),
-            extra=extra,
+            extra=[*sections_of(metrics), *extra],
         ),
     )
 

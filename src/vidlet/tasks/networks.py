@@ -82,6 +82,10 @@ class Networks(Generic[Table, Network]):
     Attributes:
         find_chain: (text, recipe) -> the compression steps of a chain; a RecipeError where there are none such.
         check: (recipe) refuses a training that cannot be, before any data are read.
+        choose: (recipe, table, run, device, resume) -> the recipe with a head, where it leaves that to measuring, and
+            what was measured (metrics.json, ``selection``); else the recipe and nothing.
+        baselines: (recipe, table, network, prepared, scored clips, file -> its scores) -> how plain classifiers do on
+            the same clips, and how the files stand to the best of them (metrics.json); nothing where there are none.
         resolve: (recipe, table, device, overrides) -> the recipe as it is for these data and this machine.
         build: (recipe, table, start) -> an untrained network, the same for the same seed.
         prepare: (recipe, table, network, strict) -> its training and validation data.
@@ -94,6 +98,8 @@ class Networks(Generic[Table, Network]):
 
     find_chain: Callable[[str, Recipe], Chain]
     check: Callable[[Recipe], None]
+    choose: Callable[[Recipe, Table, RunFolder, str, bool], tuple[Recipe, dict[str, Any]]]
+    baselines: Callable[[Recipe, Table, Network, Any, Table, Mapping[str, Any]], dict[str, Any]]
     resolve: Callable[[Recipe, Table, str, Mapping[str, Any]], Recipe]
     build: Callable[[Recipe, Table, Start | None], Network]
     prepare: Callable[[Recipe, Table, Network, bool], Any]

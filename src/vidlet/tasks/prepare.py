@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
@@ -97,6 +98,16 @@ def extract_features(
     return table, found, metrics
 
 
+_graphs: WeakKeyDictionary[FrameExtractor, bytes] = WeakKeyDictionary()
+
+
+def graph_bytes(extractor: FrameExtractor) -> bytes:
+    """A frozen extractor's graph, written once: that takes seconds."""
+    if extractor not in _graphs:
+        _graphs[extractor] = extractor_graph(extractor).SerializeToString(deterministic=True)
+    return _graphs[extractor]
+
+
 def prepare_features(
     plan: Recipe,
     table: ClipTable,
@@ -110,8 +121,9 @@ def prepare_features(
         stored: what is done to the extractor's graph before (8 bits, say).
     """
     one_way_clips((), table.labels, plan.training.one_way)  # a wrong name is told before the work
-    written = extractor_graph(extractor)
-    graph = (stored(written) if stored else written).SerializeToString(deterministic=True)
+    graph = graph_bytes(extractor)
+    if stored is not None:
+        graph = stored(onnx.load_from_string(graph)).SerializeToString(deterministic=True)
     parts: dict[str, list[tuple[Clip, FeatureStore, str]]] = {"train": [], "val": []}
     failures: list[tuple[str, str]] = []
     for splits, sampling in _passes(plan):

@@ -68,9 +68,20 @@ def extractor_for(plan: Recipe, table: ClipTable) -> FrameExtractor:
 
 def prepare_clips(plan: Recipe, table: ClipTable, extractor: FrameExtractor, strict: bool) -> Prepared:
     """What the loop takes: records, stored features of videos, or their frames."""
+    if plan.training.val_too:
+        table = with_val(table)
     if table.records is not None:
         return prepare_records(plan, table, tuple(widths_of(plan, table)))
     return (prepare_features if plan.training.mode == "frozen" else prepare_frames)(plan, table, extractor, strict)
+
+
+def with_val(table: ClipTable) -> ClipTable:
+    """The table with its validation clips among the training ones, where others test; they stay what is watched."""
+    known = {(clip.path, clip.row, clip.start_s, clip.end_s) for clip in table.of_split("train")}
+    if not len(table.of_split("test")):
+        return table
+    more = [c for c in table.of_split("val") if (c.path, c.row, c.start_s, c.end_s) not in known]
+    return table.with_clips([*table, *(replace(clip, split="train") for clip in more)])
 
 
 def prepare_records(plan: Recipe, table: ClipTable, keys: tuple[str, ...]) -> Prepared:

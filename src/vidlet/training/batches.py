@@ -102,6 +102,20 @@ class FeatureClips:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def reading(self, read: Callable[[int], np.ndarray]) -> FeatureClips:
+        """The same clips with other features: ``read`` gives them by index."""
+        changed = copy.copy(self)
+        changed.read = read
+        return changed
+
+    def some(self, rows: np.ndarray) -> FeatureClips:
+        """Some of the clips, in this order."""
+        read, one_way = self.read, self.one_way[rows] if self.one_way is not None else None
+        names = [self.names[row] for row in rows]
+        return FeatureClips(
+            lambda i: read(int(rows[i])), self.targets[rows], names, self.spread, self.max_frames, one_way
+        )
+
     def with_targets(self, change: Callable[[Any], Any]) -> FeatureClips:
         """The same clips with other targets: ``change`` gets ours, (N, K), and gives what has rows like them."""
         changed = copy.copy(self)

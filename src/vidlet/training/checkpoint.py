@@ -72,16 +72,16 @@ class Checkpoints:
         self,
         progress: Progress,
         network: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | None,
         average: nn.Module | None,
         best: dict[str, Tensor] | None,
     ) -> None:
-        """Write checkpoint, log and curves of the epoch that ended."""
+        """Write checkpoint, log and curves of the epoch that ended; what is solved has no optimizer."""
         saved = {
             "identity": self.identity,
             "progress": vars(progress),
             "network": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "optimizer": optimizer.state_dict() if optimizer is not None else None,
             "average": average.state_dict() if average is not None else None,
             "best": best,
         }

@@ -18,12 +18,13 @@ from ..models.head import Head
 from ..recipe import Training
 from .augment import check_amounts
 from .batches import Batch, Clips
-from .checkpoint import Progress, Row
+from .checkpoint import Checkpoints, Progress, Row
 from .device import find_device
 from .diagnosis import Odds
 from .loop import Objective, Part, run_epochs
 from .losses import Teacher, batch_loss, class_weights, clip_weights, label_losses, teacher_losses
 from .precision import autocast
+from .probes import solvable, solve_probes_
 from .statistics import least_items
 
 Moments = tuple[np.ndarray, np.ndarray]  # mean and deviation of features, (C,) each
@@ -66,6 +67,7 @@ def train_network(
     """Train ``network`` in place; its chosen weights (loop.py) are left in it, on the CPU, in eval mode.
 
     Heads on features of clips and of records, and whole networks on frames, are trained so, wherever that is done.
+    Probes on stored features are solved (probes.py): of a blend the other members are trained, each by itself.
 
     Args:
         train, val: as the network takes them: features for a head alone, frames for a head behind an extractor.
@@ -80,8 +82,41 @@ def train_network(
     """
     if moments is not None:
         network.head.calibrate(*(torch.from_numpy(values) for values in moments))
+    if network.extractor is None and solvable(network.head) and teacher is None and hold is None:
+        left = solve_probes_(network.head, train, multi_label)
+        progress = Progress()
+        for number, member in enumerate(left):
+            progress = train_network(
+                ClipNetwork(member), train, val, config, folder / f"member{number}" if folder and number else folder,
+                f"{identity} member {number}" if number else identity, multi_label, resume, device, report,
+            )  # fmt: skip
+        network.eval()
+        return progress if left else _solved(network, train, val, config, multi_label, folder, identity, report)
     objective = clip_objective(network, train, val, config, multi_label, find_device(device), teacher)
     return run_epochs(objective, config, folder, identity, resume=resume, report=report, hold=hold, title=title)
+
+
+def _solved(
+    network: ClipNetwork, train: Clips, val: Clips, config: Training, multi_label: bool, folder: Path | None,
+    identity: str, report: Callable[[Row, int], None] | None,
+) -> Progress:  # fmt: skip
+    """The progress of a network of which nothing was left to train: one row of the log."""
+    rows = {}
+    for name, clips in (("train", train), ("val", val)):
+        logits = predict_logits(network, clips, config.batch)
+        y = torch.from_numpy(clips.targets)
+        rows[f"{name}_loss"] = batch_loss(torch.from_numpy(logits), y, 0.0, None, multi_label).item()
+        rows[f"{name}_accuracy"] = float((logits.argmax(1) == clips.targets.argmax(1)).mean())
+    row: Row = {"epoch": 1, "lr": 0.0, **rows}
+    progress = Progress(epoch=1, history=[row], best_loss=row["val_loss"], best_epoch=1)
+    if folder is not None:
+        run = Checkpoints(folder, identity)
+        run.open_board(0)
+        run.save(progress, network, None, None, None)
+        run.close()
+    if report:
+        report(row, 1)
+    return progress
 
 
 def clip_objective(

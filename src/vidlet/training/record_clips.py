@@ -41,6 +41,7 @@ class RecordClips:
         keep_bytes: int = 0,
     ) -> None:
         self.records, self.rows, self.keys = records, list(rows), tuple(keys)
+        self.classes = classes
         labels = [records.labels[row] for row in self.rows]
         for row, own in zip(self.rows, labels, strict=True):
             if own and not 0 <= min(own) <= max(own) < classes:
@@ -74,6 +75,10 @@ class RecordClips:
     def with_targets(self, change: Callable[[Any], Any]) -> FeatureClips:
         """See FeatureClips.with_targets; ``change`` gets the labels as what makes rows (n, K) when asked for them."""
         return self._clips.with_targets(change)
+
+    def frames_of(self, index: int) -> np.ndarray:
+        """The frames of a clip, float32 (T, D)."""
+        return self._read(index)
 
     def dense(self, spread: np.ndarray) -> FeatureClips:
         """The same clips with their targets (N, K) in memory; ``spread`` (D,) is the unit of "noise" (augmentation)."""

@@ -1,0 +1,154 @@
+"""A linear classifier of what a clip was like: statistics over time, and means of its stretches in order. Ours.
+
+Linear probes are what a head has to beat (docs/lab-notes.md); those of ordered stretches are close to recurrent heads
+where order matters, and are solved in seconds. That order must be in a probe, says STEP (Thiyakesan Ponbagavathi and
+Roitberg 2025, arXiv:2503.24298).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RecipeError
+from .frame_parts import check_positive, masked
+from .head import Head, Standardize, State, flat_size, last_of
+from .stretches import Stretches
+
+STATISTICS = ("mean", "deviation", "change", "highest", "middle", "segments", "steps")
+MIDDLE = (0.4, 0.6)  # of the clip
+FINER = 4  # bins a segment
+_LEAST_VARIANCE = 1e-6  # of features whose mean square is 1
+
+
+class Probe(Head):
+    """Statistics of a clip, each at its scale, and a linear classifier.
+
+    ``mean``, ``deviation`` and ``highest`` are over all frames, ``change`` is the mean distance |x_t - x_(t-1)| of a
+    feature between frames, ``middle`` the mean of the middle fifth, ``segments`` the means of as many equal stretches
+    in order, ``steps`` the differences of neighboring ones. State: what each of them needs, among it ``bins``.
+
+    ``vector`` is what the classifier sees: :func:`~vidlet.training.linear.fit_probe_` solves it to convergence, and
+    sets ``center`` and ``gain`` so that each statistic's numbers are about 0 and of one size over the training clips.
+
+    Args:
+        statistics: names, joined by "+".
+        segments: how many.
+        whiten: power of each number's deviation over the clips that it is divided by: 1 makes all alike, 0 keeps their
+            sizes; for principal components, whose last are noise, something between.
+        strength: of the L2 penalty of the solution (the vectors' mean square length is 1).
+    """
+
+    shares_frames = True
+
+    def __init__(
+        self,
+        feature_shape: tuple[int, ...],
+        classes: int,
+        statistics: str = "mean+deviation",
+        segments: int = 8,
+        whiten: float = 1.0,
+        strength: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.names = tuple(statistics.split("+"))
+        unknown = [name for name in self.names if name not in STATISTICS]
+        if unknown or len(set(self.names)) < len(self.names):
+            raise RecipeError(
+                f"head probe: option statistics must be different ones of {', '.join(STATISTICS)}, joined by '+', "
+                f"got {statistics!r}"
+            )
+        check_positive("probe", segments=segments)
+        if segments < 2:
+            raise RecipeError(f"head probe: option segments must be at least 2, got {segments}")
+        if not 0 <= whiten <= 1:
+            raise RecipeError(f"head probe: option whiten must be from 0 to 1, got {whiten:g}")
+        if not strength > 0:
+            raise RecipeError(f"head probe: option strength must be positive, got {strength:g}")
+        self.segments, self.whiten, self.strength = segments, whiten, strength
+        self.size = flat_size(feature_shape)
+        self.scale = Standardize(feature_shape[0], len(feature_shape) - 1, 0.0)
+        rows = {"segments": segments, "steps": segments - 1}
+        self.rows = [rows.get(name, 1) for name in self.names]
+        self.register_buffer("center", torch.zeros(len(self.names), self.size))
+        self.register_buffer("gain", torch.ones(len(self.names), self.size))
+        self.center: Tensor
+        self.gain: Tensor
+        self.classify = nn.Linear(sum(self.rows) * self.size, classes)
+        self._ordered = any(name in ("segments", "steps") for name in self.names)
+        edges = [(i / segments, (i + 1) / segments) for i in range(segments)] if self._ordered else []
+        self.stretches = Stretches(FINER * segments, [*edges, MIDDLE]) if self._needs_bins() else None
+        self.state_shapes = {"count": (1,)} | self._shapes()
+
+    def _needs_bins(self) -> bool:
+        return self._ordered or "middle" in self.names
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        found: dict[str, tuple[int, ...]] = {}
+        if "mean" in self.names or "deviation" in self.names:
+            found["sum"] = (self.size,)
+        for name, state in (("deviation", "squares"), ("change", "changes"), ("highest", "highest")):
+            if name in self.names:
+                found[state] = (self.size,)
+        if "change" in self.names:
+            found["previous"] = (self.size,)
+        if self.stretches is not None:
+            found["bins"] = (self.stretches.bins, self.size)
+        return found
+
+    def calibrate(self, mean: Tensor, std: Tensor) -> None:
+        """See Head.calibrate."""
+        self.scale.set(mean, std)
+
+    def forward(self, features: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
+        """Classify features (B, T, *feature_shape) into logits (N, K); B is N or 1."""
+        found, after = self._describe(features, state, mask)
+        parts = [
+            ((value - self.center[i]) * self.gain[i]).flatten(1) for i, value in enumerate(found)
+        ]  # each (N, rows * D)
+        return self.classify(torch.cat(parts, 1)), after
+
+    def describe(self, features: Tensor) -> list[Tensor]:
+        """The statistics of whole clips, features (B, T, *feature_shape), before center and gain: (B, rows, D) each."""
+        return self._describe(features, self.zero_state(len(features), features), None)[0]
+
+    def _describe(self, features: Tensor, state: State, mask: Tensor | None) -> tuple[list[Tensor], State]:
+        x = self.scale(features).flatten(2)  # (B, T, D)
+        frames = x.shape[1] if mask is None else mask.sum(1, keepdim=True).to(x.dtype)
+        count = state["count"] + frames  # (N, 1)
+        after: State = {"count": count}
+        real = masked(x, mask)
+        found: dict[str, Tensor] = {}
+        if "sum" in self.state_shapes:
+            after["sum"] = state["sum"] + real.sum(1)
+            found["mean"] = after["sum"] / count
+        if "deviation" in self.names:
+            after["squares"] = state["squares"] + (real * real).sum(1)
+            variance = after["squares"] / count - found["mean"] * found["mean"]
+            found["deviation"] = variance.clamp(min=0).add(_LEAST_VARIANCE).sqrt()
+        if "change" in self.names:
+            after["changes"], after["previous"] = self._changes(x, state, mask)
+            found["change"] = after["changes"] / (count - 1).clamp(min=1)
+        if "highest" in self.names:
+            after["highest"] = self._highest(x, state, mask)
+            found["highest"] = after["highest"]
+        if self.stretches is not None:
+            after["bins"], _ = self.stretches.add(state["bins"], state["count"], x, mask)
+            means = self.stretches.means(after["bins"], count)  # (N, S, D)
+            found["middle"] = means[:, -1]
+            if self._ordered:
+                found["segments"], found["steps"] = means[:, :-1], means[:, 1:-1] - means[:, :-2]
+        return [found[name] if found[name].ndim == 3 else found[name].unsqueeze(1) for name in self.names], after
+
+    def _changes(self, x: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The sum of |x_t - x_(t-1)| so far (N, D), and the last frame (N, D)."""
+        first = (x[:, 0] - state["previous"]).abs() * (state["count"] > 0)
+        later = masked((x[:, 1:] - x[:, :-1]).abs(), None if mask is None else mask[:, 1:]).sum(1)
+        last = last_of(x, mask)
+        return state["changes"] + first + later, last + torch.zeros_like(state["previous"])
+
+    def _highest(self, x: Tensor, state: State, mask: Tensor | None) -> Tensor:
+        """The highest value of each feature so far (N, D)."""
+        known = x if mask is None else x.masked_fill(~mask.unsqueeze(2), torch.finfo(x.dtype).min)
+        now = known.amax(1)
+        return torch.where(state["count"] > 0, torch.maximum(state["highest"], now), now)

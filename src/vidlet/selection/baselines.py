@@ -1,0 +1,94 @@
+"""What the plainest classifiers reach on the same features and clips: what any training has to be held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..models.probe import Probe
+from ..training import FeatureClips
+from ..training.linear import held_out_logits, log_probabilities
+from ..training.probes import describe, scaled, solve_probe_
+from .candidates import STRENGTHS
+from .measure import loss_of
+
+BASELINES = {"one frame": "mean", "mean": "mean", "mean and deviation": "mean+deviation"}  # name -> statistics
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A plain classifier: its name, and which of the scored clips (N,) it names rightly."""
+
+    name: str
+    correct: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the scored clips."""
+        return float(self.correct.mean())
+
+
+def measure_baselines(
+    train: FeatureClips,
+    held: Sequence[np.ndarray],
+    scored: FeatureClips,
+    multi_label: bool,
+) -> list[Baseline]:
+    """Chance, and linear classifiers of the middle frame, of the mean, and of mean and deviation over time.
+
+    Each is solved to convergence on the training clips, with the penalty that is best on folds of them.
+
+    Args:
+        held: folds of the training clips, bool (N,) each, True where a clip is held out.
+        scored: the clips that the files are scored on.
+    """
+    most = int(train.targets.sum(0).argmax())
+    found = [Baseline("chance", scored.targets[:, most] > 0)]
+    for name, statistics in BASELINES.items():
+        look = middle_frame if name == "one frame" else (lambda clips: clips)
+        probe = Probe(tuple(train.read(0).shape[1:]), train.targets.shape[1], statistics).eval()
+        values = describe(probe, look(train))
+        products = sum(scaled(value).products() for value in values) / len(values)
+        logits = held_out_logits(np.asarray(products), train.targets, held, STRENGTHS, multi_label)
+        losses = [loss_of(_probabilities(x, multi_label), train.targets, multi_label) for x in logits]
+        probe.strength = STRENGTHS[int(np.argmin(losses))]
+        solve_probe_(probe, values, train.targets, multi_label)
+        answers = _answers(probe, look(scored))
+        found.append(Baseline(name, scored.targets[np.arange(len(answers)), answers.argmax(1)] > 0))
+    return found
+
+
+def middle_frame(clips: FeatureClips) -> FeatureClips:
+    """The clips as their middle frames alone."""
+    read = clips.read
+    return clips.reading(lambda i: _middle(read(i)))
+
+
+def _middle(features: np.ndarray) -> np.ndarray:
+    return features[len(features) // 2 : len(features) // 2 + 1]
+
+
+def _probabilities(logits: np.ndarray, multi_label: bool) -> np.ndarray:
+    return np.exp(log_probabilities(logits, multi_label))
+
+
+@torch.no_grad()
+def _answers(probe: Probe, clips: FeatureClips) -> np.ndarray:
+    found = []
+    for batch in clips.batches(8, range(len(clips)), None, [0]):
+        found.append(probe(batch.x, probe.zero_state(len(batch.x), batch.x), batch.mask)[0].numpy())
+    return np.concatenate(found)
+
+
+def pixel_features(read: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
+    """The colors of an 8 x 8 grid of each frame, (T, 192) from frames uint8 (T, H, W, 3), where nothing is stored."""
+
+    def look(index: int) -> np.ndarray:
+        frames = torch.from_numpy(np.asarray(read(index))).permute(0, 3, 1, 2).float() / 255
+        found: np.ndarray = torch.nn.functional.adaptive_avg_pool2d(frames, 8).flatten(1).numpy()
+        return found
+
+    return look

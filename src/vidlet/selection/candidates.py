@@ -1,0 +1,125 @@
+"""What is tried for a set of clips, by its features: probes of each cut, and the heads that are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+Places = Mapping[str, tuple[int, tuple[int, ...]]]  # cut -> where its features begin in a frame's vector, their shape
+
+STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of the penalty, in descending order
+ORDERED = ("segments", "steps")
+DEEP = {"head": 0.006, "block16": 0.004, "block14": 0.002}  # of worth, that a cut must gain for its bytes and its time
+LARGE = 1000  # clips, from which on trained heads are the large ones
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A head that may become a member: a probe, or one that is trained.
+
+    Args:
+        cuts: whose features it sees, side by side; they follow one another.
+        options: of the head.
+    """
+
+    name: str
+    head: str
+    cuts: tuple[str, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Those of a probe."""
+        return tuple(self.options["statistics"].split("+"))
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of the frames matters to it."""
+        return self.head != "probe" or any(name in ORDERED for name in self.statistics)
+
+    @property
+    def price(self) -> float:
+        """Of worth, for what its cut costs in the file and a frame."""
+        return max(DEEP.get(cut, 0.0) for cut in self.cuts)
+
+    def member(self, places: Places, weight: float = 1.0) -> dict[str, Any]:
+        """It as a member of the head ``blend``."""
+        begin, shape = place_of(places, self.cuts)
+        whole = sum(_size(own) for _, own in places.values())
+        part = {} if len(places) == 1 else {"begin": begin, "shape": list(shape)}
+        assert part or whole == _size(shape)
+        return {"head": self.head, "options": dict(self.options), **part, "weight": weight}
+
+
+def place_of(places: Places, cuts: tuple[str, ...]) -> tuple[int, tuple[int, ...]]:
+    """Where the features of some cuts begin, and their shape: that of one cut, or all numbers of several in a row."""
+    if len(cuts) == 1:
+        return places[cuts[0]]
+    begin = min(places[cut][0] for cut in cuts)
+    return begin, (sum(_size(places[cut][1]) for cut in cuts),)
+
+
+def probe(cuts: str, statistics: str, **options: Any) -> Candidate:
+    """A probe of one cut, or of several joined by "+"."""
+    more = "".join(f" {key} {value:g}" for key, value in options.items())
+    return Candidate(
+        f"{cuts} {statistics}{more}", "probe", tuple(cuts.split("+")), {"statistics": statistics} | options
+    )
+
+
+def probes_of_clips(places: Places) -> list[Candidate]:
+    """The probes of a network's cuts: without order of deep ones, in order of all, the grids before pooled vectors."""
+    grids = [cut for cut, (_, shape) in places.items() if len(shape) == 3]
+    vectors = [cut for cut in places if cut not in grids]
+    found = [probe(cut, "segments+steps") for cut in reversed(grids)]
+    for first, second in pairwise(grids):
+        found += [probe(f"{first}+{second}", "segments+steps"), probe(f"{first}+{second}", "steps")]
+    found += [probe(cut, "mean+deviation+change") for cut in reversed(grids)]
+    for cut in vectors:
+        found += [
+            probe(cut, statistics)
+            for statistics in ("mean+deviation+change", "mean+deviation", "mean", "middle", "mean+highest")
+        ]
+        found += [probe(cut, "segments+steps"), probe(cut, "segments+deviation", segments=3)]
+    return found
+
+
+def probes_of_records(places: Places) -> list[Candidate]:
+    """The probes of stored features: components of very different size are whitened by half, or wholly."""
+    found = []
+    for cut in places:
+        for whiten in (0.6, 1.0):
+            for statistics in ("mean", "mean+deviation", "mean+highest", "segments", "segments+deviation"):
+                found.append(probe(cut, statistics, whiten=whiten))
+            found.append(probe(cut, "segments", segments=4, whiten=whiten))
+    return found
+
+
+def trained_of_clips(places: Places, clips: int) -> list[Candidate]:
+    """The recurrent heads of grids; those of few clips are small and see changes alone."""
+    grids = [cut for cut, (_, shape) in places.items() if len(shape) == 3]
+    if not grids:
+        return []
+    if clips < LARGE:
+        cut = "block12" if "block12" in grids else grids[-1]
+        return [Candidate(f"{cut} grid-gru", "grid-gru", (cut,))]
+    cut = grids[0]
+    options = {"appearance": True, "project": 192, "hidden": 256, "dropout": 0.5}
+    return [Candidate(f"{cut} grid-gru large", "grid-gru", (cut,), options)]
+
+
+def trained_of_records(places: Places, frames: float) -> list[Candidate]:
+    """The heads of stored features that are trained: a window where clips are short."""
+    cut = next(iter(places))
+    if frames > 32:
+        return []
+    return [Candidate(f"{cut} window", "window", (cut,), {"frames": max(2, round(frames)), "whiten": 0.5})]
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for n in shape:
+        size *= n
+    return size

@@ -1,0 +1,138 @@
+"""The decision of ``auto``: measure all candidates on the training clips, choose, and say it as a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..models.head import flat_size
+from ..recipe import Head, Recipe
+from ..training.classification import Moments
+from .candidates import (
+    LARGE,
+    Candidate,
+    Places,
+    probes_of_clips,
+    probes_of_records,
+    trained_of_clips,
+    trained_of_records,
+)
+from .choose import Choice, choose, order_matters
+from .measure import Measured, Pool, measure_probes, measure_trained
+
+FEW_FOLDS, FEW = 3, 400  # folds that trained heads are tried on: so many up to so many clips, one above
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was chosen, and all that was tried."""
+
+    choice: Choice
+    measured: tuple[Measured, ...]
+    places: Places
+
+    def findings(self) -> dict[str, Any]:
+        """It in metrics.json: the members, how good they are together, and each candidate."""
+        return {
+            "chosen": [m.candidate.name for m in self.choice.members],
+            "accuracy": self.choice.accuracy,
+            "loss": self.choice.loss,
+            "temperature": self.choice.temperature,
+            "candidates": [m.row() for m in self.measured],
+        }
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The cuts that the members see, in the network's order."""
+        wanted = {cut for m in self.choice.members for cut in m.candidate.cuts}
+        return tuple(cut for cut in self.places if cut in wanted)
+
+    def own_places(self) -> Places:
+        """Where the features of each chosen cut lie where there are no others."""
+        begin, found = 0, {}
+        for cut in self.cuts:
+            shape = self.places[cut][1]
+            found[cut] = (begin, shape)
+            begin += flat_size(shape)
+        return found
+
+    def columns(self) -> np.ndarray:
+        """Which numbers of a frame's features the chosen cuts are."""
+        parts = [np.arange(flat_size(self.places[cut][1])) + self.places[cut][0] for cut in self.cuts]
+        return np.concatenate(parts)
+
+    def recipe(self, plan: Recipe, multi_label: bool, training: Mapping[str, Any]) -> Recipe:
+        """The recipe that makes the chosen model again; ``training`` is what the trained members need."""
+        places = self.own_places()
+        head = Head(
+            "blend",
+            {
+                "members": [m.candidate.member(places) for m in self.choice.members],
+                "multi_label": multi_label,
+                "temperature": float(self.choice.temperature),
+            },
+        )
+        extractor = plan.extractor
+        if extractor.name != "features":
+            grids = {cut: shape[1] if len(shape) == 3 else 0 for cut, (_, shape) in places.items()}
+            if len(grids) == 1:
+                (cut, grid), *_ = grids.items()
+                extractor = replace(extractor, cut=cut, grid=grid)
+            else:
+                extractor = replace(extractor, cut="+".join(f"{c}/{g}" for c, g in grids.items()), grid=0)
+        return replace(plan, extractor=extractor, head=head, training=replace(plan.training, **training))
+
+
+def decide(
+    pool: Pool,
+    plan: Recipe,
+    moments: Moments,
+    *,
+    records: bool = False,
+    frames: float = 0.0,
+    device: str = "cpu",
+    report: Callable[[str, int, int], None] | None = None,
+) -> Decision:
+    """Measure the candidates for a set of clips and choose.
+
+    Heads that are trained are tried where the order of the frames matters, for that is what they know; probes tell.
+
+    Args:
+        moments: of all cuts' features, (D,) each.
+        records: the features are stored ones.
+        frames: in the median clip.
+        report: called with (what is measured, done, of how many).
+    """
+    probes = (probes_of_records if records else probes_of_clips)(pool.places)
+
+    def told(what: str) -> Callable[[int, int], None] | None:
+        return (lambda done, total: report(what, done, total)) if report else None
+
+    measured = measure_probes(pool, probes, told("probes"))
+    if order_matters(measured):
+        clips = len(pool.targets)
+        trained = trained_of_records(pool.places, frames) if records else trained_of_clips(pool.places, clips)
+        for candidate in trained:
+            config = replace(plan.training, **training_of([candidate], clips))
+            folds = FEW_FOLDS if clips <= FEW else 1
+            what = f"{candidate.name}, {folds} folds"
+            measured.append(measure_trained(pool, candidate, config, moments, folds, device, told(what)))
+    return Decision(choose(measured, pool.targets, pool.multi_label), tuple(measured), pool.places)
+
+
+def training_of(candidates: Sequence[Candidate], clips: int) -> dict[str, Any]:
+    """How the heads among some candidates are trained, as keys of the recipe's ``training``."""
+    heads = {candidate.head for candidate in candidates} - {"probe"}
+    if "window" in heads:
+        return {"optimizer": "sgd", "lr": 3e-2, "weight_decay": 2e-2, "epochs": 25, "batch": 32, "class_weights": False,
+                "augment": {"speed": 0.2, "mixup": 0.3}}  # fmt: skip
+    if "grid-gru" in heads and clips >= LARGE:
+        return {
+            "epochs": 40,
+            "label_smoothing": 0.1,
+            "augment": {"speed": 0.2, "crop": 0.15, "noise": 0.5, "mixup": 0.3},
+        }
+    return {}

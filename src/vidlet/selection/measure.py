@@ -1,0 +1,151 @@
+"""How good each candidate is on clips that it has not seen: cross-validation over groups of the training clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..models.head import flat_size
+from ..models.heads import build_head
+from ..models.probe import Probe
+from ..recipe import Head, Training
+from ..training import ClipNetwork, Clips, FeatureClips, predict_logits, train_network
+from ..training.classification import Moments
+from ..training.linear import held_out_logits, log_probabilities
+from ..training.probes import describe, scaled
+from .candidates import STRENGTHS, Candidate, Places, place_of
+
+MEASURED = 1500  # clips that probes are measured on, at most: the rest only trains
+LEAST = 1e-9  # probability that counts as none
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A candidate, and what it said of clips that it had not seen.
+
+    ``probabilities`` (N, K) are NaN for clips of folds that it was not tried on.
+    """
+
+    candidate: Candidate
+    probabilities: np.ndarray
+    accuracy: float
+    loss: float
+
+    def row(self) -> dict[str, object]:
+        """It in metrics.json."""
+        clips = int(np.isfinite(self.probabilities[:, 0]).sum())
+        own = self.candidate
+        told = {"name": own.name, "head": own.head, "cuts": list(own.cuts), "options": own.options}
+        return told | {"accuracy": self.accuracy, "loss": self.loss, "clips": clips}
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The training clips of a set, as features of all cuts side by side.
+
+    Args:
+        held: bool (N,) a fold, True where a clip is held out.
+        targets: (N, K).
+    """
+
+    clips: Clips
+    targets: np.ndarray
+    places: Places
+    held: Sequence[np.ndarray]
+    multi_label: bool = False
+
+    def take(self, cuts: tuple[str, ...]) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What gives the part of features (B, T, D of all) that some cuts have."""
+        begin, shape = place_of(self.places, cuts)
+        if len(self.places) == 1:
+            return lambda x: x
+        return lambda x: x[..., begin : begin + flat_size(shape)].unflatten(-1, shape)
+
+
+def measure_probes(
+    pool: Pool, candidates: Sequence[Candidate], report: Callable[[int, int], None] | None = None
+) -> list[Measured]:
+    """Every probe on held out clips, each with the strength of its penalty that is best there."""
+    found: list[Measured] = []
+    kinds: dict[tuple[object, ...], list[Candidate]] = {}
+    for candidate in candidates:
+        kinds.setdefault((candidate.cuts, *_scaling(candidate)), []).append(candidate)
+    for own in kinds.values():
+        products = _products(pool, own)
+        for candidate in own:
+            mean = sum(products[name] for name in candidate.statistics) / len(candidate.statistics)
+            logits = held_out_logits(np.asarray(mean), pool.targets, pool.held, STRENGTHS, pool.multi_label)
+            tried = [judged(candidate, np.exp(log_probabilities(x, pool.multi_label)), pool) for x in logits]
+            best = min(range(len(tried)), key=lambda i: tried[i].loss)
+            options = candidate.options | {"strength": STRENGTHS[best]}
+            found.append(replace(tried[best], candidate=replace(candidate, options=options)))
+            if report:
+                report(len(found), len(candidates))
+    order = {candidate.name: i for i, candidate in enumerate(candidates)}
+    return sorted(found, key=lambda m: order[m.candidate.name])
+
+
+def _scaling(candidate: Candidate) -> tuple[float, int]:
+    return candidate.options.get("whiten", 1.0), candidate.options.get("segments", 8)
+
+
+def _products(pool: Pool, candidates: Sequence[Candidate]) -> dict[str, np.ndarray]:
+    """Statistic -> the products (N, N) of the clips' scaled numbers, for candidates of one cut and one scaling."""
+    cuts, (whiten, segments) = candidates[0].cuts, _scaling(candidates[0])
+    names = list(dict.fromkeys(name for candidate in candidates for name in candidate.statistics))
+    shape = place_of(pool.places, cuts)[1]
+    head = Probe(shape, pool.targets.shape[1], "+".join(names), segments, whiten)
+    values = describe(head, pool.clips, pool.take(cuts))
+    return {name: scaled(value, whiten).products() for name, value in zip(names, values, strict=True)}
+
+
+def measure_trained(
+    pool: Pool,
+    candidate: Candidate,
+    config: Training,
+    moments: Moments,
+    folds: int,
+    device: str,
+    report: Callable[[int, int], None] | None = None,
+) -> Measured:
+    """A head that is trained, on the clips of the first ``folds`` folds."""
+    assert isinstance(pool.clips, FeatureClips)
+    shape, width = place_of(pool.places, candidate.cuts)[1], moments[0].size
+    found = np.full(pool.targets.shape, np.nan)
+    for number, held in enumerate(pool.held[:folds]):
+        torch.manual_seed(config.seed)
+        seen, own = (pool.clips.some(np.flatnonzero(x)) for x in (~held, held))
+        recipe = Head("blend", {"members": [candidate.member(pool.places)]})
+        network = ClipNetwork(build_head(recipe, (width,) if len(pool.places) > 1 else shape, pool.targets.shape[1]))
+        train_network(network, seen, own, config, multi_label=pool.multi_label, device=device, moments=moments)
+        logits = predict_logits(network, own, config.batch)
+        found[held] = np.exp(log_probabilities(logits.astype(np.float64), pool.multi_label))
+        if report:
+            report(number + 1, folds)
+    return judged(candidate, found, pool)
+
+
+def judged(candidate: Candidate, probabilities: np.ndarray, pool: Pool) -> Measured:
+    """Accuracy and mean cross-entropy of probabilities (N, K) over the clips that they are of.
+
+    Of many labels a clip, accuracy is how often the highest is one of the clip's.
+    """
+    known = np.isfinite(probabilities[:, 0])
+    p, y = probabilities[known], pool.targets[known]
+    return Measured(candidate, probabilities, accuracy_of(p, y), loss_of(p, y, pool.multi_label))
+
+
+def accuracy_of(p: np.ndarray, y: np.ndarray) -> float:
+    """How often the highest of probabilities (N, K) is a label."""
+    return float(y[np.arange(len(p)), p.argmax(1)].mean())
+
+
+def loss_of(p: np.ndarray, y: np.ndarray, multi_label: bool) -> float:
+    """Mean cross-entropy of probabilities (N, K)."""
+    terms = y * np.log(np.maximum(p, LEAST))
+    if multi_label:
+        terms = terms + (1 - y) * np.log(np.maximum(1 - p, LEAST))
+    return float(-terms.sum(1).mean())

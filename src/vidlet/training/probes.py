@@ -1,0 +1,108 @@
+"""Heads that are solved instead of trained: probes, and blends of heads of which some are probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..models.blend import Blend, Part
+from ..models.head import Head
+from ..models.probe import Probe
+from .batches import Clips
+from .linear import coordinates, solve
+
+Take = Callable[[torch.Tensor], torch.Tensor]  # features (B, T, ...) -> the part of them that a head sees
+
+LANDMARKS = 4000  # clips whose span holds the solution, where there are more of them
+_CONSTANT = 1e-6  # deviation below which a number says nothing
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """One statistic of all clips, (N, rows, D), brought to one size: ``(value - center) * gain``.
+
+    The mean over the clips of the squared length of ``vectors`` (N, rows * D), those centered, is 1.
+    """
+
+    vectors: np.ndarray
+    center: np.ndarray  # (D,)
+    gain: np.ndarray  # (D,)
+    middle: np.ndarray  # (rows * D,) the mean that ``vectors`` lack
+
+    def products(self) -> np.ndarray:
+        """(N, N) of the vectors."""
+        return (self.vectors @ self.vectors.T).astype(np.float64)
+
+
+def scaled(values: np.ndarray, whiten: float = 1.0) -> Scaled:
+    """Center and scale one statistic (N, rows, D) of the training clips; each number's rows share their scale."""
+    center, spread = values.mean((0, 1)), values.std((0, 1))
+    gain = np.where(spread > _CONSTANT, np.maximum(spread, _CONSTANT) ** -whiten, 0).astype(np.float32)
+    vectors = ((values - center) * gain).reshape(len(values), -1)
+    middle = vectors.mean(0)
+    vectors = vectors - middle
+    length = float(np.sqrt(np.square(vectors).sum(1).mean())) or 1.0
+    return Scaled(vectors / length, center, gain / length, middle / length)
+
+
+@torch.no_grad()
+def describe(probe: Probe, clips: Clips, take: Take = lambda x: x) -> list[np.ndarray]:
+    """The statistics of clips as they are, (N, rows, D) each; ``take`` gives the probe's part of their features."""
+    found = [
+        [value.numpy() for value in probe.describe(take(batch.x))]
+        for batch in clips.batches(1, range(len(clips)), None, [0])
+    ]
+    return [np.concatenate(column) for column in zip(*found, strict=True)]
+
+
+def solve_probe_(probe: Probe, statistics: Sequence[np.ndarray], targets: np.ndarray, multi_label: bool) -> None:
+    """Set a probe's scales and its classifier by the statistics of the training clips, solved to convergence."""
+    parts = [scaled(values, probe.whiten) for values in statistics]
+    share = len(parts) ** -0.5
+    vectors = np.concatenate([part.vectors for part in parts], 1) * np.float32(share)  # (N, rows * D of all)
+    chosen = np.linspace(0, len(vectors) - 1, min(len(vectors), LANDMARKS)).astype(int)
+    span = coordinates((vectors[chosen] @ vectors[chosen].T).astype(np.float64))
+    z = (vectors @ vectors[chosen].T).astype(np.float64) @ span.basis
+    weights = None
+    for strength in (100 * probe.strength, 10 * probe.strength, probe.strength):
+        weights = solve(z, np.square(z).sum(0), targets.astype(np.float64), strength, multi_label, weights)
+    assert weights is not None
+    dense = vectors[chosen].T.astype(np.float64) @ (span.basis @ weights[:-1])  # (rows * D of all, K)
+    middle = np.concatenate([part.middle for part in parts]) * share
+    with torch.no_grad():
+        probe.center.copy_(torch.from_numpy(np.stack([part.center for part in parts])))
+        probe.gain.copy_(torch.from_numpy(np.stack([part.gain * share for part in parts])))
+        probe.classify.weight.copy_(torch.from_numpy(dense.T))
+        probe.classify.bias.copy_(torch.from_numpy(weights[-1] - middle @ dense))
+
+
+def members_of(head: Head) -> list[Head]:
+    """The members of a blend, or the one head itself."""
+    return head.heads() if isinstance(head, Blend) else [head]
+
+
+def probe_of(head: Head) -> Probe | None:
+    """The probe that a head is, alone or on its part of the features."""
+    inner = head.head if isinstance(head, Part) else head
+    return inner if isinstance(inner, Probe) else None
+
+
+def solvable(head: Head) -> bool:
+    """Whether a head is, or has among its members, what is solved instead of trained."""
+    return any(probe_of(member) is not None for member in members_of(head))
+
+
+def solve_probes_(head: Head, clips: Clips, multi_label: bool) -> list[Head]:
+    """Solve every probe among the members of a head on the training clips; what is left must be trained."""
+    left: list[Head] = []
+    for member in members_of(head):
+        probe = probe_of(member)
+        if probe is None:
+            left.append(member)
+            continue
+        take = member.take if isinstance(member, Part) else lambda x: x
+        solve_probe_(probe, describe(probe, clips, take), clips.targets, multi_label)
+    return left

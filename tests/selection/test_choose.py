@@ -1,0 +1,130 @@
+"""The choice among candidates: the best is taken, another only where the mean with it is better, deterministically."""
+
+import numpy as np
+import pytest
+
+from vidlet.models.heads import build_head
+from vidlet.recipe import Head, Recipe, Training
+from vidlet.selection import Pool, decide
+from vidlet.selection.baselines import measure_baselines, middle_frame
+from vidlet.selection.candidates import probe, probes_of_clips, probes_of_records
+from vidlet.selection.choose import choose, order_matters
+from vidlet.selection.measure import Measured, judged, measure_probes
+from vidlet.training import FeatureClips
+
+Y = np.eye(3)[np.arange(90) % 3]
+PLACES = {"block6": (0, (2, 2, 2)), "head": (8, (4,))}
+
+
+def said(right: float, cut: str = "block6", sure: float = 0.9, seed: int = 0, statistics: str = "mean") -> Measured:
+    """A candidate that names so large a share of 90 clips rightly, and is as sure of wrong names as of right ones."""
+    rng = np.random.default_rng(seed)
+    named = np.where(rng.permutation(90) < round(90 * right), Y.argmax(1), (Y.argmax(1) + 1) % 3)
+    p = np.full((90, 3), (1 - sure) / 2)
+    p[np.arange(90), named] = sure
+    pool = Pool(clips_of("order"), Y, PLACES, [])
+    return judged(probe(cut, statistics), p, pool)
+
+
+def clips_of(kind: str, count: int = 90, frames: int = 12, seed: int = 0) -> FeatureClips:
+    """Clips of three classes that differ in the order of their frames, or in their mean, in one of twelve numbers."""
+    rng = np.random.default_rng(seed)
+    classes = np.arange(count) % 3
+    items = []
+    for label in classes:
+        x = rng.normal(0, 0.3, (frames, 12)).astype(np.float32)
+        if kind == "order":
+            x[:, 0] += np.roll(np.repeat([2.0, 0.0, -2.0], frames // 3), label * frames // 3)
+        else:
+            x[:, 8] += label
+        items.append(x)
+    targets = np.eye(3, dtype=np.float32)[classes]
+    return FeatureClips(items.__getitem__, targets, [str(i) for i in range(count)], np.ones(12, np.float32))
+
+
+def folds(count: int = 90) -> list[np.ndarray]:
+    return [(np.arange(count) // 3) % 3 == i for i in range(3)]
+
+
+def test_the_best_candidate_is_taken_first():
+    found = choose([said(0.6), said(0.9, seed=1), said(0.7, seed=2)], Y)
+    assert found.members[0].accuracy == pytest.approx(0.9)
+
+
+def test_a_candidate_that_errs_elsewhere_joins_and_its_like_does_not():
+    """Two that are unsure where they err are better together; a copy adds nothing."""
+    first, second = said(0.8, sure=0.6), said(0.8, sure=0.6, seed=5)
+    assert len(choose([first, second], Y).members) == 2
+    assert len(choose([first, said(0.8, sure=0.6)], Y).members) == 1
+
+
+def test_a_deeper_cut_must_be_better_for_what_it_costs():
+    cheap, deep = said(0.8), said(0.8, cut="head")
+    assert choose([deep, cheap], Y).members[0].candidate.cuts == ("block6",)
+
+
+def test_only_clips_that_all_were_tried_on_are_counted():
+    part = said(0.9, seed=1)
+    part.probabilities[30:] = np.nan
+    found = choose([said(0.5), part], Y)
+    assert found.members[0] is part
+
+
+def test_where_the_order_tells_the_class_an_ordered_probe_wins_and_heads_are_worth_training():
+    pool = Pool(clips_of("order"), Y, PLACES, folds())
+    measured = measure_probes(pool, [probe("block6", "mean+deviation"), probe("block6", "segments+steps")])
+    assert [m.accuracy > 0.95 for m in measured] == [False, True]
+    assert not order_matters(measured)  # nothing is left to gain
+    assert choose(measured, Y).members[0].candidate.ordered
+
+
+def test_where_the_mean_tells_it_a_probe_without_order_will_do():
+    pool = Pool(clips_of("mean"), Y, PLACES, folds())
+    measured = measure_probes(pool, probes_of_clips(PLACES))
+    assert not order_matters(measured)
+    assert choose(measured, Y).accuracy > 0.95
+
+
+def test_a_decision_becomes_a_recipe_of_the_chosen_cuts_alone():
+    plan = Recipe("auto", training=Training(epochs=1))
+    pool = Pool(clips_of("mean"), Y, PLACES, folds())
+    moments = (np.zeros(12, np.float32), np.ones(12, np.float32))
+    decision = decide(pool, plan, moments)
+    recipe = decision.recipe(plan, False, {})
+    assert decision.cuts == ("head",)
+    assert (recipe.extractor.cut, recipe.extractor.grid) == ("head", 0)
+    assert decision.columns().tolist() == [8, 9, 10, 11]
+    head = build_head(recipe.head, (4,), 3)
+    assert head.temperature == pytest.approx(decision.choice.temperature)
+    again = decide(pool, plan, moments)
+    assert again.findings() == decision.findings()
+
+
+def test_members_on_two_cuts_find_their_parts_side_by_side():
+    both = [said(0.9, cut="block6", sure=0.6), said(0.9, cut="head", sure=0.6, seed=3)]
+    from vidlet.selection.decide import Decision
+
+    decision = Decision(choose(both, Y), tuple(both), PLACES)
+    recipe = decision.recipe(Recipe("auto"), False, {})
+    assert (recipe.extractor.cut, recipe.extractor.grid) == ("block6/2+head/0", 0)
+    members = {tuple(m["shape"]): m["begin"] for m in recipe.head.options["members"]}
+    assert members == {(2, 2, 2): 0, (4,): 8}
+
+
+def test_every_candidate_of_records_is_a_probe_that_can_be_built():
+    for candidate in probes_of_records({"features": (0, (6,))}):
+        build_head(Head(candidate.head, candidate.options), (6,), 3)
+
+
+def test_the_baselines_are_chance_one_frame_mean_and_mean_and_deviation():
+    clips = clips_of("mean")
+    found = {b.name: b.accuracy for b in measure_baselines(clips, folds(), clips_of("mean", seed=1), False)}
+    assert found["chance"] == pytest.approx(1 / 3)
+    assert found["mean"] > 0.95
+    assert found["one frame"] > 0.8
+    assert list(found) == ["chance", "one frame", "mean", "mean and deviation"]
+
+
+def test_one_frame_is_the_middle_one():
+    clips = clips_of("mean", frames=9)
+    np.testing.assert_array_equal(middle_frame(clips).read(5), clips.read(5)[4:5])

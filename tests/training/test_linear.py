@@ -1,0 +1,85 @@
+"""Linear classifiers solved to convergence: scikit-learn is the oracle; the span of the clips holds the solution."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from vidlet.models.probe import Probe
+from vidlet.training import FeatureClips
+from vidlet.training.linear import coordinates, held_out_logits, log_probabilities, solve
+from vidlet.training.probes import describe, scaled, solve_probe_
+
+
+def clips_of(count=60, classes=3, numbers=200, seed=0):
+    """Vectors (N, D) whose first numbers tell the class, and their classes (N,)."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(count) % classes
+    x = rng.normal(size=(count, numbers))
+    x[:, :classes] += 1.5 * np.eye(classes)[y]
+    return x, y
+
+
+def solved(x, y, strength, multi_label=False):
+    span = coordinates(x @ x.T)
+    weights = solve(span.z, span.sizes, np.eye(y.max() + 1)[y], strength, multi_label)
+    return x.T @ (span.basis @ weights[:-1]), weights[-1]
+
+
+@pytest.mark.parametrize("strength", [1e-1, 1e-3])
+def test_the_solution_is_scikit_learns(strength):
+    x, y = clips_of()
+    weights, bias = solved(x, y, strength)
+    oracle = LogisticRegression(C=1 / (strength * len(y)), tol=1e-10, max_iter=10_000).fit(x, y)
+    ours, theirs = log_probabilities(x @ weights + bias), oracle.predict_log_proba(x)
+    np.testing.assert_allclose(np.exp(ours), np.exp(theirs), atol=2e-3)
+
+
+def test_many_labels_are_so_many_classifiers():
+    x, y = clips_of()
+    weights, bias = solved(x, y, 1e-2, multi_label=True)
+    oracle = LogisticRegression(C=1 / (1e-2 * len(y)), tol=1e-10, max_iter=10_000).fit(x, y == 1)
+    np.testing.assert_allclose(np.exp(log_probabilities(x @ weights + bias, True))[:, 1], oracle.predict_proba(x)[:, 1],
+                               atol=2e-3)  # fmt: skip
+
+
+def test_a_held_out_clip_is_not_learned_from():
+    """With labels at random, what was held out is answered by chance, what was learned is known by heart."""
+    x, _ = clips_of(count=90, numbers=400)
+    y = np.random.default_rng(3).integers(0, 3, 90)
+    folds = [np.arange(90) % 3 == i for i in range(3)]
+    found = held_out_logits(x @ x.T, np.eye(3)[y], folds, [1e-1, 1e-3])
+    assert np.isfinite(found).all()
+    assert (found[1].argmax(1) == y).mean() < 0.55
+    weights, bias = solved(x, y, 1e-3)
+    assert ((x @ weights + bias).argmax(1) == y).all()
+
+
+def test_statistics_are_brought_to_one_size():
+    values = np.random.default_rng(0).normal(5, [1, 100, 0], (40, 2, 3)).astype(np.float32)
+    part = scaled(values)
+    np.testing.assert_allclose(np.square(part.vectors).sum(1).mean(), 1, rtol=1e-4)
+    np.testing.assert_allclose(part.vectors.mean(0), 0, atol=1e-5)
+    assert part.gain[2] == 0  # what never changes says nothing
+    own = (values - part.center) * part.gain
+    np.testing.assert_allclose(own.reshape(40, -1) - part.middle, part.vectors, atol=1e-4)
+
+
+def test_a_solved_probe_gives_the_logits_of_its_solution():
+    """The scales and the weights in the head together are the classifier of the scaled statistics."""
+    rng = np.random.default_rng(1)
+    y = np.arange(30) % 3
+    features = [rng.normal(y[i], 1, (4 + i % 5, 6)).astype(np.float32) for i in range(30)]
+    clips = FeatureClips(lambda i: features[i], np.eye(3, dtype=np.float32)[y], [str(i) for i in range(30)], np.ones(6))
+    probe = Probe((6,), 3, "mean+segments", segments=2, strength=1e-3).eval()
+    statistics = describe(probe, clips, lambda x: x)
+    solve_probe_(probe, statistics, clips.targets, False)
+    parts = [scaled(values) for values in statistics]
+    x = np.concatenate([part.vectors for part in parts], 1).astype(np.float64) / np.sqrt(2)
+    weights, bias = solved(x, y, 1e-3)
+    batch = next(iter(clips.batches(30, range(30), None, [0])))
+    with torch.no_grad():
+        logits = probe(batch.x, probe.zero_state(30, batch.x), batch.mask)[0].numpy()
+    expected = log_probabilities(x @ weights + bias)
+    np.testing.assert_allclose(log_probabilities(logits), expected, atol=2e-2)
+    assert (logits.argmax(1) == y).mean() > 0.9
