@@ -91,6 +91,7 @@ def run(capfd, tmp_path, monkeypatch):
     """Run a command in an empty folder: (status, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("vidlet.progress.EVERY_S", 3600.0)  # a busy machine says no more than an idle one
     from vidlet.cli import main
 
     def call(*words) -> tuple[int, str, str]:

@@ -66,6 +66,8 @@ WITHOUT_TORCH = """
     import sys
     for name in ("torch", "onnx", "onnxscript", "pyarrow", "sklearn", "cv2", "tflite"):
         sys.modules[name] = None  # as if it were not installed
+    from vidlet import progress
+    progress.EVERY_S = 3600.0  # a busy machine says no more than an idle one
     from vidlet.cli import main
     sys.exit(main(sys.argv[1:]))
 """

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..progress import say
+from ..progress import duration, say, working
 from ..recipe import Extractor
 from .budget import Budget
 from .course import Course
@@ -51,7 +51,12 @@ def search_clips(
     Raises:
         RecipeError, TrainingError, DataError: as ``fit``.
     """
-    judged = judge(data, fold, strict)
+    with working(f"read {data}"):
+        judged = judge(data, fold, strict)
+    say(
+        f"fit: {len(judged.table)} clips of {len(judged.table.labels)} classes, {len(judged.test)} of them test; "
+        f"{budget.describe()}; about {duration(seconds)}, {workers} trials at a time on {device}; writes {folder}"
+    )
     few = len(judged.folds[0]) < FEW_CLIPS
     asked = space or replace(FEW if few else MANY, seed=seed)
     ladder = [asked.extractors] if space else usual_ladder()

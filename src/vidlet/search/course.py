@@ -255,6 +255,7 @@ class Course:
             f"{figures['accuracy']:.3f} [{low:.3f}, {high:.3f}] on {figures['clips']} {split} clips "
             f"({chosen.accuracy:.3f} where it was chosen)"
         )
+        self.task.say_next(self.run, metrics, [product])
         return self.run.result(metrics)
 
     def _choose(self) -> Point | None:
@@ -272,7 +273,8 @@ class Course:
         ranked = sorted(able, key=lambda p: (-promise(p), p.bytes))
         alike = [p for p in ranked if promise(p) >= promise(ranked[0]) - ALIKE]
         for point in (*sorted(alike, key=lambda p: p.bytes), *ranked[len(alike) :]):
-            measured = benchmark(self.folder / "files" / point.file, seconds=2.0, threads=1)
+            with working(f"measure {point.file}"):
+                measured = benchmark(self.folder / "files" / point.file, seconds=2.0, threads=1)
             if not self.budget.broken(point.bytes, measured):
                 return point
         return None
@@ -331,9 +333,10 @@ class Course:
         if len(self.judged.test):
             say("train the chosen once more, on all clips that are not test")
             files, timing = self.folder / "files", self.timing
-            again, heads = refit(
-                self.space, self.judged.folds[0], chosen, timing.epochs, path, files, timing.left, self.device
-            )
+            with working("train once more"):
+                again, heads = refit(
+                    self.space, self.judged.folds[0], chosen, timing.epochs, path, files, timing.left, self.device
+                )
             if again < heads:
                 say(f"{again} of {heads} heads were trained once more; the time was over")
             if not self.budget.broken(path.stat().st_size + EVIDENCE_BYTES):
@@ -355,7 +358,8 @@ class Course:
             if len(cards) < len(ALONE):
                 plan = space.recipe(replace(SMALLEST, place=place, hz=min(space.rates_hz)), "samples")
                 samples = samples or sample_clips(table, plan, 3)
-                cards = kept_cards(space, table, extractor, place, budget, samples)
+                with working(f"measure {place}"):
+                    cards = kept_cards(space, table, extractor, place, budget, samples)
                 for card in cards:
                     self.log.add("card", card=asdict(card))
             self.cards.add(place, extractor.feature_shape, cards)

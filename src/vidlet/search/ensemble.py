@@ -133,6 +133,7 @@ def find_ensemble(
     section = Section("Files, and the ensemble of the best that fit", _candidates(found_of), _ABOUT)
     task.report(run, metrics, (), found, table, str(data), extra=[section])
     task.say(run, metrics, [MODEL])
+    task.say_next(run, metrics, [MODEL])
     return run.result(metrics)
 
 
