@@ -13,8 +13,9 @@ from vidlet.search.cards import Card, Cards
 from vidlet.search.data import Judged
 from vidlet.search.finalists import finalists
 from vidlet.search.halving import Search
+from vidlet.search.points import front
 from vidlet.search.proxy import Outcome
-from vidlet.search.realize import Point, front
+from vidlet.search.realize import Point
 from vidlet.search.space import (
     ALONE,
     MEMBER_BYTES,

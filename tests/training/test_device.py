@@ -60,10 +60,12 @@ def test_steps_of_boxes_train_on_the_device_of_their_material(no_gpu):
         tune_boxes(detector, 1, BoxMaterial(Training(mode="finetune"), None, None, "cuda"), 1.0)  # no clip is touched
 
 
-@pytest.mark.parametrize("search", ["clips", "records"])
+@pytest.mark.parametrize("search", ["clips", "boxes", "records"])
 def test_train_on_names_where_heads_of_a_search_are_trained(search, tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(job, "task_of_data", lambda data: SimpleNamespace(name=search))
+    monkeypatch.setattr(
+        job, "task_of_data", lambda data: SimpleNamespace(name=search, check_options=lambda *_, **__: None)
+    )
     monkeypatch.setitem(job.SEARCHES, search, lambda *_, device: told.append(device))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for asked in ({}, {"train_on": "cpu"}, {"train_on": "cuda"}, {"train_on": "auto"}):

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=options.number(float, 0, 1),
         default=0.0,
         metavar="RATE",
-        help="0 to 1, on validation clips",
+        help="0 to 1, on validation clips; of a detector mAP .5",
     )
     parser.add_argument("--device", metavar="FILE", help="a target: what `vidlet benchmark --save` wrote there")
     options.add_device(parser, "--train-on", "cpu")
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=options.number(int, 1, options.MOST_THREADS),
         default=2,
         metavar="N",
-        help="trials side by side (%(default)s)",
+        help="trials side by side; of records and boxes threads (%(default)s)",
     )
     parser.add_argument(
         "--seed", type=options.number(int, 0, 2**32 - 1), default=0, metavar="N", help="of the search (%(default)s)"

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, RecipeError, TrainingError
+from ..errors import RecipeError, TrainingError
 from ..files import Lock
+from ..search.boxes import search_boxes
 from ..search.budget import parse_seconds, read_budget
 from ..search.clips import search_clips
 from ..search.records import search_records
@@ -16,7 +17,11 @@ from ..search.trials import holds_search
 from ..tasks import task_of_data
 from ..training import find_device
 
-SEARCHES: dict[str, Callable[..., dict[str, Any]]] = {"clips": search_clips, "records": search_records}  # by task
+SEARCHES: dict[str, Callable[..., dict[str, Any]]] = {  # by the name of a task
+    "clips": search_clips,
+    "boxes": search_boxes,
+    "records": search_records,
+}
 
 
 def fit(
@@ -44,26 +49,27 @@ def fit(
 
     Validation clips choose; test clips are scored once, by the chosen file. ``out`` holds ``model.onnx`` (the chosen),
     ``report.html``, ``fit.json``, ``recipe.toml``, ``trials.jsonl`` and ``files/``, every measured file of the search.
-    Of records of frame features it is the best ensemble of heads in one file.
+    Of records of frame features it is the best ensemble of heads in one file; of images with boxes a detector.
 
     Args:
         max_size: of the file: "1MB" (10^6), "256KiB", or bytes.
         max_latency: "8ms", or milliseconds, on one thread.
         latency: what that limits: "frame-p50", "frame-p95", "clip-p50" or "clip-p95".
         max_memory: peak resident memory of a process that loads and runs the file.
-        min_accuracy: on validation clips, in [0, 1].
+        min_accuracy: on validation clips, in [0, 1]; of a detector its mAP at .5.
         time: for the whole search, the features included: "30m", or seconds; what is under way is finished.
         fold: "0/5" tests on part 0 of 5, as in ``train``.
         device: a file that ``vidlet benchmark --save`` wrote on the target; latencies are then the target's.
-        workers: trials side by side, each on one thread; of stored features: threads of the training.
+        workers: trials side by side, each on one thread; of stored features and boxes: threads of the training.
         resume: go on with the search in ``out``; else ``out`` must hold none.
-        train_on: where heads are trained: "auto", "cpu" or "cuda".
-        space: what is searched; None: the cuts of the built-in extractor, as large an input as time allows.
+        train_on: where heads and detectors are trained: "auto", "cpu" or "cuda".
+        space: what is searched among clips; None: the cuts of the built-in extractor, as large an input as time allows.
 
     Returns:
         {"out", "files": {name: bytes}, "metrics"}; metrics: ``chosen``, ``front``, ``what_if``, ``steps``, and the
         figures of the chosen file on test (on validation clips where there is no test); of stored features ``chosen``
-        (members, weights, GAP@20 on validation records), ``ensemble``, ``trials``, and the figures.
+        (members, weights, GAP@20 on validation records), ``ensemble``, ``trials``, and the figures. ``accuracy`` of a
+        detector's files is mAP at .5.
 
     Raises:
         RecipeError: a limit that is none, or a budget that nothing in the space fits (at once, with the nearest).
@@ -79,9 +85,6 @@ def fit(
         raise TrainingError(f"{folder}: holds a search; --resume goes on with it, or choose another --out")
     command = command or f"vidlet fit {data}"
     task = task_of_data(data)
-    if task.name not in SEARCHES:
-        raise DataError(f"{data}: fit searches over clips and records, not over images with {task.name}")
-    if space is not None and task.name != "clips":
-        raise RecipeError("fit: a space is of extractors; these data are stored features")
+    task.check_options(RecipeError, fold=fold, space=space)
     more: dict[str, Any] = {"device": train_on, **({"space": space} if space else {})}
     return SEARCHES[task.name](str(data), folder, budget, seconds, fold, seed, strict, command, workers, **more)

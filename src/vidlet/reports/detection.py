@@ -26,7 +26,7 @@ class DetectionReport:
     """Everything on the page. The first of ``files`` is the product.
 
     ``files``: name -> figures of ``jobs.score_boxes``; ``curves``: name -> one curve a class; ``pictures``: annotated
-    frames uint8 (H, W, 3) with a caption; ``log``: rows of log.csv.
+    frames uint8 (H, W, 3) with a caption; ``log``: rows of log.csv; ``extra``: further sections behind the files.
     """
 
     title: str
@@ -36,6 +36,7 @@ class DetectionReport:
     files: Mapping[str, Mapping[str, Any]]
     curves: Mapping[str, Sequence[Curve]]
     log: Sequence[Mapping[str, Any]] = ()
+    extra: Sequence[Section] = ()
     pictures: Sequence[tuple[NDArray[np.uint8], str]] = ()
     notes: Sequence[str] = ()
     skipped: Sequence[Mapping[str, str]] = ()
@@ -52,8 +53,8 @@ def write_detection_report(path: str | os.PathLike[str], report: DetectionReport
         element("p", report.summary, class_="summary"),
         id="top",
     )
-    parts = [_files(report), _curves(report), _classes(report), _pictures(report), _learning(report), _run(report),
-             _data(report), _provenance(report)]  # fmt: skip
+    parts = [_files(report), *report.extra, _curves(report), _classes(report), _pictures(report),
+             _learning(report), _run(report), _data(report), _provenance(report)]  # fmt: skip
     write_text(path, page(report.title, header, [part for part in parts if part is not None]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..runtime import reference_ms
 
 BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 SECONDS = {"": 1.0, "S": 1.0, "M": 60.0, "MIN": 60.0, "H": 3600.0}
+TIERS = (1.0, 0.5, 2.0)  # of the budget's bytes: the budget, and "what if" it were half, or twice
 MILLISECONDS = {"": 1.0, "MS": 1.0, "S": 1000.0}
 
 
@@ -74,6 +75,11 @@ class Budget:
         if self.min_accuracy:
             parts.append(f"accuracy {self.min_accuracy:g} or more")
         return ", ".join(parts) or "no limit"
+
+
+def scaled(budget: Budget, factor: float) -> Budget:
+    """The budget with so many times its bytes."""
+    return replace(budget, max_bytes=None if budget.max_bytes is None else int(budget.max_bytes * factor))
 
 
 def read_budget(

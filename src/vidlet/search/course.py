@@ -23,13 +23,14 @@ from ..runs import FIT, RECIPE, RunFolder
 from ..runtime import benchmark
 from ..tasks import TASKS
 from ..tasks.prepare import sample_clips
-from .budget import Budget
+from .budget import TIERS, Budget, scaled
 from .cards import EVIDENCE_BYTES, SMALLEST, Card, Cards, kept_cards, least_bytes
 from .data import Judged, build_extractors, extraction_seconds, open_pool, stored
-from .finalists import TIERS, Finalist, finalists, scaled
+from .finalists import Finalist, finalists
 from .halving import Search
+from .points import front, what_if, why_none
 from .proxy import Workers, follow_parent
-from .realize import Point, front, point_of, point_record, realize, refit
+from .realize import Point, point_of, point_record, realize, refit
 from .report import report_fit
 from .space import ALONE, Candidate, Space, known_cost, place_of
 from .timing import Timing
@@ -216,12 +217,13 @@ class Course:
             "judged_on": self.judged.rule,
             "trials": len(self.trials.trials),
             "front": [point_record(p) for p in front(self.points)],
-            "what_if": self._what_if(),
+            "what_if": what_if(self.points, self.budget),
             "chosen": point_record(chosen) if chosen else None,
         }
         self.run.write_metrics(summary, FIT)
         if chosen is None:
-            raise TrainingError(self._why_none())
+            why = why_none(self.points, self.budget, self.timing.seconds)
+            raise TrainingError(f"{why}; what was found is in {self.folder / FIT}")
         summary["steps"] = [point_record(p) for p in steps]
         product = self._product(chosen)
         split = "test" if len(self.judged.test) else "val"
@@ -278,32 +280,6 @@ class Course:
             if not self.budget.broken(point.bytes, measured):
                 return point
         return None
-
-    def _why_none(self) -> str:
-        where = f"; what was found is in {self.folder / FIT}"
-        if not self.points:
-            return f"no file was made in {self.timing.seconds:.0f} s: give the search more --time{where}"
-        best = max(self.points, key=lambda p: p.accuracy)
-        inside = [p for p in self.points if not self.budget.broken(p.bytes, p.measured)]
-        if inside:
-            first = max(inside, key=lambda p: p.accuracy)
-            near = f"the best that fits reached {first.accuracy:.3f} with {first.bytes:,} bytes"
-        else:
-            near = f"the smallest file made has {min(p.bytes for p in self.points):,} bytes"
-        return (
-            f"nothing found keeps {self.budget.describe()}: {near}; the best of all {best.accuracy:.3f} with "
-            f"{best.bytes:,} bytes{where}"
-        )
-
-    def _what_if(self) -> list[dict[str, Any]]:
-        """The best file at half the bytes, at the budget, and at twice the bytes."""
-        rows = []
-        for factor in sorted(TIERS):
-            budget = scaled(self.budget, factor)
-            able = [p for p in self.points if not budget.broken(p.bytes, p.measured)]
-            best = max(able, key=lambda p: (p.accuracy, -p.bytes), default=None)
-            rows.append({"bytes": budget.max_bytes, "factor": factor, "best": point_record(best) if best else None})
-        return rows
 
     def _steps(self, chosen: Point) -> list[Point]:
         """The chosen network in float32 and after each step of its chain, as files.

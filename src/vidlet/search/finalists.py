@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from .budget import Budget
+from .budget import TIERS, Budget, scaled
 from .cards import Cards
 from .halving import Search
 from .space import ALONE, GRID, Candidate, Storage
 
-TIERS = (1.0, 0.5, 2.0)  # of the budget's bytes: the budget, and "what if" it were half, or twice
 EACH = 8  # candidates of a tier
 
 Finalist = tuple[Candidate, Storage]
@@ -28,11 +25,6 @@ def finalists(trials: Search, cards: Cards, budget: Budget) -> list[Finalist]:
             if chosen not in order:
                 order.append(chosen)
     return order
-
-
-def scaled(budget: Budget, factor: float) -> Budget:
-    """The budget with so many times its bytes."""
-    return replace(budget, max_bytes=None if budget.max_bytes is None else int(budget.max_bytes * factor))
 
 
 def _of_tier(trials: Search, cards: Cards, budget: Budget) -> list[Finalist]:

@@ -256,20 +256,6 @@ def file_label(chain: str) -> str:
     return chain.replace(":", "").replace("+", "-") or "float32"
 
 
-def front(points: Sequence[Point]) -> list[Point]:
-    """Points that no other beats: nobody is as small, as fast and as accurate, and better in one of the three."""
-
-    def costs(point: Point) -> np.ndarray:
-        return np.array([point.bytes, point.measured["frame_ms"]["p50"], -point.accuracy])
-
-    kept = [
-        p
-        for p in points
-        if not any((costs(q) <= costs(p)).all() and (costs(q) < costs(p)).any() for q in points if q is not p)
-    ]
-    return sorted(kept, key=lambda p: p.bytes)
-
-
 def point_record(point: Point) -> dict[str, Any]:
     """A point as the log keeps it."""
     return asdict(point)

@@ -22,7 +22,8 @@ from ..runs import RunFolder
 from ..tasks.clip_report import report_clips
 from ..tasks.clips import Scored
 from .data import Judged
-from .realize import Point, front
+from .points import Measured, front
+from .realize import Point
 
 
 def report_fit(
@@ -35,29 +36,46 @@ def report_fit(
     data: str,
 ) -> None:
     """Write ``report.html`` of a search: that of a run, and the evidence for the choice."""
-    on_front = front(points)
-    extra = [
-        Section("Size, speed and accuracy", _chart_and_table(points, on_front, chosen, metrics), _FRONT),
-        Section("Half the budget, twice the budget", _what_if(metrics["what_if"]), _WHAT_IF),
+    report_clips(run, metrics, (), scored, judged.table, data, evidence_sections(points, chosen, metrics))
+
+
+def evidence_sections(
+    points: Sequence[Measured],
+    chosen: Measured,
+    metrics: Mapping[str, Any],
+    quality: str = "Accuracy",
+    counted: str = "clips",
+) -> list[Section]:
+    """The evidence for a choice: all files made, the best at other budgets, what the steps of the chosen cost.
+
+    Args:
+        metrics: with "budget", "what_if" and "steps".
+        quality: what files are compared by, measured on the validation ``counted``.
+    """
+    found = [
+        Section(
+            f"Size, speed and {quality if quality[1:2].isupper() else quality.lower()}",
+            _chart_and_table(points, chosen, metrics, quality, counted),
+            f"Every point is a file in files/ that was scored on validation {counted} and timed on one thread. The "
+            "line joins those that no other file beats in size, time and quality at once; the dashed line is the "
+            "budget.",
+        ),
+        Section(
+            "Half the budget, twice the budget",
+            _what_if(metrics["what_if"], quality),
+            f"The best file found within each size; other limits unchanged. {quality} is of validation {counted}.",
+        ),
     ]
     if len(metrics["steps"]) > 1:
-        extra.append(Section("What each step cost", _steps(metrics["steps"]), _STEPS))
-    report_clips(run, metrics, (), scored, judged.table, data, extra)
-
-
-_FRONT = (
-    "Every point is a file in files/ that was scored on validation clips and timed on one thread. The line joins those "
-    "that no other file beats in size, time and accuracy at once; the dashed line is the budget."
-)
-_WHAT_IF = "The most accurate file found within each size; other limits unchanged. Accuracies are of validation clips."
-_STEPS = (
-    "The chosen network before and after each compression step, as files, on the validation clips it was chosen by."
-)
+        lead = f"The chosen network before and after each step, as files, on the {counted} that it was chosen by."
+        found.append(Section("What each step cost", _steps(metrics["steps"], quality), lead))
+    return found
 
 
 def _chart_and_table(
-    points: Sequence[Point], on_front: Sequence[Point], chosen: Point, metrics: Mapping[str, Any]
+    points: Sequence[Measured], chosen: Measured, metrics: Mapping[str, Any], quality: str, counted: str
 ) -> Html:
+    on_front = front(points)
     dots = [
         Dot(
             p.bytes,
@@ -69,9 +87,9 @@ def _chart_and_table(
         for p in points
     ]
     limit = metrics["budget"]["max_bytes"]
-    chart = front_chart(dots, "Accuracy on validation clips", "bytes of the file", bytes_text, limit)
+    chart = front_chart(dots, f"{quality} on validation {counted}", "bytes of the file", bytes_text, limit)
     columns = [Column("Model"), Column("Size", "number"), Column("A frame, p50", "number")]
-    columns += [Column("Accuracy", "number"), Column("95 % interval"), Column("File")]
+    columns += [Column(quality, "number"), Column("95 % interval"), Column("File")]
     rows = [
         [
             p.describe() + (" (chosen)" if p == chosen else ""),
@@ -86,7 +104,7 @@ def _chart_and_table(
     return Html(chart + table(columns, rows, "Files that no other beats"))
 
 
-def _what_if(rows: Sequence[Mapping[str, Any]]) -> Html:
+def _what_if(rows: Sequence[Mapping[str, Any]], quality: str) -> Html:
     shown = []
     for row in rows:
         best = row["best"]
@@ -100,12 +118,12 @@ def _what_if(rows: Sequence[Mapping[str, Any]]) -> Html:
                 f"files/{best['file']}" if best else "",
             ]
         )
-    columns = [Column("Budget"), Column("Allowed", "number"), Column("Accuracy", "number")]
+    columns = [Column("Budget"), Column("Allowed", "number"), Column(quality, "number")]
     columns += [Column("Size", "number"), Column("A frame, p50", "number"), Column("File")]
     return table(columns, shown, "The best file at other budgets")
 
 
-def _steps(points: Sequence[Mapping[str, Any]]) -> Html:
+def _steps(points: Sequence[Mapping[str, Any]], quality: str) -> Html:
     first = points[0]
     rows = [
         [
@@ -119,5 +137,5 @@ def _steps(points: Sequence[Mapping[str, Any]]) -> Html:
         for point in points
     ]
     columns = [Column("After"), Column("Size", "number"), Column("of float32", "number")]
-    columns += [Column("A frame, p50", "number"), Column("Accuracy", "number"), Column("Points", "number")]
+    columns += [Column("A frame, p50", "number"), Column(quality, "number"), Column("Points", "number")]
     return table(columns, rows, "The chosen network, step by step")

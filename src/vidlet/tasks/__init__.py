@@ -81,6 +81,7 @@ _RECORDS = replace(
     report=partial(report_clips, pictures=False),
     predict=records.predict_wanted,
     sample=records.sample_record,
+    refuses={"space": "fit: a space is of extractors; these data are stored features"},
 )
 _BOXES: Task[BoxTable, boxes.ScoredImages] = Task(
     name="boxes",
@@ -107,6 +108,7 @@ _BOXES: Task[BoxTable, boxes.ScoredImages] = Task(
         "init": "--init: not for detectors",
         "refit_all": "--refit-all: not for detectors",
         "teachers": "--teacher: not for detectors",
+        "space": "fit: a space is of extractors; these data are images with boxes",
         "val_shards": "--val-shards: not for detectors",
         "against": "--against: compares files of one label a clip, not detectors",
         "ensemble": "ensemble: members name clips; detectors are not joined",

@@ -15,6 +15,7 @@ import numpy as np
 from ..datasets import BoxImage, BoxTable, read_boxes
 from ..errors import DataError, VidletError
 from ..metrics import precision_recall
+from ..reports import Section
 from ..reports.box_data import BoxView, write_box_view
 from ..reports.detection import DetectionReport, write_detection_report
 from ..runs import REPORT, RunFolder
@@ -139,6 +140,7 @@ def report_boxes(
     scored: Mapping[str, ScoredImages],
     table: BoxTable,
     data: str,
+    extra: Sequence[Section] = (),
 ) -> None:
     """Write ``report.html`` into the run folder of a detector; arguments as of ``report_clips``."""
     first = next(iter(scored.values()))
@@ -155,6 +157,7 @@ def report_boxes(
             files=metrics["files"],
             curves={name: precision_recall(s.detections, s.truths, len(s.labels)) for name, s in scored.items()},
             log=log,
+            extra=extra,
             pictures=_found_in(first),
             notes=table.notes,
             skipped=[*metrics["skipped"], *metrics["dropped"]],
