@@ -76,7 +76,9 @@ def test_costs_come_first_then_short_trainings_then_the_best_for_longer(found):
 def test_every_file_is_measured_and_the_best_on_validation_images_is_chosen(found):
     out, result = found
     files = records(out, "file")
-    assert {f"{path.parent.name}/{path.name}" for path in out.glob("files/*/*.onnx")} == {file["file"] for file in files}
+    assert {f"{path.parent.name}/{path.name}" for path in out.glob("files/*/*.onnx")} == {
+        file["file"] for file in files
+    }
     for file in files:
         assert file["bytes"] == (out / "files" / file["file"]).stat().st_size and file["images"] == 3
         assert file["interval"][0] <= file["accuracy"] <= file["interval"][1] or file["accuracy"] == 0
