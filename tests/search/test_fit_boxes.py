@@ -2,28 +2,36 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from boxes_case import OVERRIDES, write_squares
+from boxes_case import write_squares
 from vidlet.cli import main
 from vidlet.errors import RecipeError, TrainingError
 from vidlet.jobs.evaluate import evaluate
 from vidlet.jobs.fit import fit
 from vidlet.recipe import load_recipe
-from vidlet.runtime import load
+from vidlet.runtime import benchmark, load
+from vidlet.search import box_costs as costs
 from vidlet.search import boxes as module
 from vidlet.search.box_space import NETWORKS, SIZES, STORED, box_recipes
 from vidlet.search.boxes import search_boxes
 from vidlet.search.budget import Budget
 
 LIMIT = 400_000
-TRAINING = {"epochs": 4, "batch": 8, "augment": OVERRIDES["training.augment"]}
+TRAINING = {"epochs": 3, "batch": 8, "augment": {"flip": 0.5}}
 
 
 def few():
-    """Two small detectors, quickly trained; of the larger only the integers fit."""
+    """Two small detectors, quickly trained; of the larger only the file in integers fits."""
     return box_recipes(0, {"tiny-yolov2": ("width", (0.1, 0.14))}, (64,), TRAINING)
+
+
+def said_by_size(model, table, strict=False):
+    """Figures that three epochs cannot give: the larger a file, the better, in steps of which some are alike."""
+    value = round(model.bytes / 1e6, 3)
+    return {"map50": value, "map50_95": value / 2, "map50_interval": [value - 0.1, value + 0.1], "images": len(table)}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +39,18 @@ def squares(tmp_path_factory):
     return write_squares(tmp_path_factory.mktemp("boxes") / "squares")
 
 
-def search(squares, out, budget=None, seconds=60.0):
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Times from a few calls, no steps that train, and what files reach on validation images by their size."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place in (module, costs):
+            patch.setattr(place, "benchmark", lambda path, seconds, threads: benchmark(path, 0.02, threads))
+        patch.setattr(module, "TRAINED", ())
+        patch.setattr(module, "TASKS", {"boxes": replace(module.TASKS["boxes"], figures=said_by_size)})
+        yield
+
+
+def search(squares, out, budget=None, seconds=3600.0):
     given = budget or Budget(max_bytes=LIMIT)
     return search_boxes(str(squares), out, given, seconds, None, 0, False, "vidlet fit", 1, few())
 
@@ -43,7 +62,8 @@ def found(squares, tmp_path_factory):
 
 
 def records(out, kind):
-    return [record for line in (out / "trials.jsonl").open() if (record := json.loads(line))["kind"] == kind]
+    found = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
+    return [record for record in found if record["kind"] == kind]
 
 
 def test_the_file_keeps_the_budget_and_is_scored_as_it_ships(found, squares):
@@ -65,12 +85,13 @@ def test_the_file_keeps_the_budget_and_is_scored_as_it_ships(found, squares):
 
 def test_costs_come_first_then_short_trainings_then_the_best_for_longer(found):
     out, _ = found
-    kinds = [json.loads(line)["kind"] for line in (out / "trials.jsonl").open()]
+    kinds = [json.loads(line)["kind"] for line in (out / "trials.jsonl").read_text().splitlines()]
     assert kinds.index("order") > max(i for i, kind in enumerate(kinds) if kind == "card")
     orders = [(record["name"], record["stage"], record["epochs"]) for record in records(out, "order")]
     assert orders[:2] == [("tiny-yolov2-0.14-64", 0, 1), ("tiny-yolov2-0.1-64", 0, 1)]
     tried = {record["name"]: record["accuracy"] for record in records(out, "file")[:2]}
-    assert orders[2] == (max(tried, key=lambda name: tried[name]), module.FINAL, 4)
+    best, other = sorted(tried, key=lambda name: -tried[name])
+    assert orders[2:] == [(best, module.FINAL, 3), (other, module.FINAL, 3)]
 
 
 def test_every_file_is_measured_and_the_best_on_validation_images_is_chosen(found):
@@ -81,11 +102,11 @@ def test_every_file_is_measured_and_the_best_on_validation_images_is_chosen(foun
     }
     for file in files:
         assert file["bytes"] == (out / "files" / file["file"]).stat().st_size and file["images"] == 3
-        assert file["interval"][0] <= file["accuracy"] <= file["interval"][1] or file["accuracy"] == 0
+        assert file["interval"][0] <= file["accuracy"] <= file["interval"][1]
         assert file["measured"]["frame_ms"]["p50"] > 0
     inside = [file["accuracy"] for file in files if file["bytes"] + 1200 <= LIMIT]
-    assert result["metrics"]["chosen"]["accuracy"] == max(inside)
-    assert {file["chain"] for file in files} >= {*STORED, "qat+int8", "deepeye"}  # there was time
+    assert result["metrics"]["chosen"]["accuracy"] == max(inside) < max(file["accuracy"] for file in files)
+    assert {file["chain"] for file in files} == set(STORED)
 
 
 def test_the_report_shows_the_front_and_what_another_budget_would_give(found):
@@ -102,7 +123,7 @@ def test_a_search_that_goes_on_repeats_nothing(found, squares, tmp_path, monkeyp
     out, result = found
     shutil.copytree(out, tmp_path / "whole")
     lines = (out / "trials.jsonl").read_text().splitlines()
-    monkeypatch.setattr(module.BoxSearch, "_file", None)  # calling it would be an error
+    monkeypatch.setattr(module.BoxSearch, "_trained", None)  # calling it would be an error
     again = search(squares, tmp_path / "whole")
     assert (tmp_path / "whole" / "trials.jsonl").read_text().splitlines() == lines
     assert again["metrics"]["chosen"] == result["metrics"]["chosen"]
@@ -122,17 +143,17 @@ def test_a_search_that_was_killed_goes_on_behind_what_was_finished(found, square
 
 
 def test_an_impossible_budget_is_refused_at_once_with_the_smallest_and_the_fastest(squares, tmp_path):
-    with pytest.raises(RecipeError, match=r"fits 1,000 bytes: the smallest, tiny-yolov2-0.1-64 in int8, has \d+"):
+    with pytest.raises(RecipeError, match=r"fits 1,000 bytes: the smallest, tiny-yolov2-0.1-64 in int8, has \d+,\d+"):
         search(squares, tmp_path / "a", Budget(max_bytes=1000))
     with pytest.raises(RecipeError, match=r"the fastest, tiny-yolov2-0.1-64 in \w+, takes \d+\.\d\d ms a frame"):
-        search(squares, tmp_path / "b", Budget(max_latency_ms=1e-3))
-    assert len(records(tmp_path / "b", "card")) == len(STORED)  # what is larger need not be measured
+        search(squares, tmp_path / "b", Budget(max_bytes=200_000, max_latency_ms=1e-3))
+    assert len(records(tmp_path / "b", "card")) == 1  # what is larger or slower need not be measured
     assert not records(tmp_path / "b", "order")
 
 
 def test_accuracy_that_is_not_reached_is_said(found, squares, tmp_path):
     shutil.copytree(found[0], tmp_path / "run")
-    with pytest.raises(TrainingError, match="nothing found keeps .*accuracy 1 or more: the best that fits reached"):
+    with pytest.raises(TrainingError, match=r"nothing found keeps .*accuracy 1 or more: the best that fits reached"):
         search(squares, tmp_path / "run", Budget(max_bytes=LIMIT, min_accuracy=1.0))
 
 
@@ -146,13 +167,21 @@ def test_networks_whose_weights_are_not_there_are_left_out_and_said(tmp_path, mo
 
 def test_the_command_finds_boxes_by_itself_and_refuses_what_they_cannot_have(squares, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(module, "box_recipes", lambda seed: few()[:1])
-    asked = ["fit", str(squares), "--max-size", "1MB", "--time", "0.1", "--out", str(tmp_path / "run")]
+    asked = ["fit", str(squares), "--max-size", "220KB", "--time", "0.1", "--out", str(tmp_path / "run")]
     assert main([*asked, "--fold", "0/5"]) == 2
     assert "images with boxes have no groups" in capsys.readouterr().err
     assert main([*asked, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["files"]["model.onnx"] <= 10**6 and told["metrics"]["trials"] == 1
+    assert told["files"]["model.onnx"] <= 220_000 and told["metrics"]["trials"] == 1
     assert main(asked) == 2
     assert "holds a search" in capsys.readouterr().err
     with pytest.raises(RecipeError, match="a space is of extractors"):
         fit(squares, space=object(), out=tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_where_time_is_left_the_best_is_trained_for_integers_too(squares, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TRAINED", ("deepeye", "qat+int8"))
+    result = search(squares, tmp_path / "run")
+    chains = {file["chain"] for file in records(tmp_path / "run", "file")}
+    assert chains == {*STORED, "deepeye", "qat+int8"} and result["metrics"]["chosen"]["bytes"] <= LIMIT

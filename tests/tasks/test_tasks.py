@@ -11,6 +11,7 @@ from artifacts import classifier, save
 from boxes_case import OVERRIDES, write_squares
 from vidlet.datasets.residual import render_residual
 from vidlet.errors import DataError, TrainingError
+from vidlet.jobs.fit import SEARCHES
 from vidlet.recipe import load_recipe
 from vidlet.runtime import load
 from vidlet.tasks import TASKS, scored_split, task_of_data, task_of_model, task_of_recipe
@@ -54,6 +55,10 @@ def test_a_model_file_tells_its_task(tiny_run, tmp_path):
 def test_every_task_has_all_that_networks_need(name):
     networks = TASKS[name].networks()
     assert all(callable(getattr(networks, field.name)) for field in fields(Networks))
+
+
+def test_every_task_has_a_search():
+    assert set(SEARCHES) == set(TASKS)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,8 @@ class Costs:
         able: dict[str, list[str]] = {}
         for card in cards:
             if not self.broken(card["bytes"], card["measured"]):
-                able.setdefault(card["name"], []).append(card["chain"])
+                known = able.setdefault(card["name"], [])
+                known += [card["chain"]] if self.budget.needs_times else _from(card["chain"])
         if not able:
             raise RecipeError(f"no detector of the search fits {self.budget.describe()}: {self._nearest(cards)}")
         return able
@@ -78,8 +79,8 @@ class Costs:
         """What untrained files cost, from the smallest network.
 
         A storage whose weights alone are too many is not written, but of the smallest network; nor is what is larger
-        than a candidate of its kind that is too slow. Input sizes move the bytes by some hundred: where times do not
-        matter, the largest stands for the others.
+        than a candidate of its kind that is too slow. Where times do not matter, nothing is written that is smaller
+        than what fits, and the largest input stands for the others: it moves the bytes by some hundred.
         """
         timed = self.budget.needs_times
         counted: dict[Extractor, int] = {}
@@ -101,6 +102,8 @@ class Costs:
             chains = [chain for chain, each in STORED.items() if self.weights[name] * each <= most]
             for chain in chains or ([] if cards else [min(STORED, key=STORED.__getitem__)]):
                 cards.append(self._card(name, chain, cards))
+                if not timed and not self.broken(cards[-1]["bytes"]):
+                    break
         return cards
 
     def _too_slow(self, name: str, cards: Sequence[Record]) -> bool:
@@ -142,6 +145,12 @@ def chain_of(text: str, plan: Recipe) -> Any:
         RecipeError: a step that this network cannot have.
     """
     return TASKS["boxes"].networks().find_chain(text, plan) if text else ()
+
+
+def _from(chain: str) -> list[str]:
+    """A way of storing and those that take fewer bytes."""
+    chains = list(STORED)
+    return chains[chains.index(chain) :]
 
 
 def _network(plan: Recipe) -> Extractor:

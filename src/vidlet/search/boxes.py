@@ -7,6 +7,7 @@ Validation images choose; test images are scored once, by the file that ships. W
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import shutil
@@ -25,7 +26,7 @@ from ..compression import file_name
 from ..datasets import BoxTable
 from ..errors import RecipeError, TrainingError
 from ..progress import megabytes, say, working
-from ..recipe import Recipe
+from ..recipe import Recipe, recipe_to_dict
 from ..reports import rate_text
 from ..runs import CHECKPOINT, DETECTOR, FIT, LOG, MODEL, RunFolder
 from ..runtime import benchmark, load
@@ -182,7 +183,7 @@ class BoxSearch:
         inside = [point for point in self.points if not self.costs.broken(point.bytes, point.measured)]
         if not inside:
             return
-        best = max(inside, key=lambda point: point.accuracy)
+        best = max(inside, key=lambda point: (point.accuracy, point.epochs))
         for chain in (*STORED, *TRAINED):
             expected = self.file_s
             if chain in TRAINED:
@@ -249,7 +250,7 @@ class BoxSearch:
         run.path.mkdir(parents=True, exist_ok=True)
         run.save_recipe(plan)
         order = Order(
-            plan, plan.training, self.table, run, f"{self.table.sha256()} {plan.name}", self.device, True, self.strict,
+            plan, plan.training, self.table, run, json.dumps([self.table.sha256(), recipe_to_dict(plan)]), self.device, True, self.strict,
             title=f"train {plan.name}",
         )  # fmt: skip
         prepared, failed, began = self._prepare(plan, network), False, time.monotonic()
@@ -304,7 +305,7 @@ class BoxSearch:
     def _choose(self) -> BoxPoint | None:
         """The best file that keeps the budget, timed again now that nothing else runs; of equal ones the smallest."""
         able = [p for p in self.points if p.accuracy >= self.budget.min_accuracy and not self.costs.broken(p.bytes)]
-        for point in sorted(able, key=lambda p: (-p.accuracy, p.bytes)):
+        for point in sorted(able, key=lambda p: (-p.accuracy, p.bytes, -p.epochs)):
             measured = benchmark(self.folder / "files" / point.file, seconds=2.0, threads=1)
             if not self.costs.broken(point.bytes, measured):
                 return point
@@ -378,11 +379,12 @@ def search_boxes(
         table = task.read(DataSource(data, fold, strict))
     task.check(table)
     tried = list(recipes) or box_recipes(seed)
-    known = json.dumps([table.sha256(), [plan.name for plan in tried], seed])
+    known = json.dumps([table.sha256(), [recipe_to_dict(plan) for plan in tried], seed])
+    identity = hashlib.sha256(known.encode()).hexdigest()
     threads_before = torch.get_num_threads()
     torch.set_num_threads(max(1, threads))
     try:
-        log = TrialLog(folder / "trials.jsonl", known)
+        log = TrialLog(folder / "trials.jsonl", identity)
         return BoxSearch(folder, data, table, budget, seconds, log, tried, strict, command, device, began).run()
     finally:
         torch.set_num_threads(threads_before)
