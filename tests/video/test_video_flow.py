@@ -64,5 +64,5 @@ def test_other_arrays_are_refused():
 
 def test_without_opencv_the_error_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(DependencyError, match=r"vidlet\[train\]"):
+    with pytest.raises(DependencyError, match=r"pip install '.\[train\]'"):
         optical_flow(moving(2, 1, 0))
