@@ -249,10 +249,10 @@ class BoxSearch:
         network = self.networks.build(plan, self.table, None)
         run.path.mkdir(parents=True, exist_ok=True)
         run.save_recipe(plan)
+        identity = json.dumps([self.table.sha256(), recipe_to_dict(plan)])
         order = Order(
-            plan, plan.training, self.table, run, json.dumps([self.table.sha256(), recipe_to_dict(plan)]), self.device, True, self.strict,
-            title=f"train {plan.name}",
-        )  # fmt: skip
+            plan, plan.training, self.table, run, identity, self.device, True, self.strict, title=f"train {plan.name}"
+        )
         prepared, failed, began = self._prepare(plan, network), False, time.monotonic()
         try:
             self.networks.fit(network, prepared, order)
