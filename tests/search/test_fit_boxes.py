@@ -132,7 +132,7 @@ def test_an_impossible_budget_is_refused_at_once_with_the_smallest_and_the_faste
 
 def test_accuracy_that_is_not_reached_is_said(found, squares, tmp_path):
     shutil.copytree(found[0], tmp_path / "run")
-    with pytest.raises(TrainingError, match="nothing found keeps .*accuracy 1 or more: the best that fits reached"):
+    with pytest.raises(TrainingError, match=r"nothing found keeps .*accuracy 1 or more: the best that fits reached"):
         search(squares, tmp_path / "run", Budget(max_bytes=LIMIT, min_accuracy=1.0))
 
 
