@@ -170,8 +170,10 @@ def test_the_command_finds_boxes_by_itself_and_refuses_what_they_cannot_have(squ
     asked = ["fit", str(squares), "--max-size", "220KB", "--time", "0.1", "--out", str(tmp_path / "run")]
     assert main([*asked, "--fold", "0/5"]) == 2
     assert "images with boxes have no groups" in capsys.readouterr().err
-    assert main([*asked, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    status = main([*asked, "--json"])
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    told = json.loads(said.out)
     assert told["files"]["model.onnx"] <= 220_000 and told["metrics"]["trials"] == 1
     assert main(asked) == 2
     assert "holds a search" in capsys.readouterr().err

@@ -79,12 +79,12 @@ def fit(
     train_on = find_device(train_on)
     budget = read_budget(max_size, max_latency, latency, max_memory, min_accuracy, device)
     seconds = parse_seconds(str(time))
+    task = task_of_data(data)
+    task.check_options(RecipeError, fold=fold, space=space)
     folder = Path(out)
     _held = Lock(folder).hold()
     if not resume and holds_search(folder / "trials.jsonl"):
         raise TrainingError(f"{folder}: holds a search; --resume goes on with it, or choose another --out")
     command = command or f"vidlet fit {data}"
-    task = task_of_data(data)
-    task.check_options(RecipeError, fold=fold, space=space)
     more: dict[str, Any] = {"device": train_on, **({"space": space} if space else {})}
     return SEARCHES[task.name](str(data), folder, budget, seconds, fold, seed, strict, command, workers, **more)
