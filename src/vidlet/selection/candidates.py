@@ -9,7 +9,7 @@ from typing import Any
 
 Places = Mapping[str, tuple[int, tuple[int, ...]]]  # cut -> where its features begin in a frame's vector, their shape
 
-STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of the penalty, in descending order
+STRENGTHS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of the penalty, in descending order
 ORDERED = ("segments", "steps")
 DEEP = {"head": 0.006, "block16": 0.004, "block14": 0.002}  # of worth, that a cut must gain for its bytes and its time
 LARGE = 1000  # clips, from which on trained heads are the large ones
