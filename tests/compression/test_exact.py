@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 
 from vidlet.compression.blocks import quantize_kernel
 from vidlet.compression.deepeye import weight_codes
-from vidlet.compression.exact import PAIR, pair_sums, quantize_exactly, room, taken_together
+from vidlet.compression.exact import PAIR, added_together, pair_sums, quantize_exactly, room
 from vidlet.compression.fake_quant import channel_scales, fake_int8, pair_sums_of
 from vidlet.compression.storage import quantize_weight
 
@@ -26,7 +26,9 @@ def layouts(codes: np.ndarray) -> list[np.ndarray]:
     forms = [codes]
     if codes.ndim == 5:
         forms.append(np.concatenate([codes[:, :, k] for k in range(codes.shape[2])], axis=1))
-    return [rows.reshape(len(codes), -1) for form in forms for rows in (form, np.moveaxis(form, 1, -1))]
+    rows = [order.reshape(len(codes), -1) for form in forms for order in (form, np.moveaxis(form, 1, -1))]
+    odd = [np.pad(form, ((0, 0), (0, form.shape[1] % 2), *[(0, 0)] * (form.ndim - 2))) for form in forms]
+    return [*rows, *(np.moveaxis(form, 1, -1).reshape(len(codes), -1) for form in odd)]  # channels filled up
 
 
 def saturating(bytes_: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -86,7 +88,7 @@ def test_the_bound_and_half_a_step_hold_for_any_weight(weight):
 def test_a_channel_has_the_finest_step_of_the_bound():
     row = np.array([[100.02, 2.98, 2.13, 1.07, 30.0, 29.51, 0.0, -5.0]], np.float32)
     codes, scales = quantize_exactly(row)
-    assert scales[0, 0] == pytest.approx(103 / 128)  # 100.02 and 2.98 lie in one four; 100.02 / 127 would be finer
+    assert scales[0, 0] == pytest.approx(103 / 128)  # 100.02 and 2.98 are neighbors; 100.02 / 127 would be finer
     assert codes.tolist() == [[124, 4, 3, 1, 37, 37, 0, -6]]
     alone, scales = quantize_exactly(np.array([[127.0, 0.0, 0.0, -127.0, 1.0]], np.float32))
     assert alone.tolist() == [[127, 0, 0, -127, 1]]  # signs do not add up, and 127 keeps its 8 bits
@@ -102,7 +104,7 @@ def test_what_was_rounded_before_stays_as_it_is():
     found, steps = quantize_exactly(lattice)
     assert found[0].tolist() == [60, 3, 68, -1]
     assert steps[0, 0] == 0.25
-    assert steps[1, 0] == pytest.approx(130 / 128 * 0.25)  # too large for steps of 0.25
+    assert steps[1, 0] == 0.25  # 3 and 70, 60 and 3 are added, 60 and 70 are not
 
 
 def test_outputs_along_another_axis():
@@ -114,11 +116,13 @@ def test_outputs_along_another_axis():
     assert scales.shape == (1, 6)
 
 
-def test_fours_run_along_channels_and_along_taps():
-    assert taken_together((6,)).tolist() == [[0, 1, 2, 3], [4, 5, -1, -1]]
-    assert taken_together((6, 1, 1)).tolist() == [[0, 1, 2, 3], [4, 5, -1, -1]]
-    both = taken_together((2, 2, 2)).tolist()  # channel 1 lies four places behind
-    assert both == [[0, 1, 2, 3], [0, 4, 1, 5], [2, 6, 3, 7], [4, 5, 6, 7]]
+def test_pairs_run_along_channels_and_along_taps():
+    assert added_together((5,)).tolist() == [[0, 1], [2, 3], [4, -1]]
+    assert added_together((4, 1, 1)).tolist() == [[0, 1], [2, 3]]
+    both = added_together((2, 1, 2)).tolist()  # channel 1 lies two places behind
+    assert both == [[0, 1], [0, 2], [1, 3], [2, 3]]
+    odd = added_together((3, 1, 2)).tolist()  # channels of a tap: 0 2 4, then 1 3 5; in one row, and tap by tap
+    assert odd == [[0, 1], [0, 2], [1, 3], [2, 3], [3, 5], [4, -1], [4, 1], [4, 5], [5, -1]]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

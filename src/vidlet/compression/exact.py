@@ -5,9 +5,9 @@ products in 16 bits and cuts the sum off at 32,767. With codes up to 127 the sum
 such codes answers otherwise there. Two codes that add up to 128 at most give 255 * 128 = 32,640, which fits whatever
 the activations are.
 
-Which two are added follows from how the weights lie in memory: kernels take four bytes of activations at once (those
-of ONNX Runtime, oneDNN and FBGEMM do), channels or taps of the convolution running fastest. The bound here is on any
-two of such four. A channel keeps between 7 and 8 bits so, 7.5 of them for normally distributed weights.
+Which two are added follows from how the weights lie in memory: kernels read four bytes of activations at once, channels
+or taps of the convolution running fastest, and vpmaddubsw adds the first two products of them and the last two. The
+bound here is on those pairs. A channel keeps between 7 and 8 bits so.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ import numpy as np
 
 from .storage import lattice_step
 
-__all__ = ["PAIR", "pair_sums", "quantize_exactly", "room", "taken_together"]
+__all__ = ["PAIR", "added_together", "pair_sums", "quantize_exactly", "room"]
 
 PAIR = 128  # the most that two codes of one sign may add up to: 255 * 128 <= 32,767 < 255 * 129
-TOGETHER = 4  # bytes of activations that a kernel takes at once
 LARGEST = 127
 
 
@@ -56,8 +55,10 @@ def pair_sums(weight: np.ndarray) -> np.ndarray:
     Args:
         weight: (O, I, ...), or a matrix (O, I).
     """
-    together = _together(weight)
-    return np.maximum(_largest_two(together), _largest_two(-together)).max(1, initial=0.0)
+    flat = np.pad(weight.reshape(len(weight), -1).astype(np.float64), ((0, 0), (0, 1)))
+    pairs = flat[:, added_together(weight.shape[1:])]
+    positive, negative = np.maximum(pairs, 0.0).sum(2), np.maximum(-pairs, 0.0).sum(2)  # (O, pairs)
+    return np.maximum(positive, negative).max(1, initial=0.0)
 
 
 def room(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -72,48 +73,35 @@ def room(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.lru_cache
-def taken_together(shape: tuple[int, ...]) -> np.ndarray:
-    """Places of the weights (I, ...) of an output, flat, that kernels take at once; int64 (groups, 4), -1 for nothing.
+def added_together(shape: tuple[int, ...]) -> np.ndarray:
+    """Places of the weights (I, ...) of an output, flat, whose products are added in 16 bits; (pairs, 2), -1: nothing.
 
-    In fours, channels running fastest (pictures as height, width, channels) and taps running fastest. Of three
-    dimensions, also as the two that volumes.py makes of them.
+    Neighbors, with taps running fastest and with channels running fastest (pictures as height, width, channels), and
+    with the channels of each tap filled up to an even number. Of three dimensions, also as the two that volumes.py
+    makes of them.
     """
     places = np.arange(int(np.prod(shape))).reshape(shape)
     forms = [places]
     if len(shape) == 4:  # (I, kt, kh, kw) -> (kt I, kh, kw)
         forms.append(places.swapaxes(0, 1).reshape(-1, *shape[2:]))
-    orders = [order.reshape(-1) for form in forms for order in (form, np.moveaxis(form, 0, -1))]
-    padded = np.pad(np.stack(orders), ((0, 0), (0, -places.size % TOGETHER)), constant_values=-1)
-    groups: np.ndarray = np.unique(padded.reshape(-1, TOGETHER), axis=0)
-    groups.flags.writeable = False
-    return groups
-
-
-def _together(weight: np.ndarray) -> np.ndarray:
-    """A weight (O, ...) as what kernels take at once, (O, groups, 4), with 0 for nothing."""
-    flat = weight.reshape(len(weight), -1).astype(np.float64)
-    padded: np.ndarray = np.pad(flat, ((0, 0), (0, 1)))[:, taken_together(weight.shape[1:])]
-    return padded
-
-
-def _largest_two(together: np.ndarray) -> np.ndarray:
-    """The sum of the two largest of each four, negative ones counting as 0; (O, groups)."""
-    a, b, c, d = np.moveaxis(np.maximum(together, 0.0), 2, 0)
-    high, low, other_high, other_low = np.maximum(a, b), np.minimum(a, b), np.maximum(c, d), np.minimum(c, d)
-    second = np.maximum(np.minimum(high, other_high), np.maximum(low, other_low))
-    sums: np.ndarray = np.maximum(high, other_high) + second
-    return sums
+    rows = []
+    for form in forms:
+        last = np.moveaxis(form, 0, -1)  # channels running fastest
+        taps = last.reshape(-1, last.shape[-1])
+        rows += [form.reshape(1, -1), taps.reshape(1, -1), taps]
+    padded = [np.pad(each, ((0, 0), (0, each.shape[1] % 2)), constant_values=-1).reshape(-1, 2) for each in rows]
+    pairs: np.ndarray = np.unique(np.concatenate(padded), axis=0)
+    pairs.flags.writeable = False
+    return pairs
 
 
 def _widened(sizes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Sizes (O, N) of the codes of one sign, each with half of what is left beside its largest partner."""
-    groups = taken_together(tuple(shape))
-    together = np.pad(sizes, ((0, 0), (0, 1)))[:, groups]  # (O, groups, 4)
-    ordered = np.sort(together, axis=2)
-    partner = np.where(together == ordered[:, :, -1:], ordered[:, :, -2:-1], ordered[:, :, -1:])
+    pairs = added_together(tuple(shape))
+    sums = np.pad(sizes, ((0, 0), (0, 1)))[:, pairs].sum(2, keepdims=True)  # (O, pairs, 1)
     left = np.full((sizes.shape[0], sizes.shape[1] + 1), PAIR)
     rows = np.arange(len(sizes))[:, None, None]
-    np.minimum.at(left, (rows, groups[None]), (PAIR - together - partner) // 2)
+    np.minimum.at(left, (rows, pairs[None]), (PAIR - sums) // 2)
     return np.minimum(sizes + left[:, :-1], LARGEST)
 
 

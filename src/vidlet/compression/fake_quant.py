@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .blocks import quantize_blocks
-from .exact import PAIR, taken_together
+from .exact import PAIR, added_together
 from .int8 import LEVELS
 
 TINY = torch.finfo(torch.float32).tiny
@@ -39,18 +39,9 @@ def channel_scales(weight: Tensor) -> Tensor:
 
 def pair_sums_of(weight: Tensor) -> Tensor:
     """As pair_sums of exact.py: the largest sum of two weights that kernels add the products of, float64 (O,)."""
-    groups = torch.from_numpy(taken_together(tuple(weight.shape[1:])).copy()).to(weight.device)
-    together = functional.pad(weight.detach().flatten(1), (0, 1))[:, groups]  # (O, groups, 4)
-    return torch.maximum(*(_largest_two((sign * together).clamp(min=0)) for sign in (1, -1)))
-
-
-def _largest_two(together: Tensor) -> Tensor:
-    """The largest sum of two of four, (O, groups, 4) -> float64 (O,)."""
-    a, b, c, d = together.unbind(2)
-    high, low = torch.maximum(a, b), torch.minimum(a, b)
-    other_high, other_low = torch.maximum(c, d), torch.minimum(c, d)
-    second = torch.maximum(torch.minimum(high, other_high), torch.maximum(low, other_low))
-    return (torch.maximum(high, other_high).double() + second.double()).amax(1)
+    pairs = torch.from_numpy(added_together(tuple(weight.shape[1:])).copy()).to(weight.device)
+    added = functional.pad(weight.detach().flatten(1), (0, 1))[:, pairs].double()  # (O, pairs, 2)
+    return torch.maximum(*((sign * added).clamp(min=0).sum(2).amax(1) for sign in (1, -1)))
 
 
 def fake_int8(weight: Tensor, scales: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ __all__ = [
 
 Range = tuple[float, int]  # (scale, zero point): value = scale * (q - zero point), q in 0 ... 255
 
+BIAS_WORTH = 128  # weights of an output, from which on a bias for it adds less than a sixteenth to its bytes
 LEVELS = 255
 _FUSED = ("Relu", "Clip")
 _INTEGER = ("Conv", "Add", "MaxPool", "Concat")
@@ -278,7 +279,7 @@ class _Writer:
             raise ExportError(f"the codes of {conv.input[1]} could saturate where two products are added in 16 bits")
         scales, source_scale = scales.reshape(-1), self.done[conv.input[0]][0]
         bias_name = conv.input[2] if len(conv.input) > 2 else ""
-        corrected = conv.input[0] in self.means
+        corrected = conv.input[0] in self.means and (bool(bias_name) or weight[0].size >= BIAS_WORTH)
         if bias_name or corrected:
             bias = self.graph.value(bias_name).astype(np.float64) if bias_name else np.zeros(len(codes))
             if corrected:
