@@ -12,7 +12,7 @@ from .measure import LEAST, Measured, accuracy_of, loss_of
 
 MOST = 3  # members
 LOSS_SHARE = 0.3  # of the loss in what candidates are chosen by, in points of accuracy per nat
-GAIN = 0.004  # of worth, that one more member must bring
+GAIN, SAME_CUT = 0.004, 0.0005  # of worth, that one more member must bring; one whose cuts are there already
 TOGETHER = 0.02  # accuracy by which ordered candidates must be ahead for heads to be trained
 ENOUGH = 0.985  # accuracy above which nothing is trained
 
@@ -51,7 +51,8 @@ def choose(measured: Sequence[Measured], targets: np.ndarray, multi_label: bool 
         if not tried:
             break
         value, m = max(tried, key=lambda pair: pair[0])
-        if members and value < best + GAIN:
+        there = {cut for x in members for cut in x.candidate.cuts}
+        if members and value < best + (SAME_CUT if there.issuperset(m.candidate.cuts) else GAIN):
             break
         members.append(m)
         total, best = total + m.probabilities[known], value
