@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vidlet.errors import RecipeError
-from vidlet.models.blend import Blend, Part
+from vidlet.models.ensemble import Ensemble, Part
 from vidlet.models.heads import build_head
 from vidlet.models.probe import Probe
 from vidlet.models.stretches import Stretches
@@ -108,7 +108,7 @@ def test_a_wrong_option_of_a_probe_is_named(options, said):
 def test_a_blend_answers_with_the_weighted_mean_of_the_probabilities():
     torch.manual_seed(0)
     first, second = (Probe((4,), 3, "mean") for _ in range(2))
-    blend = Blend([first, second], [3.0, 1.0])
+    blend = Ensemble([first, second], weights=[3.0, 1.0])
     clip = torch.randn(2, 5, 4)
     own = [head(clip, head.zero_state(2, clip))[0].softmax(1) for head in (first, second)]
     found = blend(clip, blend.zero_state(2, clip))[0].softmax(1)
@@ -118,7 +118,7 @@ def test_a_blend_answers_with_the_weighted_mean_of_the_probabilities():
 def test_a_blend_of_many_labels_averages_sigmoids():
     torch.manual_seed(0)
     first, second = (Probe((4,), 3, "mean") for _ in range(2))
-    blend = Blend([first, second], [3.0, 1.0], multi_label=True)
+    blend = Ensemble([first, second], multi_label=True, weights=[3.0, 1.0])
     clip = torch.randn(2, 5, 4)
     own = [head(clip, head.zero_state(2, clip))[0].sigmoid() for head in (first, second)]
     found = blend(clip, blend.zero_state(2, clip))[0].sigmoid()
@@ -137,7 +137,7 @@ def test_a_part_is_calibrated_by_the_numbers_of_its_channels():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "at least one head"),
+        ({}, "at least one head among its members"),
         ({"members": [{"head": "probe", "weigth": 1}]}, "a member has the keys"),
         ({"members": [{"head": "prob"}]}, "did you mean probe"),
         ({"members": [{"head": "probe", "begin": 3, "shape": [2]}]}, "a part up to 5"),

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RecipeError
-from ..models.blend import Part
-from ..models.ensemble import mean_logits
+from ..models.ensemble import Part, mean_logits
 from ..models.extractor import FrameExtractor
 from ..training import ClipNetwork, FeatureClips, FrameClips, Teacher
 from .material import Material, Trained

@@ -12,9 +12,9 @@ from .. import plugins
 from ..errors import RecipeError, VidletError
 from ..recipe import Head as HeadRecipe
 from ..recipe import nearest
-from .blend import Blend, Part
 from .centers import BagOfFrames, BagOfWords, GatedNetVLAD, NetFV, NeXtVLADHead
 from .clip_networks import ClipNetworkHead
+from .ensemble import Ensemble, Part
 from .frame_networks import FrameNetworkHead
 from .head import Head, flat_size
 from .options import checked_options, options_of
@@ -35,7 +35,7 @@ def build_blend(
     multi_label: bool = False,
     temperature: float = 1.0,
 ) -> Head:
-    """A ``Blend`` as a recipe names it.
+    """An ``Ensemble`` as a recipe names it.
 
     Args:
         members: tables with ``head`` and its ``options``; ``begin`` and ``shape`` of its part, where the extractor has
@@ -55,7 +55,7 @@ def build_blend(
                 raise RecipeError(f"head blend: a part up to {end} of features {feature_shape}: there is none")
             head = Part(head, member.get("begin", 0), shape)
         heads.append(head)
-    return Blend(heads, [float(m.get("weight", 1)) for m in members], multi_label, temperature)
+    return Ensemble(heads, multi_label, [float(m.get("weight", 1)) for m in members], temperature)
 
 
 HEADS: dict[str, Callable[..., Head]] = {

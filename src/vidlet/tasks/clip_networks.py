@@ -39,7 +39,7 @@ from ..datasets import ClipTable
 from ..errors import TrainingError
 from ..metrics import careful_temperature
 from ..models import FrameExtractor, build_head
-from ..models.blend import Blend
+from ..models.ensemble import Ensemble
 from ..progress import say
 from ..recipe import Recipe
 from ..runs import EXTRACTOR, HEAD, RunFolder
@@ -128,8 +128,9 @@ class Workshop:
         """
         if self.table.multi_label:
             return None
-        if isinstance(trained.head, Blend) and self.plan.training.val_too:
-            return trained.head.temperature
+        known = trained.head.temperature if isinstance(trained.head, Ensemble) else None
+        if known is not None and self.plan.training.val_too:
+            return known
         if self.plan.training.mode == "frozen":
             network, val = ClipNetwork(trained.head), self.features(trained.extractor, steps)[1]
         else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..models.blend import Blend, Part
+from ..models.ensemble import Part, heads_of
 from ..models.head import Head
 from ..models.probe import Probe
 from .batches import Clips
@@ -79,11 +79,6 @@ def solve_probe_(probe: Probe, statistics: Sequence[np.ndarray], targets: np.nda
         probe.classify.bias.copy_(torch.from_numpy(weights[-1] - middle @ dense))
 
 
-def members_of(head: Head) -> list[Head]:
-    """The members of a blend, or the one head itself."""
-    return head.heads() if isinstance(head, Blend) else [head]
-
-
 def probe_of(head: Head) -> Probe | None:
     """The probe that a head is, alone or on its part of the features."""
     inner = head.head if isinstance(head, Part) else head
@@ -92,13 +87,13 @@ def probe_of(head: Head) -> Probe | None:
 
 def solvable(head: Head) -> bool:
     """Whether a head is, or has among its members, what is solved instead of trained."""
-    return any(probe_of(member) is not None for member in members_of(head))
+    return any(probe_of(member) is not None for member in heads_of(head))
 
 
 def solve_probes_(head: Head, clips: Clips, multi_label: bool) -> list[Head]:
     """Solve every probe among the members of a head on the training clips; what is left must be trained."""
     left: list[Head] = []
-    for member in members_of(head):
+    for member in heads_of(head):
         probe = probe_of(member)
         if probe is None:
             left.append(member)
