@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from vidlet.runtime import write_metadata
@@ -24,6 +25,17 @@ from vidlet.video import RESIZE
 SIZE = (6, 8)
 LABELS = ("red", "green", "blue", "moving")
 SHARPNESS = 10.0
+
+
+def session(model: onnx.ModelProto, dump: str = "") -> Any:
+    """A graph in ONNX Runtime with one thread; ``dump`` names a file that gets what the runtime made of the graph."""
+    ort = pytest.importorskip("onnxruntime")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    if dump:
+        options.optimized_model_filepath = dump
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def metadata(**changes: Any) -> dict[str, Any]:

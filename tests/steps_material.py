@@ -8,6 +8,7 @@ import torch
 
 from vidlet.compression.material import Material, Trained
 from vidlet.models import FrameExtractor, build_extractor, build_head
+from vidlet.models.head import Head as HeadNetwork
 from vidlet.recipe import Averaging, Extractor, Head, Training
 from vidlet.training import ClipNetwork, FeatureClips, FrameClips, predict_logits, train_network
 
@@ -113,3 +114,14 @@ def accuracy(network: Trained, count: int = 60) -> float:
     """Share of fresh made-up clips that are answered rightly."""
     clips = made_up(count, 7)
     return float((predict_logits(ClipNetwork(network.head), clips, 16).argmax(1) == clips.targets.argmax(1)).mean())
+
+
+@torch.no_grad()
+def check_streams(head: HeadNetwork, shape: tuple[int, ...] = SHAPE, frames: int = 6) -> None:
+    """A head must answer the same whether it gets a clip whole or frame by frame."""
+    clip = torch.randn(2, frames, *shape)
+    whole, _ = head.eval()(clip, head.zero_state(2, clip))
+    state = head.zero_state(2, clip)
+    for t in range(frames):
+        logits, state = head(clip[:, t : t + 1], state)
+    torch.testing.assert_close(logits, whole, atol=1e-5, rtol=0)

@@ -11,6 +11,7 @@ from torch import nn
 
 import steps_material
 import vidlet
+from artifacts import session
 from boxes_case import OVERRIDES, write_squares
 from vidlet.artifact.detector import MAP, detector_graph
 from vidlet.compression import boxes_graph, find_box_chain
@@ -25,7 +26,6 @@ from vidlet.onnx_graph import pool_before_rectifying
 from vidlet.recipe import Averaging, Extractor, Training
 from vidlet.training.box_batches import BoxClips
 
-ort = pytest.importorskip("onnxruntime")
 SIZE = (64, 64)
 
 
@@ -33,10 +33,7 @@ def run(graph, frames, tensor=MAP):
     probe = onnx.ModelProto()
     probe.CopyFrom(graph)
     probe.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run([tensor], {"frames": frames})[0]
+    return session(probe).run([tensor], {"frames": frames})[0]
 
 
 def detector(name="tiny-yolov2"):

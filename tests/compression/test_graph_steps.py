@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from artifacts import session
 from vidlet.compression import CLIP_STEPS, find_chain, shrink_graph
 from vidlet.compression.blocks import quantize_kernel
 from vidlet.compression.calibrate import calibrate, calibrate_along, clip_feeds, run_along, run_inner, zero_states
@@ -19,17 +20,7 @@ from vidlet.compression.mixed import divergence, quantize_within, score_loss
 from vidlet.errors import ExportError, RecipeError
 from vidlet.runtime.safety import check_safe
 
-ort = pytest.importorskip("onnxruntime")
 SIZE, CLASSES, HIDDEN = 24, 3, 40
-
-
-def session(model: onnx.ModelProto, dump: str = ""):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    if dump:
-        options.optimized_model_filepath = dump
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 @functools.cache

@@ -10,6 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from artifacts import session
 from vidlet.artifact.exporter import to_onnx_graph
 from vidlet.compression.calibrate import METHODS, Histogram, calibrate
 from vidlet.compression.int8 import quantize_graph, quantized_tensors, range_of
@@ -18,17 +19,7 @@ from vidlet.errors import ExportError
 from vidlet.models import FrameExtractor, MobileNetV2
 from vidlet.onnx_graph import fold_pads, hide_outputs
 
-ort = pytest.importorskip("onnxruntime")
 SIZE = (64, 48)
-
-
-def session(model: onnx.ModelProto, dump: str = ""):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    if dump:
-        options.optimized_model_filepath = dump
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def run(model: onnx.ModelProto, **feeds: np.ndarray) -> np.ndarray:

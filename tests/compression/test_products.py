@@ -7,21 +7,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from artifacts import session
 from vidlet.compression.compact import compact
 from vidlet.compression.products import constant_floats, integer_products, product_inputs, product_weights
 from vidlet.runtime.safety import check_safe
 
-ort = pytest.importorskip("onnxruntime")
 INPUTS, HIDDEN = 40, 24
-
-
-def session(model: onnx.ModelProto, dump: str = ""):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    if dump:
-        options.optimized_model_filepath = dump
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def cell(kind: str, moved: bool = True, **attributes) -> onnx.ModelProto:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from artifacts import session
 from steps_material import material, trained
 from vidlet.artifact import extractor_graph
 from vidlet.artifact.exporter import to_onnx_graph
@@ -25,7 +26,6 @@ from vidlet.errors import ExportError, ModelError
 from vidlet.models import FrameExtractor, MobileNetV2, build_head
 from vidlet.recipe import Head
 
-ort = pytest.importorskip("onnxruntime")
 SIZE = (64, 48)
 
 
@@ -41,15 +41,11 @@ def integers(graph: onnx.ModelProto, tensors: list[str], **feeds: np.ndarray) ->
     probe.CopyFrom(graph)
     for name in tensors:
         probe.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None))
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(tensors, feeds)
+    return session(probe).run(tensors, feeds)
 
 
 def run(graph: onnx.ModelProto, frames: np.ndarray) -> np.ndarray:
-    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(["features"], {"frames": frames})[0]
+    return session(graph).run(["features"], {"frames": frames})[0]
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from artifacts import session
 from vidlet.artifact.exporter import to_onnx_graph
 from vidlet.compression.deepeye import (
     EXACT,
@@ -31,17 +32,7 @@ from vidlet.errors import ExportError
 from vidlet.models.mobilenetv2 import MobileNetV2
 from vidlet.models.tiny_yolo import TinyYolo
 
-ort = pytest.importorskip("onnxruntime")
 SIZE = 64
-
-
-def session(model: onnx.ModelProto, dump: str = ""):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    if dump:
-        options.optimized_model_filepath = dump
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def file_codes(network: DeepeyeNetwork, frames: np.ndarray) -> list[np.ndarray]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from artifacts import session
 from vidlet.artifact import ArtifactNetwork, artifact_graph
 from vidlet.artifact.exporter import to_onnx_graph
 from vidlet.compression.calibrate import calibrate
@@ -15,16 +16,11 @@ from vidlet.compression.volumes import flatten_volumes, integer_volumes, relu_be
 from vidlet.models import build_extractor, build_head
 from vidlet.recipe import Extractor, Head
 
-ort = pytest.importorskip("onnxruntime")
-
 
 def run(model: onnx.ModelProto, **feeds: np.ndarray) -> dict[str, np.ndarray]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, feeds), strict=True))
+    opened = session(model)
+    names = [output.name for output in opened.get_outputs()]
+    return dict(zip(names, opened.run(names, feeds), strict=True))
 
 
 def kinds(model: onnx.ModelProto) -> list[str]:

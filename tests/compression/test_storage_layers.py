@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from artifacts import session
 from vidlet.compression.blocks import (
     block_shape,
     kernel_scales,
@@ -23,17 +24,6 @@ from vidlet.compression.codebook import codebook_of, nearest_entries, store_code
 from vidlet.compression.sparse import store_sparse
 from vidlet.compression.storage import store_weights_half, store_weights_int8
 from vidlet.runtime.safety import check_safe
-
-ort = pytest.importorskip("onnxruntime")
-
-
-def session(model: onnx.ModelProto, dump: str = ""):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    if dump:
-        options.optimized_model_filepath = dump
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
