@@ -23,7 +23,7 @@ from ..metrics import overlaps
 from ..models.detector import Detector
 from ..models.region import corners, decode
 from ..onnx_graph import fold_pads, hide_outputs, with_outputs
-from ..recipe import Recipe, recipe_to_dict
+from ..recipe import Recipe, Sampling, recipe_to_dict
 from ..runtime import open_session, write_metadata
 from ..video import RESIZE
 from .classifier import FORMAT, PARITY, STREAMING
@@ -50,9 +50,13 @@ class DetectorNetwork(nn.Module):
 
 def detector_graph(detector: Detector) -> onnx.ModelProto:
     """A detector as an ONNX graph, T free, with the inner tensor ``map`` named."""
-    examples = {"frames": torch.zeros(3, *detector.input_size, 3, dtype=torch.uint8)}
-    network = DetectorNetwork(detector).eval()
-    graph = to_onnx_graph(network, examples, [MAP, CORNERS, SCORES], {"frames": {0: "T"}})
+    return boxes_graph(DetectorNetwork(detector), detector.input_size)
+
+
+def boxes_graph(network: nn.Module, size: tuple[int, int]) -> onnx.ModelProto:
+    """A network of frames (T, H, W, 3) that gives what ``DetectorNetwork`` gives, as an ONNX graph with ``boxes``."""
+    examples = {"frames": torch.zeros(3, *size, 3, dtype=torch.uint8)}
+    graph = to_onnx_graph(network.eval(), examples, [MAP, CORNERS, SCORES], {"frames": {0: "T"}})
     fold_pads(graph, "MaxPool", -np.inf)
     hide_outputs(graph, [MAP, CORNERS, SCORES])
     append_suppression(graph)
@@ -93,21 +97,27 @@ def append_suppression(graph: onnx.ModelProto) -> None:
 
 
 def detector_metadata(
-    recipe: Recipe, labels: Sequence[str], provenance: Mapping[str, Any], anchors: np.ndarray
+    recipe: Recipe | Mapping[str, Any], labels: Sequence[str], provenance: Mapping[str, Any], anchors: np.ndarray | None
 ) -> dict[str, Any]:
-    """The ``vidlet`` metadata object of a file that only detects (schema/artifact.json)."""
-    return {
+    """The ``vidlet`` metadata object of a file that only detects (schema/artifact.json).
+
+    Args:
+        recipe: of the training; a mapping with ``name`` where somebody else trained it.
+        anchors: (A, 2) in cells; None where the map is not one of cells with anchors.
+    """
+    ours = recipe if isinstance(recipe, Recipe) else None
+    found = {
         "format": FORMAT,
         "labels": [],
         "box_labels": list(labels),
         "inputs": ["frames"],
-        "sampling": {"rule": "rate", "hz": recipe.sampling.hz, "median_s": 1.0},
+        "sampling": {"rule": "rate", "hz": (ours.sampling if ours else Sampling()).hz, "median_s": 1.0},
         "resize": RESIZE,
-        "recipe": recipe_to_dict(recipe),
+        "recipe": dict(recipe) if not isinstance(recipe, Recipe) else recipe_to_dict(recipe),
         "provenance": dict(provenance),
-        "anchors": np.asarray(anchors, float).round(6).tolist(),
         "evidence": [],
     }
+    return found if anchors is None else {**found, "anchors": np.asarray(anchors, float).round(6).tolist()}
 
 
 def write_detector(
@@ -196,7 +206,11 @@ def broken_rule(boxes: np.ndarray, places: np.ndarray, scores: np.ndarray) -> st
 
 def torch_boxes(detector: Detector) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """The network's own corners (N, 4) and scores (K, N) of the last frame, as ``check_boxes`` wants them."""
-    network = DetectorNetwork(detector)
+    return network_boxes(DetectorNetwork(detector))
+
+
+def network_boxes(network: nn.Module) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """The same of a network that gives what ``DetectorNetwork`` gives."""
 
     @torch.no_grad()
     def boxes(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,10 @@ EXAMPLE = "example: vidlet export mobilenet_v2_1.0_224_quant.tflite --format onn
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet export`."""
     parser.add_argument(
-        "source", metavar="RUN|MODEL|FILE.tflite", help="a run folder, a model file, or a quantized TFLite extractor"
+        "source",
+        metavar="RUN|MODEL|FILE",
+        help="a run folder, a model file, a quantized TFLite extractor, or a detector that others trained (.onnx of "
+        "YOLOX, YOLOv5, YOLOv8, NanoDet, FastestDet; darknet's .weights with its .cfg)",
     )
     parser.add_argument(
         "--format",
@@ -20,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="web: a folder with a page that runs it; darknet: .cfg and .weights of a tiny-yolov2 (%(default)s)",
     )
     parser.add_argument("--out", required=True, metavar="PATH", help="the file, or the folder, to write")
+    parser.add_argument(
+        "--labels", metavar="FILE|coco", help="of a detector that others trained: its classes, one a line, or coco"
+    )
     parser.add_argument(
         "--runtime", metavar="FOLDER", help="of --format web: where onnxruntime-web of npm lies (npm pack fetches it)"
     )
@@ -34,7 +40,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..jobs.export import export
     from ..progress import megabytes, say
 
-    found = export(args.source, args.out, args.format, args.runtime)
+    found = export(args.source, args.out, args.format, args.runtime, args.labels)
     if args.format == "web":
         slow = " (in 8 bits: browsers are often faster with the float32 file; compare frames/s)"
         say(

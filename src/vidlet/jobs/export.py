@@ -1,4 +1,4 @@
-"""Export: a run's file once more, checked; a page for the browser; darknet's files; a TFLite extractor as ONNX."""
+"""Export: a run's file once more, checked; a page; darknet's files; extractors and detectors that others trained."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from ..errors import ExportError
 from ..files import write_bytes
 from ..runs import DETECTOR, MODEL, model_file, product_of
 from ..runtime import load
+from ..runtime.metadata import is_ours
 
 
 def export(
-    source: str | Path, out: str | Path, format: str = "onnx", runtime: str | Path | None = None
+    source: str | Path,
+    out: str | Path,
+    format: str = "onnx",
+    runtime: str | Path | None = None,
+    labels: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Write ``out`` from a run folder, a model file or a .tflite extractor.
+    """Write ``out`` from a run folder, a model file, a .tflite extractor, or a detector that others trained.
 
     Args:
         format: "onnx" writes a file (needs the training extra); "web" a folder with a page that runs the model;
             "darknet", of the run of a tiny-yolov2, OUT.cfg, OUT.weights and OUT.names.
+        labels: of such a detector, see ``export_brought``.
         runtime: of "web", a folder of the npm package onnxruntime-web; None: see ``vidlet.web.find_runtime``.
 
     Raises:
@@ -33,13 +39,24 @@ def export(
         raise ExportError(f"--format {format}: known are onnx, darknet, and web, which alone takes --runtime")
     if format == "darknet":
         return _export_darknet(path, Path(out))
-    if path.suffix == ".tflite":
+    if _is_brought(path):
+        from ..artifact.brought import export_brought
+
+        metrics = export_brought(path, Path(out), labels)
+    elif labels is not None:
+        raise ExportError(f"--labels {labels}: names the classes of a detector that others trained; {path} is none")
+    elif path.suffix == ".tflite":
         from ..compression.tflite import export_tflite
 
         metrics = export_tflite(path, out)
     else:
         metrics = _export_model(_model_file(path), Path(out))
     return {"out": str(out), "files": {Path(out).name: Path(out).stat().st_size}, "metrics": metrics}
+
+
+def _is_brought(path: Path) -> bool:
+    """Whether a file is darknet's, or an ONNX file that is not ours."""
+    return path.is_file() and (path.suffix == ".weights" or (path.suffix == ".onnx" and not is_ours(path)))
 
 
 def _model_file(source: Path) -> Path:

@@ -1,4 +1,4 @@
-"""tiny-YOLOv2 in darknet's two files: a .cfg that describes the layers, a .weights that holds the numbers.
+"""Darknet's two files: a .cfg that describes the layers, a .weights that holds the numbers; those of tiny-YOLOv2.
 
 .weights: int32 major, minor, revision; images seen, uint64 where 10 major + minor >= 2, else uint32; then for each
 convolution bias, and with batch normalization scale, mean, variance; then weights (n, c, k, k); little-endian float32.
@@ -88,15 +88,24 @@ def load_weights_(network: TinyYolo, path: str | Path) -> Header:
         WeightsError: truncated, or of another network: names the layer. The network is then untouched.
     """
     header, values = read_weights(path)
+    what = f"this tiny-YOLOv2 of {network.classes} classes and channels {_listed(network.channels)} has"
+    network.load_state_dict(filled_state(list(_order(network)), values, path, what), strict=False)
+    return header
+
+
+def filled_state(
+    order: Sequence[tuple[str, str, tuple[int, ...]]], values: np.ndarray, path: str | Path, what: str
+) -> dict[str, Tensor]:
+    """The numbers of a .weights file as tensors, given layer, name and shape of each in the order of the file."""
     state: dict[str, Tensor] = {}
     at = 0
-    for layer, key, shape in _order(network):
+    needed = sum(int(np.prod(shape)) for _, _, shape in order)
+    for layer, key, shape in order:
         count = int(np.prod(shape))
         if at + count > len(values):
-            needed = sum(int(np.prod(s)) for _, _, s in _order(network))
             raise WeightsError(
-                f"{path}: ends in layer {layer} ({len(values)} values, this tiny-YOLOv2 of {network.classes} classes "
-                f"and channels {_listed(network.channels)} has {needed}): truncated, or of another network"
+                f"{path}: ends in layer {layer} ({len(values)} values, {what} {needed}): truncated, or of another "
+                "network"
             )
         part = values[at : at + count]
         if not np.isfinite(part).all():
@@ -109,11 +118,10 @@ def load_weights_(network: TinyYolo, path: str | Path) -> Header:
         at += count
     if at < len(values):
         raise WeightsError(
-            f"{path}: {len(values) - at} values are left behind the last layer, predict: of another network "
-            f"(this one has {at}: {network.classes} classes, channels {_listed(network.channels)})"
+            f"{path}: {len(values) - at} values are left behind the last layer, {order[-1][0]}: of another network "
+            f"({what} {needed})"
         )
-    network.load_state_dict(state, strict=False)
-    return header
+    return state
 
 
 def write_weights(network: TinyYolo, path: str | Path, seen: int = 0, header: Header | None = None) -> int:
@@ -177,15 +185,15 @@ def read_cfg(path: str | Path) -> DarknetFile:
         if section.name != kind:
             raise WeightsError(f"{where} should be [{kind}], is [{section.name}]: not a tiny-YOLOv2")
         for key, value in wanted.items():
-            if (got := _option(section, key)) != value:
+            if (got := option_of(section, key)) != value:
                 raise WeightsError(f"{where} should have {key}={value}, has {key}={got}: not a tiny-YOLOv2")
         if kind == "convolutional":
-            found.append(_number(section, "filters", path))
+            found.append(number_of(section, "filters", path))
     if len(layers) > len(expected):
         extra = layers[len(expected)]
         raise WeightsError(f"{path}: line {extra.line}: [{extra.name}] behind the last layer: not a tiny-YOLOv2")
     region = layers[-1]
-    classes, count = _number(region, "classes", path), _number(region, "num", path)
+    classes, count = number_of(region, "classes", path), number_of(region, "num", path)
     try:
         anchors = np.array([float(cell) for cell in region.options.get("anchors", "").split(",")]).reshape(count, 2)
     except ValueError as error:
@@ -195,7 +203,7 @@ def read_cfg(path: str | Path) -> DarknetFile:
             f"{path}: layer predict has {found[-1]} filters, {count} anchors of {classes} classes need "
             f"{count * (5 + classes)}"
         )
-    size = (_number(net, "height", path), _number(net, "width", path))
+    size = (number_of(net, "height", path), number_of(net, "width", path))
     return DarknetFile(size, classes, anchors, tuple(found[:-1]))
 
 
@@ -263,13 +271,13 @@ _DEFAULTS = {"batch_normalize": "0", "size": "1", "stride": "1", "pad": "0", "ac
              "groups": "1"}  # fmt: skip
 
 
-def _option(section: Section, key: str) -> str:
+def option_of(section: Section, key: str) -> str:
     if key == "pad" and section.options.get("padding") == "1":
         return "1"
     return section.options.get(key, _DEFAULTS[key])
 
 
-def _number(section: Section, key: str, path: str | Path) -> int:
+def number_of(section: Section, key: str, path: str | Path) -> int:
     text = section.options.get(key, "")
     if not text.isdecimal() or not 0 < int(text) < 2**20:
         raise WeightsError(f"{path}: line {section.line}: [{section.name}] needs a number {key}, has {text!r}")

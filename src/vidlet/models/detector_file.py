@@ -24,7 +24,8 @@ from .extractor import FrameExtractor
 
 MAP, BOXES, FEATURES = "map", "boxes", "features"
 PART = "detector."  # names of all that is the detector's begin with it
-KEPT = ("frames", MAP, BOXES, "box_corners", "box_scores")  # names that others know
+ANSWERS = ("box_corners", "box_scores")  # of all cells, before suppression
+KEPT = ("frames", MAP, BOXES, *ANSWERS)  # names that others know
 
 
 class DetectorFile(FrameExtractor):
@@ -112,16 +113,21 @@ def _all_frames(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     if MAP not in graph.makers or len(readers) != 1 or readers[0].op_type != "Slice":
         raise WeightsError(f"{where}: has no map of its last frame; write it again with this version")
     graph.redirect({readers[0].output[0]: "frames"})
-    maker = graph.makers[MAP]
-    maker.output[0] = FEATURES
-    of_last = onnx.helper.make_node("Slice", [FEATURES, "first", "end", "axis"], [MAP])
-    place = graph.nodes.index(maker) + 1
-    graph.set_nodes(node for node in (*graph.nodes[:place], of_last, *graph.nodes[place:]) if node is not readers[0])
+    graph.remove([readers[0]])
+    of_cells = BOXES in graph.descendants(MAP)  # else the boxes come from other numbers of the network
+    for name, of_all in {MAP: FEATURES, **({} if of_cells else {n: f"{n}.all" for n in ANSWERS})}.items():
+        maker = graph.makers[name]
+        maker.output[0] = of_all
+        of_last = onnx.helper.make_node("Slice", [of_all, "first", "end", "axis"], [name])
+        graph.insert(graph.nodes.index(maker) + 1, [of_last])
     for name, value in (("first", -1), ("end", np.iinfo(np.int64).max), ("axis", 0)):
         graph.store(name, np.array([value], np.int64))
     del model.graph.value_info[:], model.metadata_props[:]
     graph.index()
+    outputs = list(graph.proto.output)
+    graph.set_outputs([*outputs, onnx.helper.make_tensor_value_info(FEATURES, onnx.TensorProto.FLOAT, None)])
     graph.prune()
+    graph.set_outputs(outputs)
     kept = (*KEPT, FEATURES)
     graph.rename(lambda name: name if name in kept or name.startswith(PART) else PART + name)
     graph.drop_node_names()  # those of the head have names

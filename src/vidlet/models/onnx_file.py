@@ -7,6 +7,7 @@ What was read is compared with ONNX Runtime's answer for the file before it is b
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +44,13 @@ class OnnxBackbone(GraphNetwork):
         self, path: Path, tensor: str = "", input_size: tuple[int, int] = (224, 224), bgr: bool = False
     ) -> None:
         try:
-            folded = _folded(_read(path), tensor, input_size)
+            folded = folded_graph(read_network(path), tensor, input_size)
             graph = Graph(folded)
             super().__init__(folded, graph.inputs[0], graph.proto.output[0].name)
             self.bgr, self.path, self.cut = bgr, path, self.until
             self.file_size = self.shapes[self.source][2:]
             self.out_channels, self.map = self._maps()
-            self._check_parity(folded)
+            check_read(self, folded, str(path), self.file_size, bgr)
         except ModelError as error:
             message = str(error).removeprefix(f"{path}: ")
             raise WeightsError(f"{path}: {message}") from error
@@ -82,17 +83,26 @@ class OnnxBackbone(GraphNetwork):
             )
         return shape[1], (shape[2], shape[3]) if len(shape) == 4 else (1, 1)
 
-    def _check_parity(self, model: onnx.ModelProto) -> None:
-        picture = np.random.default_rng(0).uniform(-1, 1, (1, 3, *self.file_size)).astype(np.float32)
-        expected = open_session(model, str(self.path), threads=1).run([self.cut], {self.source: picture})[0]
-        with torch.no_grad():
-            given = torch.from_numpy(picture[:, ::-1].copy() if self.bgr else picture)
-            found = self(torch.cat([given, -given]))[:1]  # two at once: none may look at the other
-        worst = float(
-            np.abs(found.numpy().reshape(expected.shape) - expected).max() / max(np.abs(expected).max(), 1e-9)
-        )
-        if not worst <= PARITY:
-            raise ModelError(f"read otherwise than ONNX Runtime computes it ({worst:.1e} at {self.cut})")
+
+def check_read(
+    network: GraphNetwork, model: onnx.ModelProto, where: str, size: Sequence[int], bgr: bool = False
+) -> None:
+    """Compare what was read of a graph with ONNX Runtime's answer for it, on a picture of noise.
+
+    Args:
+        bgr: the network turns the colors of its pictures round before the graph sees them.
+
+    Raises:
+        ModelError: they differ by more than ``PARITY`` of the largest number.
+    """
+    picture = np.random.default_rng(0).uniform(-1, 1, (1, 3, *size)).astype(np.float32)
+    expected = open_session(model, where, threads=1).run([network.until], {network.source: picture})[0]
+    with torch.no_grad():
+        given = torch.from_numpy(picture[:, ::-1].copy() if bgr else picture)
+        found = network(torch.cat([given, -given]))[:1]  # two at once: none may look at the other
+    worst = float(np.abs(found.numpy().reshape(expected.shape) - expected).max() / max(np.abs(expected).max(), 1e-9))
+    if not worst <= PARITY:
+        raise ModelError(f"read otherwise than ONNX Runtime computes it ({worst:.1e} at {network.until})")
 
 
 def last_map(graph: Graph, shapes: Shapes) -> str:
@@ -134,7 +144,7 @@ def _is_map(shape: tuple[int, ...]) -> bool:
     return len(shape) == 4 and shape[2] * shape[3] > 1
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def read_network(path: Path) -> onnx.ModelProto:
     """The model of a file that takes pictures."""
     try:
         data = path.read_bytes()
@@ -152,7 +162,7 @@ def _read(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _folded(model: onnx.ModelProto, tensor: str, input_size: tuple[int, int]) -> onnx.ModelProto:
+def folded_graph(model: onnx.ModelProto, tensor: str, input_size: Sequence[int]) -> onnx.ModelProto:
     """The graph from one picture to ``tensor``, constants folded, normalizations in their convolutions."""
     graph = Graph(fix_batch(model, (3, *input_size)))
     check_runnable(graph.model.SerializeToString(), "the network")

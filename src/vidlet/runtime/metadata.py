@@ -71,6 +71,16 @@ def read_metadata(source: str | Path | bytes, where: str = "model") -> dict[str,
     return metadata
 
 
+def is_ours(path: str | Path) -> bool:
+    """Whether a file is an ONNX file with an entry ``vidlet``, whatever stands in it.
+
+    Raises:
+        ModelError: it cannot be read, or is no ONNX file.
+    """
+    data = read_model_bytes(path)
+    return any(entry.key == KEY for entry in metadata_entries(data, str(path)))
+
+
 def write_metadata(path: str | Path, metadata: Mapping[str, Any]) -> None:
     """Put the metadata into an ONNX file in place of what it had; all other bytes stay as they are.
 
