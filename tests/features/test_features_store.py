@@ -80,7 +80,7 @@ def run(table, root, sampling=RATE, size=SIZE, graph=None, **options):
 
 
 def content(store: FeatureStore) -> dict[str, tuple]:
-    found = [store.read(key) for key in list(store.keys())]
+    found = [store.read(key) for key in list(store)]
     return {item.key: (item.features.tolist(), item.times_s.tolist(), item.damage) for item in found}
 
 
@@ -282,7 +282,7 @@ def test_no_changed_byte_of_a_part_is_read_as_features_or_ends_the_process(clips
         place.write_bytes(changed)
         store = FeatureStore(tmp_path, found.store.setting)
         assert not (sealed and len(store))
-        for key in list(store.keys()):
+        for key in list(store):
             assert store.read(key).features.shape[1:] == store.shape
 
 

@@ -30,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="records: YouTube-8M shards in a new folder --out, which train reads and others' tools too (%(default)s)",
     )
     parser.add_argument("--flow", action="store_true", help="optical flow as clips of pictures, into the folder --out")
+    parser.add_argument("--shard", metavar="K/N", help="the K-th of N parts of the clips, one process of many")
+    parser.add_argument(
+        "--merge",
+        nargs="*",
+        metavar="FOLDER",
+        help="bring --out folders of shards together, check that all is there",
+    )
     parser.add_argument("--out", metavar="FOLDER", help="where features are kept (the cache that train reads)")
 
 
@@ -38,6 +45,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from .train_command import need_train_extra
 
     need_train_extra("extract")
+    if (args.flow or args.format == "records") and (args.shard or args.merge is not None):
+        raise DataError("--shard and --merge are of stored features, not of --flow or --format records")
     if args.flow:
         from ..jobs.extract import flow_clips
 
@@ -54,7 +63,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     else:
         from ..jobs.extract import extract
 
-        found = extract(args.data, args.recipe, args.out, options.overrides(args), args.storage, args.strict)
+        found = extract(
+            args.data, args.recipe, args.out, options.overrides(args), args.storage, args.strict, args.shard, args.merge
+        )
     done, skipped = found["metrics"], found["skipped"]
     say(
         f"{found['out']}: {done['clips'] - len(skipped)} clips ({done['computed']} new, {len(skipped)} skipped), "

@@ -104,6 +104,13 @@ class ClipTable:
         """Whether any clip has more than one label."""
         return any(len(clip.labels) > 1 for clip in self.clips)
 
+    def names(self) -> list[str]:
+        """What tells each clip from the others: its path relative to the root, and its times where it has any."""
+        return [
+            "|".join([_relative(c.path, self.root), *("" if t is None else f"{t:g}" for t in (c.start_s, c.end_s))])
+            for c in self
+        ]
+
     def sha256(self) -> str:
         """Hash of what the table says (paths relative to the root, labels, groups, splits, times)."""
         rows = [

@@ -1,16 +1,21 @@
 """Features of clips: extracted once through the runtime, stored, read memory-mapped."""
 
-from .extract import Extracted, extract, extract_taps, narrowed, not_stored, thinned
+from .extract import Extracted, damaged_clips, extract, extract_taps, narrowed, not_stored, store_setting, thinned
+from .shards import Shard, merge_stores
 from .store import ClipFeatures, FeatureStore, clip_key
 
 __all__ = [
     "ClipFeatures",
     "Extracted",
     "FeatureStore",
+    "Shard",
     "clip_key",
+    "damaged_clips",
     "extract",
     "extract_taps",
+    "merge_stores",
     "narrowed",
     "not_stored",
+    "store_setting",
     "thinned",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def extract_taps(
     session = open_session(graph, "the extractor", threads)
     outputs = dict(zip(taps, session.run(list(taps), {"frames": np.zeros((1, *size, 3), np.uint8)}), strict=True))
     stores = {
-        name: FeatureStore(root, _setting(sampling, size, extractor, outputs[name].shape[1:], storage))
+        name: FeatureStore(root, store_setting(sampling, size, extractor, outputs[name].shape[1:], storage))
         for name, extractor in taps.items()
     }
     keys: list[str | None] = [None] * len(table)
@@ -142,13 +142,18 @@ def extract_taps(
     keys = [None if key in failed else key for key in keys]
     found = {}
     for name, store in stores.items():
-        damaged = [
-            (str(clip.path), damage)
-            for clip, key in zip(table, keys, strict=True)
-            if key and (damage := store.read(key).damage)
-        ]
+        damaged = damaged_clips(store, table, keys)
         found[name] = Extracted(store, list(keys), list(failures), damaged, computed=len(todo) - len(failed))
     return found
+
+
+def damaged_clips(store: FeatureStore, table: ClipTable, keys: Sequence[str | None]) -> list[tuple[str, str]]:
+    """Path and damage of the clips that could be read in part only; ``keys`` are those of the table's clips."""
+    return [
+        (str(clip.path), damage)
+        for clip, key in zip(table, keys, strict=True)
+        if key and (damage := store.read(key).damage)
+    ]
 
 
 def not_stored(
@@ -161,7 +166,7 @@ def not_stored(
     storage: str = "float16",
 ) -> list[Clip]:
     """The clips whose features :func:`extract` would have to compute; unreadable ones are not among them."""
-    store = FeatureStore(root, _setting(sampling, size, extractor, shape, storage))
+    store = FeatureStore(root, store_setting(sampling, size, extractor, shape, storage))
     missing = []
     for clip in table:
         try:
@@ -210,7 +215,7 @@ def narrowed(
         shape: of its features.
         extractor: its graph.
     """
-    store = FeatureStore(root, _setting(sampling, size, extractor, shape, found.store.storage))
+    store = FeatureStore(root, store_setting(sampling, size, extractor, shape, found.store.storage))
     missing = [key for key in dict.fromkeys(key for key in found.keys if key) if key not in store]
     for begin in range(0, len(missing), PART_CLIPS):
         items = []
@@ -222,7 +227,7 @@ def narrowed(
     return Extracted(store, list(found.keys), list(found.failures), list(found.damaged), computed=0)
 
 
-def _setting(
+def store_setting(
     sampling: Sampling, size: tuple[int, int], extractor: bytes, shape: tuple[int, ...], storage: str
 ) -> dict[str, Any]:
     """All that determines a feature but its clip."""

@@ -73,7 +73,7 @@ class FeatureStore:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def keys(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[str]:
         """Keys of all stored clips."""
         return iter(self._rows)
 

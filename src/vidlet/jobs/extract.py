@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import DataError
 from ..tasks.flow import flow_clips
 from ..tasks.prepare import extract_features
 from ..tasks.record_files import extract_records
@@ -20,18 +21,28 @@ def extract(
     overrides: Mapping[str, Any] | None = None,
     storage: str = "float16",
     strict: bool = False,
+    shard: str | None = None,
+    merge: Sequence[str | Path] | None = None,
 ) -> dict[str, Any]:
     """Store the features that a recipe's extractor gives, in ``out`` or the cache that ``train`` reads.
 
     What is stored already is not computed again; a killed extraction goes on where it was.
 
     Args:
+        shard: "3/64": of the clips only the third of 64 parts; which part a clip is of is decided by its name alone.
+        merge: nothing is computed: folders ``out`` of shards, whose features are brought together, each clip once; none
+            of them where all shards wrote to one folder. That no clip is missing is checked.
         storage: "float16" (what ``train`` reads), "float32" or "uint8".
 
     Returns:
         {"out", "files": {name: bytes}, "metrics": {"clips", "computed", "shape", ...}, "skipped", "damaged"}.
+
+    Raises:
+        DataError: no such data or shard; of ``merge`` a folder of another setting, or clips that no shard has.
     """
-    table, found, metrics = extract_features(data, recipe, out, overrides, storage, strict)
+    if shard is not None and merge is not None:
+        raise DataError("--shard makes a part and --merge brings parts together; give one of them")
+    table, found, metrics = extract_features(data, recipe, out, overrides, storage, strict, shard, merge)
     folder = found.store.folder
     return {
         "out": str(folder),

@@ -11,14 +11,15 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
+import torch
 
 from ..artifact import extractor_graph
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, RecipeError, VidletError
-from ..features import Extracted, FeatureStore, extract
+from ..features import Extracted, FeatureStore, Shard, damaged_clips, extract, merge_stores, store_setting
 from ..files import cache_folder
 from ..models import FrameExtractor, build_extractor
-from ..progress import bar, say
+from ..progress import bar, say, working
 from ..recipe import Recipe, Sampling, load_recipe, nearest
 from ..training import Clips, FeatureClips, FrameClips, keep_memory, training_sampling
 from ..video import SampledClip, read_clip, read_many
@@ -78,19 +79,34 @@ def extract_features(
     overrides: Mapping[str, Any] | None,
     storage: str,
     strict: bool,
+    shard: str | None = None,
+    merge: Sequence[str | Path] | None = None,
 ) -> tuple[ClipTable, Extracted, dict[str, Any]]:
     """The table, its stored features, and the figures that :func:`extract` returns; arguments as there."""
     plan = load_recipe(recipe, overrides)
+    part = Shard.parse(shard) if shard is not None else None
     table = labelled_clips(data, strict=strict)
+    everything, table = table, part.of(table) if part else table
+    torch.manual_seed(plan.training.seed)  # an extractor without weights is drawn
     extractor = build_extractor(plan.extractor)
     graph = extractor_graph(extractor).SerializeToString(deterministic=True)
     root = Path(out) if out else cache_folder("features")
-    with bar("features") as move:
-        found = extract(table, graph, plan.sampling, extractor.input_size, root, storage=storage, progress=move)
+    metrics: dict[str, Any] = {"clips": len(table)}
+    if part:
+        metrics |= {"shard": str(shard), "clips_in_all": len(everything)}
+    if merge is None:
+        with bar("features") as move:
+            found = extract(table, graph, plan.sampling, extractor.input_size, root, storage=storage, progress=move)
+    else:
+        setting = store_setting(plan.sampling, extractor.input_size, graph, extractor.feature_shape, storage)
+        with working("merge"):
+            merged = merge_stores(table, root, setting, [Path(source) for source in merge])
+        damaged = damaged_clips(merged.store, table, merged.keys)
+        found = Extracted(merged.store, merged.keys, merged.failures, damaged, computed=0)
+        metrics |= {"taken": merged.taken, "twice": merged.twice}
     if strict and found.failures:
         raise DataError(found.failures[0][1])
-    metrics = {
-        "clips": len(table),
+    metrics |= {
         "computed": found.computed,
         "shape": list(found.store.shape),
         "extractor_sha256": hashlib.sha256(graph).hexdigest(),
