@@ -235,9 +235,6 @@ def test_coco_splits_come_from_file_or_folder_names(tmp_path):
         (root / split / "_annotations.coco.json").write_text(json.dumps(whole | {"images": whole["images"][:1]}))
     table = read_boxes(root)
     assert [image.split for image in table] == ["train", "val"] and len(table.dropped) == 4  # of images not listed
-    (root / "valid" / "_annotations.coco.json").write_text(json.dumps(whole | {"categories": []}))
-    with pytest.raises(DataError, match="has other categories"):
-        read_boxes(root)
     (root / "valid" / "_annotations.coco.json").write_text("{")
     with pytest.raises(DataError, match="not a COCO file"):
         read_boxes(root)

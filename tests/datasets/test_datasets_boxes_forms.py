@@ -1,6 +1,7 @@
 """Boxes as other tools export them, and what cannot be read of them: never taken for background, never a twin's."""
 
 import json
+import unicodedata
 
 import pytest
 from PIL import Image
@@ -103,7 +104,7 @@ def test_a_row_of_a_table_that_cannot_be_read_is_no_background(tmp_path):
     (tmp_path / "boxes.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,1,x,3,4\nb.jpg,cat,1,1,30,40\n")
     table = read_boxes(tmp_path)
     assert [i.path.name for i in table] == ["b.jpg"]
-    assert table.skipped == (("a.jpg", "line 2: no box of four numbers"),)
+    assert table.skipped == (("a.jpg", "line 2: no box of four numbers and a class"),)
 
 
 @pytest.mark.parametrize(
@@ -226,3 +227,160 @@ def test_ids_of_coco_are_compared_as_texts_and_nonsense_is_named(tmp_path):
     }  # fmt: skip
     assert len(table.skipped) == 3
     assert len(table.dropped) == 2
+
+
+LINE = "0 0.2 0.5 0.2 0.6\n"
+CAFE = "caf\u00e9"
+CAFE_APART = unicodedata.normalize("NFD", CAFE)
+
+
+@pytest.mark.parametrize(
+    ("picture", "text"),
+    [
+        ("Images/train/a.jpg", "Labels/train/a.txt"),
+        ("JPEGImages/a.jpg", "labels/a.txt"),
+        ("train/img/a.jpg", "train/label/a.txt"),
+        ("images/a.jpg", "labels/a.TXT"),
+        ("images/a.jpg", "labels/a.jpg.txt"),
+        (f"images/{CAFE}.jpg", f"labels/{CAFE_APART}.txt"),
+        (f"{CAFE_APART}.JPG", f"{CAFE}.txt"),
+    ],
+)
+def test_the_text_of_a_picture_is_found_however_both_are_spelled(tmp_path, picture, text):
+    image(tmp_path / picture)
+    (tmp_path / text).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / text).write_text(LINE)
+    ((box,),) = [image.boxes for image in read_boxes(tmp_path)]
+    assert (box.label, box.x1, box.y1, box.x2, box.y2) == ("0", *map(pytest.approx, CAT[1:]))
+
+
+def test_texts_without_an_image_and_splits_without_a_text_are_told_and_are_no_background(tmp_path):
+    for name in ("train/images/a", "train/images/b", "test/images/c", "test/images/d"):
+        image(tmp_path / f"{name}.jpg")
+    (tmp_path / "train" / "labels").mkdir()
+    for name in ("a", "lost"):
+        (tmp_path / "train" / "labels" / f"{name}.txt").write_text(LINE)
+    table = read_boxes(tmp_path)
+    assert {path: len(boxes) for path, (_, boxes) in found(table).items()} == {
+        "train/images/a.jpg": 1,
+        "train/images/b.jpg": 0,
+    }
+    notes = " ".join(table.notes)
+    assert "None of the 2 images of test has a text file" in notes
+    assert "1 text files belong to no image (first: train/labels/lost.txt)" in notes
+
+
+def test_names_and_lists_are_found_one_folder_below(tmp_path):
+    image(tmp_path / "data" / "obj" / "a.jpg").with_suffix(".txt").write_text(LINE)
+    (tmp_path / "data" / "obj.names").write_text("cat\n")
+    (tmp_path / "data" / "test.txt").write_text("data/obj/a.jpg\n")
+    (only,) = read_boxes(tmp_path)
+    assert (only.path, only.split) == (tmp_path / "data" / "obj" / "a.jpg", "test")
+    assert [(box.label, box.x1) for box in only.boxes] == [("cat", pytest.approx(0.1))]
+
+
+def test_names_that_contradict_each_other_are_refused_and_other_yaml_files_are_not_asked(tmp_path):
+    image(tmp_path / "a.jpg").with_suffix(".txt").write_text(LINE)
+    (tmp_path / "args.yaml").write_text("names: run 1\n")
+    (tmp_path / "data.yaml").write_text("names: [cat]\n")
+    assert read_boxes(tmp_path).labels == ("cat",)
+    (tmp_path / "other.yaml").write_text("names: [dog]\n")
+    with pytest.raises(DataError, match=r"other.yaml|data.yaml: names other classes"):
+        read_boxes(tmp_path)
+
+
+def coco(name, categories=((1, "cat"),), number=1, **more):
+    annotation = {"id": 1, "image_id": number, "category_id": categories[-1][0], "bbox": [10, 10, 20, 30]}
+    return json.dumps(
+        {
+            "images": [{"id": number, "file_name": name, "width": 100, "height": 50}],
+            "categories": [{"id": key, "name": label} for key, label in categories],
+            "annotations": [annotation],
+            **more,
+        }
+    )
+
+
+def test_the_annotations_of_coco_are_read_as_they_are_published(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for split in ("train2017", "val2017"):
+        image(tmp_path / split / f"{split}.jpg")
+        boxes = json.loads(coco(f"{split}.jpg"))
+        captions = {"images": boxes["images"], "annotations": [{"id": 1, "image_id": 1, "caption": "a cat"}]}
+        points = {**boxes, "categories": [{"id": 1, "name": "person"}]}
+        for kind, what in (("instances", boxes), ("captions", captions), ("person_keypoints", points)):
+            (tmp_path / "annotations" / f"{kind}_{split}.json").write_text(json.dumps(what))
+    (tmp_path / "annotations" / "image_info_test2017.json").write_text(json.dumps({"images": [], "categories": []}))
+    assert found(read_boxes(tmp_path)) == {
+        "train2017/train2017.jpg": ("train", [CAT]), "val2017/val2017.jpg": ("val", [CAT])
+    }  # fmt: skip
+
+
+def test_files_of_coco_with_other_categories_are_joined_by_name(tmp_path):
+    for split, categories in (("train", ((0, "pet"), (1, "dog"), (2, "cat"))), ("valid", ((0, "pet"), (1, "cat")))):
+        image(tmp_path / split / "a.jpg")
+        (tmp_path / split / "_annotations.coco.json").write_text(coco("a.jpg", categories))
+    table = read_boxes(tmp_path)
+    assert table.labels == ("pet", "dog", "cat") and "joined by name" in table.notes[0]
+    assert found(table) == {"train/a.jpg": ("train", [CAT]), "valid/a.jpg": ("val", [CAT])}
+
+
+def test_an_image_that_two_files_describe_is_one_image_and_never_in_two_splits(tmp_path):
+    header = "filename,class,xmin,ymin,xmax,ymax\n"
+    rows = {name: f"{name}.jpg,cat,10,10,30,40\n" for name in "ab"}
+    for name in rows:
+        image(tmp_path / f"{name}.jpg")
+    (tmp_path / "all_labels.csv").write_text(header + rows["a"] + rows["b"])
+    (tmp_path / "train_labels.csv").write_text(header + rows["a"])
+    (tmp_path / "test_labels.csv").write_text(header + rows["b"])
+    assert found(read_boxes(tmp_path)) == {"a.jpg": ("train", [CAT]), "b.jpg": ("test", [CAT])}
+    (tmp_path / "test_labels.csv").write_text(header + rows["b"] + rows["a"])
+    with pytest.raises(DataError, match=r"a.jpg stands in test and in train"):
+        read_boxes(tmp_path)
+
+
+def test_a_table_without_a_header_is_keras_retinanets(tmp_path):
+    for name in "abc":
+        image(tmp_path / "images" / f"{name}.jpg")
+    (tmp_path / "train.csv").write_text("/home/me/images/a.jpg,10,10,30,40,cat\nimages/b.jpg,,,,,\n")
+    (tmp_path / "val.csv").write_text("images/c.jpg,10,10,30,40,dog\n")
+    (tmp_path / "classes.csv").write_text("cat,0\ndog,1\n")
+    assert found(read_boxes(tmp_path)) == {
+        "images/a.jpg": ("train", [CAT]), "images/b.jpg": ("train", []), "images/c.jpg": ("val", [("dog", *CAT[1:])])
+    }  # fmt: skip
+
+
+def test_cells_of_a_table_are_never_read_as_those_of_another_column(tmp_path):
+    for name in "abc":
+        image(tmp_path / f"{name}.jpg")
+    header = "filename,xmin,ymin,xmax,ymax,class_id\n"
+    rows = "a.jpg,10,10,30,40,7,\nb.jpg,1,0,10,30,40,7\nc.jpg,nan,nan,nan,nan,nan\n"
+    (tmp_path / "boxes.csv").write_text(header + rows)
+    table = read_boxes(tmp_path)
+    assert found(table) == {"a.jpg": ("", [("7", *CAT[1:])]), "c.jpg": ("", [])}
+    assert table.skipped == (("b.jpg", "line 3: 7 cells under 6 column names"),)
+    (tmp_path / "boxes.csv").write_text("filename,xmin,ymin,xmax,ymax\na.jpg,10,10,30,40\n")
+    assert "no column of classes" in read_boxes(tmp_path).notes[0]
+
+
+def test_labelmes_files_are_read_and_what_is_wrong_in_one_is_no_background(tmp_path):
+    shapes = [
+        {"label": "cat", "points": [[30, 40], [10, 10]], "shape_type": "rectangle"},
+        {"label": "cat", "points": [[10, 10], [30, 20], [20, 40]], "shape_type": "polygon"},
+        {"label": "cat", "points": [[20, 25], [20, 40]], "shape_type": "circle"},
+        {"label": "nose", "points": [[20, 25]], "shape_type": "point"},
+    ]
+    whole = {"version": "5.0", "imagePath": "..\\a.jpg", "imageHeight": 50, "imageWidth": 100, "imageData": None}
+    for name, said in (
+        ("a", {**whole, "shapes": shapes}),
+        ("b", {**whole, "shapes": []}),
+        ("c", {**whole, "shapes": [{"label": "cat", "points": [1, 2]}]}),
+        ("d", {**whole, "shapes": shapes[3:]}),
+    ):
+        image(tmp_path / "train" / f"{name}.jpg").with_suffix(".json").write_text(json.dumps(said))
+    table = read_boxes(tmp_path)
+    assert table.kind == "labelme"
+    around = ("cat", 0.05, 0.2, 0.35, 0.8)
+    ours = {path: (split, [pytest.approx(box[1:]) for box in boxes]) for path, (split, boxes) in found(table).items()}
+    assert ours == {"train/a.jpg": ("train", [CAT[1:], CAT[1:], around[1:]]), "train/b.jpg": ("train", [])}
+    assert [path for path, _ in table.skipped] == ["train/c.json", "train/d.jpg"]

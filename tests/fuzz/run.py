@@ -31,7 +31,7 @@ LIMIT_S = 120.0
 MEMORY_BYTES = 8 * 2**30
 BATCH = 25
 FOUND = Path(__file__).with_name("found")
-FRAMES = np.zeros((4, 6, 8, 3), np.uint8)
+STORED = {"shape": [4], "storage": "float32"}
 
 Make = Callable[[Path], Path]  # a folder -> the file in it that is damaged
 Read = Callable[[Path], object]  # that file -> whatever; raises a VidletError or is done
@@ -200,6 +200,73 @@ def read_boxes(path: Path) -> object:
     return read(path.parent)
 
 
+def make_yolo(folder: Path) -> Path:
+    from PIL import Image
+
+    Image.new("RGB", (32, 32)).save(folder / "a.jpg")
+    (folder / "data.yaml").write_text("train: .\nnc: 2\nnames: [cat, dog]\n")
+    (folder / "a.txt").write_text("0 0.5 0.5 0.25 0.25\n1 0.1 0.1 0.3 0.1 0.3 0.3 0.1 0.3\n")
+    return folder / "a.txt"
+
+
+def make_yaml(folder: Path) -> Path:
+    return make_yolo(folder).with_name("data.yaml")
+
+
+def make_voc(folder: Path) -> Path:
+    from PIL import Image
+
+    Image.new("RGB", (32, 32)).save(folder / "a.jpg")
+    corners = "<xmin>1</xmin><ymin>2</ymin><xmax>20</xmax><ymax>30</ymax>"
+    (folder / "a.xml").write_text(
+        "<annotation><filename>a.jpg</filename><size><width>32</width><height>32</height></size>"
+        f"<object><name>x</name><difficult>0</difficult><bndbox>{corners}</bndbox></object></annotation>"
+    )
+    return folder / "a.xml"
+
+
+def make_boxes_csv(folder: Path) -> Path:
+    from PIL import Image
+
+    Image.new("RGB", (32, 32)).save(folder / "a.jpg")
+    text = "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,32,32,x,1,2,20,30\na.jpg,32,32,y,2,2,8,9\n"
+    (folder / "boxes.csv").write_text(text)
+    return folder / "boxes.csv"
+
+
+def make_npz(folder: Path) -> Path:
+    draw = np.random.default_rng(0)
+    np.savez(folder / "features.npz", rgb=draw.integers(0, 255, (2, 3, 8), np.uint8), audio=np.ones((2, 3, 4), "u1"))
+    (folder / "clips.csv").write_text("name,label\nr0,x\nr1,y\n")
+    return folder / "features.npz"
+
+
+def read_npz(path: Path) -> object:
+    from vidlet.datasets import read_table
+
+    table = read_table(path.parent)
+    return [table.records.read(row) for row in range(2)]
+
+
+def make_arrow(folder: Path) -> Path:
+    """A part without its checksum in its name, as older versions wrote it: the checksum would find everything."""
+    from vidlet.features.store import ClipFeatures, FeatureStore
+
+    store = FeatureStore(folder, STORED)
+    draw = np.random.default_rng(0)
+    rows = [ClipFeatures(f"{i:064d}", draw.normal(size=(3, 4)).astype("f4"), np.arange(3.0)) for i in range(3)]
+    store.write((row, "a.mp4") for row in rows)
+    part = next(store.folder.glob("*.arrow"))
+    return part.rename(part.with_name("part-00000-00000000.arrow"))
+
+
+def read_arrow(path: Path) -> object:
+    from vidlet.features.store import FeatureStore
+
+    store = FeatureStore(path.parents[1], STORED)
+    return [store.read(key).features.astype(float).sum() for key in store.keys()]  # noqa: SIM118
+
+
 def make_video(folder: Path) -> Path:
     from vidlet.video import write_video
 
@@ -241,6 +308,12 @@ KINDS: dict[str, tuple[Make, Read]] = {
     "metrics": (make_metrics, read_metrics),
     "table": (make_table, read_table),
     "coco": (make_coco, read_boxes),
+    "yolo": (make_yolo, read_boxes),
+    "yaml": (make_yaml, read_boxes),
+    "voc": (make_voc, read_boxes),
+    "boxes_csv": (make_boxes_csv, read_boxes),
+    "npz": (make_npz, read_npz),
+    "arrow": (make_arrow, read_arrow),
     "video": (make_video, read_video),
     "records": (make_records, read_records),
 }

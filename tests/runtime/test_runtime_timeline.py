@@ -1,7 +1,9 @@
 """A timeline names what happens when, whatever the length: by hand, against a slow count, and in constant memory."""
 
 import itertools
+import re
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -180,6 +182,25 @@ def test_a_short_clip_has_one_segment_with_the_scores_of_classify(model, folder_
     assert (found.label, found.score) == (whole.label, pytest.approx(whole.score, abs=1e-5))
     np.testing.assert_allclose(list(found.scores.values()), list(whole.scores.values()), atol=1e-5)
     assert [(s.start_s, s.end_s, s.label) for s in found.segments] == [(0.0, pytest.approx(seconds), "green")]
+
+
+def test_a_short_clip_with_damage_inside_is_what_classify_says(model, tmp_path):
+    path = tmp_path / "clip.mov"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = SIZE[1], SIZE[0], "rgb24"
+        for number in range(50):
+            color = RED if number < 20 else GREEN
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((*SIZE, 3), color, np.uint8), format="rgb24")))
+        out.mux(stream.encode())
+    data = path.read_bytes()
+    places = [found.start() for found in re.finditer(b"IDAT", data)]
+    path.write_bytes(data[: places[20]] + b"XXXX\xff\xff" + data[places[20] + 6 :])
+    whole = model.classify(path)
+    found = predict_timeline(model, path)
+    assert whole.damage and found.damage
+    assert found.scores == pytest.approx(whole.scores, abs=1e-6)
+    assert whole.label == "red"  # what follows the damage is not looked at
 
 
 def test_a_short_clip_of_a_uniform_model_is_what_classify_says(tmp_path, folder_of):

@@ -322,6 +322,23 @@ def test_a_download_that_broke_off_is_never_silently_short(videos, tmp_path):
     assert read_clip(videos["matroska"], FOUR, SIZE).damage == ""
 
 
+def test_a_cut_file_whose_header_tells_its_length_is_told(tmp_path):
+    path = tmp_path / "whole.flv"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("flv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(100):
+            picture = np.full((48, 64, 3), 2 * number, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode())
+    assert read_clip(path, Sampling("rate", hz=5.0), SIZE).damage == ""
+    assert probe(path).duration_s == pytest.approx(4.0, abs=0.05)
+    cut = tmp_path / "cut.flv"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    clip = read_clip(cut, Sampling("rate", hz=5.0), SIZE)
+    assert 5 < len(clip.frames) < 15 and "declared seconds" in clip.damage
+
+
 def test_a_damaged_spot_ends_a_clip_and_is_skipped_by_a_stream(videos, tmp_path):
     data = bytearray(videos["often"].read_bytes())
     with open_reader(videos["often"]) as reader:

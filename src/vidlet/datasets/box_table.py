@@ -55,7 +55,7 @@ class BoxTable:
     images: tuple[BoxImage, ...]
     labels: tuple[str, ...]
     root: Path
-    kind: str = ""  # "voc", "coco" or "yolo": how the boxes were written
+    kind: str = ""  # "voc", "coco", "labelme", "csv" or "yolo": how the boxes were written
     notes: tuple[str, ...] = field(default=())
     skipped: tuple[tuple[str, str], ...] = field(default=())  # (path, why) of images
     dropped: tuple[tuple[str, str], ...] = field(default=())  # (path, why) of single boxes
@@ -154,8 +154,9 @@ class BoxGatherer:
         found = {box.label for image in self.images for box in image.boxes}
         ordered = label_order(self.names if self.names is not None else found, str(self.root))
         labels = tuple(self.names) if self.names is not None else ordered
+        images = self._joined()
         if not labels:
-            raise DataError(f"{self.root}: {len(self.images)} images, and not one box in them")
+            raise DataError(f"{self.root}: {len(images)} images, and not one box in them")
         if len(set(labels)) != len(labels):
             twice = next(name for name in labels if labels.count(name) > 1)
             raise DataError(f"{self.root}: the list of classes names {twice!r} twice")
@@ -166,9 +167,28 @@ class BoxGatherer:
             path, why = self.dropped[0]
             notes.append(f"{len(self.dropped)} boxes were left out (first: {path}: {why}).")
         return BoxTable(
-            tuple(self.images), labels, self.root, self.kind,
+            images, labels, self.root, self.kind,
             tuple(notes), tuple(self.skipped), tuple(self.dropped), self.clipped,
         )  # fmt: skip
+
+    def _joined(self) -> tuple[BoxImage, ...]:
+        """Every image once: one that several files describe has the boxes of all of them, and the split that one says.
+
+        Raises:
+            DataError: two of them say different splits.
+        """
+        joined: dict[Path, BoxImage] = {}
+        for image in self.images:
+            if (before := joined.setdefault(image.path, image)) is image:
+                continue
+            if before.split and image.split and before.split != image.split:
+                where = _below(image.path, self.root)
+                raise DataError(f"{self.root}: {where} stands in {before.split} and in {image.split}")
+            boxes = (*before.boxes, *(box for box in image.boxes if box not in before.boxes))
+            joined[image.path] = replace(before, boxes=boxes, split=before.split or image.split)
+        if twice := len(self.images) - len(joined):
+            self.notes.append(f"{twice} images are described more than once; their boxes were joined.")
+        return tuple(joined.values())
 
     def _judge(self, path: Path, item: Written, unit: tuple[float, float], pixel: tuple[float, float]) -> Box | None:
         """The box relative to its image, cut at the border; None if it is none."""

@@ -1,4 +1,4 @@
-"""Boxes as people have them -> one box table: PASCAL VOC's XML, COCO's JSON, YOLO's texts, tables; and their splits."""
+"""Boxes as people have them -> one box table (PASCAL VOC, COCO, labelme, YOLO, tables), and their splits."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from ..errors import DataError
 from .box_table import Box, BoxImage, BoxTable
 from .boxes_coco import coco_files, read_coco
 from .boxes_csv import box_tables, read_box_tables
+from .boxes_labelme import labelme_files, read_labelme
 from .boxes_voc import is_voc, read_voc
 from .boxes_yolo import is_yolo, read_yolo
 from .read import TABLE_NAME
 
 __all__ = ["Box", "BoxImage", "BoxTable", "box_kind", "read_boxes", "with_box_splits"]
 
-_READERS = {"voc": read_voc, "coco": read_coco, "csv": read_box_tables, "yolo": read_yolo}
+_READERS = {
+    "voc": read_voc, "coco": read_coco, "labelme": read_labelme, "csv": read_box_tables, "yolo": read_yolo,
+}  # fmt: skip
 
 
 def box_kind(path: str | os.PathLike[str]) -> str | None:
-    """How the boxes of a folder or file are written: "voc", "coco", "csv", "yolo", or None where there are none."""
+    """How boxes are written: "voc", "coco", "labelme", "csv", "yolo", or None where a folder or file has none."""
     where = Path(path)
     if where.is_file():
         if where.suffix.lower() == ".json":
@@ -34,6 +37,8 @@ def box_kind(path: str | os.PathLike[str]) -> str | None:
         return "voc"
     if coco_files(where):
         return "coco"
+    if labelme_files(where):
+        return "labelme"
     if box_tables(where):
         return "csv"
     return "yolo" if is_yolo(where) else None
@@ -55,8 +60,8 @@ def read_boxes(path: str | os.PathLike[str], strict: bool = False) -> BoxTable:
     if kind is None:
         raise DataError(
             f"{where}: no boxes in it; expected PASCAL VOC (Annotations/*.xml, or .xml beside the images), COCO (a "
-            ".json with images, categories and annotations), YOLO (.txt beside the images or in labels/), or a table "
-            "(filename, class, xmin, ymin, xmax, ymax)"
+            ".json with images, categories and annotations), labelme (.json beside the images), YOLO (.txt beside the "
+            "images or in labels/), or a table (filename, class, xmin, ymin, xmax, ymax)"
         )
     table = _READERS[kind](where)
     if strict and (wrong := (*table.skipped, *table.dropped)):

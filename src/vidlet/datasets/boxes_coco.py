@@ -4,12 +4,15 @@
     root/train/_annotations.coco.json, root/train/a.jpg
     any.json beside its images, or with a folder images/ beside it
 
-``iscrowd`` counts as "difficult". The order of the classes is that of the categories' ids.
+``iscrowd`` counts as "difficult". The order of the classes is that of the categories' ids; files whose categories
+differ are joined by the names. Files of captions, key points and images without annotations, which lie beside COCO's
+own boxes, are left out.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,10 @@ from ..errors import DataError, reading
 from ..labels import composed
 from .box_table import BoxGatherer, BoxTable, Written
 from .media import visible
-from .table import SPLITS, split_name
+from .table import split_in_name, split_name
 from .texts import read_text
 
+LISTS = ("images", "categories", "annotations")
 SNIFF_BYTES = 2**16
 MOST_BYTES = 2**30  # of a file; COCO's own has 450 MB
 
@@ -30,26 +34,33 @@ def coco_files(path: Path) -> list[Path]:
         return [path] if path.suffix.lower() == ".json" else []
     folders = [path, *(entry for entry in visible(path) if entry.is_dir())]
     files = [entry for folder in folders for entry in visible(folder) if entry.suffix.lower() == ".json"]
-    return [file for file in files if _looks_right(file)]
+    own = [file for file in files if file.name.lower().startswith("instances")]
+    return own or [file for file in files if _looks_right(file)]
 
 
 def read_coco(root: Path) -> BoxTable:
     """Read a COCO file or a folder of them.
 
     Raises:
-        DataError: no such file, not JSON, without images or categories, or files with different categories.
+        DataError: no such file, not JSON, or without images, categories or annotations.
     """
-    folder = root if root.is_dir() else root.parent
-    names: dict[str, str] | None = None
-    found = BoxGatherer(folder, "coco", None)
-    for file in coco_files(root):
+    found = BoxGatherer(root if root.is_dir() else root.parent, "coco", [])
+    names: list[str] = []
+    found.names = names
+    files = coco_files(root)
+    for file in files:
         data = _load(file)
+        missing = [key for key in LISTS if not isinstance(data.get(key), list)]
+        if missing and (len(files) == 1 or "images" in missing):
+            raise DataError(f"{file}: not a COCO file (it has no list {missing[0]!r})")
+        if missing:
+            found.notes.append(f"{file.name} holds no boxes (it has no list {missing[0]!r}) and was not read.")
+            continue
         categories = _categories(data, file)
-        if names is not None and categories != names:
-            raise DataError(f"{file}: has other categories than the file before it")
-        names = categories
-        found.names = list(names.values())
-        _read_file(file, data, names, found)
+        if names and set(categories.values()) != set(names):
+            found.notes.append(f"{file.name} has other categories than the files before it; they are joined by name.")
+        names += [name for name in categories.values() if name not in names]
+        _read_file(file, data, categories, found)
     return found.table()
 
 
@@ -69,10 +80,7 @@ def _looks_right(path: Path) -> bool:
 def _load(path: Path) -> dict[str, Any]:
     with reading(path, "a COCO file"):
         data = json.loads(read_text(path, MOST_BYTES))
-    for key in ("images", "categories", "annotations"):
-        if not isinstance(data, dict) or not isinstance(data.get(key), list):
-            raise DataError(f"{path}: not a COCO file (it has no list {key!r})")
-    return data
+    return data if isinstance(data, dict) else {}
 
 
 def _categories(data: dict[str, Any], path: Path) -> dict[str, str]:
@@ -85,6 +93,9 @@ def _categories(data: dict[str, Any], path: Path) -> dict[str, str]:
         if key in names:
             raise DataError(f"{path}: category {key} stands twice")
         names[key] = composed(item["name"].strip())
+    if len(set(names.values())) < len(names):
+        twice = Counter(names.values()).most_common(1)[0][0]
+        raise DataError(f"{path}: two categories are called {twice!r}")
     order = sorted(names, key=lambda key: (0, int(key), "") if key.isdecimal() else (1, 0, key))
     return {key: names[key] for key in order}
 
@@ -101,16 +112,16 @@ def _id(value: Any) -> str | None:
 
 
 def _read_file(path: Path, data: dict[str, Any], names: dict[str, str], found: BoxGatherer) -> None:
-    split = _split_of(path)
+    split = split_name(path.parent.name) or split_in_name(path.stem)
     boxes: dict[str, list[Written]] = {}
     unread: set[str] = set()  # images with an annotation that cannot be read
     known = {_id(item.get("id")) for item in data["images"] if isinstance(item, dict)}
     for item in data["annotations"]:
         owner = _id(item.get("image_id")) if isinstance(item, dict) else None
         try:
-            x, y, width, height = (float(value) for value in item["bbox"])
+            x, y, width, height = (float(value) for value in item.get("bbox") or _around(item["segmentation"]))
             category, crowd = _id(item["category_id"]), bool(item.get("iscrowd", 0))
-        except (TypeError, ValueError, KeyError, OverflowError):
+        except (TypeError, ValueError, KeyError, OverflowError, AttributeError):
             found.drop(path, f"annotation {composed(str(item)[:60])}: no bbox, image_id or category_id")
             unread |= {owner} if owner is not None else set()
             continue
@@ -136,17 +147,18 @@ def _read_file(path: Path, data: dict[str, Any], names: dict[str, str], found: B
             found.add(_picture(path, name, found.root), boxes.get(key, []), split, written)
 
 
+def _around(polygons: list[list[float]]) -> tuple[float, float, float, float]:
+    """The box (x, y, width, height) around polygons, where an annotation has no own."""
+    across = [float(value) for polygon in polygons for value in polygon[::2]]
+    down = [float(value) for polygon in polygons for value in polygon[1::2]]
+    return min(across), min(down), max(across) - min(across), max(down) - min(down)
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name that no file can have
         return False
-
-
-def _split_of(path: Path) -> str:
-    if split := split_name(path.parent.name):
-        return split
-    return next((split for split in SPLITS if split in path.stem.lower()), "")
 
 
 def _picture(path: Path, name: str, root: Path) -> Path:

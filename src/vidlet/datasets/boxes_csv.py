@@ -2,6 +2,7 @@
 
     filename,width,height,class,xmin,ymin,xmax,ymax        train_labels.csv, train/_annotations.csv
     image_id,width,height,"[x, y, w, h]"                    ImageID,LabelName,XMin,XMax,YMin,YMax (relative)
+    images/a.jpg,10,20,30,40,cat                            keras-retinanet's, without a header; "b.jpg,,,,," is empty
 
 Without a column of classes everything is an "object". The split is a column's, else that of the table's name or of its
 folder's.
@@ -17,8 +18,8 @@ from typing import NamedTuple
 from ..errors import DataError
 from .box_images import Pictures
 from .box_table import BoxGatherer, BoxTable, Written
-from .media import visible
-from .table import split_name
+from .media import is_image, visible
+from .table import split_in_name, split_name
 from .texts import SEPARATORS, cell_key, table_rows
 
 ONLY_CLASS = "object"
@@ -35,7 +36,12 @@ IMAGE = (
     "path",
     "name",
 )
-LABEL = ("class", "label", "class_name", "classname", "category", "category_name", "label_name", "labelname")
+LABEL = (
+    *("class_name", "classname", "category_name", "label_name", "labelname", "class", "label", "category", "name"),
+    *("class_id", "classid", "category_id", "label_id", "labelid"),
+)
+NOTHING = ("", "nan", "none", "null")  # cells of an image that shows nothing
+PLAIN = ("path", "x1", "y1", "x2", "y2", "class_name")  # the columns of a table without a header
 CORNERS = (
     ("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"), ("x1", "y1", "x2", "y2"),
     ("left", "top", "right", "bottom"), ("bbox_xmin", "bbox_ymin", "bbox_xmax", "bbox_ymax"),
@@ -86,7 +92,17 @@ def _header(path: Path) -> _Columns | None:
     lines = data.decode(encoding, "replace").splitlines()
     first = next((line for line in lines if not line.lower().startswith("sep=")), "")
     found = (_columns([cell_key(cell) for cell in first.split(mark)]) for mark in SEPARATORS)
-    return next((columns for columns in found if columns is not None), None)
+    plain = (_columns(PLAIN) for mark in SEPARATORS if _is_plain(first.split(mark)))
+    return next((columns for columns in (*found, *plain) if columns is not None), None)
+
+
+def _is_plain(cells: Sequence[str]) -> bool:
+    """Whether the first line of a table is a box already: an image, four whole numbers or none, a class or none."""
+    image, *corners, label = (cell.strip().strip('"') for cell in cells) if len(cells) == len(PLAIN) else ("", "")
+    if not is_image(Path(image)):
+        return False
+    numbers = [corner.lstrip("-").replace(".", "", 1).isdecimal() for corner in corners]
+    return bool(label) and all(numbers) if any(corners) else not label
 
 
 def _columns(names: Sequence[str]) -> _Columns | None:
@@ -98,7 +114,7 @@ def _columns(names: Sequence[str]) -> _Columns | None:
         sides = ()
     if not image or not (corners or sides):
         return None
-    label = next((name for name in LABEL if name in names), "")
+    label = next((name for name in LABEL if name in names and name != image), "")
     split = next((name for name in SPLIT if name in names), "")
     return _Columns(image, label, corners or sides, bool(sides), split)
 
@@ -106,11 +122,15 @@ def _columns(names: Sequence[str]) -> _Columns | None:
 def _read_table(path: Path, pictures: Pictures, found: BoxGatherer) -> None:
     known = {*IMAGE, *LABEL, *SPLIT, "bbox", "width", "height", *(name for four in (*CORNERS, *SIDES) for name in four)}
     rows, separator = table_rows(path, sorted(known))
-    names = [cell_key(cell) for cell in rows[0][1]]
+    if rows and _is_plain(rows[0][1]):
+        rows.insert(0, (0, list(PLAIN)))
+    names = [cell_key(cell) for cell in rows[0][1]] if rows else []
     columns = _columns(names)
     if columns is None:
         raise DataError(f"{path}: needs columns of image and box, as filename, class, xmin, ymin, xmax, ymax")
-    default = _split_of(path)
+    if not columns.label:
+        found.notes.append(f"{path.name} has no column of classes; every box is an {ONLY_CLASS!r}.")
+    default = split_name(path.parent.name) or split_in_name(path.stem)
     boxes: dict[str, list[Written]] = defaultdict(list)
     about: dict[str, tuple[str, tuple[float, float]]] = {}
     failed: dict[str, str] = {}
@@ -123,11 +143,14 @@ def _read_table(path: Path, pictures: Pictures, found: BoxGatherer) -> None:
         split = split_name(row.get(columns.split, "")) if columns.split else ""
         about.setdefault(image, (split or default, _size(row, columns)))
         try:
+            if any(cell.strip() for cell in cells[len(names) :]):
+                raise ValueError(f"{len(cells)} cells under {len(names)} column names")
             if (box := _box(row, columns, separator)) is not None:
                 boxes[image].append(box)
-        except ValueError:
-            failed[image] = f"line {line}: no box of four numbers"
-            found.drop(path, f"line {line} ({image}): no box of four numbers")
+        except ValueError as error:
+            wrong = str(error) if "cells" in str(error) else "no box of four numbers and a class"
+            failed[image] = f"line {line}: {wrong}"
+            found.drop(path, f"line {line} ({image}): {wrong}")
     whole = _relative([corner for own in boxes.values() for box in own for corner in box[:4]])
     for image, (split, size) in about.items():
         place = pictures.find(image, path)
@@ -142,7 +165,7 @@ def _box(row: dict[str, str], columns: _Columns, separator: str) -> Written | No
     texts = [row.get(name, "") for name in columns.corners]
     if len(texts) == 1:
         texts = [part.strip() for part in texts[0].strip("[]() ").replace(";", ",").split(",")]
-    if not any(texts):
+    if all(text.casefold() in NOTHING for text in texts):
         return None
     if separator != ",":
         texts = [text.replace(",", ".") for text in texts]
@@ -168,10 +191,3 @@ def _size(row: dict[str, str], columns: _Columns) -> tuple[float, float]:
 def _relative(corners: Sequence[float]) -> bool:
     """Whether corners are shares of the image, as Open Images writes them, and no pixels."""
     return bool(corners) and all(-0.01 <= corner <= 1.01 for corner in corners)
-
-
-def _split_of(path: Path) -> str:
-    if split := split_name(path.parent.name):
-        return split
-    words = path.stem.casefold().replace("-", "_").split("_")
-    return next((split for word in words if (split := split_name(word))), "")

@@ -194,7 +194,10 @@ def _read_one(path: Path, pictures: Pictures, split: str, found: BoxGatherer) ->
     except DataError as error:
         found.skip(path, str(error).removeprefix(f"{path}: "))
         return
-    except (ValueError, IndexError, OverflowError) as error:
+    except IndexError:
+        found.skip(path, "an object without a box (bndbox)")
+        return
+    except (ValueError, OverflowError) as error:
         found.skip(path, f"a box or the size is not a number ({error})")
         return
     name = top.of("filename")

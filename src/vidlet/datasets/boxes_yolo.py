@@ -3,9 +3,11 @@
     root/images/train/a.jpg, root/labels/train/a.txt      root/train/images/a.jpg, root/train/labels/a.txt
     root/a.jpg, root/a.txt                                root/train.txt (a list of images), root/obj.names
 
-The split is what a folder is named for, or the list that names the image. The classes' names are those of data.yaml,
-of a .names file or of classes.txt; without any they are called by their numbers. An image without a text file shows
-nothing; one of whose text file no line can be read is skipped. Of a polygon the box around it is taken.
+Folders of images may be called images, image, img or JPEGImages, those beside them labels or label, in any case. The
+split is what a folder is named for, or the list that names the image. The classes' names are those of data.yaml, of a
+.names file or of classes.txt, there or one folder below; without any they are called by their numbers. An image without
+a text file shows nothing, but where no image of a split has one, the split is left out; one of whose text file no line
+can be read is skipped. Of a polygon the box around it is taken.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,17 @@ from .media import is_image, visible
 from .table import SPLITS, split_name
 from .texts import MOST_CLASSES, class_number, numbered_names, read_text, text_lines
 
-NAME_FILES = ("classes.txt", "labels.txt", "labels/classes.txt")
+NAME_FILES = ("classes.txt", "labels.txt")
+IMAGE_FOLDERS = ("images", "image", "img", "imgs", "jpegimages")
+LABEL_FOLDERS = ("labels", "label")
 MAX_DEPTH = 6
 MOST_YAML = 2**20
 
 
 def is_yolo(root: Path) -> bool:
     """Whether a folder holds images with YOLO's text files."""
-    return any(_text_of(path, root).is_file() for path in _images(root))
+    texts = Texts(root)
+    return any(texts.of(path) is not None for path in _images(root))
 
 
 def read_yolo(root: Path) -> BoxTable:
@@ -43,18 +48,23 @@ def read_yolo(root: Path) -> BoxTable:
     about = _about(root)
     found = BoxGatherer(root, "yolo", about.names)
     found.notes += about.notes
-    images = _images(root)
-    listed = _lists(root, images)
+    images, texts = _images(root), Texts(root)
+    listed = _lists(about.place, root, images) or _lists(root, root, images)
+    splits = {path: listed.get(path, "") if listed else _split_of(path, root, about) for path in images}
+    labelled = {splits[path] for path in images if texts.of(path) is not None}
     empty, left_out, largest = 0, 0, -1
+    unlabelled: Counter[str] = Counter()
     others: Counter[str] = Counter()
-    for path in images:
-        split = listed.get(path, "") if listed else _split_of(path, root, about)
+    for path, split in splits.items():
         if listed and not split:
             left_out += 1
             continue
-        text = _text_of(path, root)
+        if split and split not in labelled:
+            unlabelled[split] += 1
+            continue
+        text = texts.of(path)
         boxes: list[Written] = []
-        if text.is_file():
+        if text is not None:
             try:
                 boxes, number, lines = _boxes(text, about, others, found)
             except DataError as error:
@@ -64,13 +74,18 @@ def read_yolo(root: Path) -> BoxTable:
                 found.skip(path, f"none of the {lines} lines of its text file is a box")
                 continue
             largest = max(largest, number)
-        empty += not text.is_file()
+        empty += text is None
         found.add(path, boxes, split)
     if about.names is None:
         found.names = [str(i) for i in range(largest + 1)]
         found.notes.append("No list of class names was found (data.yaml, *.names, classes.txt): numbers are used.")
     if left_out:
         found.notes.append(f"{left_out} images are in none of the lists and were left out.")
+    for split, count in unlabelled.items():
+        found.notes.append(f"None of the {count} images of {split} has a text file: they were left out.")
+    if orphans := texts.unused():
+        first = orphans[0].relative_to(root).as_posix()
+        found.notes.append(f"{len(orphans)} text files belong to no image (first: {first}).")
     if empty:
         found.notes.append(f"{empty} images have no text file: they count as showing nothing.")
     found.notes += [f"{count} lines are {what}." for what, count in others.items()]
@@ -85,26 +100,50 @@ class About:
     folders: tuple[tuple[Path, str], ...] = ()
     key_points: bool = False
     notes: tuple[str, ...] = ()
+    place: Path = Path()  # the folder where that was found
 
 
 def _about(root: Path) -> About:
-    """From data.yaml, else a .names file or classes.txt.
+    """From data.yaml, else a .names file or classes.txt, in the folder or one below.
 
     Raises:
-        DataError: a file that cannot be understood.
+        DataError: a file that cannot be understood, or two that name the classes differently.
     """
-    entries = visible(root)
-    for path in entries:
-        if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
-            said = _yaml(path)
-            if isinstance(said, dict) and "names" in said:
-                return About(_yaml_names(said["names"], path), _yaml_folders(said, path), "kpt_shape" in said)
+    below = [entry for entry in visible(root) if entry.is_dir()]
+    for level in ([root], below):
+        found = [said for folder in level if (said := _about_folder(folder)) is not None]
+        if found:
+            if other := next((said for said in found if said.names != found[0].names), None):
+                raise DataError(f"{root}: the classes are named in {found[0].place} and otherwise in {other.place}")
+            folders = tuple(entry for said in found for entry in said.folders)
+            return replace(found[0], folders=folders)
+    return About(place=root)
+
+
+def _about_folder(folder: Path) -> About | None:
+    entries = visible(folder)
+    said = [(path, found) for path in entries if is_yaml(path) and isinstance(found := _yaml(path), dict)]
+    said = [(path, found) for path, found in said if "names" in found]
+    plain = [pair for pair in said if isinstance(pair[1]["names"], (list, dict))] or said
+    read = [
+        About(_yaml_names(found["names"], path), _yaml_folders(found, path), "kpt_shape" in found, place=folder)
+        for path, found in plain
+    ]
+    if other := next((index for index, about in enumerate(read) if about.names != read[0].names), 0):
+        raise DataError(f"{plain[0][0]}: names other classes than {plain[other][0].name}")
+    if read:
+        return read[0]
     files = [path for path in entries if path.suffix.lower() == ".names"]
-    files += [root / name for name in NAME_FILES if (root / name).is_file()]
+    files += [path for name in NAME_FILES for path in entries if path.name.lower() == name]
     if not files:
-        return About()
+        return None
     names, notes = numbered_names(files[0])
-    return About(list(names), notes=notes)
+    return About(list(names), notes=notes, place=folder)
+
+
+def is_yaml(path: Path) -> bool:
+    """Whether a file's name says that it is YAML."""
+    return path.suffix.lower() in (".yaml", ".yml") and path.is_file()
 
 
 def _yaml(path: Path) -> Any:
@@ -200,17 +239,56 @@ def _images(root: Path) -> list[Path]:
     return sorted(found)
 
 
-def _text_of(image: Path, root: Path) -> Path:
-    """The text file of an image: the folder "images" nearest to it becomes "labels", or it lies beside."""
-    parts = list(image.relative_to(root).parts)
-    for at in range(len(parts) - 2, -1, -1):
-        if parts[at].lower() == "images":
-            other = root.joinpath(*parts[:at], "labels", *parts[at + 1 :]).with_suffix(".txt")
-            return other if other.is_file() or not image.with_suffix(".txt").is_file() else image.with_suffix(".txt")
-    return image.with_suffix(".txt")
+class Texts:
+    """The text files of images, whatever the Unicode form of their names or the case of their suffix.
+
+    Each folder is listed once.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._inside: dict[Path, dict[str, Path]] = {}
+        self._label_folders: set[Path] = set()
+        self._used: set[Path] = set()
+
+    def of(self, image: Path) -> Path | None:
+        """The text file of an image: in the label folder beside the image folder nearest to it, or beside it.
+
+        It is called as the image is with another suffix (a.txt), or with a further one (a.jpg.txt).
+        """
+        for folder in (*self._folders(image), image.parent):
+            inside = self._texts(folder)
+            for name in (image.stem, image.name):
+                if text := inside.get(composed(name)):
+                    self._used.add(text)
+                    return text
+        return None
+
+    def unused(self) -> list[Path]:
+        """Text files in label folders that no image was asked for."""
+        there = {text for folder in self._label_folders for text in self._texts(folder).values()}
+        return sorted(text for text in there - self._used if text.name.lower() not in NAME_FILES)
+
+    def _folders(self, image: Path) -> list[Path]:
+        parts = image.relative_to(self.root).parts
+        at = next((at for at in range(len(parts) - 2, -1, -1) if parts[at].lower() in IMAGE_FOLDERS), None)
+        if at is None:
+            return []
+        base = self.root.joinpath(*parts[:at])
+        beside = [entry for entry in visible(base) if entry.name.lower() in LABEL_FOLDERS and entry.is_dir()]
+        found = [entry.joinpath(*parts[at + 1 : -1]) for entry in beside]
+        self._label_folders |= set(found)
+        return found
+
+    def _texts(self, folder: Path) -> dict[str, Path]:
+        if folder not in self._inside:
+            entries = visible(folder) if folder.is_dir() else []
+            texts = [entry for entry in entries if entry.suffix.lower() == ".txt" and entry.is_file()]
+            self._inside[folder] = {composed(text.stem): text for text in texts}
+        return self._inside[folder]
 
 
-def _lists(root: Path, images: Sequence[Path]) -> dict[Path, str]:
+def _lists(place: Path, root: Path, images: Sequence[Path]) -> dict[Path, str]:
     """Image -> its split, from train.txt, val.txt (valid.txt) and test.txt; {} without them.
 
     A line means the image with which it shares most of its path, from the end; lists often name images from another
@@ -220,7 +298,7 @@ def _lists(root: Path, images: Sequence[Path]) -> dict[Path, str]:
         DataError: an image is in two lists, or a line means several images.
     """
     lines: list[tuple[Path, str, tuple[str, ...]]] = []
-    for path in visible(root):
+    for path in visible(place):
         split = split_name(path.stem) if path.suffix.lower() == ".txt" else None
         if split and split in SPLITS:
             for _, line in text_lines(path):

@@ -67,7 +67,7 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], str]:
     _check_columns(names, path)
     rows = []
     for number, cells in lines[1:]:
-        if len(cells) > len(names):
+        if any(cell.strip() for cell in cells[len(names) :]):
             raise DataError(
                 f"{path} line {number}: {len(cells)} cells under {len(names)} column names"
                 f" (a cell with {separator!r} in it needs quotation marks)"

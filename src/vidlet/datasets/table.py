@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,13 @@ def split_name(word: str) -> str | None:
     """The split that a cell or a folder name means: "Validate" -> "val", "" -> "", "holdout" -> None."""
     word = word.strip().casefold()
     return _SPLIT_WORDS.get(word) if word else ""
+
+
+def split_in_name(stem: str) -> str:
+    """The split that words of a file's name mean: "instances_val2017" -> "val"; "" where none or two of them do."""
+    words = re.findall(r"[^\W\d_]+", stem.casefold())
+    said = {split for word in words if (split := split_name(word.removesuffix("set")))}
+    return said.pop() if len(said) == 1 else ""
 
 
 @dataclass(frozen=True)

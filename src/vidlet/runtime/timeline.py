@@ -105,7 +105,8 @@ def predict_timeline(
             progress(staggered.frames)
     end_s = _end_of(source, last_s, last_s + 1 / model.rate_hz)
     if whole is not None:
-        scores = whole if model.sampling.rule == "rate" else _classified(model, source)
+        same = model.sampling.rule == "rate" and not damage[-1]  # classify ends at damage, where this goes on
+        scores = whole if same else _classified(model, source)
         judge([(blocks.start_s, end_s, scores)])
     else:
         judge(blocks.finish(end_s))

@@ -32,6 +32,7 @@ from .sample import EPSILON_S
 HOP_FRAMES = 12  # a seek costs about as much as decoding so many frames (measured at 240p and 720p)
 KEY_SPACING_S = 10.0  # assumed where a file has no index: the largest spacing that common encoders choose
 NEVER = float("-inf")
+TELLING = ("flv", "mxf", "rm")  # formats read through once whose header tells a length: a shorter file broke off
 NOT_VIDEO = frozenset({"tty", "rawvideo", "lavfi", "image2"})  # "demuxers" that take texts, noise and single images
 
 
@@ -244,7 +245,7 @@ class VideoReader:
         if not self._ended or self._time == NEVER or 0 < declared <= self._count:
             return ""
         if not declared or self._sought:  # the file tells only how long it is, or not all frames were counted
-            early = self._own_duration and self.info.duration_s - end_s > max(1.0, 0.05 * self.info.duration_s)
+            early = self._own_duration and _much_longer(self.info.duration_s, end_s)
             return f"the video ends at {end_s:.2f} of {self.info.duration_s:.2f} declared seconds" if early else ""
         if self._container.format.name.startswith("mov"):
             declared = sum(not entry.is_discard for entry in self._stream.index_entries)
@@ -354,6 +355,8 @@ class VideoReader:
         known, notes = self._contents, tuple[str, ...]()
         if known is not None and known.packets > 1:
             duration_s, self._own_duration = known.end_s - self._origin, True
+            if not known.breaks and _much_longer(told_s := _told_s(container, own_s), duration_s):
+                duration_s = told_s
         if known is not None and (note := known.note()):
             notes = (note,)
         name = stream.codec_context.codec.canonical_name
@@ -412,6 +415,18 @@ def _own_duration_s(stream: Any) -> float:
         return float(stream.duration * (stream.time_base or 0))
     match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     return 3600.0 * int(match[1]) + 60.0 * int(match[2]) + float(match[3]) if match else 0.0
+
+
+def _much_longer(told_s: float, found_s: float) -> bool:
+    return told_s - found_s > max(1.0, 0.05 * told_s)
+
+
+def _told_s(container: Any, own_s: float) -> float:
+    """The length that a format without a table of contents tells in its header, of the picture alone; 0 else."""
+    if not container.format.name.startswith(TELLING):
+        return 0.0
+    alone = len(container.streams) == 1 and container.duration is not None
+    return max(own_s, float(container.duration / av.time_base) if alone else 0.0)
 
 
 def _pictures_in(stream: Any) -> float:
