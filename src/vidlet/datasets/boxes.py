@@ -14,6 +14,7 @@ from .boxes_coco import coco_files, read_coco
 from .boxes_csv import box_tables, read_box_tables
 from .boxes_voc import is_voc, read_voc
 from .boxes_yolo import is_yolo, read_yolo
+from .exports import is_export
 from .read import TABLE_NAME
 
 __all__ = ["Box", "BoxImage", "BoxTable", "box_kind", "read_boxes", "with_box_splits"]
@@ -24,6 +25,8 @@ _READERS = {"voc": read_voc, "coco": read_coco, "csv": read_box_tables, "yolo": 
 def box_kind(path: str | os.PathLike[str]) -> str | None:
     """How the boxes of a folder or file are written: "voc", "coco", "csv", "yolo", or None where there are none."""
     where = Path(path)
+    if where.exists() and is_export(where):
+        return None
     if where.is_file():
         if where.suffix.lower() == ".json":
             return "coco"
