@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what checkers and editors see; at run time each is imported when it is first asked for
     from .errors import VidletError
     from .jobs.benchmark import benchmark
+    from .jobs.compare import compare
     from .jobs.compress import compress
     from .jobs.data import inspect_data as data
     from .jobs.demo import demo
@@ -36,13 +37,24 @@ if TYPE_CHECKING:  # what checkers and editors see; at run time each is imported
     __version__: str
 
 _JOBS = ["train", "compress", "ensemble", "evaluate", "predict", "extract", "export", "benchmark", "inspect"]
-_JOBS += ["demo", "fit", "fuse", "papers", "recipes", "segment"]
+_JOBS += ["compare", "demo", "fit", "fuse", "papers", "recipes", "segment"]
 _NAMES = {name: (f"vidlet.jobs.{name}", name) for name in _JOBS}
 _NAMES |= {"data": ("vidlet.jobs.data", "inspect_data"), "VidletError": ("vidlet.errors", "VidletError")}
 _NAMES |= {name: ("vidlet.runtime", name) for name in ("Model", "Prediction", "load")}
 _NAMES |= {f"register_{kind}": ("vidlet.plugins", f"register_{kind}") for kind in ("data", "extractor", "head", "step")}
 
-__all__ = ["Model", "Prediction", "VidletError", "__version__", "benchmark", "compress", "data", "demo", "ensemble"]
+__all__ = [
+    "Model",
+    "Prediction",
+    "VidletError",
+    "__version__",
+    "benchmark",
+    "compare",
+    "compress",
+    "data",
+    "demo",
+    "ensemble",
+]
 __all__ += [
     "evaluate",
     "export",

@@ -27,6 +27,7 @@ COMMANDS = {
     "compress": ("compress_command", "one more file of a run, made smaller by a chain of steps"),
     "ensemble": ("ensemble_command", "the best ensemble of model files that fits a byte limit, as one file"),
     "evaluate": ("evaluate_command", "accuracy of a model file on labelled clips"),
+    "compare": ("compare_command", "runs in one table: accuracy with intervals, bytes, times, differences in pairs"),
     "fuse": ("fuse_command", "accuracy of several files together, as on pictures and on optical flow"),
     "predict": ("predict_command", "label a video, a folder or a camera: a timeline of segments"),
     "segment": ("segment_command", "cut a video into pieces that are alike within, without labels"),

@@ -18,7 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="a run folder of `vidlet train`")
     options.add_data(parser)
     options.add_device(parser)
-    parser.add_argument("steps", metavar="STEPS", help="a chain: int8, half, units:0.5+int8 ... (docs/recipes.md)")
+    parser.add_argument(
+        "steps",
+        metavar="STEPS",
+        nargs="+",
+        help="a chain, or several: int8, half, units:0.5+int8 ... (docs/recipes.md)",
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -20,7 +20,9 @@ SHOWN = 10  # unusable clips that are listed one by one
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet data`."""
-    parser.add_argument("data", metavar="DATA", help="a folder per class, clips.csv, a .csv, or .tfrecord shards")
+    parser.add_argument(
+        "data", metavar="DATA", help="a folder per class, a .csv, a tool's export (docs/data.md), .tfrecord shards"
+    )
     options.add_fps(parser)
     options.add_strict(parser)
     parser.add_argument("--out", metavar="FILE", help="of images with boxes: a page (.html) with some of them drawn")

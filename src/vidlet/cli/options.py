@@ -71,7 +71,9 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """DATA, --fold and --strict."""
-    parser.add_argument("data", metavar="DATA", help="a folder per class, clips.csv, a .csv, or .tfrecord shards")
+    parser.add_argument(
+        "data", metavar="DATA", help="a folder per class, a .csv, a tool's export (docs/data.md), .tfrecord shards"
+    )
     parser.add_argument(
         "--fold",
         metavar="I/K",

@@ -15,6 +15,7 @@ from .boxes_csv import box_tables, read_box_tables
 from .boxes_labelme import labelme_files, read_labelme
 from .boxes_voc import is_voc, read_voc
 from .boxes_yolo import is_yolo, read_yolo
+from .exports import is_export
 from .read import TABLE_NAME
 
 __all__ = ["Box", "BoxImage", "BoxTable", "box_kind", "read_boxes", "with_box_splits"]
@@ -27,6 +28,8 @@ _READERS = {
 def box_kind(path: str | os.PathLike[str]) -> str | None:
     """How boxes are written: "voc", "coco", "labelme", "csv", "yolo", or None where a folder or file has none."""
     where = Path(path)
+    if where.exists() and is_export(where):
+        return None
     if where.is_file():
         if where.suffix.lower() == ".json":
             return "coco"

@@ -32,10 +32,11 @@ MOST_DEPTH = 3  # folders in folders in which annotations are looked for
 
 @dataclass
 class Element:
-    """An XML element: its text and its children in order."""
+    """An XML element: its text, its attributes and its children in order."""
 
     name: str
     text: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
     children: list[Element] = field(default_factory=list)
 
     def all(self, name: str) -> list[Element]:
@@ -72,15 +73,15 @@ def read_voc(root: Path) -> BoxTable:
     return found.table()
 
 
-def parse_xml(path: Path) -> Element:
+def parse_xml(path: Path, most: int = MAX_BYTES) -> Element:
     """Read an XML file as a tree, with nothing in it that could expand or point elsewhere.
 
     Raises:
-        DataError: not XML, larger than 16 MiB, nested deeper than 32, or with a document type or entities.
+        DataError: not XML, larger than ``most`` bytes, nested deeper than 32, or with a document type or entities.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: {path.stat().st_size} bytes, more than an annotation has ({MAX_BYTES})")
+        if path.stat().st_size > most:
+            raise DataError(f"{path}: {path.stat().st_size} bytes, more than an annotation has ({most})")
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({(error.strerror or 'unknown').lower()})") from error
@@ -90,10 +91,10 @@ def parse_xml(path: Path) -> Element:
     def refuse(*_: object) -> NoReturn:
         raise DataError(f"{path}: refused, it declares a document type or entities")
 
-    def start(name: str, _: object) -> None:
+    def start(name: str, attributes: dict[str, str]) -> None:
         if len(stack) > MAX_DEPTH:
             raise DataError(f"{path}: refused, elements are nested deeper than {MAX_DEPTH}")
-        stack[-1].children.append(Element(name))
+        stack[-1].children.append(Element(name, attributes=attributes))
         stack.append(stack[-1].children[-1])
 
     def text(content: str) -> None:

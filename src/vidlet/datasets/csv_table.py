@@ -1,10 +1,11 @@
-"""Clip tables written as text: columns path (or name), label, and where known group, split, start_s, end_s."""
+"""Clip tables written as text: columns path (or name), label, and where known group, split and part of the video."""
 
 from __future__ import annotations
 
 import math
 import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,18 @@ import numpy as np
 from ..errors import DataError, reading
 from ..labels import label_order, split_labels
 from .media import Media
+from .segments import is_frame_code, overlap_notes, seconds_of_clock, seconds_of_frame_code, span_of_frames
 from .table import Clip, ClipTable, split_name
 from .texts import cell_key, table_rows
 
-COLUMNS = ("path", "name", "label", "labels", "group", "split", "start_s", "end_s", "fps")
+PATHS, LABELS = ("path", "name", "file_name"), ("label", "labels")
+TIMES = {"start_s": ("start_s", "start", "start_time"), "end_s": ("end_s", "end", "end_time")}
+FRAMES = ("start_frame", "end_frame")  # from 0, the last one included
+COLUMNS = (*PATHS, *LABELS, "group", "split", *TIMES["start_s"], *TIMES["end_s"], *FRAMES, "fps")
 FEATURES_NAME = "features.npz"
 FEATURES_KEY = "rgb"
 MOST_ARRAY_BYTES = 2**35  # of one array of stored features in memory
+Row = tuple[int, dict[str, str]]  # number of the line, cells of the known columns
 
 
 def read_csv(path: Path) -> ClipTable:
@@ -31,7 +37,15 @@ def read_csv(path: Path) -> ClipTable:
     Raises:
         DataError: not a text table, a column is missing, or a cell makes no sense; names file, row and value.
     """
-    rows, decimal = _rows(path)
+    return table_of_rows(*csv_rows(path), path)
+
+
+def table_of_rows(rows: list[Row], decimal: str, path: Path) -> ClipTable:
+    """The table of rows that were read already, as ``csv_rows`` gives them.
+
+    Raises:
+        DataError: as ``read_csv``.
+    """
     if not any(split_labels(row["label"]) for _, row in rows):
         raise DataError(f"{path}: no row has a label")
     features = path.parent / FEATURES_NAME
@@ -49,17 +63,21 @@ def read_csv(path: Path) -> ClipTable:
         elif stored:
             clips.append(replace(clip, path=path.parent / row["path"], row=index))
         elif found := _find(row, path.parent, media):
-            clips.append(replace(clip, path=found))
+            clips.append(_with_times(replace(clip, path=found), row, where, decimal))
         else:
             skipped.append((row["path"] or where, _why_absent(row, path.parent, line)))
     kept, notes = (clips, ()) if stored else _without_repetitions(clips)
-    notes += media.notes()
+    notes += (*media.notes(), *(() if stored else overlap_notes(kept)))
     labels = label_order((name for clip in kept for name in clip.labels), str(path))
     return ClipTable(tuple(kept), labels, path.parent, notes, tuple(skipped), features if stored else None)
 
 
-def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], str]:
-    """Non-empty rows as (line number, cells of the known columns), and the decimal mark of its numbers."""
+def csv_rows(path: Path) -> tuple[list[Row], str]:
+    """Non-empty rows of a text table, and the decimal mark of its numbers.
+
+    Raises:
+        DataError: not a text table, or a column is missing.
+    """
     lines, separator = table_rows(path, COLUMNS)
     if not lines:
         raise DataError(f"{path}: empty")
@@ -72,21 +90,23 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], str]:
                 f"{path} line {number}: {len(cells)} cells under {len(names)} column names"
                 f" (a cell with {separator!r} in it needs quotation marks)"
             )
-        row = {name: cell.strip() for name, cell in zip(names, cells, strict=False) if name in COLUMNS}
-        row["path"] = row.get("path") or row.get("name", "")
-        row["label"] = row.get("label") or row.get("labels", "")
-        rows.append((number, row))
+        rows.append((number, known_cells(zip(names, cells, strict=False))))
     if not rows:
         raise DataError(f"{path}: a header and no row")
     return rows, "." if separator == "," else ","
 
 
+def known_cells(cells: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The cells of a row by the names that are used here; those of unknown columns are left out."""
+    row = {name: cell.strip() for name, cell in cells if name in COLUMNS}
+    for name, accepted in {"path": PATHS, "label": LABELS, **TIMES}.items():
+        row[name] = next((row[key] for key in accepted if row.get(key)), "")
+    return row
+
+
 def _check_columns(names: list[str], path: Path) -> None:
-    missing = [
-        what
-        for what, accepted in (("path", ("path", "name")), ("label", ("label", "labels")))
-        if not set(accepted) & set(names)
-    ]
+    accepted = {"path": PATHS, "label": LABELS}
+    missing = [what for what, known in accepted.items() if not set(known) & set(names)]
     if missing:
         found = ", ".join(names[:12])
         wanted = " and ".join(repr(name) for name in missing)
@@ -99,19 +119,50 @@ def _clip(row: dict[str, str], root: Path, where: str, decimal: str) -> Clip:
     split = split_name(row.get("split", ""))
     if split is None:
         raise DataError(f"{where}: split {row['split']!r} is none of train, val and test")
-    start_s, end_s = (_seconds(row.get(key, ""), key, where, decimal) for key in ("start_s", "end_s"))
-    if end_s is not None and end_s <= (start_s or 0.0):
-        raise DataError(f"{where}: end_s {end_s:g} is not after start_s {start_s or 0.0:g}")
     fps = _seconds(row.get("fps", ""), "fps", where, decimal, "frames a second")
     if fps is not None and not 0.001 <= fps <= 1000:
         raise DataError(f"{where}: fps {row['fps']!r} is not from 0.001 to 1000")
     labels = split_labels(row["label"])
-    return Clip(root / row["path"], labels, row.get("group", ""), split, start_s, end_s, fps=fps)
+    return Clip(root / row["path"], labels, row.get("group", ""), split, fps=fps)
+
+
+def _with_times(clip: Clip, row: dict[str, str], where: str, decimal: str) -> Clip:
+    """The clip with the part of its video that a row names, in seconds, timecodes or numbers of frames.
+
+    Raises:
+        DataError: a cell makes no sense, or the part is empty or outside of the video.
+    """
+    try:
+        if any(row.get(key) for key in FRAMES):
+            first, last = (_frame(row.get(key, ""), key) for key in FRAMES)
+            start_s, end_s = span_of_frames(clip.path, first or 0, last, clip.fps)
+            return replace(clip, start_s=start_s, end_s=end_s)
+        start, end = (
+            seconds_of_frame_code(row[key], clip.path, clip.fps)
+            if is_frame_code(row[key])
+            else _seconds(row[key], key, where, decimal)
+            for key in TIMES
+        )
+    except DataError as error:
+        raise DataError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
+    if end is not None and end <= (start or 0.0):
+        raise DataError(f"{where}: end_s {end:g} is not after start_s {start or 0.0:g}")
+    return replace(clip, start_s=start, end_s=end)
+
+
+def _frame(cell: str, column: str) -> int | None:
+    if not cell:
+        return None
+    if not cell.isascii() or not cell.isdecimal() or len(cell) > 9:
+        raise DataError(f"{column} {cell[:40]!r} is no number of a frame")
+    return int(cell)
 
 
 def _seconds(cell: str, column: str, where: str, decimal: str, unit: str = "seconds") -> float | None:
     if not cell:
         return None
+    if unit == "seconds" and (time_s := seconds_of_clock(cell)) is not None:
+        return time_s
     try:
         value = float(cell.replace(decimal, "."))
     except ValueError:

@@ -12,10 +12,12 @@ from ..errors import DataError
 from ..labels import composed, label_order
 from .array_records import with_array_records
 from .csv_table import FEATURES_NAME, read_csv
+from .exports import EXPORTS, read_export
 from .folders import read_folders
 from .known import read_known
 from .record_table import read_record_table
 from .records import SHARD_SUFFIXES
+from .segments import in_stretches
 from .table import ClipTable
 from .ucf import with_ucf_groups
 
@@ -28,8 +30,8 @@ def read_table(path: str | os.PathLike[str], strict: bool = False, classes: int 
     ``path`` is a folder with clips.csv (beside features.npz: stored features), a .csv file anywhere, a folder of
     class folders (perhaps below train, val and test) that hold video files or folders of frame images, or shards of
     records: a folder, a glob or a file of .tfrecord(.gz); or the lists of a data set that known.py knows; or what a
-    reader from outside takes (plugins.py). What is listed and cannot be used is kept in ``table.skipped``; with
-    ``strict`` it is an error.
+    tool of exports.py wrote; or what a reader from outside takes (plugins.py). What is listed and cannot be used is
+    kept in ``table.skipped``; with ``strict`` it is an error.
 
     Args:
         classes: size of the vocabulary of records, where no file beside the shards says it.
@@ -40,7 +42,7 @@ def read_table(path: str | os.PathLike[str], strict: bool = False, classes: int 
     where = Path(path)
     if is_records(where):
         return read_record_table(where, classes, strict)[0]
-    table = with_composed_names(_read(where))
+    table = in_stretches(with_composed_names(_read(where)))
     if isinstance(path, AtRate):
         table = _at_rate(table, path.fps)
     if table.skipped and strict:
@@ -66,11 +68,17 @@ def _read(where: Path) -> ClipTable:
         return _with_records(read_csv(where / TABLE_NAME))
     if (known := read_known(where)) is not None:
         return known
+    if (exported := read_export(where)) is not None:
+        return exported
     if where.is_dir():
         return with_ucf_groups(read_folders(where))
     if where.suffix.lower() in (".csv", ".tsv", ".txt"):
         return _with_records(read_csv(where))
-    raise DataError(f"{where}: labelled data are a folder or a .csv table, not a {where.suffix or 'plain'} file")
+    tools = f"{', '.join(list(EXPORTS)[:-1])} or {list(EXPORTS)[-1]}"
+    raise DataError(
+        f"{where}: labelled data are a folder, a .csv table or an export of {tools}, not "
+        f"{'such a' if where.suffix.lower() in ('.json', '.xml') else 'a'} {where.suffix or 'plain'} file"
+    )
 
 
 def with_composed_names(table: ClipTable) -> ClipTable:

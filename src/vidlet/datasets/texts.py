@@ -6,16 +6,19 @@ Everything is bounded before it is read, and whatever is wrong is one DataError 
 from __future__ import annotations
 
 import csv
+import functools
 import io
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import DataError, reading
 from ..labels import composed
 
 MOST_BYTES = 2**28  # of a table; Kinetics-700 has 40 MB
+SNIFF_BYTES = 2**16
 MOST_CLASSES = 1_000_000  # the largest vocabularies have some ten thousands
 SEPARATORS = (",", ";", "\t")
 Row = tuple[int, list[str]]  # number of the (last) line, cells
@@ -45,6 +48,33 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
     if "\0" in text:
         raise DataError(f"{path}: not a text (zero bytes in it)")
     return text
+
+
+def begins_with(path: Path, mark: bytes, words: Sequence[bytes]) -> bool:
+    """Whether a file's text begins with a mark and names one of some words early: a look before all of it is read."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(SNIFF_BYTES)
+    except OSError:
+        return False
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(mark) and any(word in head for word in words)
+
+
+def json_of(path: Path) -> Any:
+    """What a JSON file holds; read once as long as it does not change, and not to be changed by who asks.
+
+    Raises:
+        DataError: the file cannot be read as text, or is not JSON.
+    """
+    with reading(path, "a file that can be read"):
+        status = path.stat()
+    return _json(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2)
+def _json(path: Path, size: int, changed: int) -> Any:
+    with reading(path, "JSON"):
+        return json.loads(read_text(path))
 
 
 def text_lines(path: Path) -> list[tuple[int, str]]:

@@ -9,6 +9,7 @@ is damaged is told, removed, and its clips are computed again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -190,11 +191,18 @@ def clip_key(clip: Clip) -> str:
             listed = "".join(f"{p.name}:{sha256_of(p)}" for p in files)
             content = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
         else:
-            content = sha256_of(clip.path)
+            status = clip.path.stat()
+            content = _content(clip.path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise DataError(f"{clip.path}: cannot be read ({error.strerror or error})") from error
     rate = "" if clip.fps is None else f":{clip.fps:g}"
     return hashlib.sha256(f"{content}:{clip.start_s}:{clip.end_s}{rate}".encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _content(path: Path, size: int, changed: int) -> str:
+    """The hash of a file, which is read once however many clips are parts of it."""
+    return sha256_of(path)
 
 
 def _pack(features: np.ndarray, storage: str) -> tuple[np.ndarray, float, float]:

@@ -1,13 +1,15 @@
-"""Compress the network of a finished run by a chain of steps: one more file in the run, scored beside the first."""
+"""Compress the network of a finished run by chains of steps: a further file each, scored beside the first."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..compression import file_name
-from ..errors import TrainingError
+from ..errors import RecipeError, TrainingError
+from ..files import write_text
 from ..progress import working
 from ..runs import MODEL, RunFolder
 from ..tasks import DataSource, task_of_recipe
@@ -17,7 +19,7 @@ from ..training import find_device
 def compress(
     run: str | Path,
     data: str | Path,
-    steps: str,
+    steps: str | Sequence[str],
     fold: str | None = None,
     strict: bool = False,
     command: str = "",
@@ -33,12 +35,12 @@ def compress(
     Args:
         data: the clips (of a detector: the images with boxes) that the run was trained on: steps train on and calibrate
             with its training clips.
-        steps: a chain of steps as recipes write it (docs/recipes.md).
+        steps: a chain of steps as recipes write it (docs/recipes.md), or several of them, a file each.
         fold: that of the run, where it was trained on one.
         device: where the steps that train do so: "auto", "cpu" or "cuda".
 
     Returns:
-        {"out", "files": {name: bytes}, "metrics"} with ``metrics["files"]`` of model.onnx and of the new file.
+        {"out", "files": {name: bytes}, "metrics"} with ``metrics["files"]`` of model.onnx and of each new file.
 
     Raises:
         RecipeError: an unknown step. TrainingError: not a finished run, or one of other classes. DataError: no clips.
@@ -51,24 +53,32 @@ def compress(
     task = task_of_recipe(plan, data)
     task.check_options(TrainingError, fold=fold)
     networks = task.networks()
-    chain = networks.find_chain(steps, plan)
+    asked = [steps] if isinstance(steps, str) else list(steps)
+    chains = {file_name(chain): chain for chain in (networks.find_chain(text, plan) for text in asked)}
+    if not chains:
+        raise RecipeError("compress: name at least one chain of steps, as int8")
     with working(f"read {data}"):
         table = task.read(DataSource(data, fold, strict))
     task.check(table)
     trained = networks.open(folder, plan, table)
     with working("prepare"):
         prepared = networks.prepare(plan, table, trained, strict)
-    name = file_name(chain)
-    with working(f"write {name}"):
-        networks.writer(plan, table, trained, prepared, device).write(trained, chain, folder / name)
+    writer = networks.writer(plan, table, trained, prepared, device)
+    for name, chain in chains.items():
+        with working(f"write {name}"):
+            writer.write(trained, chain, folder / name)
     split, chosen = task.scored_split(table)
-    names = [MODEL, name]
+    names = [MODEL, *chains]
     stem, _, ending = task.listing.rpartition(".")
-    listing = f"{stem}.{name.split('.', 1)[1]}.{ending}"  # predictions.int8.onnx.csv
-    metrics, _ = task.score_files(folder, names, chosen, strict, listing)
+    listings = {name: f"{stem}.{name.split('.', 1)[1]}.{ending}" for name in chains}  # predictions.int8.onnx.csv
+    metrics, scored = task.score_files(folder, names, chosen, strict, listings[names[-1]])
+    for name, listing in listings.items():
+        write_text(folder / listing, task.to_csv({MODEL: scored[MODEL], name: scored[name]}))
     metrics |= {"split": split, "fold": fold, "seconds": round(time.monotonic() - started, 1)}
-    task.write_evidence(folder, [name], metrics, table, command or f"vidlet compress {run} {data} {steps}")
+    said = command or f"vidlet compress {run} {data} {' '.join(asked)}"
+    task.write_evidence(folder, list(chains), metrics, table, said)
     metrics["bytes"][MODEL] = folder.model.stat().st_size
-    folder.add_metrics(name, metrics)
+    for name in chains:
+        folder.add_metrics(name, metrics)
     task.say(folder, metrics, names)
     return folder.result(metrics)

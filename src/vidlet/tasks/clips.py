@@ -37,6 +37,7 @@ SPLIT_SEED = 0  # splits belong to the data, not to the seed of a training
 CHUNK = 1000  # clips whose scores are in memory at once, where a clip may have many labels
 
 SEVERAL = ("gap20", "hit1", "perr", "map")  # figures of many labels a clip: those of the YouTube-8M challenge
+PART_COLUMNS = ("start_s", "end_s")
 HEADLINE = ("accuracy", "accuracy_interval", "top5", "macro_f1")
 
 Item = TypeVar("Item")
@@ -315,17 +316,27 @@ def _with_file(
 
 
 def predictions_csv(scored: Mapping[str, Scored]) -> str:
-    """What each file said of each clip, as CSV text: file, path, group, label, predicted, score."""
+    """What each file said of each clip, as CSV text: file, path, group, label, predicted, score.
+
+    Where clips are parts of videos, also their start_s and end_s.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "path", "group", "label", "predicted", "score"])
+    parts = any(any(cut_cells(clip)) for found in scored.values() for clip in found.clips)
+    writer.writerow(["file", "path", "group", "label", "predicted", "score", *(PART_COLUMNS if parts else ())])
     for name, found in scored.items():
         for clip, row in zip(found.clips, found.scores, strict=True):
             guess = int(row.argmax())
             truth = "|".join(clip.labels)
             cells = [name, str(clip.path), clip.group, truth, found.names[guess], f"{row[guess]:.4f}"]
-            writer.writerow(map(cell, cells))
+            writer.writerow(map(cell, [*cells, *(cut_cells(clip) if parts else ())]))
     return text.getvalue()
+
+
+def cut_cells(clip: Clip) -> tuple[str, str]:
+    """Start and end of a clip that is a part of a video, as a table has them; "" where it has none."""
+    start, end = ("" if time_s is None else f"{time_s:.6f}" for time_s in (clip.start_s, clip.end_s))
+    return start, end
 
 
 def differ(scored: Scored, other: Scored) -> dict[str, Any]:

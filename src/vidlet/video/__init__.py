@@ -3,7 +3,7 @@
 from .address import as_place, is_live
 from .ahead import read_many
 from .annotate import annotate, enlarge
-from .clip import SampledClip, iter_frames, probe, read_clip, stream_clip
+from .clip import SampledClip, frame_times, iter_frames, probe, read_clip, stream_clip
 from .frames import Frame, VideoInfo
 from .live import LiveSource
 from .resize import RESIZE, resize
@@ -22,6 +22,7 @@ __all__ = [
     "consecutive_window",
     "container_of",
     "enlarge",
+    "frame_times",
     "is_live",
     "iter_frames",
     "probe",

@@ -58,6 +58,18 @@ def probe(path: PathLike, fps: float | None = None) -> VideoInfo:
         return reader.info
 
 
+def frame_times(path: PathLike, fps: float | None = None) -> NDArray[np.float64]:
+    """When each frame is shown, float64 (frames,) in seconds since the first, as ``iter_frames`` yields them.
+
+    Of most files all packets are read and none is decoded.
+
+    Raises:
+        DataError: not a readable video, or no frame can be decoded.
+    """
+    with open_reader(path, fps) as reader:
+        return reader.frame_times()
+
+
 def iter_frames(
     path: PathLike,
     start_s: float | None = None,

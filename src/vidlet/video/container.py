@@ -33,6 +33,7 @@ HOP_FRAMES = 12  # a seek costs about as much as decoding so many frames (measur
 KEY_SPACING_S = 10.0  # assumed where a file has no index: the largest spacing that common encoders choose
 NEVER = float("-inf")
 TELLING = ("flv", "mxf", "rm")  # formats read through once whose header tells a length: a shorter file broke off
+HIDDEN_FRAMES = frozenset({"vp8"})  # codecs with packets that are never shown
 NOT_VIDEO = frozenset({"tty", "rawvideo", "lavfi", "image2"})  # "demuxers" that take texts, noise and single images
 
 
@@ -157,6 +158,30 @@ class VideoReader:
             except av.FFmpegError:  # told by the pass that decodes
                 return found
         return found
+
+    def frame_times(self) -> NDArray[np.float64]:
+        """When each frame is shown, in order of display; decoded only where the packets do not tell it."""
+        found = self._packet_times()
+        if found is None:
+            found = np.array([frame.time_s for frame in iter(self.next_frame, None)])
+        return found
+
+    def _packet_times(self) -> NDArray[np.float64] | None:
+        """Times of all packets, in a second pass; None where a packet may be another thing than a frame shown then."""
+        trusted = self._container.format.name.startswith(("mov", "matroska"))
+        if not trusted or self._breaks or self.info.codec in HIDDEN_FRAMES:
+            return None
+        container, stream = _opened_again(self._path)
+        with container:
+            try:
+                shown = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+            except av.FFmpegError:
+                return None
+            if None in shown:
+                return None
+            times = np.sort(np.array([self._seconds(stamp) for stamp in shown]))
+        sound = len(times) and abs(times[0]) < EPSILON_S and (np.diff(times) > EPSILON_S).all()
+        return times if sound else None
 
     def key_spacing_s(self) -> float:
         """Seconds between two key frames in the middle of the file; KEY_SPACING_S if the file does not tell."""

@@ -65,8 +65,11 @@ class FolderReader:
 
     def count(self, start_s: float, end_s: float) -> int:
         """Number of images shown in [start, end)."""
-        times = np.arange(len(self._images)) / self._fps
+        times = self.frame_times()
         return int(((times >= start_s - EPSILON_S) & (times < end_s - EPSILON_S)).sum())
+
+    def frame_times(self) -> NDArray[np.float64]:
+        return np.arange(len(self._images)) / self._fps
 
     def key_spacing_s(self) -> float:
         return self.interval_s

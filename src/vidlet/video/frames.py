@@ -77,6 +77,9 @@ class Reader(Protocol):
     def count(self, start_s: float, end_s: float) -> int:
         """How many frames start in [start, end), without decoding them."""
 
+    def frame_times(self) -> NDArray[np.float64]:
+        """When each frame is shown, in order of display; of a reader from which no frame was taken yet."""
+
     def key_spacing_s(self) -> float:
         """Seconds between two places to which a jump can go."""
 

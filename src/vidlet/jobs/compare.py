@@ -1,0 +1,94 @@
+"""Finished runs and model files in one table: accuracy with intervals, bytes, times, differences in pairs."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from ..files import write_text
+from ..progress import working
+from ..runs import product_of
+from ..runtime import load
+from ..runtime.benchmark import benchmark as measure
+from ..tasks import DataSource, scored_split, task_of_model
+from ..tasks.clips import score_clips, summarize
+from ..tasks.compare_runs import Said, as_csv, compare_said, of_run, of_scores, write_comparison
+
+
+def compare(
+    runs: Sequence[str | Path],
+    data: str | Path | None = None,
+    split: str | None = None,
+    against: str | None = None,
+    benchmark: bool = False,
+    csv: str | Path | None = None,
+    report: str | Path | None = None,
+    strict: bool = False,
+) -> dict[str, Any]:
+    """Set finished runs beside each other, by what they listed of their test clips; nothing is scored again.
+
+        vidlet.compare(["runs/a", "runs/b"], report="compare.html")
+
+    Args:
+        runs: run folders, each with all of its files; with ``data`` model files, too, and of a run its product.
+        data: score every file on these clips now.
+        split: of ``data``: "train", "val", "test" or "all"; None: test, or val where there is no test.
+        against: the run or file that the others are compared with; None: the first.
+        benchmark: measure now how long a frame takes, on this machine, with one thread.
+        csv: a file for the table. report: an HTML file with the table and a chart.
+
+    Returns:
+        {"against", "rows": [{"name", "model", "recipe", "split", "clips", "accuracy", "accuracy_interval", "bytes",
+        "clip_ms", "frame_ms", "difference"}], "notes"}, rows in the given order. ``clip_ms`` is the median with
+        decoding when the file was scored; ``difference`` {"mean", "low", "high", "clips"} is accuracy minus that of
+        ``against`` in pairs on the clips that both saw (95 %, bootstrap over groups), None where there are none.
+
+    Raises:
+        DataError: a run without a list of predictions, or clips that a file cannot name.
+    """
+    said = _scored(runs, data, split, strict) if data is not None else _listed(runs)
+    if not said:
+        raise DataError("compare: name at least one run")
+    if benchmark:
+        said = [_measured(one) for one in said]
+    found = compare_said(said, against)
+    if csv is not None:
+        write_text(csv, as_csv(found))
+    if report is not None:
+        write_comparison(report, found, f"{platform.machine()}, 1 thread" if benchmark else "")
+    return found
+
+
+def _listed(runs: Sequence[str | Path]) -> list[Said]:
+    found: list[Said] = []
+    for run in map(Path, runs):
+        if not run.is_dir():
+            raise DataError(
+                f"{run}: {'not a run folder' if run.exists() else 'no such run'}; give --data DATA for files"
+            )
+        found += of_run(run)
+    return found
+
+
+def _scored(runs: Sequence[str | Path], data: str | Path, split: str | None, strict: bool) -> list[Said]:
+    found: list[Said] = []
+    for run in runs:
+        path = product_of(run)
+        with working(f"score {path}"):
+            model = load(path, threads=1)
+            task = task_of_model(model)
+            task.check_options(DataError, against=True)
+            name, chosen = scored_split(task.read(DataSource(data, None, strict, names=model.labels)), split)
+            scored = score_clips(model, chosen, strict)
+        figures = summarize(scored, model)
+        found.append(of_scores(str(run), path, scored, name, model.bytes, figures["clip_ms"]["p50"]))
+    return found
+
+
+def _measured(said: Said) -> Said:
+    with working(f"measure {said.path}"):
+        return replace(said, frame_ms=measure(said.path, seconds=1.0, threads=1)["frame_ms"]["p50"])
