@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..compression import file_name
+from ..datasets import with_background
 from ..errors import TrainingError
 from ..progress import working
 from ..runs import MODEL, RunFolder
 from ..tasks import DataSource, task_of_recipe
+from ..tasks.rejection import measure_rejection, ship_threshold
 from ..training import find_device
 
 
@@ -54,6 +56,9 @@ def compress(
     chain = networks.find_chain(steps, plan)
     with working(f"read {data}"):
         table = task.read(DataSource(data, fold, strict))
+        known = folder.metrics().get("none") or {}
+        source = known.get("source")
+        table, background = with_background(table, source) if source is not None else (table, None)
     task.check(table)
     trained = networks.open(folder, plan, table)
     with working("prepare"):
@@ -61,11 +66,15 @@ def compress(
     name = file_name(chain)
     with working(f"write {name}"):
         networks.writer(plan, table, trained, prepared, device).write(trained, chain, folder / name)
-    split, chosen = task.scored_split(table)
+    split, chosen = task.scored_split(background.without(table) if background else table)
     names = [MODEL, name]
     stem, _, ending = task.listing.rpartition(".")
     listing = f"{stem}.{name.split('.', 1)[1]}.{ending}"  # predictions.int8.onnx.csv
-    metrics, _ = task.score_files(folder, names, chosen, strict, listing)
+    metrics, scored = task.score_files(folder, names, chosen, strict, listing)
+    if known:
+        ship_threshold(folder, [name], known["threshold"], known["label"])
+    if background:
+        metrics["files"][name] |= measure_rejection(folder, [name], background, known["threshold"], scored)[name]
     metrics |= {"split": split, "fold": fold, "seconds": round(time.monotonic() - started, 1)}
     task.write_evidence(folder, [name], metrics, table, command or f"vidlet compress {run} {data} {steps}")
     metrics["bytes"][MODEL] = folder.model.stat().st_size

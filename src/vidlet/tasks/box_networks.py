@@ -183,6 +183,7 @@ DETECTORS: Networks[BoxTable, TrainedBoxes] = Networks(
     check=_check,
     choose=lambda plan, table, run, device, resume: (plan, {}),
     baselines=lambda plan, table, network, prepared, chosen, scored: {},
+    reject=lambda *given: None,
     resolve=_resolve,
     build=build_boxes,
     prepare=prepare_boxes,

@@ -61,6 +61,7 @@ from .clips import few_frames
 from .networks import Networks, Order
 from .prepare import Prepared, prepare_features, prepare_frames
 from .prepare_records import extractor_for, prepare_clips, recipe_for, samples_of
+from .rejection import find_rejection
 from .teachers import provenance_of, taught
 from .transfer import Start, start_extractor_, start_head_
 
@@ -293,6 +294,7 @@ CLASSIFIERS: Networks[ClipTable, Trained] = Networks(
     check=_check,
     choose=_choose,
     baselines=_baselines,
+    reject=find_rejection,
     resolve=_resolve,
     build=build_classifier,
     prepare=_prepare,
