@@ -109,7 +109,7 @@ def train(
     if background:
         say(background.told)
     plan, selection = networks.choose(plan, table, run, device, resume)
-    held_out = selection.pop("held_out", None)
+    held_out, doubts = selection.pop("held_out", None), selection.pop("doubts", None)
     if selection:
         chains = [networks.find_chain(text, plan) for text in plan.compress]
     plan = networks.resolve(plan, table, device, overrides)
@@ -147,6 +147,7 @@ def train(
     }
     if baselines := networks.baselines(plan, table, network, prepared, chosen, scored):
         metrics["baselines"] = baselines
+    metrics["doubts"] = networks.doubt(table, prepared) if doubts is None else doubts
     rejection = networks.reject(plan, table, network, prepared, background, run / names[0], held_out)
     if rejection:
         ship_rejection(run, names, *rejection, None if none is None else str(none), scored, metrics)

@@ -184,6 +184,7 @@ DETECTORS: Networks[BoxTable, TrainedBoxes] = Networks(
     choose=lambda plan, table, run, device, resume: (plan, {}),
     baselines=lambda plan, table, network, prepared, chosen, scored: {},
     reject=lambda *given: None,
+    doubt=lambda table, prepared: [],
     resolve=_resolve,
     build=build_boxes,
     prepare=prepare_boxes,
