@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..wording import shown
 from . import options
+from .train_command import need_train_extra
 
 if TYPE_CHECKING:
     from ..datasets import DataReport
@@ -25,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_fps(parser)
     options.add_strict(parser)
-    parser.add_argument("--out", metavar="FILE", help="of images with boxes: a page (.html) with some of them drawn")
+    parser.add_argument("--out", metavar="FILE", help="a page (.html): images with boxes drawn, clips of --labels")
+    parser.add_argument(
+        "--labels", action="store_true", help="of videos: which labels may be wrong (computes features, needs torch)"
+    )
     parser.add_argument(
         "--workers", type=options.number(int, 1, options.MOST_THREADS), default=2, metavar="N",
         help="threads that open clips (%(default)s)",
@@ -38,9 +42,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..progress import bar
     from ..tasks import task_of_data
 
+    if args.labels:
+        need_train_extra("data --labels")
     task = task_of_data(args.data)
     with bar("open", task.unit) as move:
-        report = inspect_data(args.data, args.strict, args.workers, move, args.out)
+        report = inspect_data(args.data, args.strict, args.workers, move, args.out, args.labels)
     found: dict[str, Any] = report.to_dict()
     if args.out:
         found["files"] = {args.out: Path(args.out).stat().st_size}
@@ -94,9 +100,21 @@ def report_text(report: DataReport) -> str:
         *map(shown, unusable[:SHOWN]),
         f"skipped: and {len(unusable) - SHOWN} more" if len(unusable) > SHOWN else "",
         *(shown(f"warning: {warning}") for warning in report.warnings),
-        "" if report.warnings else "nothing wrong was found",
+        *_doubts(report),
+        "" if report.warnings or report.doubts else "nothing wrong was found",
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _doubts(report: DataReport) -> list[str]:
+    """The labels to look at again, the most doubted first."""
+    lines = [
+        f"look at: {shown(d['path'])}: {shown(d['label'])}, or rather {shown(d['suspected'])} "
+        f"({d['score']:.2f} against {d['label_score']:.2f})"
+        for d in report.doubts[: 2 * SHOWN]
+    ]
+    left = len(report.doubts) - len(lines)
+    return [*lines, *([f"look at: and {left} more (--json, --out page.html)"] if left > 0 else [])]
 
 
 def _clips_of(kind: str) -> str:

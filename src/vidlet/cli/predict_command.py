@@ -29,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", metavar="SOURCE", help="video file, folder of videos or frames, camera (0), rtsp://, or records"
     )
     parser.add_argument(
-        "--threshold", type=options.number(float, 0, 1), default=0.5, metavar="P", help="a segment needs this score"
+        "--threshold",
+        type=options.number(float, 0, 1),
+        metavar="P",
+        help="a segment needs this score (what the file says, else 0.5)",
     )
     parser.add_argument(
         "--min-s", type=options.number(float, 0), metavar="S", help="a segment needs this duration (1/4 training clip)"
@@ -44,9 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--above",
         type=options.number(float, 0, 1),
-        default=0.8,
         metavar="P",
-        help="--on: from this score (%(default)s)",
+        help="--on: from this score (what the file says, else 0.8)",
     )
     parser.add_argument(
         "--command", dest="action", metavar="CMD", help="--on: run it; it finds $VIDLET_LABEL and others"
@@ -175,7 +177,8 @@ def _actions(args: argparse.Namespace, model: Model, say: Callable[[str], None])
     from ..live.actions import EventActions
     from ..live.events import EventRule
 
-    rule = EventRule(args.on, args.above, min_s=_event_s(args, model))
+    shipped = model.threshold if "none" in model.metadata else EventRule.above
+    rule = EventRule(args.on, shipped if args.above is None else args.above, min_s=_event_s(args, model))
     return EventActions(model, rule, str(args.source), args.action, args.webhook, say)
 
 

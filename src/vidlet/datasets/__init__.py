@@ -1,5 +1,6 @@
 """Clip tables: read from what people have, split by group, inspected; and the built-in motion set."""
 
+from .background import Background, between_segments, with_background
 from .boxes import Box, BoxImage, BoxTable, box_kind, read_boxes, with_box_splits
 from .check import DataReport, check_records_trainable, check_trainable, inspect_table
 from .frame_record import Record, dequantize, quantize
@@ -17,6 +18,7 @@ __all__ = [
     "SPLITS",
     "VIDEO_SUFFIXES",
     "AtRate",
+    "Background",
     "Box",
     "BoxImage",
     "BoxTable",
@@ -27,6 +29,7 @@ __all__ = [
     "Problem",
     "Record",
     "RecordSet",
+    "between_segments",
     "box_kind",
     "check_records_trainable",
     "check_trainable",
@@ -42,6 +45,7 @@ __all__ = [
     "read_table",
     "render_motion",
     "render_residual",
+    "with_background",
     "with_box_splits",
     "with_splits",
     "write_records",

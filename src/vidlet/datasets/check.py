@@ -64,6 +64,7 @@ class DataReport:
     duplicates: tuple[Duplicate, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    doubts: tuple[dict[str, Any], ...] = ()  # labels to look at again, where that was asked for
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data for JSON; ``skipped`` lists what is unusable, broken files included."""

@@ -92,6 +92,7 @@ class ClipTable:
     skipped: tuple[tuple[str, str], ...] = field(default=())  # (path, why) of what was listed and cannot be used
     features: Path | None = None
     records: StoredRecords | None = field(default=None, compare=False, repr=False)
+    none: str = ""  # the class that means none of the others, which is never announced (background.py)
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..compression import file_name
+from ..datasets import with_background
 from ..errors import RecipeError, TrainingError
 from ..files import write_text
 from ..progress import working
 from ..runs import MODEL, RunFolder
 from ..tasks import DataSource, task_of_recipe
+from ..tasks.rejection import measure_rejection, ship_threshold
 from ..training import find_device
 
 
@@ -59,6 +61,9 @@ def compress(
         raise RecipeError("compress: name at least one chain of steps, as int8")
     with working(f"read {data}"):
         table = task.read(DataSource(data, fold, strict))
+        known = folder.metrics().get("none") or {}
+        source = known.get("source")
+        table, background = with_background(table, source) if source is not None else (table, None)
     task.check(table)
     trained = networks.open(folder, plan, table)
     with working("prepare"):
@@ -67,13 +72,18 @@ def compress(
     for name, chain in chains.items():
         with working(f"write {name}"):
             writer.write(trained, chain, folder / name)
-    split, chosen = task.scored_split(table)
+    split, chosen = task.scored_split(background.without(table) if background else table)
     names = [MODEL, *chains]
     stem, _, ending = task.listing.rpartition(".")
     listings = {name: f"{stem}.{name.split('.', 1)[1]}.{ending}" for name in chains}  # predictions.int8.onnx.csv
     metrics, scored = task.score_files(folder, names, chosen, strict, listings[names[-1]])
     for name, listing in listings.items():
         write_text(folder / listing, task.to_csv({MODEL: scored[MODEL], name: scored[name]}))
+    if known:
+        ship_threshold(folder, list(chains), known["threshold"], known["label"])
+    if background:
+        for name, measured in measure_rejection(folder, list(chains), background, known["threshold"], scored).items():
+            metrics["files"][name] |= measured
     metrics |= {"split": split, "fold": fold, "seconds": round(time.monotonic() - started, 1)}
     said = command or f"vidlet compress {run} {data} {' '.join(asked)}"
     task.write_evidence(folder, list(chains), metrics, table, said)

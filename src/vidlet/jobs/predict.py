@@ -16,7 +16,7 @@ from ..tasks.predictions import Wanted
 def predict(
     model: str | Path | Model,
     source: str | Path,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     min_s: float | None = None,
     save: str | Path | None = None,
     threads: int = 1,
@@ -31,7 +31,7 @@ def predict(
     Args:
         source: a video file, a folder of frames, or a folder of videos (searched with its sub-folders); of a model of
             stored features, records (see ``predict_records``).
-        threshold: a segment needs this score; below it nothing is named.
+        threshold: a segment needs this score; below it nothing is named. None: what the file says, else one half.
         min_s: a segment needs this duration; None: a quarter of a training clip.
         save: annotated video (a folder for several sources).
         csv: gets the segments, or of records a submission in the form of the YouTube-8M challenge.

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..datasets import with_background
 from ..errors import RecipeError, TrainingError
 from ..files import sha256_of
 from ..progress import say, working
@@ -17,6 +18,7 @@ from ..recipe import Recipe, full_keys, load_recipe, recipe_to_dict
 from ..runs import REFIT, RunFolder, add_evidence
 from ..tasks import DataSource, task_of_recipe
 from ..tasks.networks import Networks, Order, write_files
+from ..tasks.rejection import ship_rejection, ship_threshold
 from ..tasks.standing import say_standing
 from ..tasks.teachers import open_teachers
 from ..tasks.transfer import open_start
@@ -45,6 +47,7 @@ def train(
     val_shards: int | None = None,
     epochs: int | None = None,
     seed: int | None = None,
+    none: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train a classifier of clips, or a detector of boxes, by a recipe and leave the files of a run in ``out``.
 
@@ -71,6 +74,8 @@ def train(
         teachers: model files or run folders of the same labels, ensembles among them; their mean answer on each
             training clip as it is, computed once, is learned beside its labels (``training.teacher_share``).
         val_shards: of records: so many shards, drawn at random, validate; all others that are not test train.
+        none: a folder of videos without any of the classes, or the class of ``data`` that means so: the files know
+            "none of these", ship a threshold, and false events an hour are measured (docs/data.md).
 
     Returns:
         {"out", "files": {name: bytes}, "metrics"}; metrics are those of the files, on test (val where there is none).
@@ -88,7 +93,7 @@ def train(
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     task = task_of_recipe(plan, data)
     task.check_options(
-        TrainingError, fold=fold, init=init, refit_all=refit_all, teachers=teachers, val_shards=val_shards
+        TrainingError, fold=fold, init=init, refit_all=refit_all, teachers=teachers, val_shards=val_shards, none=none
     )
     if refit_all and teachers:
         raise TrainingError("--refit-all: not with --teacher, whose answers are those on the training clips")
@@ -97,10 +102,14 @@ def train(
     networks.check(plan)
     with working(f"read {data}"):
         table = task.read(DataSource(data, fold, strict, val_shards=val_shards))
+        table, background = with_background(table, none) if none is not None else (table, None)
     task.check(table)
     run = RunFolder.of(out or Path("runs") / plan.name)
     run.check_free(resume=resume)
+    if background:
+        say(background.told)
     plan, selection = networks.choose(plan, table, run, device, resume)
+    held_out, doubts = selection.pop("held_out", None), selection.pop("doubts", None)
     if selection:
         chains = [networks.find_chain(text, plan) for text in plan.compress]
     plan = networks.resolve(plan, table, device, overrides)
@@ -121,7 +130,7 @@ def train(
     progress = networks.fit(network, prepared, order)
     writer = networks.writer(plan, table, network, prepared, device)
     names = write_files(writer, network, chains, run)
-    split, chosen = task.scored_split(table)
+    split, chosen = task.scored_split(background.without(table) if background else table)
     metrics, scored = task.score_files(run, names, chosen, strict)
     skipped = dict.fromkeys([*table.skipped, *prepared.skipped, *scored[names[0]].skipped])
     count = metrics["files"][names[0]][task.counted]
@@ -138,12 +147,18 @@ def train(
     }
     if baselines := networks.baselines(plan, table, network, prepared, chosen, scored):
         metrics["baselines"] = baselines
+    metrics["doubts"] = networks.doubt(table, prepared) if doubts is None else doubts
+    rejection = networks.reject(plan, table, network, prepared, background, run / names[0], held_out)
+    if rejection:
+        ship_rejection(run, names, *rejection, None if none is None else str(none), scored, metrics)
     if models:
         metrics["teachers"] = [{"path": path, "sha256": key} for path, key in taught_by.items()]
     command = command or f"vidlet train {data}"
     task.write_evidence(run, names, metrics, table, command)
     if refit_all:
         metrics["refit"] = _refit_all(networks, order, progress, chains, writer.temperature(network))
+        if rejection:
+            ship_threshold(run, metrics["refit"]["files"], rejection[0].threshold, rejection[1].label)
         _write_refit_evidence(run, metrics, table, command)
     run.write_metrics(metrics)
     with working("write the report"):

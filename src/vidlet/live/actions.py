@@ -36,6 +36,8 @@ class EventActions:
         say: told in one line of every event's begin and end, and of an action that failed.
         clips: told of every event, too; ``close`` closes it.
 
+    Of a model that ships a threshold a label counts only while it is the best, for the threshold may be low.
+
     Raises:
         RecipeError: the model does not know the label; names those it knows.
     """
@@ -58,6 +60,7 @@ class EventActions:
         self.failed = 0  # commands that failed, or were not run
         self._stop = threading.Event()
         self._outbox = Outbox(webhook, self.source, say) if webhook is not None else None
+        self._best_only = "none" in model.metadata and not model.multi_label
         self.box = model.box_labels.index(rule.label) if rule.label not in model.labels else None
         self.began: list[Event] = []  # the last 1,000
         self._state, self._last_s = EventState(), 0.0
@@ -112,7 +115,8 @@ class EventActions:
 
     def _score(self, moment: Moment) -> float:
         if self.box is None:
-            return moment.scores[self.rule.label]
+            named = not self._best_only or moment.label == self.rule.label
+            return moment.scores[self.rule.label] if named else 0.0
         if moment.boxes is None:
             return 0.0
         scores = moment.boxes[moment.boxes[:, 5] == self.box, 4]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..runtime import Model, Moment, load, watch
 from ..runtime.sources import sampled_frames
+from ..runtime.timeline import above
 from ..video import LiveSource, VideoWriter, annotate, enlarge, iter_frames
 
 SHOWN_SCORES = 4  # bars of the best classes
@@ -45,7 +46,7 @@ class LiveFigures:
 def predict_live(
     model: str | Path | Model,
     source: str | int | Path | LiveSource,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     min_s: float | None = None,
     save: str | Path | None = None,
     show: Callable[[NDArray[np.uint8]], None] | None = None,
@@ -59,7 +60,7 @@ def predict_live(
 
     Args:
         source: a camera's number, an address, or a file, which is played at its own speed.
-        threshold: below it nothing is named and no box is drawn.
+        threshold: below it nothing is named and no box is drawn; None: the model's own.
         save: the view as a video: boxes, action, confidence.
         show: called with each frame of the view, uint8 (H, W, 3).
         figures: is filled with frames answered, dropped, and their delays.
@@ -73,6 +74,7 @@ def predict_live(
     """
     loaded = model if isinstance(model, Model) else load(model, threads=threads)
     loaded.needs_video()
+    least = loaded.threshold if threshold is None else threshold
     figures = LiveFigures() if figures is None else figures
     if isinstance(source, LiveSource):
         opened = source
@@ -96,7 +98,7 @@ def predict_live(
                 each(moment)
             if rgb is None or not looked_at:
                 return
-            view = draw_moment(rgb, moment, loaded.box_labels, threshold)
+            view = draw_moment(rgb, above(moment, least, loaded.none), loaded.box_labels, least)
             if writer is not None:
                 nonlocal first_s
                 first_s = moment.time_s if first_s is None else first_s
@@ -104,7 +106,7 @@ def predict_live(
             if show is not None:
                 show(view)
 
-        for moment in watch(cast(Model, _Seen(loaded, seen)), opened, threshold, min_s):
+        for moment in watch(cast(Model, _Seen(loaded, seen)), opened, least, min_s):
             yield as_line(moment)
     except BaseException as error:
         if writer is not None:
@@ -120,7 +122,7 @@ def predict_live(
 
 
 def detect_moments(
-    model: Model, source: str | Path, threshold: float = 0.5, min_s: float | None = None
+    model: Model, source: str | Path, threshold: float | None = None, min_s: float | None = None
 ) -> Iterator[dict[str, Any]]:
     """The same lines for a file (or folder of frames) that is read as fast as it can be, nothing dropped."""
     for moment in watch(model, source, threshold, min_s, windows=0):
@@ -172,7 +174,7 @@ class _Seen:
     """A model that tells of every moment, not only of changes."""
 
     def __init__(self, model: Model, tell: Callable[[Moment], None]) -> None:
-        self.model, self.tell, self.median_s = model, tell, model.median_s
+        self.model, self.tell, self.median_s, self.none = model, tell, model.median_s, model.none
 
     def stream(self, source: LiveSource, windows: int | None = None) -> Iterator[Moment]:
         for moment in self.model.stream(source, windows):

@@ -30,8 +30,10 @@ from .detection import (
     overlaps,
     precision_recall,
 )
+from .doubts import doubts
 from .latency import percentiles_ms
 from .multilabel import MultiLabelScores, gap, hit_at_1, mean_average_precision, multilabel_summary, perr
+from .rejection import Rejection, choose_threshold, named_scores
 from .summary import ManyLabels, classification_summary, many_labels_summary
 
 __all__ = [
@@ -43,18 +45,21 @@ __all__ = [
     "ManyLabels",
     "MultiLabelScores",
     "PerClass",
+    "Rejection",
     "Reliability",
     "Truth",
     "accuracy",
     "average_precision",
     "bootstrap_interval",
     "careful_temperature",
+    "choose_threshold",
     "classification_summary",
     "coco_precisions",
     "compare_classes",
     "comparison_summary",
     "confusion_matrix",
     "detection_summary",
+    "doubts",
     "expected_calibration_error",
     "fit_temperature",
     "gap",
@@ -65,6 +70,7 @@ __all__ = [
     "mean_average_precision",
     "mean_over_classes",
     "multilabel_summary",
+    "named_scores",
     "negative_log_likelihood",
     "overlaps",
     "paired_bootstrap",

@@ -220,7 +220,7 @@ def mistakes(report: Report) -> Section | None:
     """The clips that the model got most wrong, moving."""
     if not report.mistakes:
         return None
-    cards = element("ul", *(_mistake(m) for m in report.mistakes), class_="cards")
+    cards = cards_of(report.mistakes)
     lead = f"Clips of the {report.split} split with the wrong name, those first of which the model was surest."
     return Section("Worst mistakes", cards, lead)
 
@@ -228,13 +228,18 @@ def mistakes(report: Report) -> Section | None:
 _BREAK = re.compile(r"(?<=[/_])")  # where the name of a file may go on in the next line
 
 
-def _mistake(mistake: Mistake) -> Html:
-    alt = f"{mistake.name}: {mistake.label}, taken for {mistake.predicted}"
-    own = f" against {rate_text(mistake.label_score, 0)} for the right one" if mistake.label_score is not None else ""
+def cards_of(mistakes: Sequence[Mistake], said: str = "taken for", own: str = "the right one") -> Html:
+    """Clips as moving pictures, each with its label, what it is ``said`` to be, and the scores of both."""
+    return element("ul", *(_mistake(m, said, own) for m in mistakes), class_="cards")
+
+
+def _mistake(mistake: Mistake, said: str, right: str) -> Html:
+    alt = f"{mistake.name}: {mistake.label}, {said} {mistake.predicted}"
+    own = f" against {rate_text(mistake.label_score, 0)} for {right}" if mistake.label_score is not None else ""
     return element(
         "li",
         moving_picture(mistake.frames, alt, mistake.fps),
-        element("p", element("b", mistake.label), " taken for ", element("b", mistake.predicted, class_="wrong")),
+        element("p", element("b", mistake.label), f" {said} ", element("b", mistake.predicted, class_="wrong")),
         element("p", f"score {rate_text(mistake.score, 0)}{own}", class_="note"),
         element("p", join(_BREAK.split(mistake.name), Html("<wbr/>")), class_="path"),
     )

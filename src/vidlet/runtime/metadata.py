@@ -170,6 +170,8 @@ def validate_metadata(metadata: Any, where: str = "metadata") -> dict[str, Any]:
             raise ModelError(f"{where}: metadata key {key} must be {rule}, got {_short(metadata[key])}")
     if not metadata["labels"] and not metadata.get("box_labels"):
         raise ModelError(f"{where}: metadata key labels must not be empty where there are no box_labels")
+    if (label := metadata.get("none", {}).get("label")) and label not in metadata["labels"]:
+        raise ModelError(f"{where}: metadata key none names {_short(label)}, which is none of the labels")
     if "frames" in metadata["inputs"] and "resize" not in metadata:
         raise ModelError(f"{where}: metadata key resize is missing (the model takes frames)")
     return dict(metadata)
@@ -227,6 +229,12 @@ def _evidence(value: Any) -> bool:
     )
 
 
+def _none(value: Any) -> bool:
+    return (
+        isinstance(value, dict) and _between(value.get("threshold"), 0, 1) and isinstance(value.get("label", ""), str)
+    )
+
+
 def _sizes(value: Any) -> bool:
     return isinstance(value, dict) and all(_count(size) for size in value.values())
 
@@ -247,6 +255,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "recipe": ("an object", lambda value: isinstance(value, dict)),
     "provenance": ("an object", lambda value: isinstance(value, dict)),
     "temperature": ("a positive number or null", lambda value: value is None or _between(value, 1e-6, 1e6)),
+    "none": ('an object with a "threshold" from 0 to 1, and perhaps a "label"', _none),
     "evidence": ('a list of objects with "what" and "value", and texts data, table_sha256, command', _evidence),
     "sizes": ("an object of byte counts", _sizes),
     CHECKSUM: ("a text", lambda value: isinstance(value, str)),

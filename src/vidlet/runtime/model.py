@@ -36,6 +36,7 @@ from .windows import StaggeredWindows, State, Step
 
 CHUNK = 4  # frames a call when a clip is classified: more of them do not fit the caches, and cost memory
 LIVE_WINDOWS = 4
+THRESHOLD = 0.5  # of files that say none
 MAX_ROW = 2**26  # elements of one frame, or of one window's state
 
 Clip: TypeAlias = "str | Path | Record | NDArray | Mapping[str, NDArray]"  # what ``classify`` names
@@ -173,6 +174,16 @@ class Model:
     def multi_label(self) -> bool:
         """Whether the labels are independent of each other."""
         return bool(self.metadata.get("multi_label", False))
+
+    @property
+    def none(self) -> str:
+        """The label that means none of the others and is never announced; "" where there is no such."""
+        return str(self.metadata.get("none", {}).get("label", ""))
+
+    @property
+    def threshold(self) -> float:
+        """The score from which on a label is named: the one that the training found, else one half."""
+        return float(self.metadata.get("none", {}).get("threshold", THRESHOLD))
 
     def __call__(self, frames: NDArray | Mapping[str, NDArray], state: State | None = None) -> tuple[NDArray, State]:
         """Return scores (N, K) after the last frame, and the state to hand on. See ``run``."""

@@ -28,15 +28,23 @@ def is_live(source: Source) -> bool:
 
 
 def sampled_frames(
-    source: Source, hz: float, size: tuple[int, int], on_damage: Callable[[str], None] | None = None
+    source: Source,
+    hz: float,
+    size: tuple[int, int],
+    on_damage: Callable[[str], None] | None = None,
+    start_s: float | None = None,
+    end_s: float | None = None,
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """Yield (time_s, frame uint8 (H, W, 3)) at ``hz`` from a file, a folder of frames, a camera or a stream.
 
     A damaged file is read on behind the damage, and ``on_damage`` is told in words what was wrong. A live source
-    gives its newest frame whenever a tick has passed; what came between is dropped.
+    gives its newest frame whenever a tick has passed; what came between is dropped. ``start_s`` and ``end_s`` are of
+    what is not live.
     """
     if not is_live(source):
-        for chunk in ahead(video.stream_clip(str(source), Sampling("rate", hz=hz), size, chunk=CHUNK, resume=True)):
+        sampling = Sampling("rate", hz=hz)
+        parts = video.stream_clip(str(source), sampling, size, chunk=CHUNK, start_s=start_s, end_s=end_s, resume=True)
+        for chunk in ahead(parts):
             yield from zip(chunk.times_s.tolist(), chunk.frames, strict=True)
             if chunk.damage and on_damage:
                 on_damage(chunk.damage)

@@ -52,11 +52,13 @@ class Timeline:
 def predict_timeline(
     model: Model,
     source: str | Path,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     min_s: float | None = None,
     *,
     windows: int = 4,
     progress: Callable[[int], None] | None = None,
+    start_s: float | None = None,
+    end_s: float | None = None,
 ) -> Timeline:
     """Read a whole file (or folder of frames) and say what happens when.
 
@@ -64,10 +66,11 @@ def predict_timeline(
     a longer video has the mean over its time.
 
     Args:
-        threshold: a label needs this score to name anything.
+        threshold: a label needs this score to name anything; None: the model's own.
         min_s: a segment needs this duration; None: a quarter of a training clip, or the whole of a shorter video.
         windows: how many windows share the frames; borders are as fine as a window divided by this.
         progress: called with the number of frames done.
+        start_s, end_s: look at this part of the video alone; its segments have the video's times.
 
     Raises:
         DataError: the video cannot be read.
@@ -76,20 +79,26 @@ def predict_timeline(
     model.needs_video(labels=True)
     staggered = StaggeredWindows(model, round(model.median_s * model.rate_hz), windows, whole=True)
     blocks = _Blocks(staggered)
-    builder = SegmentBuilder(model.labels, threshold, model.median_s / 4 if min_s is None else min_s, model.multi_label)
+    builder = SegmentBuilder(
+        model.labels,
+        model.threshold if threshold is None else threshold,
+        model.median_s / 4 if min_s is None else min_s,
+        model.multi_label,
+        model.none,
+    )
     short_frames = SHORT_WINDOWS * model.median_s * model.rate_hz
     total, weight_s, last_s = np.zeros(len(model.labels)), 0.0, 0.0
     whole: NDArray | None = None
 
     def judge(ready: list[tuple[float, float, NDArray]]) -> None:
         nonlocal total, weight_s
-        for start_s, end_s, scores in ready:
-            builder.push(start_s, end_s, scores)
-            total, weight_s = total + scores * (end_s - start_s), weight_s + end_s - start_s
+        for begin_s, until_s, scores in ready:
+            builder.push(begin_s, until_s, scores)
+            total, weight_s = total + scores * (until_s - begin_s), weight_s + until_s - begin_s
 
     held: list[tuple[float, float, NDArray]] = []  # until it is known whether the video is short
     damage = [""]
-    for time_s, frame in sampled_frames(source, model.rate_hz, model.input_size, damage.append):
+    for time_s, frame in sampled_frames(source, model.rate_hz, model.input_size, damage.append, start_s, end_s):
         staggered.push(frame)
         last_s = time_s
         held += blocks.tick(time_s)
@@ -103,17 +112,17 @@ def predict_timeline(
             whole = staggered.scores[-1]
         if progress:
             progress(staggered.frames)
-    end_s = _end_of(source, last_s, last_s + 1 / model.rate_hz)
+    stop_s = _end_of(source, last_s, last_s + 1 / model.rate_hz)
     if whole is not None:
         same = model.sampling.rule == "rate" and not damage[-1]  # classify ends at damage, where this goes on
-        scores = whole if same else _classified(model, source)
-        judge([(blocks.start_s, end_s, scores)])
+        scores = whole if same else _classified(model, source, start_s, end_s)
+        judge([(blocks.start_s, stop_s, scores)])
     else:
-        judge(blocks.finish(end_s))
+        judge(blocks.finish(stop_s))
     if min_s is None:
-        builder.min_s = min(builder.min_s, end_s - blocks.start_s)
+        builder.min_s = min(builder.min_s, stop_s - blocks.start_s)
     label, score, named = model.name_scores((total / weight_s).astype(np.float32))
-    return Timeline(tuple(builder.finish()), label, score, named, end_s, staggered.frames, damage[-1])
+    return Timeline(tuple(builder.finish()), label, score, named, stop_s, staggered.frames, damage[-1])
 
 
 def _end_of(source: str | Path, last_s: float, next_s: float) -> float:
@@ -122,8 +131,8 @@ def _end_of(source: str | Path, last_s: float, next_s: float) -> float:
     return min(next_s, duration_s) if duration_s > last_s else next_s
 
 
-def _classified(model: Model, source: str | Path) -> NDArray:
-    return np.array(list(model.classify(source).scores.values()))
+def _classified(model: Model, source: str | Path, start_s: float | None, end_s: float | None) -> NDArray:
+    return np.array(list(model.classify(source, start_s, end_s).scores.values()))
 
 
 class _Blocks:
@@ -177,11 +186,15 @@ class SegmentBuilder:
     """Merges scores of successive spans of time into segments, one span at a time.
 
     One label a clip: the best label of a span counts, if it reaches the threshold. Many labels: each for itself. A
-    segment shorter than ``min_s`` is dropped; a gap shorter than ``min_s`` between two of one label is bridged.
+    segment shorter than ``min_s`` is dropped; a gap shorter than ``min_s`` between two of one label is bridged. The
+    label ``none`` is never named; where it is the best nothing is.
     """
 
-    def __init__(self, labels: Sequence[str], threshold: float, min_s: float, multi_label: bool = False) -> None:
+    def __init__(
+        self, labels: Sequence[str], threshold: float, min_s: float, multi_label: bool = False, none: str = ""
+    ) -> None:
         self.labels, self.threshold, self.min_s, self.multi_label = labels, threshold, min_s, multi_label
+        self.none = none
         self.open: dict[int, Segment] = {}
         self.closed: list[Segment] = []
         self.last: dict[str, int] = {}  # place in ``closed`` of a label's latest segment
@@ -189,7 +202,7 @@ class SegmentBuilder:
     def push(self, start_s: float, end_s: float, scores: NDArray) -> None:
         """Add the scores (K,) of [start_s, end_s), which begins where the last one ended, or later."""
         best = range(len(scores)) if self.multi_label else (int(np.argmax(scores)),)
-        present = {index for index in best if scores[index] >= self.threshold}
+        present = {i for i in best if scores[i] >= self.threshold and self.labels[i] != self.none}
         for index in [index for index in self.open if index not in present or self.open[index].end_s < start_s]:
             self._close(self.open.pop(index))
         for index in present:
@@ -250,20 +263,21 @@ def segments_from_scores(
 def watch(
     model: Model,
     source: Source,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     min_s: float | None = None,
     windows: int = LIVE_WINDOWS,
 ) -> Iterator[Moment]:
     """Yield a moment whenever the answer changes: another label, none (""), or other kinds of boxes.
 
     A new label must hold for ``min_s`` (None: a quarter of a training clip) before it is told; the moment is that of
-    its first frame. Boxes below the threshold are left out.
+    its first frame. Boxes below the threshold are left out. ``threshold`` None: the model's own.
     """
+    threshold = model.threshold if threshold is None else threshold
     min_s = model.median_s / 4 if min_s is None else min_s
     told: tuple[str, tuple[int, ...]] | None = None
     candidate: tuple[tuple[str, tuple[int, ...]], Moment] | None = None
     for told_by_model in model.stream(source, windows):
-        moment = _above(told_by_model, threshold)
+        moment = above(told_by_model, threshold, model.none)
         boxes = () if moment.boxes is None else tuple(sorted(moment.boxes[:, 5].astype(int).tolist()))
         answer = (moment.label, boxes)
         if answer == told:
@@ -278,8 +292,8 @@ def watch(
         yield candidate[1]
 
 
-def _above(moment: Moment, threshold: float) -> Moment:
-    """The moment with nothing named below the threshold."""
+def above(moment: Moment, threshold: float, none: str = "") -> Moment:
+    """The moment with nothing named below the threshold, nor where the label ``none`` is the best."""
     boxes = None if moment.boxes is None else moment.boxes[moment.boxes[:, 4] >= threshold]
-    label = moment.label if moment.score >= threshold else ""
+    label = moment.label if moment.score >= threshold and moment.label != none else ""
     return replace(moment, label=label, boxes=boxes)

@@ -17,14 +17,19 @@ TOGETHER = 0.02  # accuracy by which ordered candidates must be ahead for heads 
 ENOUGH = 0.985  # accuracy above which nothing is trained
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Choice:
-    """The members, how good they are together on held out clips, and the temperature that fits there."""
+    """The members, how good they are together on held out clips, and the temperature that fits there.
+
+    ``probabilities`` (N, K) are what they say together, at that temperature, of clips that they had not seen; NaN for
+    clips that not all candidates were tried on.
+    """
 
     members: tuple[Measured, ...]
     accuracy: float
     loss: float
     temperature: float
+    probabilities: np.ndarray
 
 
 def worth(accuracy: float, loss: float) -> float:
@@ -58,7 +63,16 @@ def choose(measured: Sequence[Measured], targets: np.ndarray, multi_label: bool 
         total, best = total + m.probabilities[known], value
     p = total / len(members)
     temperature = 1.0 if multi_label else fit_temperature(np.log(np.maximum(p, LEAST)), y.argmax(1))
-    return Choice(tuple(members), accuracy_of(p, y), loss_of(p, y, multi_label), temperature)
+    said = np.full(targets.shape, np.nan)
+    said[known] = p if multi_label else tempered(p, temperature)
+    return Choice(tuple(members), accuracy_of(p, y), loss_of(p, y, multi_label), temperature, said)
+
+
+def tempered(p: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities (N, K) at a temperature."""
+    powers = np.maximum(p, LEAST) ** (1 / temperature)
+    found: np.ndarray = powers / powers.sum(1, keepdims=True)
+    return found
 
 
 def order_matters(measured: Sequence[Measured]) -> bool:

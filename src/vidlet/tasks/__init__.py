@@ -81,7 +81,10 @@ _RECORDS = replace(
     report=partial(report_clips, pictures=False),
     predict=records.predict_wanted,
     sample=records.sample_record,
-    refuses={"space": "fit: a space is of extractors; these data are stored features"},
+    refuses={
+        "space": "fit: a space is of extractors; these data are stored features",
+        "none": "--none: takes videos; these data are stored features (a class of them can be called so in clips.csv)",
+    },
 )
 _BOXES: Task[BoxTable, boxes.ScoredImages] = Task(
     name="boxes",
@@ -110,6 +113,7 @@ _BOXES: Task[BoxTable, boxes.ScoredImages] = Task(
         "teachers": "--teacher: not for detectors",
         "space": "fit: a space is of extractors; these data are images with boxes",
         "val_shards": "--val-shards: not for detectors",
+        "none": "--none: not for detectors; an image without boxes is their background",
         "against": "--against: compares files of one label a clip, not detectors",
         "ensemble": "ensemble: members name clips; detectors are not joined",
     },

@@ -23,6 +23,7 @@ from ..runs import SELECTION, RunFolder
 from ..selection import Decision, Pool, decide
 from ..selection.decide import training_of
 from ..training import FeatureClips
+from .doubts import held_out_findings
 from .prepare import moments, targets_of
 from .prepare_records import EXTRACTOR, prepare_records, widths_of, with_val
 
@@ -77,10 +78,10 @@ def _of_clips(plan: Recipe, table: ClipTable, device: str) -> tuple[Recipe, dict
         lambda i: found.store.read(str(found.keys[rows[i]])).features,
         targets_of(clips, table.labels), [clip.path.name for clip in clips], std, plan.sampling.max_frames,
     )  # fmt: skip
-    decision = _decide(plan, table, clips, whole, places, (mean, std), device)
+    decision, seen = _decide(plan, table, clips, whole, places, (mean, std), device)
     chosen = decision.recipe(plan, table.multi_label, _training(decision, len(clips)))
     _store_own(chosen, decision, found, plan.sampling)
-    return chosen, decision.findings()
+    return chosen, decision.findings() | held_out_findings(decision.choice.probabilities, seen, table)
 
 
 def _of_records(plan: Recipe, table: ClipTable, device: str) -> tuple[Recipe, dict[str, Any]]:
@@ -96,14 +97,15 @@ def _of_records(plan: Recipe, table: ClipTable, device: str) -> tuple[Recipe, di
     prepared = prepare_records(plan, with_val(table), keys)
     assert isinstance(prepared.train, FeatureClips) and prepared.moments is not None
     places = {EXTRACTOR: (0, (prepared.moments[0].size,))}
-    decision = _decide(plan, table, prepared.clips, prepared.train, places, prepared.moments, device)
+    decision, seen = _decide(plan, table, prepared.clips, prepared.train, places, prepared.moments, device)
     chosen = decision.recipe(plan, table.multi_label, _training(decision, len(prepared.clips)))
-    return chosen, decision.findings()
+    return chosen, decision.findings() | held_out_findings(decision.choice.probabilities, seen, table)
 
 
 def _decide(
     plan: Recipe, table: ClipTable, clips: Sequence[Clip], whole: FeatureClips, places: Any, moments: Any, device: str
-) -> Decision:
+) -> tuple[Decision, list[Clip]]:
+    """The decision, and the clips that were measured on."""
     most = int(max(200, min(MOST, TARGETS / len(table.labels))))
     rows = np.linspace(0, len(clips) - 1, min(len(clips), most)).astype(int)
     seen = whole if len(rows) == len(clips) else whole.some(rows)
@@ -112,10 +114,11 @@ def _decide(
     targets = seen.targets.astype(np.float64)
     pool = Pool(seen, targets, places, held, table.multi_label)
     with bar("measure") as move:
-        return decide(
+        decision = decide(
             pool, plan, moments, records=table.records is not None, frames=float(np.median(lengths)), device=device,
             report=lambda what, done, total: move(done, total),
         )  # fmt: skip
+    return decision, [clips[i] for i in rows]
 
 
 def held_out(table: ClipTable, clips: Sequence[Clip]) -> list[np.ndarray]:

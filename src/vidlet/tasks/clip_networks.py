@@ -58,9 +58,11 @@ from ..training.advice import warn_of_precision, warn_of_slow_trains, warn_of_tu
 from .auto import AUTO, resolve_auto
 from .baselines import compare_with_baselines
 from .clips import few_frames
+from .label_check import doubts_in_training
 from .networks import Networks, Order
 from .prepare import Prepared, prepare_features, prepare_frames
 from .prepare_records import extractor_for, prepare_clips, recipe_for, samples_of
+from .rejection import find_rejection
 from .teachers import provenance_of, taught
 from .transfer import Start, start_extractor_, start_head_
 
@@ -294,6 +296,8 @@ CLASSIFIERS: Networks[ClipTable, Trained] = Networks(
     check=_check,
     choose=_choose,
     baselines=_baselines,
+    reject=find_rejection,
+    doubt=doubts_in_training,
     resolve=_resolve,
     build=build_classifier,
     prepare=_prepare,

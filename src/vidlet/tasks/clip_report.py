@@ -12,9 +12,14 @@ from typing import Any
 
 from ..datasets import ClipTable
 from ..errors import VidletError
+from ..files import write_text
 from ..metrics import Difference, reliability
 from ..recipe import Sampling
 from ..reports import Command, DataSummary, FileRow, Mistake, PartRow, Report, Section, python_client, write_report
+from ..reports import table as table_of
+from ..reports.markup import Column, element, join
+from ..reports.page import page
+from ..reports.sections import cards_of
 from ..runs import RECIPE, REPORT, RunFolder
 from ..runtime import benchmark, inspect_artifact, load, read_metadata
 from ..video import probe, read_clip
@@ -83,7 +88,7 @@ def report_clips(
             ),
             provenance=_provenance(model.metadata, table),
             recipe_toml=(run / RECIPE).read_text("utf-8"),
-            extra=[*sections_of(metrics), *extra],
+            extra=[*sections_of(metrics), *doubt_sections(metrics.get("doubts", ()), pictures), *extra],
         ),
     )
 
@@ -125,6 +130,36 @@ def _mistakes(scored: Scored, table: ClipTable) -> list[Mistake]:
             )
         )
     return found
+
+
+def doubt_sections(doubts: Sequence[Mapping[str, Any]], pictures: bool = True) -> list[Section]:
+    """The labels to look at again: the most doubted as moving pictures, all in a table; nothing without any."""
+    if not doubts:
+        return []
+    cards = []
+    for found in doubts[:MISTAKES] if pictures else ():
+        path = Path(found["path"])
+        try:
+            frames, fps = small_clip(path, found["start_s"], found["end_s"])
+        except VidletError:
+            continue
+        label, suspected = found["label"], found["suspected"]
+        cards.append(Mistake(frames, label, suspected, found["score"], path.name, found["label_score"], fps))
+    columns = [Column("Clip"), Column("Label"), Column("Suspected"), Column("Score", "number")]
+    rows = [[found["path"], found["label"], found["suspected"], f"{found['score']:.2f}"] for found in doubts]
+    listed = table_of(columns, rows, "Labels that are doubted", sortable=True)
+    shown = [cards_of(cards, "or rather", "the label")] if cards else []
+    lead = (
+        "Clips whose label models doubt which had not seen them, the most doubted first. Some are wrong labels, some "
+        "are hard clips: only looking tells."
+    )
+    return [Section("Labels to look at again", join([*shown, listed]), lead)]
+
+
+def write_doubts(path: str | Path, title: str, doubts: Sequence[Mapping[str, Any]]) -> None:
+    """A page of the labels to look at again."""
+    header = element("header", element("p", "vidlet data", class_="eyebrow"), element("h1", title), id="top")
+    write_text(path, page(title, header, doubt_sections(doubts)))
 
 
 def small_clip(path: Path, start_s: float | None, end_s: float | None) -> tuple[Any, float]:

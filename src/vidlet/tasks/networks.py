@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ..datasets import BoxTable, ClipTable
+from ..datasets import Background, BoxTable, ClipTable
+from ..metrics import Rejection
 from ..progress import working
 from ..recipe import Recipe, Training
 from ..runs import RunFolder
@@ -86,6 +87,9 @@ class Networks(Generic[Table, Network]):
             what was measured (metrics.json, ``selection``); else the recipe and nothing.
         baselines: (recipe, table, network, prepared, scored clips, file -> its scores) -> how plain classifiers do on
             the same clips, and how the files stand to the best of them (metrics.json); nothing where there are none.
+        reject: (recipe, table, network, prepared, background, product, what the choice held out) -> the threshold to
+            ship and the background that it was found by; None where nothing says how "none of these" looks.
+        doubt: (table, prepared) -> the training clips whose label is doubted most, by models that have not seen them.
         resolve: (recipe, table, device, overrides) -> the recipe as it is for these data and this machine.
         build: (recipe, table, start) -> an untrained network, the same for the same seed.
         prepare: (recipe, table, network, strict) -> its training and validation data.
@@ -100,6 +104,8 @@ class Networks(Generic[Table, Network]):
     check: Callable[[Recipe], None]
     choose: Callable[[Recipe, Table, RunFolder, str, bool], tuple[Recipe, dict[str, Any]]]
     baselines: Callable[[Recipe, Table, Network, Any, Table, Mapping[str, Any]], dict[str, Any]]
+    reject: Callable[..., tuple[Rejection, Background] | None]
+    doubt: Callable[[Table, Any], list[dict[str, Any]]]
     resolve: Callable[[Recipe, Table, str, Mapping[str, Any]], Recipe]
     build: Callable[[Recipe, Table, Start | None], Network]
     prepare: Callable[[Recipe, Table, Network, bool], Any]

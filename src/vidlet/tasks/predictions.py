@@ -30,14 +30,14 @@ class Wanted:
     """What a person wants of predictions.
 
     Args:
-        threshold: a segment needs this score; below it nothing is named.
+        threshold: a segment needs this score; below it nothing is named. None: the model's own.
         min_s: a segment needs this duration; None: a quarter of a training clip.
         save: annotated video (a folder for several sources).
         csv: the segments as CSV; of records a submission (see ``predict_records``).
         strict: what cannot be read is an error.
     """
 
-    threshold: float = 0.5
+    threshold: float | None = None
     min_s: float | None = None
     save: str | Path | None = None
     csv: str | Path | None = None
@@ -50,12 +50,14 @@ Said = Iterator[dict[str, Any]]
 def predict_clips(model: Model, source: str | Path, wanted: Wanted) -> Said:
     """Yield {"source", "label", "score", "scores", "segments"} of each video below a source, or {"source", "error"}."""
 
+    threshold = model.threshold if wanted.threshold is None else wanted.threshold
+
     def timeline_of(path: Path | str, target: Path | None) -> Said:
         with working(f"predict {path}"):
-            timeline = predict_timeline(model, path, threshold=wanted.threshold, min_s=wanted.min_s)
+            timeline = predict_timeline(model, path, threshold=threshold, min_s=wanted.min_s)
         if target is not None:
             with working(f"write {target}"):
-                save_annotated(path, timeline, target, model, wanted.threshold)
+                save_annotated(path, timeline, target, model, threshold)
         yield as_result(path, timeline)
 
     yield from _each_source(source, wanted, timeline_of)
@@ -64,12 +66,14 @@ def predict_clips(model: Model, source: str | Path, wanted: Wanted) -> Said:
 def predict_boxes(model: Model, source: str | Path, wanted: Wanted) -> Said:
     """Yield a line whenever other kinds of boxes are seen: {"source", "time_s", "label", "score", "boxes"}."""
 
+    threshold = model.threshold if wanted.threshold is None else wanted.threshold
+
     def moments_of(path: Path | str, target: Path | None) -> Said:
-        for line in detect_moments(model, path, wanted.threshold, wanted.min_s):
+        for line in detect_moments(model, path, threshold, wanted.min_s):
             yield {"source": str(path), **line}
         if target is not None:
             with working(f"write {target}"):
-                save_annotated(path, Timeline((), "", 0.0, {}), target, model, wanted.threshold)
+                save_annotated(path, Timeline((), "", 0.0, {}), target, model, threshold)
 
     yield from _each_source(source, wanted, moments_of)
 

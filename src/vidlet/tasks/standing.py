@@ -33,6 +33,8 @@ def sections_of(metrics: Mapping[str, Any]) -> list[Section]:
     found = []
     if "accuracy" in metrics.get("baselines", {}):
         found.append(Section("Beside plain classifiers", _baselines(metrics["baselines"]), _PLAIN))
+    if metrics.get("none"):
+        found.append(Section("None of these", _rejection(metrics), _NONE))
     if "candidates" in metrics.get("selection", {}):
         found.append(Section("What was tried", _candidates(metrics["selection"]), _TRIED))
     return found
@@ -42,6 +44,10 @@ _PLAIN = (
     "Linear classifiers of the same features, solved to convergence on the same training clips. A model that is not "
     "ahead of them is not worth its training."
 )
+_NONE = (
+    "What the file does where nothing happens. The threshold was chosen by clips that were not trained on; false "
+    "events are counted on background that had no part in training or in the choice: segments that predict would tell."
+)
 _TRIED = "Accuracy and cross-entropy on training clips that were held out by group; test clips had no part in it."
 
 
@@ -50,6 +56,27 @@ def _baselines(found: Mapping[str, Any]) -> Html:
     lines = [element("p", standing(found, name)) for name in found["difference"]]
     columns = [Column("classifier"), Column("accuracy, %", "number")]
     return join([table(columns, rows, "Plain classifiers on the scored clips"), *lines])
+
+
+def _rejection(metrics: Mapping[str, Any]) -> Html:
+    found = metrics["none"]
+    columns = [
+        Column("file"),
+        Column("threshold", "number"),
+        Column("false events an hour", "number"),
+        Column("counted in, minutes", "number"),
+        Column(f"named rightly, {metrics['split']} clips, %", "number"),
+    ]
+    rows = []
+    for name, figures in metrics["files"].items():
+        rate, hours = figures.get("false_events_an_hour"), figures.get("background_hours", 0)
+        cells = ["not measured" if rate is None else f"{rate:.1f}", f"{60 * hours:.1f}"]
+        rows.append([name, f"{found['threshold']:.4g}", *cells, f"{100 * figures['recall_at_threshold']:.1f}"])
+    chosen = (
+        f"Of held out clips {100 * found['recall']:.1f} % are named rightly at the threshold, "
+        f"{100 * found['recall_without']:.1f} % without one."
+    )
+    return join([element("p", found["told"]), table(columns, rows, "None of these"), element("p", chosen)])
 
 
 def _candidates(found: Mapping[str, Any]) -> Html:

@@ -45,6 +45,7 @@ function problem(text) {
 const percent = (score) => `${Math.round(100 * score)} %`;
 const seconds = (time) => `${time.toFixed(1)} s`;
 const threshold = () => Number(at("threshold").value);
+const showThreshold = () => (at("threshold-value").textContent = percent(threshold()));
 const megabytes = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
 // Loading.
@@ -81,6 +82,8 @@ async function load() {
   const knows = names.length > 12 ? `${names.slice(0, 12).join(", ")} …` : names.join(", ");
   at("about").textContent = `A model of ${megabytes(size)} watches on this device; nothing is uploaded. It knows: ${knows}.`;
   at("figures").textContent = "";
+  if (about.none) at("threshold").value = about.none.threshold; // what the training found
+  showThreshold();
   at("camera").disabled = at("choose").disabled = false;
   document.documentElement.dataset.state = "ready";
   say("Ready.");
@@ -130,7 +133,7 @@ async function useFile(file) {
 }
 
 async function watch(source) {
-  const segments = new Segments(about.labels, about.sampling.median_s / 4);
+  const segments = new Segments(about.labels, about.sampling.median_s / 4, about.none?.label);
   const ticks = new Ticks(rateOf(about.sampling));
   const now = (watched = { ...source, segments, ticks, busy: false, pending: null, time: 0, answers: [], dropped: 0 });
   await ask("begin");
@@ -403,9 +406,7 @@ at("file").onchange = () => {
   at("file").value = ""; // the same file can be opened again
   if (file) useFile(file).catch(failed);
 };
-at("threshold").oninput = () => {
-  at("threshold-value").textContent = percent(threshold());
-};
+at("threshold").oninput = showThreshold;
 addEventListener("dragover", (event) => {
   event.preventDefault();
   at("stage").classList.add("over");

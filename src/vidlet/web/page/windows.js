@@ -33,16 +33,18 @@ function row(scores, number, rows) {
   return scores.slice(at, at + size);
 }
 
-// What happens when: a label that reaches the threshold for at least `least` seconds is a segment; "" names nothing.
+// What happens when: a label that reaches the threshold for at least `least` seconds is a segment; "" names nothing, and
+// so does the label `none`, which means none of the others.
 export class Segments {
-  constructor(labels, least) {
-    Object.assign(this, { labels, least, told: [], label: "", candidate: null });
+  constructor(labels, least, none) {
+    Object.assign(this, { labels, least, none, told: [], label: "", candidate: null });
   }
 
   // The scores after the frame at `time`; returns whether the told label has changed.
   push(time, scores, threshold) {
     const best = scores.reduce((top, score, i) => (score > scores[top] ? i : top), 0);
-    return scores[best] >= threshold ? this.tell(time, this.labels[best], scores[best]) : this.tell(time, "", 0);
+    const named = scores[best] >= threshold && !(this.none && this.labels[best] === this.none);
+    return named ? this.tell(time, this.labels[best], scores[best]) : this.tell(time, "", 0);
   }
 
   tell(time, label, score) {
