@@ -254,7 +254,7 @@ def test_memory_does_not_grow_with_the_length(model, monkeypatch):
 
     picture, held = frames_of([RED])[0], []
 
-    def endless(source, hz, size, on_damage=None):
+    def endless(source, hz, size, on_damage=None, start_s=None, end_s=None):
         for tick in range(3600 * 4):
             if tick in (600, 3600 * 4 - 1):
                 gc.collect()
