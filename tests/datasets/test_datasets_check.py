@@ -136,7 +136,7 @@ def test_classes_that_cannot_be_learned_or_measured_are_told(clips):
 
 def test_the_report_is_json_and_its_text_has_the_warnings_last(clips, capsys):
     (clips / "run" / "a.mp4").write_bytes(b"no video")
-    args = argparse.Namespace(data=str(clips), strict=False, json=True, workers=2, out=None)
+    args = argparse.Namespace(data=str(clips), strict=False, json=True, workers=2, out=None, labels=False)
     found = data_command.run(args)
     assert capsys.readouterr().out == ""
     assert json.loads(json.dumps(found)) == json.loads(json.dumps(inspect_data(clips).to_dict()))
