@@ -233,6 +233,15 @@ def test_something_something_takes_the_template_for_the_class(tmp_path):
         read_table(tmp_path)
 
 
+def test_a_neighbor_with_videos_of_the_same_names_is_not_looked_at(tmp_path):
+    write(tmp_path, "jester/jester-v1-train.csv", "1;Swiping Left\n2;Thumb Up\n")
+    frame_folder(tmp_path / "jester" / "1")
+    frame_folder(tmp_path / "something" / "2")
+    table = read_table(tmp_path / "jester")
+    assert [clip.path for clip in table] == [tmp_path / "jester" / "1"]
+    assert [path for path, _ in table.skipped] == ["2"]
+
+
 def test_jester_has_numbered_folders_of_frames(tmp_path):
     write(tmp_path, "jester-v1-labels.csv", "Swiping Left\nThumb Up\n")
     write(tmp_path, "jester-v1-train.csv", "34870;Swiping Left\n56557;Thumb Up\n")

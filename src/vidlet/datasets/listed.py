@@ -35,7 +35,8 @@ def listed_table(
 
     Args:
         root: of the table.
-        bases: folders below which names are looked for, likeliest first.
+        bases: folders below which names are looked for, likeliest first. Those outside of ``root`` count where no clip
+            lies inside: a neighbor may have other videos of the same names.
         what: name of the data set, for messages.
 
     Raises:
@@ -43,18 +44,13 @@ def listed_table(
     """
     clips: list[Clip] = []
     skipped: list[tuple[str, str]] = []
-    total, media = 0, Media()
-    for row in rows:
-        total += 1
-        found = next(
-            (
-                (name, path)
-                for base in bases
-                for name in row.names
-                if (path := media.find(base / name, other_suffix=True))
-            ),
-            None,
-        )
+    media, listed = Media(), list(rows)
+    inside = [base for base in bases if base.is_relative_to(root)]
+    places = _places(listed, inside, media)
+    if not any(places):
+        places = _places(listed, bases, media)
+    total = len(listed)
+    for row, found in zip(listed, places, strict=True):
         if found is None:
             skipped.append((row.names[0], "no such file"))
             continue
@@ -77,6 +73,22 @@ def listed_table(
         )
     labels = label_order((clip.label for clip in clips), str(root))
     return ClipTable(tuple(clips), labels, root, tuple(told), tuple(skipped))
+
+
+def _places(rows: Sequence[Listed], bases: Sequence[Path], media: Media) -> list[tuple[str, Path] | None]:
+    """Of each row the first of its names that is there, and where."""
+    return [
+        next(
+            (
+                (name, path)
+                for base in bases
+                for name in row.names
+                if (path := media.find(base / name, other_suffix=True))
+            ),
+            None,
+        )
+        for row in rows
+    ]
 
 
 def folders_near(folder: Path) -> list[Path]:

@@ -75,7 +75,11 @@ def segment_table(
     media, clips = Media(), []
     skipped: list[tuple[str, str]] = []
     folders = list(dict.fromkeys([*bases, *folders_near(file.parent)]))
-    found = {name: _find(name, folders, media) for name in dict.fromkeys(one.video for one in segments)}
+    inside = [folder for folder in folders if folder in bases or folder.is_relative_to(file.parent)]
+    names = list(dict.fromkeys(one.video for one in segments))
+    found = {name: _find(name, inside, media) for name in names}
+    if not any(found.values()):  # a neighbor's videos may have the same names: they count where there are no others
+        found = {name: _find(name, folders, media) for name in names}
     for segment in segments:
         path = found[segment.video]
         try:
