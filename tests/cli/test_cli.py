@@ -19,7 +19,7 @@ import vidlet
 from cli_case import clips_of, copy_clips, one_object, write_rows
 from shared_data import shared
 from vidlet.cli import COMMANDS
-from vidlet.runtime import load, read_metadata
+from vidlet.runtime import load, read_metadata, write_metadata
 from vidlet.tasks.clips import labelled_clips
 from vidlet.video import probe, write_video
 
@@ -374,6 +374,32 @@ def test_evaluate_has_the_contracts_keys_and_the_figures_of_training(run, tiny_r
     assert one_object(run("evaluate", tiny_run.model, tiny_run.clips, "--split", "all", "--json")[1])["clips"] == 48
     text = run("evaluate", tiny_run.model, tiny_run.clips)[1]
     assert f"accuracy {found['accuracy']:.3f}" in text
+
+
+def test_what_a_file_says_of_itself_is_measured_again(run, tiny_run, tmp_path):
+    status, out, _ = run("evaluate", tiny_run.model, tiny_run.clips, "--verify", "--json")
+    verified = one_object(out)["verified"]
+    assert (status, verified["holds"], verified["same_file"], verified["same_data"]) == (0, True, True, True)
+    assert verified["checked"][0]["what"] == "accuracy, split test"
+    assert "holds: accuracy, split test" in run("evaluate", tiny_run.model, tiny_run.clips, "--verify")[1]
+
+    other = tmp_path / "other.onnx"
+    shutil.copy(tiny_run.model, other)
+    metadata = read_metadata(other)
+    accuracy = metadata["evidence"][0]["value"]
+    metadata["evidence"][0] |= {"value": accuracy - 0.25, "graph_sha256": "0" * 64, "table_sha256": "0" * 64}
+    write_metadata(other, metadata)
+    verified = one_object(run("evaluate", other, tiny_run.clips, "--verify", "--json")[1])["verified"]
+    assert (verified["holds"], verified["same_file"], verified["same_data"]) == (False, False, False)
+    assert verified["checked"][0] == {
+        "what": "accuracy, split test", "said": accuracy - 0.25, "measured": accuracy, "holds": False
+    }  # fmt: skip
+    text = run("evaluate", other, tiny_run.clips, "--verify")[1]
+    assert f"DIFFERS: accuracy, split test: the file says {accuracy - 0.25}" in text
+    assert "the file is not the one that was measured" in text
+    text = run("evaluate", tiny_run.model, tiny_run.clips, "--split", "all", "--verify")[1]
+    assert "the file says nothing of these clips" in text
+    assert run("evaluate", other, tiny_run.clips, "--verify", "--against", tiny_run.model)[0] == 2
 
 
 def test_inspect_benchmark_and_data_print_one_object(run, tiny_run, tmp_path):

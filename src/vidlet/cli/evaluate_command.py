@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", metavar="FILE", help="with --against: an HTML page, with the clips they disagree on"
     )
+    parser.add_argument(
+        "--verify", action="store_true", help="hold the figures against those that the file says of itself"
+    )
     parser.add_argument("--out", metavar="FILE", help="write the JSON object to this file too")
 
 
@@ -32,7 +35,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Score the file, print a table of classes."""
     from ..jobs.evaluate import evaluate
 
-    found = evaluate(args.model, args.data, args.split, args.fold, args.strict, args.threads, args.against, args.report)
+    found = evaluate(
+        args.model, args.data, args.split, args.fold, args.strict, args.threads, args.against, args.report, args.verify
+    )
     if args.out:
         from ..files import write_text
 
@@ -41,9 +46,27 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         (print_boxes if "map50" in found else print_classes)(found)
         if "against" in found:
             print_differences(found)
+        if "verified" in found:
+            print_verified(found["verified"])
         if args.report:
             print(f"report: {args.report}")
     return found
+
+
+def print_verified(verified: dict[str, Any]) -> None:
+    """What the file says of itself, and whether it holds."""
+    print()
+    for item in verified["checked"]:
+        print(f"{'holds' if item['holds'] else 'DIFFERS'}: {item['what']}: the file says {item['said']}, "
+              f"measured {item['measured']}")  # fmt: skip
+    if verified["other"]:
+        print(f"not measured here: {shown(', '.join(verified['other']))}")
+    if not verified["checked"]:
+        print("the file says nothing of these clips")
+    if not verified["same_file"]:
+        print("DIFFERS: the file is not the one that was measured (its graph has another hash)")
+    if not verified["same_data"]:
+        print("the data are not those that it was measured on (the table has another hash)")
 
 
 def print_differences(found: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..runs import product_of
+from ..runs import product_of, verify_evidence
 from ..runtime import load
 from ..tasks import DataSource, task_of_model
 
@@ -20,6 +20,7 @@ def evaluate(
     threads: int = 1,
     against: str | Path | None = None,
     report: str | Path | None = None,
+    verify: bool = False,
 ) -> dict[str, Any]:
     """Score a model file on labelled clips, records or images with boxes, through the runtime.
 
@@ -29,6 +30,7 @@ def evaluate(
         fold: "0/5" scores part 0 of 5, as ``train`` with the same fold left it out.
         against: another model file of the same labels, scored on the same clips (see ``compare_models``).
         report: an HTML file that sets the two beside each other.
+        verify: hold the figures against those that the file says of itself: ``verified`` (see ``verify_evidence``).
 
     Returns:
         ``accuracy``, ``accuracy_interval`` [low, high] (95 %), ``accuracy_interval_rule`` ("bootstrap over groups", or
@@ -48,6 +50,8 @@ def evaluate(
     """
     if report and not against:
         raise DataError("--report sets two files beside each other: name the other with --against")
+    if verify and against:
+        raise DataError("--verify is of one file; leave --against out")
     loaded = load(product_of(model), threads=threads)
     task = task_of_model(loaded)
     task.check_options(DataError, fold=fold, against=against)
@@ -56,4 +60,7 @@ def evaluate(
     if against and task.compare is not None:
         other = load(product_of(against), threads=threads)
         return {"split": name, **task.compare(loaded, other, chosen, (str(model), str(against)), strict, report)}
-    return {"split": name, **task.figures(loaded, chosen, strict)}
+    found = {"split": name, **task.figures(loaded, chosen, strict)}
+    if verify:
+        found["verified"] = verify_evidence(product_of(model), found, name, table)
+    return found

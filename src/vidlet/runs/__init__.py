@@ -1,6 +1,6 @@
 """A run folder: the names of its files, opening and checking it, its metrics and the evidence in its model files."""
 
-from .evidence import add_evidence, write_evidence
+from .evidence import add_evidence, verify_evidence, write_evidence
 from .folder import (
     BOXES,
     CHECKPOINT,
@@ -23,5 +23,6 @@ from .folder import (
 
 __all__ = [
     "BOXES", "CHECKPOINT", "DETECTOR", "EXTRACTOR", "FIT", "HEAD", "LOG", "METRICS", "MODEL", "PREDICTIONS", "RECIPE",
-    "REFIT", "REPORT", "SELECTION", "RunFolder", "add_evidence", "model_file", "product_of", "write_evidence",
+    "REFIT", "REPORT", "SELECTION", "RunFolder", "add_evidence", "model_file", "product_of",
+    "verify_evidence", "write_evidence",
 ]  # fmt: skip
