@@ -5,14 +5,19 @@ from collections.abc import Iterable
 
 from .errors import DataError
 
+# Characters that nobody sees and that come along when names are copied: spaces of no width, marks of byte order and
+# direction. (Joiners stay: they make one emoji or letter of several.)
+UNSEEN = dict.fromkeys((0xAD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF))
+
 
 def composed(name: str) -> str:
     """A name in Unicode's composed form (NFC), in which names are compared: "e" and an accent are one "é".
 
-    What no terminal and no file of text should get (controls, halves of characters) is written as its escape.
+    Characters that nobody sees are left out. What no terminal and no file of text should get (controls, halves of
+    characters) is written as its escape.
     """
     if not name.isascii():
-        name = unicodedata.normalize("NFC", name)
+        name = unicodedata.normalize("NFC", name).translate(UNSEEN)
     return name if name.isprintable() else "".join(map(_visible, name))
 
 

@@ -105,3 +105,46 @@ def test_what_exists_is_no_camera(tmp_path, monkeypatch):
     assert is_live("/dev/video0")
     assert not is_live("file:///tmp/x.mp4")
     assert is_live("rtsp://127.0.0.1/x")
+
+
+def test_what_systems_put_beside_files_is_no_class_and_no_clip(tmp_path):
+    for label in ("a", "b"):
+        for folder in (label, f"{label}/@eaDir", "$RECYCLE.BIN", "System Volume Information", "#recycle", "lost+found"):
+            touch(tmp_path, f"{folder}/{label}.mp4")
+        for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.mp4", "Icon\r"):
+            (tmp_path / label / name).write_bytes(b"x")
+    table = read_table(tmp_path)
+    assert [(found.path.name, found.label) for found in table] == [("a.mp4", "a"), ("b.mp4", "b")]
+    assert (table.notes, table.skipped) == ((), ())
+
+
+def test_the_folder_of_an_archive_is_looked_into_and_told(tmp_path):
+    for split, label in (("training_set", "a"), ("training_set", "b"), ("test_set", "a")):
+        touch(tmp_path, f"archive/data/{split}/{label}/x.mp4")
+    (tmp_path / "README.txt").write_text("x")
+    table = read_table(tmp_path)
+    assert [(found.label, found.split) for found in table] == [("a", "train"), ("b", "train"), ("a", "test")]
+    assert table.notes == ("Everything lies in archive/data, which is read.",)
+
+
+@pytest.mark.parametrize(("name", "split"), [("dev", "val"), ("eval", None), ("Holdout", None)])
+def test_a_folder_beside_train_that_may_mean_test_is_refused(tmp_path, name, split):
+    for folder in ("train", name):
+        for label in ("a", "b"):
+            touch(tmp_path, f"{folder}/{label}/x.mp4")
+    if split is None:
+        with pytest.raises(DataError, match=f"does '{name}' beside 'train' mean val or test"):
+            read_table(tmp_path)
+    else:
+        assert [found.split for found in read_table(tmp_path)] == ["train", "train", split, split]
+
+
+def test_the_table_is_found_in_any_case_and_behind_empty_lines(tmp_path):
+    touch(tmp_path, "x/1.mp4")
+    touch(tmp_path, "x/2.mp4")
+    (tmp_path / "Clips.CSV").write_text("\n\npath;label;\nx/1.mp4;run\u200b;\nx/2.mp4;\u00adrun;\n", encoding="utf-8")
+    table = read_table(tmp_path)
+    assert (table.labels, len(table)) == (("run",), 2)  # what nobody sees tells no two classes apart
+    (tmp_path / "Clips.CSV").write_text("\n\npath;label;start_s\nx/1.mp4;run;-1\n")
+    with pytest.raises(DataError, match="line 4"):
+        read_table(tmp_path)

@@ -82,6 +82,38 @@ def test_one_kind_of_names_behind_another_is_read_whole_and_told(tmp_path):
     assert "all are read" in probe(path).notes[0]
 
 
+@pytest.mark.parametrize(
+    ("beside", "left_out"),
+    [
+        (["thumb.jpg", "folder.jpg", "AlbumArtSmall.jpg"], True),
+        ([f"depth_{k:05d}.png" for k in range(1, 30, 3)], True),
+        (["last.png"], False),
+    ],
+)
+def test_covers_and_views_of_other_moments_are_no_frames(tmp_path, beside, left_out):
+    path = folder(tmp_path / "clip", [*(f"rgb_{k:05d}.png" for k in range(0, 30, 3)), *beside])
+    assert len(shown(path)) == 10 + (0 if left_out else len(beside))
+    note = probe(path).notes[0]
+    assert ("they are left out" in note) == left_out
+
+
+def test_times_of_a_clock_are_times_whatever_their_digits(tmp_path):
+    path = folder(
+        tmp_path / "clip", [f"{1599999999.9 + k / 10:.2f}".rstrip("0") + "0" * (k == 1) + ".png" for k in range(8)]
+    )
+    assert shown(path) == list(range(8))
+    assert probe(path).fps == 10.0
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".tiff", ".ppm", ".jfif", ".JPE"])
+def test_pictures_of_other_programs_are_frames(tmp_path, suffix):
+    path = tmp_path / "clip"
+    path.mkdir()
+    for number in range(3):
+        Image.fromarray(picture(number)).save(path / f"{number}{suffix}", "JPEG" if "J" in suffix.upper() else None)
+    assert shown(path) == [0, 1, 2]
+
+
 def test_gaps_and_sizes_are_told_by_data_and_regular_steps_are_no_gaps(tmp_path):
     folder(tmp_path / "a" / "gap", [f"{k:03d}.png" for k in (1, 2, 3, 7, 8, 9)])
     folder(tmp_path / "a" / "steps", [f"{k:03d}.png" for k in range(0, 50, 5)])

@@ -16,7 +16,7 @@ from .boxes_labelme import labelme_files, read_labelme
 from .boxes_voc import is_voc, read_voc
 from .boxes_yolo import is_yolo, read_yolo
 from .exports import is_export
-from .read import TABLE_NAME
+from .read import table_in
 
 __all__ = ["Box", "BoxImage", "BoxTable", "box_kind", "read_boxes", "with_box_splits"]
 
@@ -34,7 +34,7 @@ def box_kind(path: str | os.PathLike[str]) -> str | None:
         if where.suffix.lower() == ".json":
             return "coco"
         return "csv" if box_tables(where) else None
-    if not where.is_dir() or (where / TABLE_NAME).is_file():
+    if not where.is_dir() or table_in(where) is not None:
         return None
     if is_voc(where):
         return "voc"
@@ -85,7 +85,10 @@ def with_box_splits(table: BoxTable, seed: int = 0, val: float = 0.1, test: floa
     if given == {""}:
         return _dealt(table, {"": (("test", test), ("val", val), ("train", 1.0))}, seed)
     if "" in given:
+        loose = [image for image in table if not image.split]
+        note = f"{len(loose)} images are in no split and join train (first: {loose[0].path.name})."
         table = table.with_images(replace(image, split=image.split or "train") for image in table)
+        table = replace(table, notes=(*table.notes, note))
     if "val" not in given and any(image.split == "train" for image in table):
         return _dealt(table, {"train": (("val", val), ("train", 1.0))}, seed)
     return table

@@ -141,6 +141,9 @@ def _read_table(path: Path, pictures: Pictures, found: BoxGatherer) -> None:
             found.drop(path, f"line {line} names no image")
             continue
         split = split_name(row.get(columns.split, "")) if columns.split else ""
+        if split is None:
+            said = row[columns.split]
+            raise DataError(f"{path} line {line}: {columns.split} {said!r} is none of train, val and test")
         about.setdefault(image, (split or default, _size(row, columns)))
         try:
             if any(cell.strip() for cell in cells[len(names) :]):

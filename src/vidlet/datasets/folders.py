@@ -14,7 +14,10 @@ from pathlib import Path
 from ..errors import DataError
 from ..labels import label_order
 from .media import holds_images, is_image, is_video, visible
-from .table import SPLITS, Clip, ClipTable, split_name
+from .table import SPLITS, Clip, ClipTable, split_in_name, split_name
+
+TABLES = (".csv", ".tsv")
+DOUBTFUL = ("eval", "evaluation", "holdout", "hold_out", "held_out", "heldout", "unseen")  # names of splits, unclear
 
 
 @dataclass
@@ -35,11 +38,14 @@ def read_folders(root: Path) -> ClipTable:
     entries = visible(root)
     if not entries:
         raise DataError(f"{root}: empty folder")
+    notes = []
+    while (inner := _only_folder(entries)) is not None:
+        notes = [f"Everything lies in {inner.relative_to(root).as_posix()}, which is read."]
+        entries = visible(inner)
     folders = [entry for entry in entries if entry.is_dir()]
     splits = _split_folders(folders)
     found = _Found()
-    notes = []
-    for split, folder in splits.items() if splits else [("", root)]:
+    for split, folder in splits.items() if splits else [("", entries[0].parent)]:
         for class_folder in visible(folder):
             if class_folder.is_dir():
                 _read_class(class_folder, split, found, root)
@@ -57,15 +63,27 @@ def read_folders(root: Path) -> ClipTable:
     return ClipTable(tuple(found.clips), labels, root, tuple(notes), tuple(found.skipped))
 
 
+def _only_folder(entries: list[Path]) -> Path | None:
+    """The one folder in which everything lies, as archives unpack: it holds folders of folders or of several videos."""
+    folders = [entry for entry in entries if entry.is_dir()]
+    if len(folders) != 1 or any(is_video(entry) or is_image(entry) for entry in entries):
+        return None
+    inside = visible(folders[0])
+    below = [entry for entry in inside if entry.is_dir() and not holds_images(entry)]
+    loose = any(is_video(entry) or is_image(entry) or entry.suffix.lower() in TABLES for entry in inside)
+    return folders[0] if not loose and (len(below) > 1 or _only_folder(inside) is not None) else None
+
+
 def _split_folders(folders: list[Path]) -> dict[str, Path]:
     """Folders that are splits, not classes: train beside val or test, with nothing but folders in them.
 
     Raises:
-        DataError: two folders mean the same split ("val" and "validation").
+        DataError: two folders mean the same split ("val" and "validation"), or one beside train may mean val or test.
     """
     named: dict[str, Path] = {}
+    sets = all(split_in_name(folder.name) for folder in folders)  # training_set, test_set
     for folder in folders:
-        split = split_name(folder.name)
+        split = split_in_name(folder.name) if sets else split_name(folder.name)
         if not split or not any(entry.is_dir() for entry in visible(folder)):
             continue
         if any(is_video(entry) or is_image(entry) for entry in visible(folder)):
@@ -73,6 +91,10 @@ def _split_folders(folders: list[Path]) -> dict[str, Path]:
         if split in named:
             raise DataError(f"{folder.parent}: folders {named[split].name!r} and {folder.name!r} are the same split")
         named[split] = folder
+    if "train" in named and (doubtful := [folder.name for folder in folders if folder.name.lower() in DOUBTFUL]):
+        raise DataError(
+            f"{named['train'].parent}: does {doubtful[0]!r} beside {named['train'].name!r} mean val or test? Call it so"
+        )
     if "train" not in named or (len(named) == 1 and len(folders) > 1):
         return {}
     return {split: named[split] for split in SPLITS if split in named}
@@ -112,11 +134,11 @@ def _members(folder: Path) -> Iterator[tuple[Path, str]]:
 
 def _why_nothing(entries: list[Path], found: _Found) -> str:
     videos = sum(map(is_video, entries))
-    if table := next((entry for entry in entries if entry.suffix.lower() in (".csv", ".tsv")), None):
+    if table := next((entry for entry in entries if entry.suffix.lower() in TABLES), None):
         return f"no class folders in it; to read the table give its name: {table}"
     if videos:
         return f"{videos} videos without a label: put each into a folder named for its class, or write a clips.csv"
-    if any(is_image(entry) for entry in entries) or any("images" in why for _, why in found.skipped):
+    if any(is_image(entry) for entry in entries) or any("images that are" in why for _, why in found.skipped):
         return (
             "images, and no clips: vidlet learns from videos or folders of frames; the layout is class/clip.mp4 or "
             "class/clip/0001.jpg, or a clips.csv that names them"

@@ -1,8 +1,8 @@
 """One rule of names: what counts as a video, a frame image or a clip, which files are hidden, which name means which.
 
-Everything that walks folders (data, train, evaluate, predict) walks them by this file. Hidden files and the shadow
-folder of macOS archives are left out, links are followed. Names are the same text in any Unicode form (macOS writes
-"é" as two characters, most tables as one), and a suffix is the same in any case.
+Everything that walks folders (data, train, evaluate, predict) walks them by this file. Hidden files and what operating
+systems and servers put beside files are left out, links are followed. Names are the same text in any Unicode form
+(macOS writes "é" as two characters, most tables as one), and a suffix is the same in any case.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ VIDEO_SUFFIXES = (
     *(".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".m1v", ".m2v", ".mpv", ".mpe", ".m2p", ".obu", ".ivf"),
     *(".qt", ".ogm", ".rm", ".rmvb", ".mxf", ".dv", ".y4m", ".nut", ".trp", ".tp", ".m2t", ".amv", ".xvid"),
 )
+# What operating systems and servers put beside files: recycle bins, thumbnails, settings of windows.
+NOT_OURS = frozenset({
+    "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
+})  # fmt: skip
 MOST_DEPTH = 32  # folders in folders; links may lead in circles
 
 
@@ -40,7 +45,7 @@ def holds_images(folder: Path) -> bool:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What lies in a folder, by name; without hidden files and the shadow folder of macOS archives.
+    """What lies in a folder, by name; without hidden files and what systems put there (NOT_OURS).
 
     Raises:
         DataError: the folder may not be read.
@@ -49,7 +54,7 @@ def visible(folder: Path) -> list[Path]:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
-    return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+    return [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in NOT_OURS]
 
 
 def clips_below(folder: Path) -> Iterator[Path]:

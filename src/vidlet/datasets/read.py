@@ -15,6 +15,7 @@ from .csv_table import FEATURES_NAME, read_csv
 from .exports import EXPORTS, read_export
 from .folders import read_folders
 from .known import read_known
+from .media import visible
 from .record_table import read_record_table
 from .records import SHARD_SUFFIXES
 from .segments import in_stretches
@@ -64,8 +65,8 @@ def _read(where: Path) -> ClipTable:
         raise DataError(f"{where}: no such folder or table")
     if (added := _by_plugins(where)) is not None:
         return added
-    if where.is_dir() and (where / TABLE_NAME).is_file():
-        return _with_records(read_csv(where / TABLE_NAME))
+    if (table := table_in(where)) is not None:
+        return _with_records(read_csv(table))
     if (known := read_known(where)) is not None:
         return known
     if (exported := read_export(where)) is not None:
@@ -141,8 +142,16 @@ def stores_features(path: str | os.PathLike[str]) -> bool:
     where = Path(path)
     if is_records(where):
         return True
-    table = where / TABLE_NAME if where.is_dir() else where
-    return table.is_file() and (table.parent / FEATURES_NAME).is_file()
+    table = table_in(where) if where.is_dir() else where
+    return table is not None and table.is_file() and (table.parent / FEATURES_NAME).is_file()
+
+
+def table_in(folder: Path) -> Path | None:
+    """clips.csv of a folder, in any case of its letters; None where there is none."""
+    if (folder / TABLE_NAME).is_file():
+        return folder / TABLE_NAME
+    entries = visible(folder) if folder.is_dir() else []
+    return next((entry for entry in entries if entry.name.lower() == TABLE_NAME and entry.is_file()), None)
 
 
 def _with_records(table: ClipTable) -> ClipTable:

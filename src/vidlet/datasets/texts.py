@@ -95,13 +95,15 @@ def table_rows(path: Path, columns: Sequence[str] = ()) -> tuple[list[Row], str]
     Raises:
         DataError: not a table of cells.
     """
-    text = read_text(path)
+    whole = read_text(path)
+    text = whole.lstrip("\r\n")
+    blank = len(whole[: len(whole) - len(text)].splitlines())
     first, _, rest = text.partition("\n")
     told = first.strip().strip('"').casefold()
-    skipped = 0
+    skipped = blank
     if told.startswith("sep=") and len(told) <= 5:  # Excel's own first line
         separator = told[4:] or "\t"
-        text, skipped = rest, 1
+        text, skipped = rest, blank + 1
     else:
         known = set(columns)
         separator = max(SEPARATORS, key=lambda mark: (sum(cell_key(c) in known for c in first.split(mark)), 0))

@@ -13,7 +13,9 @@ from .frame_names import FrameNames, order_frames
 from .frames import DEFAULT_FPS, Frame, VideoInfo
 from .sample import EPSILON_S
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
+})  # fmt: skip
 ORIENTATION = 0x0112  # EXIF
 UPRIGHT_TURNS = {3: 180, 6: 90, 8: 270}  # EXIF orientation -> clockwise degrees
 TRANSPOSED = {

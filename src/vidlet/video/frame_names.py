@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +22,9 @@ PICTURE_WORDS = {"img", "image", "im", "rgb", "color", "colour", "frame", "pictu
 OTHER_WORDS = {
     "flow", "flowx", "flowy", "x", "y", "u", "v", "depth", "mask", "seg", "segmentation", "ir", "infrared", "thermal",
     "skeleton", "pose", "normal", "disparity", "label", "gt", "thumb", "thumbnail", "heatmap", "saliency", "event",
+}  # fmt: skip
+COVER_WORDS = {
+    "thumb", "thumbs", "thumbnail", "cover", "folder", "poster", "preview", "albumart", "albumartsmall", "montage",
 }  # fmt: skip
 SHOWN = 4  # kinds of names that a note lists
 
@@ -52,6 +55,11 @@ def order_frames(files: Iterable[Path]) -> FrameNames:
         kinds[name.kind].append(name)
     if not kinds:
         return FrameNames(())
+    if others := _beside(kinds):
+        rest = order_frames(name.path for kind, names in kinds.items() if kind not in others for name in names)
+        listed = ", ".join(f"{kind} ({len(kinds[kind])})" for kind in others[:SHOWN])
+        note = f"some of its images are no pictures of its frames, by their names: {listed}; they are left out"
+        return FrameNames(rest.images, rest.fps, (note, *rest.notes))
     if len(kinds) == 1:
         return _series(next(iter(kinds.values())))
     listed = ", ".join(f"{kind} ({len(names)})" for kind, names in list(kinds.items())[:SHOWN])
@@ -65,6 +73,17 @@ def order_frames(files: Iterable[Path]) -> FrameNames:
     everything = [name.path for names in kinds.values() for name in names]
     note = f"its frames have names of several kinds: {listed}; all are read, in the order of their names"
     return FrameNames(tuple(sorted(everything, key=natural_key)), None, (note,))
+
+
+def _beside(kinds: Mapping[str, Sequence[_Name]]) -> list[str]:
+    """Kinds of names that are no frames where others are: flow, depth and masks; covers and thumbnails."""
+    numbered = [kind for kind, names in kinds.items() if len(names) > 1 and names[0].number is not None]
+    if not numbered:
+        return []
+    covers = [kind for kind, names in kinds.items() if names[0].number is None and _words(kind) & COVER_WORDS]
+    if max(map(_is_picture, numbered)) == 2 and not _parallel([kinds[kind] for kind in numbered]):
+        covers += [kind for kind in numbered if not _is_picture(kind)]
+    return covers
 
 
 def natural_key(path: Path) -> tuple[list[Any], str]:
@@ -117,7 +136,11 @@ def _decimal(numbers: Sequence[str]) -> bool:
     fractions = [number.partition(".")[2] for number in numbers if "e" not in number]
     if not any(fractions) or len({Decimal(number) for number in numbers}) < len(numbers):
         return False
-    return len({len(fraction) for fraction in fractions}) == 1 or not any(part.endswith("0") for part in fractions)
+    return len({len(fraction) for fraction in fractions}) == 1 or not any(
+        part.endswith("0")
+        for part in fractions
+        if part != "0"  # "2.0" is how programs write a whole number
+    )
 
 
 def _gap(steps: Sequence[Decimal], names: Sequence[_Name]) -> str:
@@ -142,9 +165,13 @@ def _parallel(groups: Sequence[Sequence[_Name]]) -> bool:
     )
 
 
+def _words(kind: str) -> set[str]:
+    return {word for word in re.split(r"[\W_\d]+", kind.partition(".")[0]) if word}
+
+
 def _is_picture(kind: str) -> int:
     """2: a name of pictures; 1: one that says nothing; 0: flow, depth, masks."""
-    words = {word for word in re.split(r"[\W_\d]+", kind.partition(".")[0]) if word}
+    words = _words(kind)
     if words & OTHER_WORDS:
         return 0
     return 2 if words & PICTURE_WORDS or {word.rstrip("s") for word in words} & PICTURE_WORDS else 1
