@@ -8,15 +8,13 @@ from typing import Any
 
 from . import options
 
-EXAMPLE = """examples:
-  vidlet record wave none --from 0                      keys in a window: space begins and ends a clip,
-                                                        1 and 2 choose the label, u takes one back, q ends
-  vidlet record wave --from 0 --count 20 --seconds 3    no window: a countdown, then three seconds, twenty times
-  vidlet record wave --from day.mp4                     cut clips from a long video by hand"""
+EXAMPLE = "example: vidlet record wave none --from 0 --count 20 --seconds 3"
+KEYS = "Without --count a window opens: space begins and ends a clip, 1 and 2 choose a label, u takes one back, q ends."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet record`."""
+    parser.description = f"{parser.description} {KEYS}"
     parser.add_argument("labels", metavar="LABEL", nargs="+", help="the class; several, as wave none, in turn")
     parser.add_argument(
         "--from",
