@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # what checkers and editors see; at run time each is imported
     from .jobs.papers import papers
     from .jobs.predict import predict
     from .jobs.recipes import recipes
+    from .jobs.record import record
     from .jobs.segment import segment
     from .jobs.train import train
     from .plugins import register_data, register_extractor, register_head, register_step
@@ -37,7 +38,7 @@ if TYPE_CHECKING:  # what checkers and editors see; at run time each is imported
     __version__: str
 
 _JOBS = ["train", "compress", "ensemble", "evaluate", "predict", "extract", "export", "benchmark", "inspect"]
-_JOBS += ["compare", "demo", "fit", "fuse", "papers", "recipes", "segment"]
+_JOBS += ["compare", "demo", "fit", "fuse", "papers", "recipes", "record", "segment"]
 _NAMES = {name: (f"vidlet.jobs.{name}", name) for name in _JOBS}
 _NAMES |= {"data": ("vidlet.jobs.data", "inspect_data"), "VidletError": ("vidlet.errors", "VidletError")}
 _NAMES |= {name: ("vidlet.runtime", name) for name in ("Model", "Prediction", "load")}
@@ -66,6 +67,7 @@ __all__ += [
     "papers",
     "predict",
     "recipes",
+    "record",
     "segment",
 ]
 __all__ += ["register_data", "register_extractor", "register_head", "register_step", "train"]

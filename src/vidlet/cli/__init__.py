@@ -21,6 +21,7 @@ from ..wording import as_json, shown, shown_lines
 
 COMMANDS = {
     "demo": ("demo_command", "the whole story on the built-in data, no download"),
+    "record": ("record_command", "clips for class folders, before a camera or cut from a long video"),
     "data": ("data_command", "what was understood of labelled clips, and what is wrong with them"),
     "train": ("train_command", "train a classifier from labelled clips: one file, its int8 twin, a report"),
     "fit": ("fit_command", "the best model that fits a budget of bytes, milliseconds and memory, with the evidence"),
