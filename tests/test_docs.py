@@ -50,7 +50,24 @@ def test_the_resize_page_holds_the_golden_vector():
             assert "    " + "  ".join("{:3} {:3} {:3}".format(*pixel) for pixel in row) in text
 
 
-@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
+PAGES += sorted(str(page.relative_to(ROOT).as_posix()) for page in (ROOT / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_the_docs_leads_to_a_file_and_a_heading(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text("utf-8")):
+        if re.match(r"\w+:", link):
+            continue  # addresses elsewhere are not asked
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.M)
+            assert anchor in [re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in heads], link
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_the_docs_can_be_parsed(page):
     text = (ROOT / page).read_text("utf-8")
     lines = re.findall(r"^(?:    |\$ )vidlet (\w+) (.*?)(?: +#.*)?$", text, re.M)

@@ -9,7 +9,18 @@ import pytest
 from test_video_render import gop, number_of, picture, render
 
 from vidlet.errors import DataError
-from vidlet.video import LiveSource, VideoWriter, annotate, enlarge, is_live, iter_frames, probe, read_many, write_video
+from vidlet.video import (
+    LiveSource,
+    Strip,
+    VideoWriter,
+    annotate,
+    enlarge,
+    is_live,
+    iter_frames,
+    probe,
+    read_many,
+    write_video,
+)
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -74,6 +85,25 @@ def test_annotation_draws_on_a_copy_where_it_should(size):
 def test_annotation_of_nothing_changes_nothing():
     rgb = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     np.testing.assert_array_equal(annotate(rgb, ""), rgb)
+
+
+def test_the_strip_shows_when_which_label_was_and_where_the_picture_is():
+    rgb = np.full((160, 320, 3), 90, np.uint8)
+    drawn = annotate(rgb, "", strip=Strip([(0.0, 0.25, 0), (0.5, 0.75, 1)], at=0.9))
+    assert (drawn[:150] == rgb[:150]).all()  # nothing but the strip, and the mark that stands over it
+    line = drawn[157]
+    first, second = line[40], line[200]
+    assert not np.array_equal(first, second)
+    assert (line[120] == line[260]).all()  # no label there, twice
+    assert not np.array_equal(line[120], first)
+    assert (line[round(0.9 * 319)] == 255).all()
+
+
+def test_nothing_is_said_in_gray_and_only_where_no_label_is():
+    rgb = np.zeros((320, 320, 3), np.uint8)
+    calm = annotate(rgb, "", quiet="nothing")
+    assert 150 < calm.max() < 230
+    np.testing.assert_array_equal(annotate(rgb, "wave", 0.9, quiet="nothing"), annotate(rgb, "wave", 0.9))
 
 
 @pytest.mark.parametrize(("size", "times"), [((96, 96), 4), ((240, 320), 2), ((320, 200), 2), ((720, 1280), 1)])

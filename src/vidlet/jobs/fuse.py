@@ -42,7 +42,7 @@ def fuse(
         weights: of the streams; None: all alike.
         join: a folder for ``model.onnx``, one file of both: the first on clips, the second on their flow, as
             ``vidlet extract --flow`` stored it. It takes ``frames`` and ``flow`` and is scored again.
-        split, fold, strict, threads: as in ``evaluate``.
+        split: as in ``evaluate``, and so are ``fold``, ``strict`` and ``threads``.
 
     Returns:
         The figures of ``evaluate`` for the fused scores, ``bytes`` of all files, and ``streams``: {"model", "data",

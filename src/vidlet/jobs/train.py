@@ -63,7 +63,8 @@ def train(
             what is best for them, and the run's recipe.toml holds what that came to.
         out: the run folder; None: runs/ and the recipe's name.
         overrides: values of the recipe by dotted key, or by its last part where one key alone ends so ("epochs").
-        epochs, seed: short for overrides of ``training.epochs`` and ``training.seed``.
+        epochs: short for an override of ``training.epochs``.
+        seed: short for an override of ``training.seed``.
         fold: "0/5" tests on part 0 of 5, made by group; None: the splits of the data, made by group where absent.
         resume: go on after the last finished epoch of ``out``.
         strict: a clip, image or box that cannot be used is an error; else it is skipped, counted and listed.
@@ -145,16 +146,19 @@ def train(
         **task.remarks(table),
         **({"selection": selection} if selection else {}),
     }
-    if baselines := networks.baselines(plan, table, network, prepared, chosen, scored):
-        metrics["baselines"] = baselines
-    metrics["doubts"] = networks.doubt(table, prepared) if doubts is None else doubts
+    with working("compare with plain classifiers"):
+        if baselines := networks.baselines(plan, table, network, prepared, chosen, scored):
+            metrics["baselines"] = baselines
+    with working("look for labels to look at again"):
+        metrics["doubts"] = networks.doubt(table, prepared) if doubts is None else doubts
     rejection = networks.reject(plan, table, network, prepared, background, run / names[0], held_out)
     if rejection:
         ship_rejection(run, names, *rejection, None if none is None else str(none), scored, metrics)
     if models:
         metrics["teachers"] = [{"path": path, "sha256": key} for path, key in taught_by.items()]
     command = command or f"vidlet train {data}"
-    task.write_evidence(run, names, metrics, table, command)
+    with working("write the evidence into the files"):
+        task.write_evidence(run, names, metrics, table, command)
     if refit_all:
         metrics["refit"] = _refit_all(networks, order, progress, chains, writer.temperature(network))
         if rejection:

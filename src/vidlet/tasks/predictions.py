@@ -20,7 +20,7 @@ from ..files import write_text
 from ..live.watching import detect_moments, drawn_boxes, frames_with_boxes
 from ..progress import say, working
 from ..runtime import Model, Timeline, predict_timeline
-from ..video import VideoWriter, annotate, as_place, container_of, enlarge, iter_frames, probe, resize
+from ..video import Strip, VideoWriter, annotate, as_place, container_of, enlarge, iter_frames, probe, resize
 from ..video.frames import DEFAULT_FPS
 from ..wording import cell
 
@@ -181,11 +181,17 @@ def save_annotated(
 ) -> None:
     """Write the video again, small ones enlarged, with label and score of each moment, and the boxes of a detector.
 
-    A video of at most one segment has bars of the best classes too; in a longer one they would belong to no moment.
-    Each picture is shown when it was; pixels that are not square become square.
+    A video of at most one segment has bars of the best classes too; in a longer one they would belong to no moment, and
+    a strip along the lower edge shows when which label was. Each picture is shown when it was; pixels that are not
+    square become square.
     """
     info = probe(path)
-    best = sorted(timeline.scores.items(), key=lambda item: -item[1])[:4] if len(timeline.segments) <= 1 else []
+    single = len(timeline.segments) <= 1
+    best = sorted(timeline.scores.items(), key=lambda item: -item[1])[:4] if single else []
+    quiet = "nothing" if timeline.scores else ""  # a detector alone says boxes
+    whole_s = max([info.duration_s or 0.0, *(s.end_s for s in timeline.segments)])
+    kinds = {label: kind for kind, label in enumerate(timeline.scores)}
+    spans = tuple((s.start_s / whole_s, s.end_s / whole_s, kinds.get(s.label, 0)) for s in timeline.segments)
 
     def drawn() -> Iterator[tuple[float, Any]]:
         detector = model if model is not None and model.box_labels else None
@@ -194,7 +200,9 @@ def save_annotated(
             here = [s for s in timeline.segments if s.start_s <= time_s < s.end_s]
             label, score = (here[-1].label, here[-1].score) if here else ("", 0.0)
             found = drawn_boxes(boxes, detector.box_labels, threshold) if detector else ()
-            yield time_s, annotate(enlarge(_squared(rgb, info.pixel_aspect)), label, score, best, found)
+            strip = None if single else Strip(spans, min(1.0, time_s / whole_s))
+            squared = enlarge(_squared(rgb, info.pixel_aspect))
+            yield time_s, annotate(squared, label, score, best, found, quiet, strip)
 
     with VideoWriter(target, info.fps or DEFAULT_FPS) as video:
         first_s: float | None = None

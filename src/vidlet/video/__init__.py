@@ -2,7 +2,7 @@
 
 from .address import as_place, is_live
 from .ahead import read_many
-from .annotate import annotate, enlarge
+from .annotate import Strip, annotate, enlarge
 from .clip import SampledClip, frame_times, iter_frames, probe, read_clip, stream_clip
 from .frames import Frame, VideoInfo
 from .live import LiveSource
@@ -15,6 +15,7 @@ __all__ = [
     "Frame",
     "LiveSource",
     "SampledClip",
+    "Strip",
     "VideoInfo",
     "VideoWriter",
     "annotate",

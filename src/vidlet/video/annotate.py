@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 LEGIBLE = 320  # pixels that the shorter side of a picture needs for text on it
 INK, SHADE, BAR, BOX = (255, 255, 255), (0, 0, 0, 150), (64, 200, 120, 255), (255, 190, 40)
+SOFT = (190, 196, 204)  # of what is said when nothing is there
+KINDS = ("#f0b04a", "#8ab0ff", "#5cc9a5", "#d993d5", "#a0a9b5", "#ff9d74", "#6cc4e0", "#d3c066")  # as in reports
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A video as a line: spans (start, end, number of the label), and where a picture is; places are in [0, 1]."""
+
+    spans: Sequence[tuple[float, float, int]]
+    at: float
 
 
 def enlarge(rgb: NDArray[np.uint8], least: int = LEGIBLE) -> NDArray[np.uint8]:
@@ -24,6 +35,8 @@ def annotate(
     score: float | None = None,
     bars: Sequence[tuple[str, float]] = (),
     boxes: Iterable[tuple[float, float, float, float, str]] = (),
+    quiet: str = "",
+    strip: Strip | None = None,
 ) -> NDArray[np.uint8]:
     """Return a copy of a picture (H, W, 3) with the label in the upper left corner, bars in the lower one, and boxes.
 
@@ -32,6 +45,8 @@ def annotate(
         score: In [0, 1], printed behind the label.
         bars: (name, score in [0, 1]), best first, one bar a line.
         boxes: (x1, y1, x2, y2, text), corners relative to the frame in [0, 1].
+        quiet: What is said in small gray letters where there is no label.
+        strip: The whole video along the lower edge: when which label was, and where this picture is.
     """
     picture = Image.fromarray(np.ascontiguousarray(rgb))
     draw = ImageDraw.Draw(picture, "RGBA")
@@ -44,6 +59,10 @@ def annotate(
         _text(draw, (left, max(0.0, top - 0.9 * unit)), text, 0.7 * unit, width)
     if label:
         _text(draw, (unit / 4, unit / 4), label if score is None else f"{label} {score:.0%}", 1.2 * unit, width)
+    elif quiet:
+        _text(draw, (unit / 4, unit / 4), quiet, 0.8 * unit, width, ink=SOFT)
+    if strip is not None:
+        _strip(draw, strip, width, height, max(4.0, unit / 2))
     line = 0.8 * unit
     bars = bars[: max(0, int((height - 2 * unit) / line))]
     for row, (name, value) in enumerate(bars):
@@ -55,8 +74,27 @@ def annotate(
     return np.array(picture)
 
 
+def _strip(draw: ImageDraw.ImageDraw, strip: Strip, width: int, height: int, thick: float) -> None:
+    """Segments in the colors of their labels on a dark ground, and a mark at the moment of the picture."""
+    top = height - thick
+    draw.rectangle((0, top, width, height), fill=SHADE)
+    for start, end, kind in strip.spans:
+        draw.rectangle(
+            (start * width, top, max(start * width + 1, end * width - 2), height), fill=KINDS[kind % len(KINDS)]
+        )
+    at = strip.at * (width - 1)
+    draw.rectangle((at - thick / 8, top - thick / 4, at + thick / 8, height), fill=INK)
+
+
 def _text(
-    draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: float, width: int, *, shade: bool = True
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    size: float,
+    width: int,
+    *,
+    shade: bool = True,
+    ink: tuple[int, int, int] = INK,
 ) -> None:
     """Write one line, smaller if it does not fit the picture's width, on a dark ground (or with a dark rim)."""
     font = ImageFont.load_default(size)
@@ -66,4 +104,4 @@ def _text(
     if shade:
         left, top, right, bottom = draw.textbbox(place, text, font)
         draw.rectangle((left - size / 4, top - size / 4, right + size / 4, bottom + size / 4), fill=SHADE)
-    draw.text(place, text, INK, font, stroke_width=0 if shade else 1, stroke_fill=(0, 0, 0))
+    draw.text(place, text, ink, font, stroke_width=0 if shade else 1, stroke_fill=(0, 0, 0))
