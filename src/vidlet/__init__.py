@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # what checkers and editors see; at run time each is imported
     from .jobs.fit import fit
     from .jobs.fuse import fuse
     from .jobs.inspect import inspect
+    from .jobs.label import label
     from .jobs.papers import papers
     from .jobs.predict import predict
     from .jobs.recipes import recipes
@@ -38,7 +39,7 @@ if TYPE_CHECKING:  # what checkers and editors see; at run time each is imported
     __version__: str
 
 _JOBS = ["train", "compress", "ensemble", "evaluate", "predict", "extract", "export", "benchmark", "inspect"]
-_JOBS += ["compare", "demo", "fit", "fuse", "papers", "recipes", "record", "segment"]
+_JOBS += ["compare", "demo", "fit", "fuse", "label", "papers", "recipes", "record", "segment"]
 _NAMES = {name: (f"vidlet.jobs.{name}", name) for name in _JOBS}
 _NAMES |= {"data": ("vidlet.jobs.data", "inspect_data"), "VidletError": ("vidlet.errors", "VidletError")}
 _NAMES |= {name: ("vidlet.runtime", name) for name in ("Model", "Prediction", "load")}
@@ -63,6 +64,7 @@ __all__ += [
     "fit",
     "fuse",
     "inspect",
+    "label",
     "load",
     "papers",
     "predict",

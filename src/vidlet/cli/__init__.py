@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": ("demo_command", "the whole story on the built-in data, no download"),
     "record": ("record_command", "clips for class folders, before a camera or cut from a long video"),
     "data": ("data_command", "what was understood of labelled clips, and what is wrong with them"),
+    "label": ("label_command", "pictures with boxes from videos that nobody labelled, by a detector that knows more"),
     "train": ("train_command", "train a classifier from labelled clips: one file, its int8 twin, a report"),
     "fit": ("fit_command", "the best model that fits a budget of bytes, milliseconds and memory, with the evidence"),
     "compress": ("compress_command", "one more file of a run, made smaller by a chain of steps"),
