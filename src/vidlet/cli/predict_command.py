@@ -24,7 +24,11 @@ EXAMPLE = "example: vidlet predict runs/a/model.int8.onnx clip.mp4 --save annota
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet predict`."""
-    parser.add_argument("model", metavar="MODEL|RUN", help="a model file (.onnx), or a run folder: its model.onnx")
+    parser.add_argument(
+        "model",
+        metavar="MODEL|RUN",
+        help="a model file (.onnx), or a run folder: the quicker of its equally good files",
+    )
     parser.add_argument(
         "source", metavar="SOURCE", help="video file, folder of videos or frames, camera (0), rtsp://, or records"
     )
@@ -118,11 +122,11 @@ def _result_text(found: dict[str, Any]) -> str:
 def _live(args: argparse.Namespace) -> None:
     from ..live.watching import LiveFigures, predict_live
     from ..progress import say
-    from ..runs import product_of
+    from ..runs import quickest
     from ..runtime import load
     from .window import Window
 
-    figures, model = LiveFigures(), load(product_of(args.model), threads=args.threads)
+    figures, model = LiveFigures(), load(quickest(args.model, args.threads), threads=args.threads)
     printing = threading.Lock()  # lines of finished clips come from another thread
 
     def show_line(line: dict[str, Any]) -> None:

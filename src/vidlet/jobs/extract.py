@@ -39,7 +39,8 @@ def extract(
         {"out", "files": {name: bytes}, "metrics": {"clips", "computed", "shape", ...}, "skipped", "damaged"}.
 
     Raises:
-        DataError: no such data or shard; another process writes into ``out``; of ``merge`` a folder of another setting, or clips that no shard has.
+        DataError: no such data or shard; another process writes into ``out``;
+            of ``merge`` a folder of another setting, or clips that no shard has.
     """
     if shard is not None and merge is not None:
         raise DataError("--shard makes a part and --merge brings parts together; give one of them")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import in_range
-from ..runs import product_of
+from ..runs import quickest
 from ..runtime import Model, load
 from ..tasks import task_of_model
 from ..tasks.predictions import Wanted
@@ -45,5 +45,5 @@ def predict(
     in_range("min_s", min_s, 0)
     in_range("threads", threads, 0)
     in_range("fps", fps, 0.001, 1000)
-    loaded = model if isinstance(model, Model) else load(product_of(model), threads=threads)
+    loaded = model if isinstance(model, Model) else load(quickest(model, threads), threads=threads)
     yield from task_of_model(loaded).predict(loaded, source, Wanted(threshold, min_s, save, csv, strict, fps))
