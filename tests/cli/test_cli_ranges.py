@@ -41,3 +41,38 @@ def test_a_number_out_of_range_is_one_line(words, capsys):
 def test_python_refuses_the_same_numbers(options):
     with pytest.raises(RecipeError, match=f"{next(iter(options))} must be"):
         next(predict("absent.onnx", "absent.mp4", **options))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "DATA", "--max-size", "9" * 400 + "MB"],
+        ["fit", "DATA", "--max-size", "nan"],
+        ["fit", "DATA", "--max-size=-1MB"],
+        ["fit", "DATA", "--max-size", "1.5 MB", "--time", "9" * 400 + "h"],
+        ["fit", "DATA", "--max-latency", "9" * 400],
+        ["evaluate", "MODEL", "DATA", "--fold", "0/" + "9" * 5000],
+        ["evaluate", "MODEL", "DATA", "--fold", "\u00b2/3"],
+        ["evaluate", "MODEL", "DATA", "--fold", "3/3"],
+    ],
+)
+def test_a_quantity_out_of_range_is_one_line(words, refused, tiny_run):
+    named = {"DATA": tiny_run.clips, "MODEL": tiny_run.model}
+    refused(*(named.get(word, word) for word in words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "m.onnx", ""],
+        ["predict", "", "a.mp4"],
+        ["train", ""],
+        ["train", ".", "--out", ""],
+        ["evaluate", "m.onnx", " "],
+        ["ensemble", "a", "", "--max-size", "1MB"],
+        ["export", "m.onnx", "--format", "web", "--out", ""],
+        ["train", ".", "--teacher", ""],
+    ],
+)
+def test_an_empty_path_is_never_the_current_folder(words, refused):
+    refused(*words, said="an empty path")

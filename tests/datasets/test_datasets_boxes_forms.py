@@ -384,3 +384,27 @@ def test_labelmes_files_are_read_and_what_is_wrong_in_one_is_no_background(tmp_p
     ours = {path: (split, [pytest.approx(box[1:]) for box in boxes]) for path, (split, boxes) in found(table).items()}
     assert ours == {"train/a.jpg": ("train", [CAT[1:], CAT[1:], around[1:]]), "train/b.jpg": ("train", [])}
     assert [path for path, _ in table.skipped] == ["train/c.json", "train/d.jpg"]
+
+
+@pytest.mark.parametrize("name", ["9" * 5000 + ".jpg", "a" * 300, "x\0y.jpg", "/" * 300])
+def test_an_image_of_a_name_that_no_file_can_have_is_skipped(tmp_path, name):
+    image(tmp_path / "a.jpg")
+    header, row = "filename,class,xmin,ymin,xmax,ymax\n", "a.jpg,cat,10,10,30,40\n"
+    if "\0" not in name:
+        (tmp_path / "boxes.csv").write_text(f"{header}{row}{name},cat,1,1,20,20\n")
+        table = read_boxes(tmp_path)
+        assert list(found(table)) == ["a.jpg"] and len(table.skipped) == 1
+        (tmp_path / "boxes.csv").unlink()
+    (tmp_path / "instances.json").write_text(coco("a.jpg"))
+    data = json.loads(coco("a.jpg"))
+    data["images"].append({"id": 2, "file_name": name, "width": 100, "height": 50})
+    (tmp_path / "instances.json").write_text(json.dumps(data))
+    table = read_boxes(tmp_path)
+    assert list(found(table)) == ["a.jpg"] and len(table.skipped) == 1
+    (tmp_path / "instances.json").unlink()
+    shape = {"label": "cat", "points": [[10, 10], [30, 40]], "shape_type": "rectangle"}
+    for own, said in (("a", "a.jpg"), ("lost", name)):
+        about = {"imagePath": said, "imageHeight": 50, "imageWidth": 100, "shapes": [shape]}
+        (tmp_path / f"{own}.json").write_text(json.dumps(about))
+    table = read_boxes(tmp_path)
+    assert list(found(table)) == ["a.jpg"] and len(table.skipped) == 1

@@ -5,9 +5,10 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 import artifacts
-from vidlet.errors import DataError
+from vidlet.errors import DataError, RecipeError
 from vidlet.jobs.predict import predict
 from vidlet.tasks.predictions import save_targets
 from vidlet.video import VideoWriter, iter_frames, probe, write_video
@@ -74,3 +75,17 @@ def test_pixels_that_are_not_square_become_square(model, tmp_path, aspect, shape
     list(predict(model, tmp_path / "a.mp4", save=tmp_path / "out.mp4"))
     height, width = next(iter_frames(tmp_path / "out.mp4")).rgb().shape[:2]
     assert height * shape[1] == width * shape[0]
+
+
+def test_the_rate_of_a_folder_of_frames_is_told(model, tmp_path):
+    (tmp_path / "frames").mkdir()
+    for number, picture in enumerate(plain([RED] * 10 + [BLUE] * 10)):
+        Image.fromarray(picture).save(tmp_path / "frames" / f"{number}.png")
+    (slow,) = predict(model, tmp_path / "frames", fps=5, save=tmp_path / "slow.mp4")
+    (usual,) = predict(model, tmp_path / "frames")
+    assert [segment["label"] for segment in slow["segments"]] == ["red", "blue"]
+    assert slow["segments"][-1]["end_s"] == pytest.approx(4.0)
+    assert usual["segments"][-1]["end_s"] == pytest.approx(0.8)
+    assert probe(tmp_path / "slow.mp4").duration_s == pytest.approx(4.0, abs=0.01)
+    with pytest.raises(RecipeError, match=r"fps must be from 0\.001 to 1000"):
+        next(predict(model, tmp_path / "frames", fps=float("nan")))

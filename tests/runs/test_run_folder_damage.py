@@ -7,6 +7,7 @@ import time
 import pytest
 
 from vidlet.errors import DataError, TrainingError
+from vidlet.files import Lock
 from vidlet.runs import RunFolder
 
 
@@ -31,6 +32,20 @@ def test_a_folder_is_held_while_what_holds_it_lives(tmp_path):
     del held
     assert RunFolder.of(tmp_path / "a").hold()
     assert list((tmp_path / "a").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["extract", "CLIPS", "--recipe", "tiny-grid-gru"],
+        ["extract", "CLIPS", "--recipe", "tiny-grid-gru", "--format", "records"],
+        ["extract", "CLIPS", "--flow"],
+    ],
+)
+def test_a_folder_into_which_another_process_writes_is_refused(words, tmp_path, motion_clips, refused):
+    with Lock(tmp_path / "out"):
+        told = [str(motion_clips) if word == "CLIPS" else word for word in words]
+        refused(*told, "--out", tmp_path / "out", said="another process writes into it; choose another --out")
 
 
 def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path):

@@ -7,10 +7,22 @@ from pathlib import Path
 
 import pytest
 
+import artifacts
 import vidlet
 from vidlet.errors import TrainingError
 from vidlet.recipe import load_recipe
-from vidlet.runs import CHECKPOINT, METRICS, MODEL, RECIPE, RunFolder, add_evidence, model_file
+from vidlet.runs import (
+    CHECKPOINT,
+    METRICS,
+    MODEL,
+    RECIPE,
+    RunFolder,
+    add_evidence,
+    alike,
+    choose,
+    model_file,
+    quickest,
+)  # fmt: skip
 from vidlet.runtime import graph_sha256, read_metadata
 
 SOURCE = Path(vidlet.__file__).parent
@@ -95,3 +107,35 @@ def test_only_one_module_spells_the_names_of_a_run(name):
     for path in sorted(set(SOURCE.rglob("*.py")) - allowed):
         code = re.sub(r'"""[\s\S]*?"""', "", path.read_text())  # docstrings may name what users see
         assert f'"{name}"' not in code, path
+
+
+def test_of_a_run_the_quicker_of_its_equally_good_files_is_taken_and_remembered(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
+    run = RunFolder.of(tmp_path / "run")
+    run.path.mkdir()
+    sections = {"model.onnx": {"accuracy": 0.9}}
+    for name, lost in (("model.int8.onnx", 0.005), ("model.int4.onnx", 0.3), ("model.half.onnx", -0.01)):
+        sections[name] = {"difference": {"mean": -lost, "against": "model.onnx"}}
+    for name in sections:
+        artifacts.save(artifacts.classifier(), run / name, recipe={"name": name})
+    run.write_metrics({"files": sections, "bytes": {}})
+    assert alike(run) == {"model.onnx": 0.0, "model.int8.onnx": 0.005, "model.half.onnx": -0.01}
+    ms = {"model.onnx": 4.0, "model.int8.onnx": 2.0, "model.half.onnx": 3.9}
+    measured = []
+
+    def benchmark(path, seconds, threads):
+        measured.append(path.name)
+        return {"frame_ms": {"p50": ms[path.name]}}
+
+    monkeypatch.setattr("vidlet.runtime.benchmark", benchmark)
+    for _ in range(2):
+        assert quickest(run.path) == run / "model.int8.onnx"
+        assert "2.0 times quicker on this machine than model.onnx, -0.5 points" in capsys.readouterr().err
+    assert measured == list(ms)  # once
+    ms["model.int8.onnx"] = 3.9  # on another machine: what is hardly quicker is not taken
+    assert quickest(run.path, threads=2) == run.model
+    assert choose(run, measured={name: {"frame_ms": {"p50": time}} for name, time in ms.items()}).path == run.model
+    assert quickest(run.path) == run.model  # `vidlet benchmark` knows it better
+    assert quickest(run / "model.int4.onnx") == run / "model.int4.onnx"
+    (run / "metrics.json").write_text("{")
+    assert quickest(run.path) == run.model

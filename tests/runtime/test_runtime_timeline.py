@@ -254,7 +254,7 @@ def test_memory_does_not_grow_with_the_length(model, monkeypatch):
 
     picture, held = frames_of([RED])[0], []
 
-    def endless(source, hz, size, on_damage=None, start_s=None, end_s=None):
+    def endless(source, hz, size, on_damage=None, start_s=None, end_s=None, fps=None):
         for tick in range(3600 * 4):
             if tick in (600, 3600 * 4 - 1):
                 gc.collect()
@@ -262,7 +262,7 @@ def test_memory_does_not_grow_with_the_length(model, monkeypatch):
             yield tick / hz, picture
 
     monkeypatch.setattr(timeline, "sampled_frames", endless)
-    monkeypatch.setattr(timeline, "_end_of", lambda source, last_s, next_s: next_s)
+    monkeypatch.setattr(timeline, "_end_of", lambda source, last_s, next_s, fps: next_s)
     monkeypatch.setattr(model, "run", _cheap_run(model.run))
     tracemalloc.start()
     found = predict_timeline(model, "hour.mp4")

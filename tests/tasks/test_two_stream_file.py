@@ -14,6 +14,7 @@ from vidlet.cli import main
 from vidlet.compression.two_streams import takes_flow
 from vidlet.datasets import read_table
 from vidlet.errors import DataError, ModelError, TrainingError
+from vidlet.files import Lock
 from vidlet.jobs.fuse import fuse
 from vidlet.jobs.train import train
 from vidlet.reports import python_client
@@ -69,6 +70,12 @@ def test_flow_becomes_the_same_picture_in_the_graph_as_in_training():
     wanted = flow_pictures(flow)
     assert made.dtype == np.uint8 and (made[0, 0, 0] == 128).all()
     assert np.abs(made.astype(int) - wanted).max() <= 1 and (made != wanted).mean() < 1e-3  # a length's last bit
+
+
+def test_a_folder_of_another_process_is_not_joined_into(two, tmp_path):
+    streams = [(two / "rgb/model.onnx", two / "clips"), (two / "flow/model.onnx", two / "flow")]
+    with Lock(tmp_path), pytest.raises(DataError, match="another process writes into it"):
+        fuse(streams, join=tmp_path)
 
 
 def test_the_file_takes_frames_and_flow_and_gives_the_weighted_scores(two):

@@ -11,6 +11,8 @@ from pathlib import Path
 from ..errors import DataError, TrainingError, why
 from ..recipe import nearest
 
+POSITIONAL = ("data", "model", "models", "source", "run_folder")
+READ = (*POSITIONAL, "init", "teacher", "against", "device", "extractor", "runtime", "detector")
 WRITTEN = ("out", "save", "csv", "report")  # options that name what a command writes
 
 
@@ -21,6 +23,10 @@ def check_paths(args: argparse.Namespace) -> None:
         VidletError: the first such path, with the nearest name that exists.
     """
     given = vars(args)
+    for option in (*READ, *WRITTEN):
+        if any(not str(path).strip() for path in _several(given.get(option))):
+            name = option.upper() if option in POSITIONAL else f"--{option}"
+            raise DataError(f"{name}: an empty path (a variable of the shell that is not set?)")
     if given.get("data"):
         _there(given["data"], "no such folder or table", DataError)
     if given.get("run_folder"):
@@ -34,7 +40,13 @@ def check_paths(args: argparse.Namespace) -> None:
 
 
 def _several(given: object) -> Iterable[str]:
-    return [] if not given else [given] if isinstance(given, str) else given if isinstance(given, list) else []
+    return (
+        [path for path in given if isinstance(path, str)]
+        if isinstance(given, list)
+        else [given]
+        if isinstance(given, str)
+        else []
+    )
 
 
 def _there(path: str, wrong: str, error: type[Exception], option: str = "") -> None:

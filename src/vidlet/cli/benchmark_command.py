@@ -13,7 +13,9 @@ EXAMPLE = "example: vidlet benchmark runs/a/model.int8.onnx --threads 1"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet benchmark`."""
-    parser.add_argument("model", metavar="MODEL|RUN", help="a model file (.onnx), or a run folder: its model.onnx")
+    parser.add_argument(
+        "model", metavar="MODEL|RUN", help="a model file (.onnx), or a run: each of its files that are as good"
+    )
     parser.add_argument(
         "--seconds",
         type=options.number(float, 0.001, 86_400),
@@ -42,12 +44,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
         write_text(args.save, as_json({**found, "reference_ms": reference_ms()}, indent=1))
     if not args.json:
-        print(
-            f"a frame {found['frame_ms']['p50']:.2f} ms (p95 {found['frame_ms']['p95']:.2f}), "
-            f"{found['fps']:.0f} frames/s one by one\n"
-            f"a clip of {found['clip_frames']} frames {found['clip_ms']['p50']:.1f} ms "
-            f"(p95 {found['clip_ms']['p95']:.1f}), decoding not included\n"
-            f"{found['bytes']:,} bytes, peak memory {found['peak_rss_bytes'] / 1e6:.0f} MB, "
-            f"{found['threads']} thread{'s' * (found['threads'] != 1)}, {found['provider']}"
-        )
+        for name, figures in found.get("files", {"": found}).items():
+            print((f"{name}\n" if name else "") + _text(figures))
+        if "ship_line" in found:
+            print(f"ship here: {found['ship_line']}")
     return found
+
+
+def _text(figures: dict[str, Any]) -> str:
+    return (
+        f"a frame {figures['frame_ms']['p50']:.2f} ms (p95 {figures['frame_ms']['p95']:.2f}), "
+        f"{figures['fps']:.0f} frames/s one by one\n"
+        f"a clip of {figures['clip_frames']} frames {figures['clip_ms']['p50']:.1f} ms "
+        f"(p95 {figures['clip_ms']['p95']:.1f}), decoding not included\n"
+        f"{figures['bytes']:,} bytes, peak memory {figures['peak_rss_bytes'] / 1e6:.0f} MB, "
+        f"{figures['threads']} thread{'s' * (figures['threads'] != 1)}, {figures['provider']}"
+    )

@@ -24,7 +24,11 @@ EXAMPLE = "example: vidlet predict runs/a/model.int8.onnx clip.mp4 --save annota
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet predict`."""
-    parser.add_argument("model", metavar="MODEL|RUN", help="a model file (.onnx), or a run folder: its model.onnx")
+    parser.add_argument(
+        "model",
+        metavar="MODEL|RUN",
+        help="a model file (.onnx), or a run folder: the quicker of its equally good files",
+    )
     parser.add_argument(
         "source", metavar="SOURCE", help="video file, folder of videos or frames, camera (0), rtsp://, or records"
     )
@@ -63,6 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--csv", metavar="FILE", help="write the segments as CSV; of records, a submission: id, 20 classes and scores"
     )
+    parser.add_argument(
+        "--fps",
+        type=options.number(float, 0.001, 1000),
+        metavar="N",
+        help="frames a second of folders of frames (what their names tell, else 25)",
+    )
     options.add_strict(parser)
     options.add_threads(parser)
 
@@ -76,6 +86,8 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     if args.around is not None and not (args.on is not None and _names_folder(args.save)):
         raise RecipeError("--around S needs --on LABEL and --save FOLDER, where the clips go")
     if args.live or args.show or is_live(args.source):
+        if args.fps is not None:
+            raise RecipeError("--fps is for folders of frames that are read as files, not for live sources")
         if args.on is None and _names_folder(args.save):
             raise RecipeError(f"--save {args.save}: a folder gets a clip an event of --on LABEL; the view needs a file")
         _live(args)
@@ -85,7 +97,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     from ..jobs.predict import predict
 
     for found in predict(
-        args.model, args.source, args.threshold, args.min_s, args.save, args.threads, args.strict, args.csv
+        args.model, args.source, args.threshold, args.min_s, args.save, args.threads, args.strict, args.csv, args.fps
     ):
         print(as_json(found) if args.json else _result_text(found), flush=True)
     return None
@@ -110,11 +122,11 @@ def _result_text(found: dict[str, Any]) -> str:
 def _live(args: argparse.Namespace) -> None:
     from ..live.watching import LiveFigures, predict_live
     from ..progress import say
-    from ..runs import product_of
+    from ..runs import quickest
     from ..runtime import load
     from .window import Window
 
-    figures, model = LiveFigures(), load(product_of(args.model), threads=args.threads)
+    figures, model = LiveFigures(), load(quickest(args.model, args.threads), threads=args.threads)
     printing = threading.Lock()  # lines of finished clips come from another thread
 
     def show_line(line: dict[str, Any]) -> None:

@@ -11,6 +11,14 @@ from .media import is_image, visible
 MOST_DEPTH = 8
 
 
+def is_there(path: Path) -> bool:
+    """Whether a path is a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 class Pictures:
     """The images below a folder by name; each folder is listed once."""
 

@@ -24,6 +24,7 @@ import numpy as np
 from ..errors import DataError
 from ..labels import composed, label_order
 from ..video.folder import open_image, orientation
+from .box_images import is_there
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: absent, or not an image.
     """
-    if not path.is_file():
+    if not is_there(path):
         raise DataError(f"{path}: no such image")
     with open_image(path) as image:
         width, height = image.size

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import DataError, reading
 from ..labels import composed
+from .box_images import is_there
 from .box_table import BoxGatherer, BoxTable, Written
 from .media import visible
 from .table import split_in_name, split_name
@@ -154,13 +155,6 @@ def _around(polygons: list[list[float]]) -> tuple[float, float, float, float]:
     return min(across), min(down), max(across) - min(across), max(down) - min(down)
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
-
-
 def _picture(path: Path, name: str, root: Path) -> Path:
     """Where an image of a file lies: beside it, or in one of the usual folders; never above the root."""
     inner = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
@@ -168,6 +162,6 @@ def _picture(path: Path, name: str, root: Path) -> Path:
     folders = [path.parent, root, root / stem, root / "images", root / "images" / stem, path.parent / "images"]
     for folder in folders:
         for part in (Path(*inner), Path(inner[-1])) if inner else ():
-            if _is_file(folder / part):
+            if is_there(folder / part):
                 return folder / part
     return path.parent / (Path(*inner) if inner else "")

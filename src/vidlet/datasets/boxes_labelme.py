@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, reading
-from .box_images import Pictures
+from .box_images import Pictures, is_there
 from .box_table import BoxGatherer, BoxTable, Written
 from .media import visible
 from .table import split_name
@@ -57,7 +57,7 @@ def read_labelme(root: Path) -> BoxTable:
             found.skip(path, "not labelme's: it needs shapes of a label and points, and imagePath")
             continue
         place = pictures.find(path.with_suffix("").name, path)
-        place = place if place.is_file() else pictures.find(said["imagePath"], path)
+        place = place if is_there(place) else pictures.find(said["imagePath"], path)
         split = next((split for part in path.relative_to(root).parts[:-1] if (split := split_name(part))), "")
         if said["shapes"] and not boxes:
             found.skip(place, f"none of its {len(said['shapes'])} shapes has an area")

@@ -17,7 +17,7 @@ from typing import NoReturn
 from xml.parsers import expat
 
 from ..errors import DataError
-from .box_images import Pictures
+from .box_images import Pictures, is_there
 from .box_table import BoxGatherer, BoxTable, Written
 from .media import is_image, visible
 from .table import SPLITS, split_name
@@ -203,7 +203,7 @@ def _read_one(path: Path, pictures: Pictures, split: str, found: BoxGatherer) ->
         return
     name = top.of("filename")
     place = pictures.find(path.with_suffix("").name, path)
-    if not place.is_file() and name:
+    if not is_there(place) and name:
         place = pictures.find(name, path)
     found.add(place, boxes, split, written)
 

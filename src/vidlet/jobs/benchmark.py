@@ -7,17 +7,30 @@ from typing import Any
 
 from .. import runtime
 from ..progress import working
-from ..runs import product_of
+from ..runs import RunFolder, alike, choose, product_of
 
 
 def benchmark(
     model: str | Path, seconds: float = 5.0, threads: int = 1, provider: str = "cpu", clip_frames: int | None = None
 ) -> dict[str, Any]:
-    """Measure a model file, or the one of a run folder, on random input; see ``vidlet.runtime.benchmark``.
+    """Measure a model file on random input; see ``vidlet.runtime.benchmark``.
+
+    Of a run folder the product and the files beside it that are as good: the figures of the product, and ``files``
+    with those of each, ``ship`` with the name of the one for this machine, and ``ship_line``, that in words. That file
+    of the run is the one that ``predict`` takes.
 
     Raises:
         ModelError: the file is not a model, or cannot be run.
     """
     path = product_of(model)
-    with working(f"measure {path}"):
-        return runtime.benchmark(path, seconds, threads, provider, clip_frames)
+
+    def measured(file: Path) -> dict[str, Any]:
+        with working(f"measure {file}"):
+            return runtime.benchmark(file, seconds, threads, provider, clip_frames)
+
+    if not Path(model).is_dir():
+        return measured(path)
+    run = RunFolder.of(model)
+    files = {name: measured(run / name) for name in alike(run)}
+    choice = choose(run, threads, files if provider == "cpu" else None)
+    return {**files[path.name], "files": files, "ship": choice.path.name, "ship_line": choice.line()}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..files import Lock
 from ..tasks.flow import flow_clips
 from ..tasks.prepare import extract_features
 from ..tasks.record_files import extract_records
@@ -38,10 +39,13 @@ def extract(
         {"out", "files": {name: bytes}, "metrics": {"clips", "computed", "shape", ...}, "skipped", "damaged"}.
 
     Raises:
-        DataError: no such data or shard; of ``merge`` a folder of another setting, or clips that no shard has.
+        DataError: no such data or shard; another process writes into ``out``;
+            of ``merge`` a folder of another setting, or clips that no shard has.
     """
     if shard is not None and merge is not None:
         raise DataError("--shard makes a part and --merge brings parts together; give one of them")
+    # The cache may be filled by several at a time, and so may the folder of shards.
+    _held = Lock(out).hold() if out and shard is None else None
     table, found, metrics = extract_features(data, recipe, out, overrides, storage, strict, shard, merge)
     folder = found.store.folder
     return {

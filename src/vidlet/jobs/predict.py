@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import in_range
-from ..runs import product_of
+from ..runs import quickest
 from ..runtime import Model, load
 from ..tasks import task_of_model
 from ..tasks.predictions import Wanted
@@ -22,6 +22,7 @@ def predict(
     threads: int = 1,
     strict: bool = False,
     csv: str | Path | None = None,
+    fps: float | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield one result a source: {"source", "label", "score", "scores", "segments"}, or {"source", "error"}.
 
@@ -34,6 +35,7 @@ def predict(
         threshold: a segment needs this score; below it nothing is named. None: what the file says, else one half.
         min_s: a segment needs this duration; None: a quarter of a training clip.
         save: annotated video (a folder for several sources).
+        fps: frames a second of folders of frames (what their names tell, else 25).
         csv: gets the segments, or of records a submission in the form of the YouTube-8M challenge.
 
     Raises:
@@ -42,5 +44,6 @@ def predict(
     in_range("threshold", threshold, 0, 1)
     in_range("min_s", min_s, 0)
     in_range("threads", threads, 0)
-    loaded = model if isinstance(model, Model) else load(product_of(model), threads=threads)
-    yield from task_of_model(loaded).predict(loaded, source, Wanted(threshold, min_s, save, csv, strict))
+    in_range("fps", fps, 0.001, 1000)
+    loaded = model if isinstance(model, Model) else load(quickest(model, threads), threads=threads)
+    yield from task_of_model(loaded).predict(loaded, source, Wanted(threshold, min_s, save, csv, strict, fps))

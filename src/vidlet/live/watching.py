@@ -122,10 +122,14 @@ def predict_live(
 
 
 def detect_moments(
-    model: Model, source: str | Path, threshold: float | None = None, min_s: float | None = None
+    model: Model,
+    source: str | Path,
+    threshold: float | None = None,
+    min_s: float | None = None,
+    fps: float | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The same lines for a file (or folder of frames) that is read as fast as it can be, nothing dropped."""
-    for moment in watch(model, source, threshold, min_s, windows=0):
+    for moment in watch(model, source, threshold, min_s, windows=0, fps=fps):
         yield as_line(moment)
 
 
@@ -158,13 +162,14 @@ def drawn_boxes(
 
 
 def frames_with_boxes(
-    model: Model, path: Path | str
+    model: Model, path: Path | str, fps: float | None = None
 ) -> Iterator[tuple[float, NDArray[np.uint8], NDArray[np.float32] | None]]:
     """Each frame of a file with its time and the boxes (M, 6) found last, at least 8 times a second."""
     hz = max(model.rate_hz, LEAST_HZ)
-    found = ((time_s, model.run(frame[None]).boxes) for time_s, frame in sampled_frames(path, hz, model.input_size))
+    frames = sampled_frames(path, hz, model.input_size, fps=fps)
+    found = ((time_s, model.run(frame[None]).boxes) for time_s, frame in frames)
     boxes, following = None, next(found, None)
-    for frame in iter_frames(path):
+    for frame in iter_frames(path, fps=fps):
         while following is not None and following[0] <= frame.time_s + 1e-6:
             boxes, following = following[1], next(found, None)
         yield frame.time_s, frame.rgb(), boxes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -62,7 +63,7 @@ def split_cuts(cut: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for text in cut.split("+"):
         name, _, grid = text.partition("/")
-        if not grid.isdigit() or name in found:
+        if not re.fullmatch("[0-9]{1,4}", grid) or name in found:
             raise RecipeError(
                 f"extractor.cut of several cuts is as in block6/4+head/0, CUT/GRID each once, got {cut!r}"
             )

@@ -20,9 +20,11 @@ from .folder import (
     model_file,
     product_of,
 )
+from .quickest import alike, choose, quickest
 
 __all__ = [
     "BOXES", "CHECKPOINT", "DETECTOR", "EXTRACTOR", "FIT", "HEAD", "LOG", "METRICS", "MODEL", "PREDICTIONS", "RECIPE",
-    "REFIT", "REPORT", "SELECTION", "RunFolder", "add_evidence", "model_file", "product_of",
+    "REFIT", "REPORT", "SELECTION", "RunFolder", "add_evidence", "alike", "choose", "model_file",
+    "product_of", "quickest",
     "verify_evidence", "write_evidence",
 ]  # fmt: skip

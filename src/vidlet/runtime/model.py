@@ -274,11 +274,12 @@ class Model:
         boxes = self.run(video.resize(rgb, self.input_size)[None]).boxes
         return np.zeros((0, 6), np.float32) if boxes is None else boxes
 
-    def stream(self, source: Source, windows: int | None = None) -> Iterator[Moment]:
+    def stream(self, source: Source, windows: int | None = None, fps: float | None = None) -> Iterator[Moment]:
         """Yield the answer after every sampled frame of a file, a folder of frames, a camera or a stream.
 
         A file has one history from its start (so that its last moment is what ``classify`` says where the model
-        samples at a rate). What never ends has ``windows`` staggered ones, and the oldest under way speaks.
+        samples at a rate); ``fps`` is that of a folder of frames. What never ends has ``windows`` staggered ones, and
+        the oldest under way speaks.
         """
         self.needs_video()
         windows = (LIVE_WINDOWS if is_live(source) else 0) if windows is None else windows
@@ -289,7 +290,7 @@ class Model:
         )
         state: State | None = None
         feed = FrameFeed(self.inputs)
-        for time_s, frame in sampled_frames(source, self.rate_hz, self.input_size):
+        for time_s, frame in sampled_frames(source, self.rate_hz, self.input_size, fps=fps):
             if staggered:
                 step = staggered.push(frame)
                 row = staggered.row(staggered.oldest)

@@ -34,16 +34,19 @@ def sampled_frames(
     on_damage: Callable[[str], None] | None = None,
     start_s: float | None = None,
     end_s: float | None = None,
+    fps: float | None = None,
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """Yield (time_s, frame uint8 (H, W, 3)) at ``hz`` from a file, a folder of frames, a camera or a stream.
 
     A damaged file is read on behind the damage, and ``on_damage`` is told in words what was wrong. A live source
     gives its newest frame whenever a tick has passed; what came between is dropped. ``start_s`` and ``end_s`` are of
-    what is not live.
+    what is not live, ``fps`` is the rate of a folder of frames (25 if not told).
     """
     if not is_live(source):
-        sampling = Sampling("rate", hz=hz)
-        parts = video.stream_clip(str(source), sampling, size, chunk=CHUNK, start_s=start_s, end_s=end_s, resume=True)
+        rate = Sampling("rate", hz=hz)
+        parts = video.stream_clip(
+            str(source), rate, size, chunk=CHUNK, start_s=start_s, end_s=end_s, resume=True, fps=fps
+        )
         for chunk in ahead(parts):
             yield from zip(chunk.times_s.tolist(), chunk.frames, strict=True)
             if chunk.damage and on_damage:

@@ -59,6 +59,7 @@ def predict_timeline(
     progress: Callable[[int], None] | None = None,
     start_s: float | None = None,
     end_s: float | None = None,
+    fps: float | None = None,
 ) -> Timeline:
     """Read a whole file (or folder of frames) and say what happens when.
 
@@ -71,6 +72,7 @@ def predict_timeline(
         windows: how many windows share the frames; borders are as fine as a window divided by this.
         progress: called with the number of frames done.
         start_s, end_s: look at this part of the video alone; its segments have the video's times.
+        fps: frames a second of a folder of frames; None: what their names tell, else 25.
 
     Raises:
         DataError: the video cannot be read.
@@ -98,7 +100,8 @@ def predict_timeline(
 
     held: list[tuple[float, float, NDArray]] = []  # until it is known whether the video is short
     damage = [""]
-    for time_s, frame in sampled_frames(source, model.rate_hz, model.input_size, damage.append, start_s, end_s):
+    frames = sampled_frames(source, model.rate_hz, model.input_size, damage.append, start_s, end_s, fps)
+    for time_s, frame in frames:
         staggered.push(frame)
         last_s = time_s
         held += blocks.tick(time_s)
@@ -112,10 +115,10 @@ def predict_timeline(
             whole = staggered.scores[-1]
         if progress:
             progress(staggered.frames)
-    stop_s = _end_of(source, last_s, last_s + 1 / model.rate_hz)
+    stop_s = _end_of(source, last_s, last_s + 1 / model.rate_hz, fps)
     if whole is not None:
         same = model.sampling.rule == "rate" and not damage[-1]  # classify ends at damage, where this goes on
-        scores = whole if same else _classified(model, source, start_s, end_s)
+        scores = whole if same else _classified(model, source, start_s, end_s, fps)
         judge([(blocks.start_s, stop_s, scores)])
     else:
         judge(blocks.finish(stop_s))
@@ -125,14 +128,16 @@ def predict_timeline(
     return Timeline(tuple(builder.finish()), label, score, named, stop_s, staggered.frames, damage[-1])
 
 
-def _end_of(source: str | Path, last_s: float, next_s: float) -> float:
+def _end_of(source: str | Path, last_s: float, next_s: float, fps: float | None) -> float:
     """When the video ends: with its last sampled frame's turn, or before."""
-    duration_s = video.probe(source).duration_s
+    duration_s = video.probe(source, fps).duration_s
     return min(next_s, duration_s) if duration_s > last_s else next_s
 
 
-def _classified(model: Model, source: str | Path, start_s: float | None, end_s: float | None) -> NDArray:
-    return np.array(list(model.classify(source, start_s, end_s).scores.values()))
+def _classified(
+    model: Model, source: str | Path, start_s: float | None, end_s: float | None, fps: float | None
+) -> NDArray:
+    return np.array(list(model.classify(source, start_s, end_s, fps).scores.values()))
 
 
 class _Blocks:
@@ -266,17 +271,19 @@ def watch(
     threshold: float | None = None,
     min_s: float | None = None,
     windows: int = LIVE_WINDOWS,
+    fps: float | None = None,
 ) -> Iterator[Moment]:
     """Yield a moment whenever the answer changes: another label, none (""), or other kinds of boxes.
 
     A new label must hold for ``min_s`` (None: a quarter of a training clip) before it is told; the moment is that of
-    its first frame. Boxes below the threshold are left out. ``threshold`` None: the model's own.
+    its first frame. Boxes below the threshold are left out. ``threshold`` None: the model's own. ``fps`` is that of a
+    folder of frames.
     """
     threshold = model.threshold if threshold is None else threshold
     min_s = model.median_s / 4 if min_s is None else min_s
     told: tuple[str, tuple[int, ...]] | None = None
     candidate: tuple[tuple[str, tuple[int, ...]], Moment] | None = None
-    for told_by_model in model.stream(source, windows):
+    for told_by_model in model.stream(source, windows, fps) if fps else model.stream(source, windows):
         moment = above(told_by_model, threshold, model.none)
         boxes = () if moment.boxes is None else tuple(sorted(moment.boxes[:, 5].astype(int).tolist()))
         answer = (moment.label, boxes)

@@ -14,6 +14,7 @@ from ..runtime import reference_ms
 
 BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 SECONDS = {"": 1.0, "S": 1.0, "M": 60.0, "MIN": 60.0, "H": 3600.0}
+MOST = 1e15  # of a quantity as it is written
 TIERS = (1.0, 0.5, 2.0)  # of the budget's bytes: the budget, and "what if" it were half, or twice
 MILLISECONDS = {"": 1.0, "MS": 1.0, "S": 1000.0}
 
@@ -141,6 +142,6 @@ def parse_milliseconds(text: str) -> float:
 
 def _quantity(text: str, units: Mapping[str, float], what: str) -> float:
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", str(text))
-    if found is None or found[2].upper() not in units or not float(found[1]) > 0:
-        raise RecipeError(f"{text!r}: expected {what}")
+    if found is None or found[2].upper() not in units or not 0 < float(found[1]) < MOST:
+        raise RecipeError(f"{text[:40]!r}: expected {what}")
     return float(found[1]) * units[found[2].upper()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,10 +118,10 @@ def few_frames(frames: np.ndarray, most: int = 8) -> np.ndarray:
 
 
 def _parse_fold(fold: str) -> tuple[int, int]:
-    index, slash, folds = fold.partition("/")
-    if not (slash and index.isdigit() and folds.isdigit() and int(index) < int(folds) and int(folds) >= 2):
-        raise DataError(f"--fold {fold}: expected I/K with 0 <= I < K, as in 0/5")
-    return int(index), int(folds)
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", fold)
+    if found is None or not int(found[1]) < int(found[2]) >= 2:
+        raise DataError(f"--fold {fold[:40]}: expected I/K with 0 <= I < K, as in 0/5")
+    return int(found[1]), int(found[2])
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, RecipeError, VidletError
-from ..files import write_text
+from ..files import Lock, write_text
 from ..progress import bar, say
 from ..recipe import Recipe, load_recipe
 from ..video import read_clip, read_many
@@ -58,6 +58,7 @@ def flow_clips(
     if out is None:
         raise DataError("flow: name the folder for the flow clips with --out")
     root, table = Path(out), labelled_clips(data, strict=strict)
+    _held = Lock(root).hold()
     made, failures = 0, []
 
     def write(clip: Clip) -> bool:

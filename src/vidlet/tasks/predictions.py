@@ -35,6 +35,7 @@ class Wanted:
         save: annotated video (a folder for several sources).
         csv: the segments as CSV; of records a submission (see ``predict_records``).
         strict: what cannot be read is an error.
+        fps: frames a second of folders of frames; None: what their names tell, else 25.
     """
 
     threshold: float | None = None
@@ -42,6 +43,7 @@ class Wanted:
     save: str | Path | None = None
     csv: str | Path | None = None
     strict: bool = False
+    fps: float | None = None
 
 
 Said = Iterator[dict[str, Any]]
@@ -54,10 +56,10 @@ def predict_clips(model: Model, source: str | Path, wanted: Wanted) -> Said:
 
     def timeline_of(path: Path | str, target: Path | None) -> Said:
         with working(f"predict {path}"):
-            timeline = predict_timeline(model, path, threshold=threshold, min_s=wanted.min_s)
+            timeline = predict_timeline(model, path, threshold, wanted.min_s, fps=wanted.fps)
         if target is not None:
             with working(f"write {target}"):
-                save_annotated(path, timeline, target, model, threshold)
+                save_annotated(path, timeline, target, model, threshold, wanted.fps)
         yield as_result(path, timeline)
 
     yield from _each_source(source, wanted, timeline_of)
@@ -69,11 +71,11 @@ def predict_boxes(model: Model, source: str | Path, wanted: Wanted) -> Said:
     threshold = model.threshold if wanted.threshold is None else wanted.threshold
 
     def moments_of(path: Path | str, target: Path | None) -> Said:
-        for line in detect_moments(model, path, threshold, wanted.min_s):
+        for line in detect_moments(model, path, threshold, wanted.min_s, wanted.fps):
             yield {"source": str(path), **line}
         if target is not None:
             with working(f"write {target}"):
-                save_annotated(path, Timeline((), "", 0.0, {}), target, model, threshold)
+                save_annotated(path, Timeline((), "", 0.0, {}), target, model, threshold, wanted.fps)
 
     yield from _each_source(source, wanted, moments_of)
 
@@ -177,7 +179,12 @@ def _folded(path: Path) -> str:
 
 
 def save_annotated(
-    path: Path | str, timeline: Timeline, target: Path, model: Model | None = None, threshold: float = 0.5
+    path: Path | str,
+    timeline: Timeline,
+    target: Path,
+    model: Model | None = None,
+    threshold: float = 0.5,
+    fps: float | None = None,
 ) -> None:
     """Write the video again, small ones enlarged, with label and score of each moment, and the boxes of a detector.
 
@@ -185,7 +192,7 @@ def save_annotated(
     a strip along the lower edge shows when which label was. Each picture is shown when it was; pixels that are not
     square become square.
     """
-    info = probe(path)
+    info = probe(path, fps)
     single = len(timeline.segments) <= 1
     best = sorted(timeline.scores.items(), key=lambda item: -item[1])[:4] if single else []
     quiet = "nothing" if timeline.scores else ""  # a detector alone says boxes
@@ -195,8 +202,8 @@ def save_annotated(
 
     def drawn() -> Iterator[tuple[float, Any]]:
         detector = model if model is not None and model.box_labels else None
-        plain = ((frame.time_s, frame.rgb(), None) for frame in iter_frames(path))
-        for time_s, rgb, boxes in frames_with_boxes(detector, path) if detector else plain:
+        plain = ((frame.time_s, frame.rgb(), None) for frame in iter_frames(path, fps=fps))
+        for time_s, rgb, boxes in frames_with_boxes(detector, path, fps) if detector else plain:
             here = [s for s in timeline.segments if s.start_s <= time_s < s.end_s]
             label, score = (here[-1].label, here[-1].score) if here else ("", 0.0)
             found = drawn_boxes(boxes, detector.box_labels, threshold) if detector else ()

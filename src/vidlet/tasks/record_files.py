@@ -21,7 +21,7 @@ from ..datasets.frame_record import MAX_FRAMES, quantize
 from ..datasets.record_table import CLASSES_NAME, TABLE_NAME
 from ..errors import DataError
 from ..features import Extracted
-from ..files import atomic_path, write_text
+from ..files import Lock, atomic_path, write_text
 from .prepare import extract_features, moments
 
 SHARD_RECORDS = 256
@@ -46,11 +46,12 @@ def extract_records(
         as :func:`vidlet.extract`.
 
     Raises:
-        DataError: ``out`` holds records already, or a file of them; no clip is readable.
+        DataError: ``out`` holds records already, or a file of them; another process writes there; no readable clip.
     """
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: is not an empty folder; records are written into a new one")
+    _held = Lock(folder).hold()
     table, found, metrics = extract_features(data, recipe, None, overrides, "float16", strict)
     mean, deviation = _scale(table, found)
     rows: dict[str, list[tuple[Clip, str]]] = defaultdict(list)

@@ -438,7 +438,7 @@ def _own_duration_s(stream: Any) -> float:
     """How long a stream itself says that it is, not the whole file, whose sound may be longer; 0 where it does not."""
     if stream.duration is not None and stream.duration > 0:
         return float(stream.duration * (stream.time_base or 0))
-    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    match = re.fullmatch(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,12})?)", stream.metadata.get("DURATION", ""))
     return 3600.0 * int(match[1]) + 60.0 * int(match[2]) + float(match[3]) if match else 0.0
 
 
