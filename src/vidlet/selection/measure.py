@@ -18,8 +18,9 @@ from ..training.linear import held_out_logits, log_probabilities
 from ..training.probes import describe, scaled
 from .candidates import STRENGTHS, Candidate, Places, place_of
 
-MEASURED = 1500  # clips that probes are measured on, at most: the rest only trains
 LEAST = 1e-9  # probability that counts as none
+WATCHED = 10  # one in so many of the clips that a head learns from is watched
+WORSE = 1.02  # times the least loss, at which weaker penalties are no longer tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,27 +78,48 @@ def measure_probes(
         products = _products(pool, own)
         for candidate in own:
             mean = sum(products[name] for name in candidate.statistics) / len(candidate.statistics)
-            logits = held_out_logits(np.asarray(mean), pool.targets, pool.held, STRENGTHS, pool.multi_label)
-            tried = [judged(candidate, np.exp(log_probabilities(x, pool.multi_label)), pool) for x in logits]
-            best = min(range(len(tried)), key=lambda i: tried[i].loss)
-            options = candidate.options | {"strength": STRENGTHS[best]}
-            found.append(replace(tried[best], candidate=replace(candidate, options=options)))
+            strength, said = best_strength(np.asarray(mean), pool.targets, pool.held, pool.multi_label)
+            options = candidate.options | {"strength": strength}
+            found.append(judged(replace(candidate, options=options), said, pool))
             if report:
                 report(len(found), len(candidates))
     order = {candidate.name: i for i, candidate in enumerate(candidates)}
     return sorted(found, key=lambda m: order[m.candidate.name])
 
 
-def _scaling(candidate: Candidate) -> tuple[float, int]:
-    return candidate.options.get("whiten", 1.0), candidate.options.get("segments", 8)
+def best_strength(
+    products: np.ndarray, targets: np.ndarray, held: Sequence[np.ndarray], multi_label: bool
+) -> tuple[float, np.ndarray]:
+    """The strength of the penalty with the least loss on held out clips, and their probabilities (N, K) with it.
+
+    The loss falls and then rises as the penalty gets weaker, so the first that is clearly worse ends the search.
+    """
+    best: tuple[float, float, np.ndarray] | None = None
+    for strength, logits in zip(
+        STRENGTHS, held_out_logits(products, targets, held, STRENGTHS, multi_label), strict=False
+    ):
+        said = np.exp(log_probabilities(logits, multi_label))
+        known = np.isfinite(said[:, 0])
+        loss = loss_of(said[known], targets[known], multi_label)
+        if best is None or loss < best[0]:
+            best = (loss, strength, said)
+        elif loss > WORSE * best[0]:
+            break
+    assert best is not None
+    return best[1], best[2]
+
+
+def _scaling(candidate: Candidate) -> tuple[float, int, str]:
+    own = candidate.options
+    return own.get("whiten", 1.0), own.get("segments", 8), own.get("positions", "all")
 
 
 def _products(pool: Pool, candidates: Sequence[Candidate]) -> dict[str, np.ndarray]:
     """Statistic -> the products (N, N) of the clips' scaled numbers, for candidates of one cut and one scaling."""
-    cuts, (whiten, segments) = candidates[0].cuts, _scaling(candidates[0])
+    cuts, (whiten, segments, positions) = candidates[0].cuts, _scaling(candidates[0])
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate.statistics))
     shape = place_of(pool.places, cuts)[1]
-    head = Probe(shape, pool.targets.shape[1], "+".join(names), segments, whiten)
+    head = Probe(shape, pool.targets.shape[1], "+".join(names), segments, whiten, positions=positions)
     values = describe(head, pool.clips, pool.take(cuts))
     return {name: scaled(value, whiten).products() for name, value in zip(names, values, strict=True)}
 
@@ -111,7 +133,10 @@ def measure_trained(
     device: str,
     report: Callable[[int, int], None] | None = None,
 ) -> Measured:
-    """A head that is trained, on the clips of the first ``folds`` folds."""
+    """A head that is trained, on the clips of the first ``folds`` folds.
+
+    Nothing is chosen by the clips that are held out: what is watched are some that are learned from, as in the end.
+    """
     assert isinstance(pool.clips, FeatureClips)
     shape, width = place_of(pool.places, candidate.cuts)[1], moments[0].size
     found = np.full(pool.targets.shape, np.nan)
@@ -120,7 +145,8 @@ def measure_trained(
         seen, own = (pool.clips.some(np.flatnonzero(x)) for x in (~held, held))
         recipe = Head("blend", {"members": [candidate.member(pool.places)]})
         network = ClipNetwork(build_head(recipe, (width,) if len(pool.places) > 1 else shape, pool.targets.shape[1]))
-        train_network(network, seen, own, config, multi_label=pool.multi_label, device=device, moments=moments)
+        watched = seen.some(np.arange(0, len(seen), WATCHED))
+        train_network(network, seen, watched, config, multi_label=pool.multi_label, device=device, moments=moments)
         logits = predict_logits(network, own, config.batch)
         found[held] = np.exp(log_probabilities(logits.astype(np.float64), pool.multi_label))
         if report:

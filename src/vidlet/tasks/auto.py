@@ -124,7 +124,7 @@ def _decide(
 def held_out(table: ClipTable, clips: Sequence[Clip]) -> list[np.ndarray]:
     """Folds by group: bool (N,) each, True where a clip is held out; single clips where there are too few groups."""
     count = len(clips)
-    folds = 10 if count <= 150 else 5 if count <= 600 else 3
+    folds = 10 if count <= 40 else 5 if count <= 600 else 3
     plain = table.with_clips(replace(clip, split="") for clip in clips)
     groups = {clip.group or f"{clip.path}" for clip in clips}
     if len(groups) >= 3:

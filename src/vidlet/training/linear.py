@@ -7,7 +7,7 @@ instead of putting the vectors side by side, and a cross-validation costs second
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,20 +134,25 @@ def held_out_logits(
     folds: Sequence[np.ndarray],
     strengths: Sequence[float],
     multi_label: bool = False,
-) -> np.ndarray:
-    """Logits (S, N, K) of each clip by classifiers that did not see its fold, for strengths in descending order.
+) -> Iterator[np.ndarray]:
+    """For each strength, in descending order, the logits (N, K) of each clip by a classifier that did not see its fold.
+
+    Each strength is solved when it is asked for, from the solution before.
 
     Args:
         products: (N, N) of the clips' vectors, those centered.
-        folds: bool (N,) each, True where a clip is held out.
+        folds: bool (N,) each, True where a clip is held out; clips of no fold have NaN.
     """
-    found = np.full((len(strengths), *targets.shape), np.nan)
+    parts = []
     for held in folds:
         seen = np.flatnonzero(~held)
         own = coordinates(products[np.ix_(seen, seen)])
-        others = products[np.ix_(held, seen)] @ own.basis
-        weights = None
-        for i, strength in enumerate(strengths):
-            weights = solve(own.z, own.sizes, targets[seen], strength, multi_label, weights)
-            found[i, held] = others @ weights[:-1] + weights[-1]
-    return found
+        parts.append((held, seen, own, products[np.ix_(held, seen)] @ own.basis))
+    weights: list[np.ndarray | None] = [None] * len(parts)
+    for strength in strengths:
+        found = np.full(targets.shape, np.nan)
+        for i, (held, seen, own, others) in enumerate(parts):
+            solved = solve(own.z, own.sizes, targets[seen], strength, multi_label, weights[i])
+            weights[i] = solved
+            found[held] = others @ solved[:-1] + solved[-1]
+        yield found
