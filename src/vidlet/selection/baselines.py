@@ -51,7 +51,7 @@ def measure_baselines(
         values = describe(probe, look(train))
         products = sum(scaled(value).products() for value in values) / len(values)
         probe.strength, _ = best_strength(np.asarray(products), train.targets, held, multi_label)
-        solve_probe_(probe, values, train.targets, multi_label)
+        solve_probe_(probe, look(train), multi_label)
         answers = _answers(probe, look(scored))
         found.append(Baseline(name, scored.targets[np.arange(len(answers)), answers.argmax(1)] > 0))
     return found
