@@ -10,7 +10,7 @@ import numpy as np
 from ..metrics import fit_temperature
 from .measure import LEAST, Measured, accuracy_of, loss_of
 
-MOST = 4  # probes
+MOST = 3  # probes
 LOSS_SHARE = 0.3  # of the loss in what candidates are chosen by, in points of accuracy per nat
 BEHIND = 3.0  # standard errors, by which a probe that is not the best may be behind it
 TOGETHER = 0.02  # accuracy by which ordered candidates must be ahead for heads to be trained

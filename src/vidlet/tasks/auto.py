@@ -112,6 +112,11 @@ def _decide(
     held = held_out(table, [clips[i] for i in rows])
     lengths = [len(seen.read(i)) for i in range(min(len(rows), 200))]
     targets = seen.targets.astype(np.float64)
+    if (known := np.flatnonzero(targets.sum(0))).size < 2:
+        raise DataError(
+            f"{table.root}: all training clips are of class {table.labels[known[0]]!r}; where a group holds clips of one "
+            "class alone, leave the groups empty to split by clip, or give the splits"
+        )
     pool = Pool(seen, targets, places, held, table.multi_label)
     with bar("measure") as move:
         decision = decide(
