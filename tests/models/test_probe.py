@@ -117,6 +117,7 @@ def test_mirrored_positions_do_not_tell_left_from_right(columns):
         ({"segments": 1}, "segments must be at least 2"),
         ({"whiten": 2.0}, "whiten must be from 0 to 1"),
         ({"strength": 0.0}, "strength must be positive"),
+        ({"squares": -1.0}, "squares must be 0 or more"),
         ({"positions": "mirored"}, "positions must be one of all"),
         ({"positions": "pooled"}, "needs a grid"),
     ],

@@ -93,6 +93,16 @@ def test_what_was_tried_on_fewer_clips_is_compared_on_those():
     assert choose([weak, trained], Y).members == (trained,)
 
 
+def test_where_clips_and_classes_are_many_probes_are_solved_by_squares_and_are_as_good(monkeypatch):
+    pool = Pool(clips_of("order"), Y, PLACES, folds())
+    slow = measure_probes(pool, [probe("block6", "segments+steps")])[0]
+    monkeypatch.setattr("vidlet.selection.measure.LONG", 1)
+    quick = measure_probes(pool, [probe("block6", "segments+steps")])[0]
+    assert "squares" not in slow.candidate.options
+    assert quick.candidate.options["squares"] > 0
+    assert quick.accuracy == pytest.approx(slow.accuracy, abs=0.03)
+
+
 def test_where_the_order_tells_the_class_an_ordered_probe_wins_and_heads_are_worth_training():
     pool = Pool(clips_of("order"), Y, PLACES, folds())
     measured = measure_probes(pool, [probe("block6", "mean+deviation"), probe("block6", "segments+steps")])

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from vidlet.models.probe import Probe
 from vidlet.training import FeatureClips
-from vidlet.training.linear import coordinates, held_out_logits, log_probabilities, solve
+from vidlet.training.linear import coordinates, held_out_logits, log_probabilities, solve, solve_squares
 from vidlet.training.probes import describe, scaled, solve_probe_
 
 
@@ -100,3 +100,23 @@ def test_of_many_clips_some_hold_the_solution_which_is_close_to_that_of_all(monk
         found.append(probe(features, probe.zero_state(900, features))[0].softmax(1).detach().numpy())
     np.testing.assert_allclose(found[0], found[1], atol=0.05)
     assert np.abs(found[0] - found[1]).max() > 0  # another way, indeed
+
+
+def test_least_squares_are_scikit_learns_ridge_regression():
+    x, y = clips_of()
+    x, targets = x - x.mean(0), np.eye(3)[y]
+    span = coordinates(x @ x.T)
+    weights = solve_squares(span.z, span.sizes, targets, 0.1)
+    oracle = Ridge(alpha=0.1 * len(y)).fit(x, targets)
+    np.testing.assert_allclose(span.z @ weights[:-1] + weights[-1], oracle.predict(x), atol=1e-8)
+
+
+def test_a_probe_solved_by_squares_names_what_one_of_cross_entropy_names():
+    x, y = clips_of(count=90)
+    features = x[:, None].astype(np.float32)  # clips of one frame
+    clips = FeatureClips(features.__getitem__, np.eye(3, dtype=np.float32)[y], [str(i) for i in y], np.ones(200))
+    probe = Probe((200,), 3, "mean", strength=1e-2, squares=8.0).eval()
+    solve_probe_(probe, clips, False)
+    logits = probe(torch.from_numpy(features), probe.zero_state(90, torch.from_numpy(features)))[0].detach().numpy()
+    assert (logits.argmax(1) == y).all()
+    assert logits.max() == pytest.approx(4, abs=2)  # a score of 1, less one half, times 8

@@ -41,6 +41,8 @@ class Probe(Head):
         positions: what is left of the grid in each statistic: "all" of it, the mean of it and its mirror image
             ("mirrored": what comes from the left is as what comes from the right), or its mean ("pooled": it does not
             matter where something moves, only that it does).
+        squares: above 0 the solution is that of least squares, at once for many classes; its scores, less one half,
+            times this are the logits. 0: that of least cross-entropy.
     """
 
     shares_frames = True
@@ -54,6 +56,7 @@ class Probe(Head):
         whiten: float = 1.0,
         strength: float = 1e-3,
         positions: str = "all",
+        squares: float = 0.0,
     ) -> None:
         super().__init__()
         self.names = tuple(statistics.split("+"))
@@ -70,11 +73,14 @@ class Probe(Head):
             raise RecipeError(f"head probe: option whiten must be from 0 to 1, got {whiten:g}")
         if not strength > 0:
             raise RecipeError(f"head probe: option strength must be positive, got {strength:g}")
+        if squares < 0:
+            raise RecipeError(f"head probe: option squares must be 0 or more, got {squares:g}")
         if positions not in POSITIONS:
             raise RecipeError(f"head probe: option positions must be one of {', '.join(POSITIONS)}, got {positions!r}")
         if positions != "all" and len(feature_shape) != 3:
             raise RecipeError(f"head probe: option positions {positions!r} needs a grid, got features {feature_shape}")
-        self.segments, self.whiten, self.strength, self.positions = segments, whiten, strength, positions
+        self.segments, self.whiten, self.positions = segments, whiten, positions
+        self.strength, self.squares = strength, squares
         self.grid, self.size = tuple(feature_shape), flat_size(feature_shape)
         self.seen = _numbers_left(self.grid, positions)  # of a statistic
         self.scale = Standardize(feature_shape[0], len(feature_shape) - 1, 0.0)

@@ -11,7 +11,7 @@ import torch
 from ..models.probe import Probe
 from ..training import FeatureClips
 from ..training.probes import describe, scaled, solve_probe_
-from .measure import best_strength
+from .measure import best_solution
 
 BASELINES = {"one frame": "mean", "mean": "mean", "mean and deviation": "mean+deviation"}  # name -> statistics
 
@@ -50,7 +50,8 @@ def measure_baselines(
         probe = Probe(tuple(train.read(0).shape[1:]), train.targets.shape[1], statistics).eval()
         values = describe(probe, look(train))
         products = sum(scaled(value).products() for value in values) / len(values)
-        probe.strength, _ = best_strength(np.asarray(products), train.targets, held, multi_label)
+        options, _ = best_solution(np.asarray(products), train.targets, held, multi_label)
+        probe.strength, probe.squares = options["strength"], options.get("squares", 0.0)
         solve_probe_(probe, look(train), multi_label)
         answers = _answers(probe, look(scored))
         found.append(Baseline(name, scored.targets[np.arange(len(answers)), answers.argmax(1)] > 0))

@@ -28,8 +28,8 @@ from .prepare import moments, targets_of
 from .prepare_records import EXTRACTOR, prepare_records, widths_of, with_val
 
 AUTO = "auto"  # head.name of a recipe whose head is chosen by measuring
-MOST, TARGETS = 1500, 3e5  # clips that candidates are measured on; clips times classes
-LARGEST = 2e7  # records times classes, above which nothing is solved
+MOST, TARGETS = 1500, 3e6  # clips that candidates are measured on; clips times classes
+LARGEST = 2e8  # records times classes, above which nothing is solved
 FALLBACK = "records-mean"
 
 
@@ -114,8 +114,8 @@ def _decide(
     targets = seen.targets.astype(np.float64)
     if (known := np.flatnonzero(targets.sum(0))).size < 2:
         raise DataError(
-            f"{table.root}: all training clips are of class {table.labels[known[0]]!r}; where a group holds clips of one "
-            "class alone, leave the groups empty to split by clip, or give the splits"
+            f"{table.root}: all training clips are of class {table.labels[known[0]]!r}; where a group holds clips of "
+            "one class alone, leave the groups empty to split by clip, or give the splits"
         )
     pool = Pool(seen, targets, places, held, table.multi_label)
     with bar("measure") as move:

@@ -12,7 +12,7 @@ from ..models.ensemble import Part, heads_of
 from ..models.head import Head
 from ..models.probe import Probe
 from .batches import Clips
-from .linear import coordinates, solve
+from .linear import coordinates, solve, solve_squares
 
 Take = Callable[[torch.Tensor], torch.Tensor]  # features (B, T, ...) -> the part of them that a head sees
 
@@ -72,19 +72,16 @@ def solve_probe_(probe: Probe, clips: Clips, multi_label: bool, take: Take = lam
 
     The solution is sought in the span of at most ``LANDMARKS`` clips, with the loss of all of them; memory is bounded.
     """
-    targets, count = clips.targets.astype(np.float64), len(clips)
+    count = len(clips)
     numbers = sum(probe.rows) * probe.seen
     most = int(np.clip(min(KEPT / numbers, KEPT / count), LEAST_LANDMARKS, LANDMARKS))
     chosen = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
-    parts = [scaled(values, probe.whiten) for values in describe(probe, clips, take, chosen)]
+    parts = [scaled(values, probe.whiten) for values in describe(probe, clips, take, chosen.tolist())]
     share = np.float32(len(parts) ** -0.5)
     landmarks = np.concatenate([part.vectors for part in parts], 1) * share  # (M, rows * D of all)
     span = coordinates((landmarks @ landmarks.T).astype(np.float64))
     z = span.z if len(chosen) == count else _all_coordinates(probe, clips, take, parts, landmarks, span.basis)
-    weights, sizes = None, np.square(z, dtype=np.float64).sum(0)
-    for strength in (100 * probe.strength, 10 * probe.strength, probe.strength):
-        weights = solve(z, sizes, targets, strength, multi_label, weights)
-    assert weights is not None
+    weights = _weights(probe, z, clips.targets, multi_label)
     dense = landmarks.T.astype(np.float64) @ (span.basis @ weights[:-1])  # (rows * D of all, K)
     middle = np.concatenate([part.middle for part in parts]) * share
     with torch.no_grad():
@@ -92,6 +89,20 @@ def solve_probe_(probe: Probe, clips: Clips, multi_label: bool, take: Take = lam
         probe.gain.copy_(torch.from_numpy(np.stack([part.gain * share for part in parts])))
         probe.classify.weight.copy_(torch.from_numpy(dense.T))
         probe.classify.bias.copy_(torch.from_numpy(weights[-1] - middle @ dense))
+
+
+def _weights(probe: Probe, z: np.ndarray, targets: np.ndarray, multi_label: bool) -> np.ndarray:
+    """Weights (R + 1, K) for coordinates (N, R), the last row a bias."""
+    sizes = np.square(z, dtype=np.float64).sum(0)
+    if probe.squares:
+        found = solve_squares(z, sizes, targets, probe.strength)
+        found[-1] -= 0.5
+        return found * probe.squares
+    weights = None
+    for strength in (100 * probe.strength, 10 * probe.strength, probe.strength):
+        weights = solve(z, sizes, targets.astype(np.float64), strength, multi_label, weights)
+    assert weights is not None
+    return weights
 
 
 def _all_coordinates(
