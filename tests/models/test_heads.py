@@ -27,7 +27,7 @@ OPTIONS = {
     "blend": {"members": [{"head": "grid-gru"}, {"head": "probe", "options": {"segments": 2}, "weight": 2.0}]},
 }
 VARIANTS = [
-    Head("probe", {"statistics": "segments+steps", "segments": 2}),
+    Head("probe", {"statistics": "segments+steps", "segments": 2, "positions": "mirrored"}),
     Head("clip-network", {"network": "small", "tt": "both"}),
     Head("grid-gru", {"appearance": True}),
     Head("netvlad", {"clusters": 4, "hidden": 8, "light": True, "gating": False, "experts": 0, "standardize": True}),

@@ -90,6 +90,25 @@ def test_one_frame_has_no_change_and_all_its_segments_are_that_frame():
     torch.testing.assert_close(segments, torch.tensor([[[3.0, -1.0]]]).expand(1, 4, 2))
 
 
+def test_pooled_positions_are_the_mean_of_each_statistic_over_the_grid():
+    """The deviation is taken at each position first: what moves is seen wherever it is, and does not cancel out."""
+    clip = torch.randn(1, 6, 2, 3, 3, generator=torch.Generator().manual_seed(1))
+    whole, pooled = (Probe((2, 3, 3), 2, EVERYTHING, segments=2, positions=how) for how in ("all", "pooled"))
+    for value, found in zip(whole.describe(clip), pooled.describe(clip), strict=True):
+        torch.testing.assert_close(found, value.unflatten(2, (2, 3, 3)).mean((3, 4)))
+
+
+@pytest.mark.parametrize("columns", [1, 3, 4])
+def test_mirrored_positions_do_not_tell_left_from_right(columns):
+    torch.manual_seed(2)
+    probe = Probe((2, 3, columns), 4, EVERYTHING, segments=2, positions="mirrored").eval()
+    clip = torch.randn(1, 6, 2, 3, columns)
+    there, back = (probe(x, probe.zero_state(1, x))[0] for x in (clip, clip.flip(4)))
+    torch.testing.assert_close(there, back)
+    upside_down = probe(clip.flip(3), probe.zero_state(1, clip))[0]
+    assert not torch.allclose(there, upside_down)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -98,6 +117,9 @@ def test_one_frame_has_no_change_and_all_its_segments_are_that_frame():
         ({"segments": 1}, "segments must be at least 2"),
         ({"whiten": 2.0}, "whiten must be from 0 to 1"),
         ({"strength": 0.0}, "strength must be positive"),
+        ({"squares": -1.0}, "squares must be 0 or more"),
+        ({"positions": "mirored"}, "positions must be one of all"),
+        ({"positions": "pooled"}, "needs a grid"),
     ],
 )
 def test_a_wrong_option_of_a_probe_is_named(options, said):

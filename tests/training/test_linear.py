@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from vidlet.models.probe import Probe
 from vidlet.training import FeatureClips
-from vidlet.training.linear import coordinates, held_out_logits, log_probabilities, solve
+from vidlet.training.linear import coordinates, held_out_logits, log_probabilities, solve, solve_squares
 from vidlet.training.probes import describe, scaled, solve_probe_
 
 
@@ -48,7 +48,7 @@ def test_a_held_out_clip_is_not_learned_from():
     x, _ = clips_of(count=90, numbers=400)
     y = np.random.default_rng(3).integers(0, 3, 90)
     folds = [np.arange(90) % 3 == i for i in range(3)]
-    found = held_out_logits(x @ x.T, np.eye(3)[y], folds, [1e-1, 1e-3])
+    found = list(held_out_logits(x @ x.T, np.eye(3)[y], folds, [1e-1, 1e-3]))
     assert np.isfinite(found).all()
     assert (found[1].argmax(1) == y).mean() < 0.55
     weights, bias = solved(x, y, 1e-3)
@@ -73,7 +73,7 @@ def test_a_solved_probe_gives_the_logits_of_its_solution():
     clips = FeatureClips(lambda i: features[i], np.eye(3, dtype=np.float32)[y], [str(i) for i in range(30)], np.ones(6))
     probe = Probe((6,), 3, "mean+segments", segments=2, strength=1e-3).eval()
     statistics = describe(probe, clips, lambda x: x)
-    solve_probe_(probe, statistics, clips.targets, False)
+    solve_probe_(probe, clips, False)
     parts = [scaled(values) for values in statistics]
     x = np.concatenate([part.vectors for part in parts], 1).astype(np.float64) / np.sqrt(2)
     weights, bias = solved(x, y, 1e-3)
@@ -83,3 +83,40 @@ def test_a_solved_probe_gives_the_logits_of_its_solution():
     expected = log_probabilities(x @ weights + bias)
     np.testing.assert_allclose(log_probabilities(logits), expected, atol=2e-2)
     assert (logits.argmax(1) == y).mean() > 0.9
+
+
+def test_of_many_clips_some_hold_the_solution_which_is_close_to_that_of_all(monkeypatch):
+    rng = np.random.default_rng(4)
+    y = rng.integers(0, 3, 900)
+    x = rng.normal(0, 1, (900, 2, 30)).astype(np.float32)
+    x[:, :, :3] += np.eye(3, dtype=np.float32)[y][:, None]
+    clips = FeatureClips(x.__getitem__, np.eye(3, dtype=np.float32)[y], [str(i) for i in range(900)], np.ones(30))
+    found = []
+    for most in (4000, 300):
+        monkeypatch.setattr("vidlet.training.probes.LANDMARKS", most)
+        probe = Probe((30,), 3, "mean+highest", strength=1e-2).eval()
+        solve_probe_(probe, clips, False)
+        features = torch.from_numpy(x)
+        found.append(probe(features, probe.zero_state(900, features))[0].softmax(1).detach().numpy())
+    np.testing.assert_allclose(found[0], found[1], atol=0.05)
+    assert np.abs(found[0] - found[1]).max() > 0  # another way, indeed
+
+
+def test_least_squares_are_scikit_learns_ridge_regression():
+    x, y = clips_of()
+    x, targets = x - x.mean(0), np.eye(3)[y]
+    span = coordinates(x @ x.T)
+    weights = solve_squares(span.z, span.sizes, targets, 0.1)
+    oracle = Ridge(alpha=0.1 * len(y)).fit(x, targets)
+    np.testing.assert_allclose(span.z @ weights[:-1] + weights[-1], oracle.predict(x), atol=1e-8)
+
+
+def test_a_probe_solved_by_squares_names_what_one_of_cross_entropy_names():
+    x, y = clips_of(count=90)
+    features = x[:, None].astype(np.float32)  # clips of one frame
+    clips = FeatureClips(features.__getitem__, np.eye(3, dtype=np.float32)[y], [str(i) for i in y], np.ones(200))
+    probe = Probe((200,), 3, "mean", strength=1e-2, squares=8.0).eval()
+    solve_probe_(probe, clips, False)
+    logits = probe(torch.from_numpy(features), probe.zero_state(90, torch.from_numpy(features)))[0].detach().numpy()
+    assert (logits.argmax(1) == y).all()
+    assert logits.max() == pytest.approx(4, abs=2)  # a score of 1, less one half, times 8

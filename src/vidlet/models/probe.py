@@ -17,6 +17,7 @@ from .stretches import Stretches
 
 STATISTICS = ("mean", "deviation", "change", "highest", "middle", "segments", "steps")
 MIDDLE = (0.4, 0.6)  # of the clip
+POSITIONS = ("all", "mirrored", "pooled")
 FINER = 4  # bins a segment
 _LEAST_VARIANCE = 1e-6  # of features whose mean square is 1
 
@@ -37,6 +38,11 @@ class Probe(Head):
         whiten: power of each number's deviation over the clips that it is divided by: 1 makes all alike, 0 keeps their
             sizes; for principal components, whose last are noise, something between.
         strength: of the L2 penalty of the solution (the vectors' mean square length is 1).
+        positions: what is left of the grid in each statistic: "all" of it, the mean of it and its mirror image
+            ("mirrored": what comes from the left is as what comes from the right), or its mean ("pooled": it does not
+            matter where something moves, only that it does).
+        squares: above 0 the solution is that of least squares, at once for many classes; its scores, less one half,
+            times this are the logits. 0: that of least cross-entropy.
     """
 
     shares_frames = True
@@ -49,6 +55,8 @@ class Probe(Head):
         segments: int = 8,
         whiten: float = 1.0,
         strength: float = 1e-3,
+        positions: str = "all",
+        squares: float = 0.0,
     ) -> None:
         super().__init__()
         self.names = tuple(statistics.split("+"))
@@ -65,16 +73,24 @@ class Probe(Head):
             raise RecipeError(f"head probe: option whiten must be from 0 to 1, got {whiten:g}")
         if not strength > 0:
             raise RecipeError(f"head probe: option strength must be positive, got {strength:g}")
-        self.segments, self.whiten, self.strength = segments, whiten, strength
-        self.size = flat_size(feature_shape)
+        if squares < 0:
+            raise RecipeError(f"head probe: option squares must be 0 or more, got {squares:g}")
+        if positions not in POSITIONS:
+            raise RecipeError(f"head probe: option positions must be one of {', '.join(POSITIONS)}, got {positions!r}")
+        if positions != "all" and len(feature_shape) != 3:
+            raise RecipeError(f"head probe: option positions {positions!r} needs a grid, got features {feature_shape}")
+        self.segments, self.whiten, self.positions = segments, whiten, positions
+        self.strength, self.squares = strength, squares
+        self.grid, self.size = tuple(feature_shape), flat_size(feature_shape)
+        self.seen = _numbers_left(self.grid, positions)  # of a statistic
         self.scale = Standardize(feature_shape[0], len(feature_shape) - 1, 0.0)
         rows = {"segments": segments, "steps": segments - 1}
         self.rows = [rows.get(name, 1) for name in self.names]
-        self.register_buffer("center", torch.zeros(len(self.names), self.size))
-        self.register_buffer("gain", torch.ones(len(self.names), self.size))
+        self.register_buffer("center", torch.zeros(len(self.names), self.seen))
+        self.register_buffer("gain", torch.ones(len(self.names), self.seen))
         self.center: Tensor
         self.gain: Tensor
-        self.classify = nn.Linear(sum(self.rows) * self.size, classes)
+        self.classify = nn.Linear(sum(self.rows) * self.seen, classes)
         self._ordered = any(name in ("segments", "steps") for name in self.names)
         edges = [(i / segments, (i + 1) / segments) for i in range(segments)] if self._ordered else []
         self.stretches = Stretches(FINER * segments, [*edges, MIDDLE]) if self._needs_bins() else None
@@ -109,7 +125,10 @@ class Probe(Head):
         return self.classify(torch.cat(parts, 1)), after
 
     def describe(self, features: Tensor) -> list[Tensor]:
-        """The statistics of whole clips, features (B, T, *feature_shape), before center and gain: (B, rows, D) each."""
+        """The statistics of whole clips, features (B, T, *feature_shape), before center and gain: (B, rows, D) each.
+
+        D is what ``positions`` leaves of the numbers of a frame.
+        """
         return self._describe(features, self.zero_state(len(features), features), None)[0]
 
     def _describe(self, features: Tensor, state: State, mask: Tensor | None) -> tuple[list[Tensor], State]:
@@ -138,7 +157,18 @@ class Probe(Head):
             found["middle"] = means[:, -1]
             if self._ordered:
                 found["segments"], found["steps"] = means[:, :-1], means[:, 1:-1] - means[:, :-2]
-        return [found[name] if found[name].ndim == 3 else found[name].unsqueeze(1) for name in self.names], after
+        rows = [found[name] if found[name].ndim == 3 else found[name].unsqueeze(1) for name in self.names]
+        return [self._merged(value) for value in rows], after
+
+    def _merged(self, value: Tensor) -> Tensor:
+        """What is left of the positions of a statistic (N, rows, D): (N, rows, seen)."""
+        if self.positions == "all":
+            return value
+        grid = value.unflatten(2, self.grid)  # (N, rows, C, G, G)
+        if self.positions == "pooled":
+            return grid.mean((3, 4))
+        half = (grid + grid.flip(4))[..., : (self.grid[2] + 1) // 2] / 2
+        return half.flatten(2)
 
     def _changes(self, x: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """The sum of |x_t - x_(t-1)| so far (N, D), and the last frame (N, D)."""
@@ -152,3 +182,11 @@ class Probe(Head):
         known = x if mask is None else x.masked_fill(~mask.unsqueeze(2), torch.finfo(x.dtype).min)
         now = known.amax(1)
         return torch.where(state["count"] > 0, torch.maximum(state["highest"], now), now)
+
+
+def _numbers_left(shape: tuple[int, ...], positions: str) -> int:
+    """How many numbers of a frame's features are left of their positions."""
+    if positions == "all":
+        return flat_size(shape)
+    channels, rows, columns = shape
+    return channels if positions == "pooled" else channels * rows * ((columns + 1) // 2)

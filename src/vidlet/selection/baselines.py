@@ -10,10 +10,8 @@ import torch
 
 from ..models.probe import Probe
 from ..training import FeatureClips
-from ..training.linear import held_out_logits, log_probabilities
 from ..training.probes import describe, scaled, solve_probe_
-from .candidates import STRENGTHS
-from .measure import loss_of
+from .measure import best_solution
 
 BASELINES = {"one frame": "mean", "mean": "mean", "mean and deviation": "mean+deviation"}  # name -> statistics
 
@@ -52,10 +50,9 @@ def measure_baselines(
         probe = Probe(tuple(train.read(0).shape[1:]), train.targets.shape[1], statistics).eval()
         values = describe(probe, look(train))
         products = sum(scaled(value).products() for value in values) / len(values)
-        logits = held_out_logits(np.asarray(products), train.targets, held, STRENGTHS, multi_label)
-        losses = [loss_of(_probabilities(x, multi_label), train.targets, multi_label) for x in logits]
-        probe.strength = STRENGTHS[int(np.argmin(losses))]
-        solve_probe_(probe, values, train.targets, multi_label)
+        options, _ = best_solution(np.asarray(products), train.targets, held, multi_label)
+        probe.strength, probe.squares = options["strength"], options.get("squares", 0.0)
+        solve_probe_(probe, look(train), multi_label)
         answers = _answers(probe, look(scored))
         found.append(Baseline(name, scored.targets[np.arange(len(answers)), answers.argmax(1)] > 0))
     return found
@@ -69,10 +66,6 @@ def middle_frame(clips: FeatureClips) -> FeatureClips:
 
 def _middle(features: np.ndarray) -> np.ndarray:
     return features[len(features) // 2 : len(features) // 2 + 1]
-
-
-def _probabilities(logits: np.ndarray, multi_label: bool) -> np.ndarray:
-    return np.exp(log_probabilities(logits, multi_label))
 
 
 @torch.no_grad()

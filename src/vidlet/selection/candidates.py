@@ -11,6 +11,7 @@ Places = Mapping[str, tuple[int, tuple[int, ...]]]  # cut -> where its features 
 
 STRENGTHS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of the penalty, in descending order
 ORDERED = ("segments", "steps")
+MOVES = "mean+deviation+change"
 DEEP = {"head": 0.006, "block16": 0.004, "block14": 0.002}  # of worth, that a cut must gain for its bytes and its time
 LARGE = 1000  # clips, from which on trained heads are the large ones
 
@@ -22,12 +23,14 @@ class Candidate:
     Args:
         cuts: whose features it sees, side by side; they follow one another.
         options: of the head.
+        copies: that the model gets of a head that is trained, each from another start; one is tried.
     """
 
     name: str
     head: str
     cuts: tuple[str, ...]
     options: dict[str, Any] = field(default_factory=dict)
+    copies: int = 1
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -63,34 +66,38 @@ def place_of(places: Places, cuts: tuple[str, ...]) -> tuple[int, tuple[int, ...
 
 def probe(cuts: str, statistics: str, **options: Any) -> Candidate:
     """A probe of one cut, or of several joined by "+"."""
-    more = "".join(f" {key} {value:g}" for key, value in options.items())
+    more = "".join(f" {value}" if isinstance(value, str) else f" {key} {value:g}" for key, value in options.items())
     return Candidate(
         f"{cuts} {statistics}{more}", "probe", tuple(cuts.split("+")), {"statistics": statistics} | options
     )
 
 
 def probes_of_clips(places: Places) -> list[Candidate]:
-    """The probes of a network's cuts: without order of deep ones, in order of all, the grids before pooled vectors."""
+    """The probes of a network's cuts: of its grids with and without order and position, and of pooled vectors."""
     grids = [cut for cut, (_, shape) in places.items() if len(shape) == 3]
     vectors = [cut for cut in places if cut not in grids]
-    found = [probe(cut, "segments+steps") for cut in reversed(grids)]
+    found = []
+    for cut in reversed(grids):
+        found += [probe(cut, "segments+steps"), probe(cut, "segments+steps", positions="mirrored")]
+        found += [probe(cut, "middle"), probe(cut, MOVES), probe(cut, MOVES, positions="mirrored")]
+        found += [probe(cut, f"{MOVES}+highest", positions="pooled")]
+        found += [probe(cut, "deviation+change", positions="pooled")]
     for first, second in pairwise(grids):
         found += [probe(f"{first}+{second}", "segments+steps"), probe(f"{first}+{second}", "steps")]
-    found += [probe(cut, "mean+deviation+change") for cut in reversed(grids)]
     for cut in vectors:
         found += [
             probe(cut, statistics)
-            for statistics in ("mean+deviation+change", "mean+deviation", "mean", "middle", "mean+highest")
+            for statistics in (MOVES, "mean+deviation", "mean", "middle", "mean+highest", "middle+deviation+change")
         ]
         found += [probe(cut, "segments+steps"), probe(cut, "segments+deviation", segments=3)]
     return found
 
 
 def probes_of_records(places: Places) -> list[Candidate]:
-    """The probes of stored features: components of very different size are whitened by half, or wholly."""
+    """The probes of stored features: components of very different size are whitened by a part, or wholly."""
     found = []
     for cut in places:
-        for whiten in (0.6, 1.0):
+        for whiten in (0.3, 0.6, 1.0):
             for statistics in ("mean", "mean+deviation", "mean+highest", "segments", "segments+deviation"):
                 found.append(probe(cut, statistics, whiten=whiten))
             found.append(probe(cut, "segments", segments=4, whiten=whiten))
@@ -104,7 +111,7 @@ def trained_of_clips(places: Places, clips: int) -> list[Candidate]:
         return []
     if clips < LARGE:
         cut = "block12" if "block12" in grids else grids[-1]
-        return [Candidate(f"{cut} grid-gru", "grid-gru", (cut,))]
+        return [Candidate(f"{cut} grid-gru", "grid-gru", (cut,), copies=2)]
     cut = grids[0]
     options = {"appearance": True, "project": 192, "hidden": 256, "dropout": 0.5}
     return [Candidate(f"{cut} grid-gru large", "grid-gru", (cut,), options)]

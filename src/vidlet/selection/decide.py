@@ -23,7 +23,7 @@ from .candidates import (
 from .choose import Choice, choose, order_matters
 from .measure import Measured, Pool, measure_probes, measure_trained
 
-FEW_FOLDS, FEW = 3, 400  # folds that trained heads are tried on: so many up to so many clips, one above
+FOLDS = ((150, 5), (400, 3))  # up to so many clips trained heads are tried on so many folds; above, on one
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Decision:
         """It in metrics.json: the members, how good they are together, and each candidate."""
         return {
             "chosen": [m.candidate.name for m in self.choice.members],
+            "weights": list(self.choice.weights),
             "accuracy": self.choice.accuracy,
             "loss": self.choice.loss,
             "temperature": self.choice.temperature,
@@ -67,10 +68,14 @@ class Decision:
     def recipe(self, plan: Recipe, multi_label: bool, training: Mapping[str, Any]) -> Recipe:
         """The recipe that makes the chosen model again; ``training`` is what the trained members need."""
         places = self.own_places()
+        members = []
+        for m, weight in zip(self.choice.members, self.choice.weights, strict=True):
+            copies = m.candidate.copies
+            members += [m.candidate.member(places, weight / copies) for _ in range(copies)]
         head = Head(
             "blend",
             {
-                "members": [m.candidate.member(places) for m in self.choice.members],
+                "members": members,
                 "multi_label": multi_label,
                 "temperature": float(self.choice.temperature),
             },
@@ -117,7 +122,7 @@ def decide(
         trained = trained_of_records(pool.places, frames) if records else trained_of_clips(pool.places, clips)
         for candidate in trained:
             config = replace(plan.training, **training_of([candidate], clips))
-            folds = FEW_FOLDS if clips <= FEW else 1
+            folds = next((folds for most, folds in FOLDS if clips <= most), 1)
             what = f"{candidate.name}, {folds} folds"
             measured.append(measure_trained(pool, candidate, config, moments, folds, device, told(what)))
     return Decision(choose(measured, pool.targets, pool.multi_label), tuple(measured), pool.places)

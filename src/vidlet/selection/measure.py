@@ -18,8 +18,11 @@ from ..training.linear import held_out_logits, log_probabilities
 from ..training.probes import describe, scaled
 from .candidates import STRENGTHS, Candidate, Places, place_of
 
-MEASURED = 1500  # clips that probes are measured on, at most: the rest only trains
 LEAST = 1e-9  # probability that counts as none
+WATCHED = 10  # one in so many of the clips that a head learns from is watched
+LONG = 3e7  # clips times clips times classes, above which probes are solved by least squares
+FACTORS = (4.0, 8.0, 16.0, 32.0)  # by which scores of least squares become logits
+WORSE = 1.02  # times the least loss, at which weaker penalties are no longer tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,27 +80,53 @@ def measure_probes(
         products = _products(pool, own)
         for candidate in own:
             mean = sum(products[name] for name in candidate.statistics) / len(candidate.statistics)
-            logits = held_out_logits(np.asarray(mean), pool.targets, pool.held, STRENGTHS, pool.multi_label)
-            tried = [judged(candidate, np.exp(log_probabilities(x, pool.multi_label)), pool) for x in logits]
-            best = min(range(len(tried)), key=lambda i: tried[i].loss)
-            options = candidate.options | {"strength": STRENGTHS[best]}
-            found.append(replace(tried[best], candidate=replace(candidate, options=options)))
+            own_options, said = best_solution(np.asarray(mean), pool.targets, pool.held, pool.multi_label)
+            found.append(judged(replace(candidate, options=candidate.options | own_options), said, pool))
             if report:
                 report(len(found), len(candidates))
     order = {candidate.name: i for i, candidate in enumerate(candidates)}
     return sorted(found, key=lambda m: order[m.candidate.name])
 
 
-def _scaling(candidate: Candidate) -> tuple[float, int]:
-    return candidate.options.get("whiten", 1.0), candidate.options.get("segments", 8)
+def best_solution(
+    products: np.ndarray, targets: np.ndarray, held: Sequence[np.ndarray], multi_label: bool
+) -> tuple[dict[str, float], np.ndarray]:
+    """The options of a probe with the least loss on held out clips, and their probabilities (N, K) with them.
+
+    The loss falls and then rises as the penalty gets weaker, so the first that is clearly worse ends the search.
+
+    Returns:
+        ``strength``, and ``squares`` where cross-entropy would take minutes; probabilities.
+    """
+    squares = len(targets) * targets.size > LONG
+    best: tuple[float, dict[str, float], np.ndarray] | None = None
+    solutions = held_out_logits(products, targets, held, STRENGTHS, multi_label, squares)
+    for strength, logits in zip(STRENGTHS, solutions, strict=False):
+        known, least = np.isfinite(logits[:, 0]), np.inf
+        for factor in FACTORS if squares else (0.0,):
+            said = np.exp(log_probabilities(factor * (logits - 0.5) if squares else logits, multi_label))
+            loss = loss_of(said[known], targets[known], multi_label)
+            least = min(least, loss)
+            if best is None or loss < best[0]:
+                best = (loss, {"strength": strength} | ({"squares": factor} if squares else {}), said)
+        assert best is not None
+        if least > WORSE * best[0]:
+            break
+    assert best is not None
+    return best[1], best[2]
+
+
+def _scaling(candidate: Candidate) -> tuple[float, int, str]:
+    own = candidate.options
+    return own.get("whiten", 1.0), own.get("segments", 8), own.get("positions", "all")
 
 
 def _products(pool: Pool, candidates: Sequence[Candidate]) -> dict[str, np.ndarray]:
     """Statistic -> the products (N, N) of the clips' scaled numbers, for candidates of one cut and one scaling."""
-    cuts, (whiten, segments) = candidates[0].cuts, _scaling(candidates[0])
+    cuts, (whiten, segments, positions) = candidates[0].cuts, _scaling(candidates[0])
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate.statistics))
     shape = place_of(pool.places, cuts)[1]
-    head = Probe(shape, pool.targets.shape[1], "+".join(names), segments, whiten)
+    head = Probe(shape, pool.targets.shape[1], "+".join(names), segments, whiten, positions=positions)
     values = describe(head, pool.clips, pool.take(cuts))
     return {name: scaled(value, whiten).products() for name, value in zip(names, values, strict=True)}
 
@@ -111,7 +140,10 @@ def measure_trained(
     device: str,
     report: Callable[[int, int], None] | None = None,
 ) -> Measured:
-    """A head that is trained, on the clips of the first ``folds`` folds."""
+    """A head that is trained, on the clips of the first ``folds`` folds.
+
+    Nothing is chosen by the clips that are held out: what is watched are some that are learned from, as in the end.
+    """
     assert isinstance(pool.clips, FeatureClips)
     shape, width = place_of(pool.places, candidate.cuts)[1], moments[0].size
     found = np.full(pool.targets.shape, np.nan)
@@ -120,7 +152,8 @@ def measure_trained(
         seen, own = (pool.clips.some(np.flatnonzero(x)) for x in (~held, held))
         recipe = Head("blend", {"members": [candidate.member(pool.places)]})
         network = ClipNetwork(build_head(recipe, (width,) if len(pool.places) > 1 else shape, pool.targets.shape[1]))
-        train_network(network, seen, own, config, multi_label=pool.multi_label, device=device, moments=moments)
+        watched = seen.some(np.arange(0, len(seen), WATCHED))
+        train_network(network, seen, watched, config, multi_label=pool.multi_label, device=device, moments=moments)
         logits = predict_logits(network, own, config.batch)
         found[held] = np.exp(log_probabilities(logits.astype(np.float64), pool.multi_label))
         if report:

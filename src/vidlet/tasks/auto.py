@@ -28,8 +28,8 @@ from .prepare import moments, targets_of
 from .prepare_records import EXTRACTOR, prepare_records, widths_of, with_val
 
 AUTO = "auto"  # head.name of a recipe whose head is chosen by measuring
-MOST, TARGETS = 1500, 3e5  # clips that candidates are measured on; clips times classes
-LARGEST = 2e7  # records times classes, above which nothing is solved
+MOST, TARGETS = 1500, 3e6  # clips that candidates are measured on; clips times classes
+LARGEST = 2e8  # records times classes, above which nothing is solved
 FALLBACK = "records-mean"
 
 
@@ -112,6 +112,11 @@ def _decide(
     held = held_out(table, [clips[i] for i in rows])
     lengths = [len(seen.read(i)) for i in range(min(len(rows), 200))]
     targets = seen.targets.astype(np.float64)
+    if (known := np.flatnonzero(targets.sum(0))).size < 2:
+        raise DataError(
+            f"{table.root}: all training clips are of class {table.labels[known[0]]!r}; where a group holds clips of "
+            "one class alone, leave the groups empty to split by clip, or give the splits"
+        )
     pool = Pool(seen, targets, places, held, table.multi_label)
     with bar("measure") as move:
         decision = decide(
@@ -124,7 +129,7 @@ def _decide(
 def held_out(table: ClipTable, clips: Sequence[Clip]) -> list[np.ndarray]:
     """Folds by group: bool (N,) each, True where a clip is held out; single clips where there are too few groups."""
     count = len(clips)
-    folds = 10 if count <= 150 else 5 if count <= 600 else 3
+    folds = 10 if count <= 40 else 5 if count <= 600 else 3
     plain = table.with_clips(replace(clip, split="") for clip in clips)
     groups = {clip.group or f"{clip.path}" for clip in clips}
     if len(groups) >= 3:

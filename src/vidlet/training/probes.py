@@ -12,11 +12,14 @@ from ..models.ensemble import Part, heads_of
 from ..models.head import Head
 from ..models.probe import Probe
 from .batches import Clips
-from .linear import coordinates, solve
+from .linear import coordinates, solve, solve_squares
 
 Take = Callable[[torch.Tensor], torch.Tensor]  # features (B, T, ...) -> the part of them that a head sees
 
-LANDMARKS = 4000  # clips whose span holds the solution, where there are more of them
+LANDMARKS = 4000  # clips whose span holds the solution, where there are more of them; of fewer where
+KEPT = 1e8  # numbers would be more: those of the landmarks' statistics, and their products with all clips
+LEAST_LANDMARKS = 200
+CHUNK = 256  # clips described at once, where not all of them are kept
 _CONSTANT = 1e-6  # deviation below which a number says nothing
 
 
@@ -49,34 +52,74 @@ def scaled(values: np.ndarray, whiten: float = 1.0) -> Scaled:
 
 
 @torch.no_grad()
-def describe(probe: Probe, clips: Clips, take: Take = lambda x: x) -> list[np.ndarray]:
-    """The statistics of clips as they are, (N, rows, D) each; ``take`` gives the probe's part of their features."""
+def describe(
+    probe: Probe, clips: Clips, take: Take = lambda x: x, rows: Sequence[int] | None = None
+) -> list[np.ndarray]:
+    """The statistics of clips as they are, (N, rows, D) each; ``take`` gives the probe's part of their features.
+
+    Args:
+        rows: which of the clips; None: all.
+    """
     found = [
         [value.numpy() for value in probe.describe(take(batch.x))]
-        for batch in clips.batches(1, range(len(clips)), None, [0])
+        for batch in clips.batches(1, range(len(clips)) if rows is None else rows, None, [0])
     ]
     return [np.concatenate(column) for column in zip(*found, strict=True)]
 
 
-def solve_probe_(probe: Probe, statistics: Sequence[np.ndarray], targets: np.ndarray, multi_label: bool) -> None:
-    """Set a probe's scales and its classifier by the statistics of the training clips, solved to convergence."""
-    parts = [scaled(values, probe.whiten) for values in statistics]
-    share = len(parts) ** -0.5
-    vectors = np.concatenate([part.vectors for part in parts], 1) * np.float32(share)  # (N, rows * D of all)
-    chosen = np.linspace(0, len(vectors) - 1, min(len(vectors), LANDMARKS)).astype(int)
-    span = coordinates((vectors[chosen] @ vectors[chosen].T).astype(np.float64))
-    z = (vectors @ vectors[chosen].T).astype(np.float64) @ span.basis
-    weights = None
-    for strength in (100 * probe.strength, 10 * probe.strength, probe.strength):
-        weights = solve(z, np.square(z).sum(0), targets.astype(np.float64), strength, multi_label, weights)
-    assert weights is not None
-    dense = vectors[chosen].T.astype(np.float64) @ (span.basis @ weights[:-1])  # (rows * D of all, K)
+def solve_probe_(probe: Probe, clips: Clips, multi_label: bool, take: Take = lambda x: x) -> None:
+    """Set a probe's scales and its classifier by the training clips, solved to convergence.
+
+    The solution is sought in the span of at most ``LANDMARKS`` clips, with the loss of all of them; memory is bounded.
+    """
+    count = len(clips)
+    numbers = sum(probe.rows) * probe.seen
+    most = int(np.clip(min(KEPT / numbers, KEPT / count), LEAST_LANDMARKS, LANDMARKS))
+    chosen = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+    parts = [scaled(values, probe.whiten) for values in describe(probe, clips, take, chosen.tolist())]
+    share = np.float32(len(parts) ** -0.5)
+    landmarks = np.concatenate([part.vectors for part in parts], 1) * share  # (M, rows * D of all)
+    span = coordinates((landmarks @ landmarks.T).astype(np.float64))
+    z = span.z if len(chosen) == count else _all_coordinates(probe, clips, take, parts, landmarks, span.basis)
+    weights = _weights(probe, z, clips.targets, multi_label)
+    dense = landmarks.T.astype(np.float64) @ (span.basis @ weights[:-1])  # (rows * D of all, K)
     middle = np.concatenate([part.middle for part in parts]) * share
     with torch.no_grad():
         probe.center.copy_(torch.from_numpy(np.stack([part.center for part in parts])))
         probe.gain.copy_(torch.from_numpy(np.stack([part.gain * share for part in parts])))
         probe.classify.weight.copy_(torch.from_numpy(dense.T))
         probe.classify.bias.copy_(torch.from_numpy(weights[-1] - middle @ dense))
+
+
+def _weights(probe: Probe, z: np.ndarray, targets: np.ndarray, multi_label: bool) -> np.ndarray:
+    """Weights (R + 1, K) for coordinates (N, R), the last row a bias."""
+    sizes = np.square(z, dtype=np.float64).sum(0)
+    if probe.squares:
+        found = solve_squares(z, sizes, targets, probe.strength)
+        found[-1] -= 0.5
+        return found * probe.squares
+    weights = None
+    for strength in (100 * probe.strength, 10 * probe.strength, probe.strength):
+        weights = solve(z, sizes, targets.astype(np.float64), strength, multi_label, weights)
+    assert weights is not None
+    return weights
+
+
+def _all_coordinates(
+    probe: Probe, clips: Clips, take: Take, parts: Sequence[Scaled], landmarks: np.ndarray, basis: np.ndarray
+) -> np.ndarray:
+    """Coordinates (N, R) of all clips in the span of the landmarks; the statistics of a chunk are held at a time."""
+    share = np.float32(len(parts) ** -0.5)
+    there = (landmarks.T @ basis).astype(np.float32)  # (rows * D of all, R)
+    z = np.empty((len(clips), basis.shape[1]), np.float32)
+    for begin in range(0, len(clips), CHUNK):
+        rows = range(begin, min(begin + CHUNK, len(clips)))
+        own = [
+            ((values - part.center) * part.gain).reshape(len(rows), -1) - part.middle
+            for part, values in zip(parts, describe(probe, clips, take, rows), strict=True)
+        ]
+        z[begin : begin + len(rows)] = np.concatenate(own, 1) * share @ there
+    return z
 
 
 def probe_of(head: Head) -> Probe | None:
@@ -99,5 +142,5 @@ def solve_probes_(head: Head, clips: Clips, multi_label: bool) -> list[Head]:
             left.append(member)
             continue
         take = member.take if isinstance(member, Part) else lambda x: x
-        solve_probe_(probe, describe(probe, clips, take), clips.targets, multi_label)
+        solve_probe_(probe, clips, multi_label, take)
     return left
