@@ -105,7 +105,7 @@ def some(sets: Sequence[Sequence[Clip]], seconds: float) -> list[Clip]:
 
 def train(out: Path, data: Path, folds: int, recipe: str, none: Path | None) -> Path:
     """One training in a process of its own, unless it is finished; its folder."""
-    run = out / f"{data.name}-{recipe}-{'with' if none else 'without'}"
+    run = out / f"{data.name}-{Path(recipe).stem}-{'with' if none else 'without'}"
     if (run / "report.html").exists():
         return run
     command = [

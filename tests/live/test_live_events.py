@@ -1,5 +1,6 @@
 """Live events: a command and a webhook once an event, and a stream that goes away is waited for and named."""
 
+import argparse
 import http.server
 import json
 import socket
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import artifacts
-from vidlet.cli import main
+from vidlet.cli import main, predict_command
 from vidlet.errors import DataError, RecipeError
 from vidlet.live.actions import MOST_AT_ONCE, EventActions, run_command
 from vidlet.live.events import EventRule
@@ -215,3 +216,42 @@ def test_what_was_asked_for_and_failed_counts_in_the_exit_status(files, capfd):
     assert main(["predict", str(model), str(clip), "--live", "--on", "red", "--command", "exit 3"]) == 2
     err = capfd.readouterr().err
     assert "--command ended with status 3" in err and "2 commands failed" in err.splitlines()[-1]
+
+
+def test_with_a_threshold_of_the_file_a_label_counts_only_while_it_is_the_best(tmp_path):
+    none = {"label": "green", "threshold": 0.3}
+    model = load(artifacts.save(artifacts.classifier(), tmp_path / "none.onnx", none=none), threads=1)
+    model.labels = ("a", "green", "b")
+
+    def moment(number, a, green):
+        scores = {"a": a, "green": green, "b": 1 - a - green}
+        best = max(scores, key=scores.__getitem__)
+        return Moment(number / 8, scores, best, scores[best])
+
+    said = []
+    actions = EventActions(model, EventRule("a", model.threshold), "cam", say=said.append)
+    for number in range(30):
+        actions(moment(number, 0.4, 0.5))  # above the threshold, and none of these is the best
+    assert actions.began == []
+    for number in range(30, 60):
+        actions(moment(number, 0.4, 0.3))
+    assert [event.start_s for event in actions.began] == [30 / 8]
+    actions.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "above"),
+    [
+        ({}, [], 0.8),
+        ({"none": {"threshold": 0.3}}, [], 0.3),
+        ({"none": {"threshold": 0.3}}, ["--above", "0.9"], 0.9),
+    ],
+)
+def test_on_takes_the_threshold_of_the_file_where_it_has_one(tmp_path, changes, words, above):
+    model = load(artifacts.save(artifacts.classifier(), tmp_path / "model.onnx", **changes), threads=1)
+    parser = argparse.ArgumentParser()
+    predict_command.add_arguments(parser)
+    args = parser.parse_args([str(model.path), "0", "--on", "red", *words])
+    actions = predict_command._actions(args, model, print)
+    assert actions.rule.above == above
+    actions.close()

@@ -208,3 +208,19 @@ def test_the_schema_itself_is_valid_where_jsonschema_is_installed():
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert jsonschema.Draft202012Validator(SCHEMA).is_valid(artifacts.metadata())
+
+
+@pytest.mark.parametrize(
+    ("none", "said"),
+    [
+        ({"label": "red"}, "none must be"),
+        ({"threshold": 1.5}, "none must be"),
+        ({"threshold": 0.4, "label": 3}, "none must be"),
+        ({"threshold": 0.4, "label": "purple"}, "none names 'purple', which is none of the labels"),
+    ],
+)
+def test_none_of_these_has_a_threshold_and_a_label_of_the_file(none, said):
+    validate_metadata(artifacts.metadata(none={"threshold": 0.4, "label": "red"}))
+    validate_metadata(artifacts.metadata(none={"threshold": 0.4}))
+    with pytest.raises(ModelError, match=said):
+        validate_metadata(artifacts.metadata(none=none))

@@ -328,3 +328,44 @@ def test_a_live_source_is_sampled_at_the_rate_of_training(model, tmp_path):
     assert 5 <= len(moments) <= 9
     assert all(later.time_s - earlier.time_s > 0.09 for earlier, later in itertools.pairwise(moments))
     assert moments[-1].label == "red"
+
+
+# None of these.
+
+
+@pytest.fixture(scope="module")
+def model_of_none(tmp_path_factory):
+    """The same classifier, whose class "blue" means none of the others, with a threshold of its own."""
+    path = tmp_path_factory.mktemp("none") / "model.onnx"
+    none = {"label": "blue", "threshold": 0.35}
+    return load(artifacts.save(artifacts.classifier(), path, none=none), threads=1)
+
+
+def test_the_class_that_means_none_names_no_segment(model_of_none, folder_of):
+    path = folder_of((RED, 5), (BLUE, 6), (GREEN, 4))
+    found = predict_timeline(model_of_none, path)
+    assert [s.label for s in found.segments] == ["red", "green"]
+    assert set(found.scores) == set(artifacts.LABELS)  # it is told among the scores
+    assert predict_timeline(model_of_none, path, start_s=6.0, end_s=10.0).segments == ()
+
+
+def test_a_file_without_a_threshold_has_one_half_and_a_given_one_wins(model, model_of_none, folder_of):
+    assert (model.threshold, model.none) == (0.5, "")
+    assert (model_of_none.threshold, model_of_none.none) == (0.35, "blue")
+    path = folder_of((RED, 4))
+    score = predict_timeline(model_of_none, path).score
+    assert predict_timeline(model_of_none, path, threshold=score + 1e-3).segments == ()
+
+
+def test_a_part_of_a_video_has_the_times_of_the_video(model, folder_of):
+    found = predict_timeline(model, folder_of((RED, 5), (GREEN, 5)), start_s=3.0, end_s=7.0)
+    assert [s.label for s in found.segments] == ["red", "green"]
+    assert found.segments[0].start_s == pytest.approx(3.0)
+    assert found.segments[-1].end_s == pytest.approx(7.0)
+
+
+def test_watching_tells_nothing_while_none_is_the_best(model_of_none, folder_of):
+    told = [moment.label for moment in watch(model_of_none, folder_of((RED, 4), (BLUE, 8)), windows=2)]
+    assert told[0] == "red"
+    assert told[-1] == ""
+    assert "blue" not in told

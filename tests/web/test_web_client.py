@@ -259,3 +259,15 @@ def test_a_folder_with_other_files_and_a_model_without_frames_are_refused(tmp_pa
 def test_graphs_in_8_bits_are_recognized():
     assert has_integers({"ConvInteger": 1}) and has_integers({"QLinearConv": 1}) and has_integers({"QuantizeLinear": 2})
     assert not has_integers({"Conv": 3, "DequantizeLinear": 1})  # weights stored in 8 bits, float32 arithmetic
+
+
+@needs_node
+def test_the_page_names_nothing_where_none_of_these_is_the_best(tmp_path):
+    code = """
+    import { Segments } from "./windows.js";
+    const segments = new Segments(["a", "b"], 0.5, "b");
+    const changes = given.filter(([time, ...scores]) => segments.push(time, scores, 0.3)).map(([time]) => time);
+    console.log(JSON.stringify({ changes, told: segments.told.map(({ label }) => label), last: segments.label }));
+    """
+    rows = [(t / 4, 0.9, 0.1) for t in range(5)] + [(t / 4, 0.4, 0.6) for t in range(5, 12)]
+    assert in_node(tmp_path, code, rows) == {"changes": [0.5, 1.75], "told": ["a"], "last": ""}

@@ -111,6 +111,8 @@ def train(
         say(background.told)
     plan, selection = networks.choose(plan, table, run, device, resume)
     held_out, doubts = selection.pop("held_out", None), selection.pop("doubts", None)
+    if background and held_out is None:  # the threshold is chosen by validation clips: they must not train
+        plan = replace(plan, training=replace(plan.training, val_too=False))
     if selection:
         chains = [networks.find_chain(text, plan) for text in plan.compress]
     plan = networks.resolve(plan, table, device, overrides)

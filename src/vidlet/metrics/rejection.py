@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+HALF = 0.5
+DIGITS = 10_000  # a threshold has four digits
 LOST = 0.01  # of all clips: those that a threshold may lose for nothing
 
 
@@ -32,8 +34,10 @@ def named_scores(scores: ArrayLike, none: int | None = None) -> tuple[NDArray[np
 def choose_threshold(right: ArrayLike, false: ArrayLike) -> Rejection:
     """The threshold by what unseen clips say.
 
-    At least the highest that loses one clip in a hundred; from there on the one at which the share of clips named
-    rightly is furthest above that of clips falsely named (Youden 1950), the lowest of equal ones.
+    At least the highest that loses one clip in a hundred, or one half, whichever is lower; from there on the one at
+    which the share of clips named rightly is furthest above that of clips falsely named (Youden 1950), the lowest of
+    equal ones. So a threshold above one half is there for false names alone: where all clips are named with a score
+    near 1, those that come later will not be quite so sure.
 
     Args:
         right: (N,) for each clip that shows something, the score with which it is named, 0 where another label is.
@@ -42,15 +46,19 @@ def choose_threshold(right: ArrayLike, false: ArrayLike) -> Rejection:
     hits, alarms = np.sort(np.asarray(right, np.float64)), np.asarray(false, np.float64)
     found = hits[hits > 0]
     if not len(found):
-        return Rejection(0.5, 0.0, 0.0, float((alarms >= 0.5).mean()) if len(alarms) else float("nan"))
-    least = found[min(int(LOST * len(hits)), len(found) - 1)]
-    tried = np.unique(np.concatenate([[least], found[found >= least], np.nextafter(alarms[alarms >= least], 2)]))
-    tried = tried[tried <= 1]
+        return Rejection(HALF, 0.0, 0.0, float((alarms >= HALF).mean()) if len(alarms) else float("nan"))
+    least = min(_down(found[min(int(LOST * len(hits)), len(found) - 1)]), HALF)
+    tried = np.unique(np.concatenate([[least], _down(found), _down(alarms) + 1 / DIGITS]))
+    tried = tried[(tried >= least) & (tried <= 1)]
 
     def gain(threshold: float) -> float:
         return float((hits >= threshold).mean()) - (float((alarms >= threshold).mean()) if len(alarms) else 0.0)
 
-    gains = np.array([gain(t) for t in tried])
-    threshold = max(np.floor(tried[gains.argmax()] * 1e4) / 1e4, 1e-4)  # 4 digits, downwards: rounding loses no clip
+    threshold = float(tried[np.argmax([gain(t) for t in tried])])
     false_share = float((alarms >= threshold).mean()) if len(alarms) else float("nan")
-    return Rejection(float(threshold), float((hits >= threshold).mean()), len(found) / len(hits), false_share)
+    return Rejection(threshold, float((hits >= threshold).mean()), len(found) / len(hits), false_share)
+
+
+def _down(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores rounded down to four digits, so that rounding a threshold loses no clip."""
+    return np.maximum(np.floor(scores * DIGITS), 1) / DIGITS

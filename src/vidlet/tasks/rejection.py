@@ -49,6 +49,9 @@ def find_rejection(
     background = background or between_segments(table)
     if background is None:
         return None
+    if held_out is None and plan.training.val_too and len(table.of_split("test")):
+        say("no threshold was chosen between the clips: all others than test clips train (training.val_too)")
+        return None
     temperature = read_metadata(product).get("temperature")
     if held_out is None:
         scores = _scores(plan, network, prepared.val, temperature, table.multi_label)
