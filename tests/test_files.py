@@ -60,3 +60,21 @@ def test_a_folder_is_used_by_one_process_at_a_time(tmp_path):
         assert not Lock(tmp_path).acquire()
     with Lock(tmp_path):
         pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no safe way to ask whether a process lives")
+def test_the_draft_of_a_process_that_was_killed_goes_when_its_file_is_written_again(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from vidlet.files import write_text\n"
+        "Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_text(sys.argv[1], 'half')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.txt")], check=False)
+    assert ended.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1  # the draft
+    with atomic_path(tmp_path / "a.txt") as mine:
+        mine.write_text("begun")
+        write_text(tmp_path / "b.txt", "x")
+        assert {path.name for path in tmp_path.iterdir()} == {"b.txt", mine.name}
+        mine.write_text("whole")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "whole", "b.txt": "x"}

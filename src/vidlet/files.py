@@ -6,6 +6,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import platform
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +20,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it becomes ``path``, on any error it is removed.
 
     The temporary name keeps the suffix, for writers that choose a format by it. Parents are made. The content is
-    flushed to the disk before the rename, so that a crash leaves either the old file or the new one.
+    flushed to the disk before the rename, so that a crash leaves either the old file or the new one. Drafts of this
+    file that processes of this machine left when they were killed are removed.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    draft = final.with_name(f".{final.stem}.{os.getpid()}.part{final.suffix}")
+    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+    _remove_drafts(final, machine)
+    draft = final.with_name(f".{final.stem}.{machine}-{os.getpid()}.part{final.suffix}")
     try:
         yield draft
         with draft.open("rb") as handle:
@@ -34,6 +39,28 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _remove_drafts(final: Path, machine: str) -> None:
+    """Remove the drafts of a file whose process of this machine is gone."""
+    if sys.platform == "win32":  # where asking whether a process lives would end it
+        return
+    begin, end = f".{final.stem}.{machine}-", f".part{final.suffix}"
+    for found in os.scandir(final.parent):
+        process = found.name.removeprefix(begin).removesuffix(end)
+        if found.name == f"{begin}{process}{end}" and process.isdecimal() and not _lives(int(process)):
+            with contextlib.suppress(OSError):
+                os.unlink(found.path)  # noqa: PTH108
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def _named(error: OSError, path: Path) -> OSError:

@@ -1,0 +1,123 @@
+"""A command that is killed at any of its atomic steps and run again ends as an undisturbed one does, to the bit."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vidlet
+from vidlet.datasets import render_motion
+from vidlet.runtime import graph_sha256
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks of a process"),
+]
+TRAIN = ["train", "../clips", "--recipe", "tiny-grid-gru", "--epochs", "2"]
+COMMANDS = {  # name: words, and the words of the second try
+    "train": ([*TRAIN, "--out", "out"], [*TRAIN, "--out", "out", "--resume"]),
+    "extract": (["extract", "../clips", "--recipe", "tiny-grid-gru", "--out", "out"], None),
+    "compress": (["compress", "out", "../clips", "units:0.5+int8"], None),
+    "export": (["export", "../a", "--format", "onnx", "--out", "out/net.onnx"], None),
+    "ensemble": (["ensemble", "../clips", "../a", "../b", "--max-size", "1MB", "--out", "out"], None),
+}
+# Of the undisturbed command's steps; VIDLET_KILLS=all tries every one, both ways.
+MOMENTS = ((0.0, "before"), (0.35, "behind"), (0.7, "before"), (1.0, "behind"))
+
+
+class Zygote:
+    """The process that forks the commands."""
+
+    def __init__(self):
+        environment = {**os.environ, "PYTHONPATH": str(Path(vidlet.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        script = Path(__file__).parents[1] / "killed.py"
+        self.process = subprocess.Popen(
+            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def run(self, folder, words, at=0, when="before"):
+        job = {"words": words, "folder": str(folder), "env": {"VIDLET_CACHE": str(folder / "cache")}}
+        self.process.stdin.write(json.dumps({**job, "at": at, "when": when}) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def zygote():
+    made = Zygote()
+    yield made
+    made.process.stdin.close()
+    made.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def ground(zygote, tmp_path_factory):
+    """clips/ of 24, and two runs, a/ and b/."""
+    root = tmp_path_factory.mktemp("kills")
+    render_motion(root / "clips", clips=24, seed=0, size=64)
+    (root / "made").mkdir()
+    for name, seed in (("a", 0), ("b", 1)):
+        found = zygote.run(root / "made", [*TRAIN, "--seed", str(seed), "--out", f"../{name}"])
+        assert found["code"] == 0, found["said"]
+    return root
+
+
+def fresh(root, name, command):
+    folder = root / name
+    folder.mkdir()
+    if command == "compress":
+        shutil.copytree(root / "a", folder / "out")
+    return folder
+
+
+def content(out):
+    """What a command left: name -> a hash of what does not depend on the clock."""
+    found = {}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if path.is_dir() or name.startswith("tensorboard") or path.suffix in (".json", ".html", ".pt"):
+            continue
+        if path.suffix == ".onnx":
+            found[name] = graph_sha256(path.read_bytes())
+        elif name == "log.csv":
+            found[name] = [line.rsplit(",", 1)[0] for line in path.read_text().splitlines()]
+        elif path.suffix == ".arrow":
+            found["features"] = sorted([*found.get("features", []), *stored(path)])
+        else:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def stored(part):
+    import pyarrow.ipc
+
+    table = pyarrow.ipc.open_file(pyarrow.memory_map(str(part))).read_all()
+    rows = zip(table["key"].to_pylist(), table["features"].to_pylist(), strict=True)
+    return [(key, hashlib.sha256(repr(values).encode()).hexdigest()) for key, values in rows]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_killed_command_is_run_again_to_the_same_bits(command, zygote, ground):
+    words, again = COMMANDS[command]
+    whole = fresh(ground, f"{command}-whole", command)
+    undisturbed = zygote.run(whole, words)
+    assert undisturbed["code"] == 0, undisturbed["said"]
+    wanted, steps = content(whole / "out"), undisturbed["steps"]
+    assert wanted and steps
+    moments = {(1 + round(share * (steps - 1)), when) for share, when in MOMENTS}
+    if os.environ.get("VIDLET_KILLS") == "all":
+        moments = {(step, when) for step in range(1, steps + 1) for when in ("before", "behind")}
+    for at, when in sorted(moments):
+        folder = fresh(ground, f"{command}-{at}-{when}", command)
+        killed = zygote.run(folder, words, at, when)
+        assert killed["code"] == -9, (at, when, killed["said"])
+        second = zygote.run(folder, again or words)
+        finished = second["code"] == 2 and "finished run" in second["said"]  # killed behind its very end
+        assert second["code"] == 0 or (finished and when == "behind"), (at, when, second["said"])
+        assert content(folder / "out") == wanted, (at, when)
+        shutil.rmtree(folder)
