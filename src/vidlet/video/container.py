@@ -391,6 +391,10 @@ class VideoReader:
         )  # fmt: skip
 
 
+# Tags that are not UTF-8 are no reason to refuse a video; from version 19 on PyAV has no word for it and never refuses.
+_FORGIVING: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
 def open_container(path: Path | str) -> Any:
     """Open a regular file, or a file on the web by its address, for reading with PyAV.
 
@@ -403,7 +407,7 @@ def open_container(path: Path | str) -> Any:
         check_file(path)
         options, timeout = {"protocol_whitelist": "file,crypto,data"}, None
     try:
-        return av.open(container_name(path), metadata_errors="replace", options=options, timeout=timeout)
+        return av.open(container_name(path), options=options, timeout=timeout, **_FORGIVING)
     except (av.FFmpegError, OSError, ValueError) as error:
         broken = "" if isinstance(path, str) else _broken_box(path)
         raise DataError(f"{path}: no frame could be decoded ({broken or reason_of(error)})") from error
