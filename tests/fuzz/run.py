@@ -264,7 +264,7 @@ def read_arrow(path: Path) -> object:
     from vidlet.features.store import FeatureStore
 
     store = FeatureStore(path.parents[1], STORED)
-    return [store.read(key).features.astype(float).sum() for key in store.keys()]  # noqa: SIM118
+    return [store.read(key).features.astype(float).sum() for key in store]
 
 
 def make_video(folder: Path) -> Path:

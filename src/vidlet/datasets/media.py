@@ -89,6 +89,8 @@ class Media:
 
     def __init__(self) -> None:
         self._inside: dict[Path, dict[str, list[str]]] = {}  # folder -> what a name is found by -> names
+        self._bare: dict[Path, set[str]] = {}  # folder -> names without what ends them as videos
+        self._spelled: dict[Path, Path | None] = {}  # folder -> as it is spelled on the disk
         self.forgiven: list[tuple[str, str]] = []
 
     def find(self, path: Path, other_suffix: bool = False) -> Path | None:
@@ -97,6 +99,9 @@ class Media:
         if folder is None:
             return None
         bare = path.stem if other_suffix and is_video(path) else path.name
+        self._list(folder)
+        if not {_key(path.name), composed(bare), composed(path.stem)} & self._bare[folder]:
+            return None
         for name in (path.name, bare, *(bare + suffix for suffix in VIDEO_SUFFIXES)):
             for found in self._named(folder, name):
                 place = folder / found
@@ -118,24 +123,32 @@ class Media:
 
     def _folder(self, folder: Path) -> Path | None:
         """A folder as it is spelled on the disk."""
-        if folder in self._inside or folder.is_dir():
-            return folder
+        if folder not in self._spelled:
+            self._spelled[folder] = folder if folder.is_dir() else self._other_spelling(folder)
+        return self._spelled[folder]
+
+    def _other_spelling(self, folder: Path) -> Path | None:
         if folder == folder.parent or (above := self._folder(folder.parent)) is None:
             return None
         return next((above / name for name in self._named(above, folder.name) if (above / name).is_dir()), None)
 
     def _named(self, folder: Path, name: str) -> list[str]:
         """Entries that a name means, the one of exactly this name first."""
-        if folder not in self._inside:
-            listed: dict[str, list[str]] = {}
-            try:
-                for entry in sorted(folder.iterdir()):
-                    listed.setdefault(_key(entry.name), []).append(entry.name)
-            except OSError:
-                listed = {}
-            self._inside[folder] = listed
+        self._list(folder)
         found = self._inside[folder].get(_key(name), [])
         return [name] if name in found else found
+
+    def _list(self, folder: Path) -> None:
+        if folder in self._inside:
+            return
+        listed: dict[str, list[str]] = {}
+        try:
+            for entry in sorted(folder.iterdir()):
+                listed.setdefault(_key(entry.name), []).append(entry.name)
+        except OSError:
+            listed = {}
+        self._inside[folder] = listed
+        self._bare[folder] = {*listed, *(Path(name).stem for name in listed if is_video(Path(name)))}
 
 
 def _key(name: str) -> str:
