@@ -2,12 +2,19 @@
 
 import csv
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import artifacts
+import vidlet
 from vidlet.cli import main
+from vidlet.datasets import read_table
 from vidlet.video import write_video
 
 LABELS = ["\x1b[2J\x1b]0;owned\x07", "=HYPERLINK(1)\nsecond: line 0.999", "\u202efdp.exe", "caf\udce9"]
@@ -54,3 +61,34 @@ def test_no_cell_of_the_csv_is_a_formula(files, tmp_path, capfd):
     assert any("HYPERLINK" in value for value in cells)
     assert not any(value.startswith(("=", "+", "@")) for value in cells)
     capfd.readouterr()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not text need a file system that takes bytes")
+def test_names_in_latin_1_go_through_a_whole_training_where_standard_output_is_ascii(motion_clips, tmp_path):
+    rows = read_table(motion_clips)
+    first = rows.labels[0]
+    for number, clip in enumerate(rows):
+        label = b"caf\xe9" if clip.label == first else os.fsencode(clip.label)
+        folder = tmp_path / "clips" / os.fsdecode(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip.path, folder / os.fsdecode(b"M\xf6we \xe2\x98\x83 %d.mp4" % number))
+    environment = {
+        **os.environ, "PYTHONIOENCODING": "ascii:strict", "LC_ALL": "C", "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(Path(vidlet.__file__).parents[1]), "VIDLET_CACHE": "cache",
+    }  # fmt: skip
+    for words, said in (
+        (["data", "clips"], r"caf\udce9"),
+        (["train", "clips", "--recipe", "tiny-grid-gru", "--epochs", "1", "--out", "run"], ""),
+        (["evaluate", "run", "clips"], r"caf\udce9"),
+        (["predict", "run", "clips", "--csv", "said.csv", "--json"], r"M\udcf6we"),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-m", "vidlet", *words], cwd=tmp_path, env=environment, capture_output=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr[-2000:]
+        assert said in ended.stdout.decode("ascii")
+    assert json.loads((tmp_path / "run" / "metrics.json").read_bytes())["skipped"] == []
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+    with (tmp_path / "said.csv").open(encoding="utf-8") as lines:
+        assert sum(1 for _ in lines) >= 1

@@ -4,6 +4,7 @@ import functools
 import http.server
 import socket
 import threading
+import time
 
 import av
 import numpy as np
@@ -116,3 +117,45 @@ def test_a_name_that_is_not_text_is_read(tmp_path):
     path = tmp_path / "ge\udcf6ffnet.mp4"  # a byte of Latin-1, as old archives leave it
     render(tmp_path / "a.mp4", 5).rename(path)
     assert VideoReader(path).info.frames == 5
+
+
+class Sliding(Quiet):
+    """Serves the last three segments of a recording that goes on: a playlist that slides as time goes."""
+
+    def do_GET(self):
+        if self.path != "/live.m3u8":
+            super().do_GET()
+            return
+        now = 3 + int(time.monotonic() - self.server.began)
+        lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", f"#EXT-X-MEDIA-SEQUENCE:{now - 3}"]
+        lines += [f"#EXTINF:1.0,\nvod{number}.ts" for number in range(now - 3, min(now, 10))]
+        body = "\n".join([*lines, "#EXT-X-ENDLIST"] if now >= 10 else lines).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.mark.slow
+def test_a_playlist_that_slides_is_a_stream_of_every_frame_at_its_time(tmp_path):
+    options = {"hls_time": "1", "hls_list_size": "0"}
+    with av.open(str(tmp_path / "vod.m3u8"), "w", format="hls", options=options) as out:
+        stream = out.add_stream("libx264", rate=25, options=gop(25, 0))
+        stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
+        for number in range(250):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), "rgb24").reformat(format="yuv420p")))
+        out.mux(stream.encode(None))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Sliding, directory=str(tmp_path)))
+    server.began = time.monotonic()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/live.m3u8"
+    try:
+        assert is_live(address)
+        seen = [(time_s, number_of(frame)) for time_s, frame in sampled_frames(address, 5, (48, 96))]
+    finally:
+        server.shutdown()
+        server.server_close()
+    first_s, first = seen[0]
+    assert len(seen) > 30 and seen[-1][1] > 200  # past many segments that were not listed at the beginning
+    for time_s, number in seen:
+        assert time_s - first_s == pytest.approx((number - first) / 25, abs=0.05)
