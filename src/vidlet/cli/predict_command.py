@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
 
         window = Window(f"vidlet {shown(args.source)}").show
     lines = predict(
-        args.model, args.source, args.threshold, args.min_s, args.save, args.threads, args.strict, args.csv,
-        args.fps, live=args.live, on=args.on, above=args.above, command=args.action, webhook=args.webhook, mqtt=args.mqtt,
+        args.model, args.source, args.threshold, args.min_s, args.save, args.threads, args.strict, args.csv, args.fps,
+        live=args.live, on=args.on, above=args.above, command=args.action, webhook=args.webhook, mqtt=args.mqtt,
         around_s=args.around, show=window, tell=show_line,
     )  # fmt: skip
     with contextlib.closing(lines):
