@@ -93,7 +93,7 @@ def test_the_loggers_of_the_docs_use_figures_that_there_are(monkeypatch, tmp_pat
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     tells = lambda data, out, callback: [callback(*one) for one in told.items()]  # noqa: E731
     monkeypatch.setattr(vidlet, "train", tells, raising=False)
-    page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "tasks" / "compare.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.S)
     assert len(blocks) == 2
     for block in blocks:
