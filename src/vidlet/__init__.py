@@ -1,6 +1,6 @@
 """Compact video classifiers: train from a folder of clips, compress to a budget, ship one file that runs anywhere.
 
-    model = vidlet.load("model.onnx")
+    model = vidlet.load("runs/a")                   # or a file
     model.classify("clip.mp4")                      # -> Prediction(label, score, scores)
     scores, state = model(frames, state)            # the one idea; state=None starts
     for moment in model.stream("rtsp://..."): ...   # -> moment.time_s, moment.scores, moment.boxes
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what checkers and editors see; at run time each is imported
     from .jobs.fuse import fuse
     from .jobs.inspect import inspect
     from .jobs.label import label
+    from .jobs.load import load
     from .jobs.papers import papers
     from .jobs.predict import predict
     from .jobs.recipes import recipes
@@ -34,15 +35,15 @@ if TYPE_CHECKING:  # what checkers and editors see; at run time each is imported
     from .jobs.segment import segment
     from .jobs.train import train
     from .plugins import register_data, register_extractor, register_head, register_step
-    from .runtime import Model, Prediction, load
+    from .runtime import Model, Prediction
 
     __version__: str
 
 _JOBS = ["train", "compress", "ensemble", "evaluate", "predict", "extract", "export", "benchmark", "inspect"]
-_JOBS += ["compare", "demo", "fit", "fuse", "label", "papers", "recipes", "record", "segment"]
+_JOBS += ["compare", "demo", "fit", "fuse", "label", "load", "papers", "recipes", "record", "segment"]
 _NAMES = {name: (f"vidlet.jobs.{name}", name) for name in _JOBS}
 _NAMES |= {"data": ("vidlet.jobs.data", "inspect_data"), "VidletError": ("vidlet.errors", "VidletError")}
-_NAMES |= {name: ("vidlet.runtime", name) for name in ("Model", "Prediction", "load")}
+_NAMES |= {name: ("vidlet.runtime", name) for name in ("Model", "Prediction")}
 _NAMES |= {f"register_{kind}": ("vidlet.plugins", f"register_{kind}") for kind in ("data", "extractor", "head", "step")}
 
 __all__ = [

@@ -126,7 +126,7 @@ def test_label_studio_counts_frames_from_one_and_the_last_one_belongs_to_the_seg
     assert task_of_data(export).name == "clips"
     assert seen(table) == [("a", 0, 0), ("b", 10, 39), ("a", 70, 79)]
     assert [clip.labels for clip in table] == [("a",), ("b",), ("a", "b")]
-    assert "1 labels of other kinds were ignored (1 videorectangle)." in table.notes
+    assert "Labels of other kinds were ignored: 1 videorectangle." in table.notes
 
 
 def test_label_studio_s_older_form_is_in_seconds_and_its_short_form_says_the_same(tmp_path, drawn):
@@ -200,7 +200,7 @@ def test_fiftyone_s_support_counts_from_one_both_ends_included(tmp_path, drawn):
     }  # fmt: skip
     table = read_table(written(tmp_path / "samples.json", {"samples": [sample]}))
     assert (seen(table), table.clips[0].split) == ([("wave", 1, 3)], "val")
-    assert "1 labels of other kinds were ignored (1 Classification)." in table.notes
+    assert "Labels of other kinds were ignored: 1 Classification." in table.notes
 
 
 def test_a_table_names_parts_by_seconds_timecodes_or_frames(tmp_path, drawn):
@@ -286,7 +286,7 @@ def test_segments_that_make_no_sense_are_named_and_skipped(tmp_path, drawn):
         "task 7: no such file",
     ]
     assert any("1 of the 2 videos that Label Studio names are missing: night.mp4" in note for note in table.notes)
-    assert any("1 pairs of segments with different labels overlap (first: day.mp4, a 0.00 to" in n for n in table.notes)
+    assert any("overlap, 1 pair of them (first: day.mp4, a 0.00 to" in n for n in table.notes)
     assert "5 of 7 clips cannot be used" in refusal(export, strict=True)
 
 
@@ -296,11 +296,26 @@ def _length(path: Path) -> float:
     return probe(path).duration_s
 
 
+def test_a_name_that_two_videos_have_is_refused_and_neighbors_count_where_nothing_lies_inside(tmp_path, drawn):
+    linked(tmp_path, drawn, "set/a/day.mp4", "set/b/day.mp4", "other/day.mp4")
+    results = (timeline("a", 1, 10), timeline("b", 11, 20))
+    export = written(tmp_path / "set" / "e.json", [task("/data/upload/1/day.mp4", *results)])
+    assert "may be meant; leave one" in refusal(export)
+    assert {clip.path for clip in read_table(written(export, [task("x/b/day.mp4", *results)]))} == {
+        tmp_path / "set" / "b" / "day.mp4"
+    }
+    for name in "ab":
+        (tmp_path / "set" / name / "day.mp4").unlink()
+    assert read_table(written(export, [task("day.mp4", *results)])).clips[0].path == tmp_path / "other" / "day.mp4"
+    twice = read_table(written(export, [task("1/day.mp4", results[0]), task("2/day.mp4", results[1])]))
+    assert any("1/day.mp4, 2/day.mp4 are taken for one video" in note for note in twice.notes)
+
+
 def test_what_cannot_be_read_at_all_is_one_line(tmp_path, drawn):
     gone = written(tmp_path / "gone.json", [task("x.mp4", timeline("a", 1, 2)), task("y.mp4", timeline("b", 1, 2))])
     assert "none of the 2 videos that Label Studio names is there: x.mp4, y.mp4; looked in" in refusal(gone)
     box_only = {"type": "videorectangle", "value": {"labels": ["person"]}}
-    assert "no labelled segment of a video in this export of Label Studio (1 labels of other kinds" in refusal(
+    assert "no labelled segment of a video in this export of Label Studio (Labels of other kinds" in refusal(
         written(tmp_path / "boxes.json", [task("x.mp4", box_only)])
     )
     text = {"type": "timelinelabels", "value": {"ranges": [{"start": "soon", "end": 3}], "timelinelabels": ["a"]}}

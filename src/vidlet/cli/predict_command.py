@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..errors import DataError, RecipeError
 from ..wording import as_json, shown
 from . import options
-
-if TYPE_CHECKING:
-    from ..live.actions import EventActions
-    from ..live.event_clips import EventClips
-    from ..runtime import Model
 
 EXAMPLE = "example: vidlet predict runs/a/model.int8.onnx clip.mp4 --save annotated.mp4"
 
@@ -59,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--webhook", metavar="URL", help="--on: POST {source, label, score, time_s} as JSON")
     parser.add_argument(
+        "--mqtt", metavar="URL", help="--on: a sensor at mqtt://HOST, which Home Assistant finds by itself"
+    )
+    parser.add_argument(
         "--around",
         type=options.number(float, 0, 3600),
         metavar="S",
@@ -78,28 +72,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Print one result a source: a line of JSON each, or label and segments for people."""
-    from ..video import is_live
-
-    if args.on is None and (args.action or args.webhook):
-        raise RecipeError("--command and --webhook need --on LABEL, which says when")
-    if args.around is not None and not (args.on is not None and _names_folder(args.save)):
-        raise RecipeError("--around S needs --on LABEL and --save FOLDER, where the clips go")
-    if args.live or args.show or is_live(args.source):
-        if args.fps is not None:
-            raise RecipeError("--fps is for folders of frames that are read as files, not for live sources")
-        if args.on is None and _names_folder(args.save):
-            raise RecipeError(f"--save {args.save}: a folder gets a clip an event of --on LABEL; the view needs a file")
-        _live(args)
-        return None
-    if args.on is not None:
-        raise RecipeError("--on LABEL is for live sources: a camera, a stream, or a file with --live")
+    """Print one result a source or change: a line of JSON each, or label and segments for people."""
     from ..jobs.predict import predict
 
-    for found in predict(
-        args.model, args.source, args.threshold, args.min_s, args.save, args.threads, args.strict, args.csv, args.fps
-    ):
-        print(as_json(found) if args.json else _result_text(found), flush=True)
+    printing = threading.Lock()  # lines of finished clips come from another thread
+
+    def show_line(line: dict[str, Any]) -> None:
+        text = as_json(line) if args.json else _result_text(line)
+        with printing:
+            print(text, flush=True)
+
+    window = None
+    if args.show:
+        from .window import Window
+
+        window = Window(f"vidlet {shown(args.source)}").show
+    lines = predict(
+        args.model, args.source, args.threshold, args.min_s, args.save, args.threads, args.strict, args.csv, args.fps,
+        live=args.live, on=args.on, above=args.above, command=args.action, webhook=args.webhook, mqtt=args.mqtt,
+        around_s=args.around, show=window, tell=show_line,
+    )  # fmt: skip
+    with contextlib.closing(lines):
+        for line in lines:
+            show_line(line)
     return None
 
 
@@ -108,7 +103,7 @@ def _result_text(found: dict[str, Any]) -> str:
     if "error" in found:
         return shown(found["error"])  # it begins with the source
     if "time_s" in found:
-        return f"{shown(found['source'])}: {_moment_text(found)}"
+        return f"{shown(found['source'])}: {_moment_text(found)}" if "source" in found else _moment_text(found)
     segments = found.get("segments")
     below = "  (below threshold)" if segments == [] else ""
     lines = [f"{shown(found['source'])}: {shown(found['label'])} {found['score']:.3f}{below}"]
@@ -117,86 +112,6 @@ def _result_text(found: dict[str, Any]) -> str:
         f"  {s['start_s']:8.2f} - {s['end_s']:8.2f} s  {shown(s['label'])}  {s['score']:.3f}" for s in segments or ()
     ]
     return "\n".join(lines)
-
-
-def _live(args: argparse.Namespace) -> None:
-    from ..live.watching import LiveFigures, predict_live
-    from ..progress import say
-    from ..runs import quickest
-    from ..runtime import load
-    from .window import Window
-
-    figures, model = LiveFigures(), load(quickest(args.model, args.threads), threads=args.threads)
-    printing = threading.Lock()  # lines of finished clips come from another thread
-
-    def show_line(line: dict[str, Any]) -> None:
-        with printing:
-            print(as_json(line) if args.json else _moment_text(line), flush=True)
-
-    clips: EventClips | None = None
-    actions = _actions(args, model, say) if args.on is not None else None
-    if actions is not None and _names_folder(args.save):
-        actions.clips = clips = _clips(args, model, show_line, say)
-    lines = predict_live(
-        model,
-        args.source,
-        args.threshold,
-        args.min_s,
-        None if clips else args.save,
-        Window(f"vidlet {shown(args.source)}").show if args.show else None,
-        figures,
-        each=actions,
-        tell=say,
-        frames=clips.push if clips else None,
-    )
-    try:
-        for line in lines:
-            show_line(line)
-    finally:
-        lines.close()
-        if actions is not None:
-            actions.close()
-        found = figures.to_dict()
-        delay = found["delay_ms"]
-        say(
-            f"{shown(args.source)}: {found['frames']} frames answered, {found['dropped']} dropped; delay p50 "
-            f"{delay['p50']:.0f} ms, p95 {delay['p95']:.0f} ms"
-        )
-    if actions is not None and actions.lost:
-        raise DataError(f"{shown(args.source)}: {', '.join(actions.lost)}")
-
-
-def _names_folder(save: str | None) -> bool:
-    """Whether --save means clips in a folder; a name that ends like a file's is the view as a video."""
-    return save is not None and (Path(save).is_dir() or save.endswith(("/", os.sep)) or not Path(save).suffix)
-
-
-def _clips(
-    args: argparse.Namespace, model: Model, tell: Callable[[dict[str, Any]], None], say: Callable[[str], None]
-) -> EventClips:
-    from ..live.event_clips import AROUND_S, EventClips
-
-    def told(line: dict[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the next line of the main thread finds out
-            tell(line)
-
-    around_s = AROUND_S if args.around is None else args.around
-    return EventClips(args.save, model.rate_hz, around_s, _event_s(args, model), told, say)
-
-
-def _actions(args: argparse.Namespace, model: Model, say: Callable[[str], None]) -> EventActions:
-    """What is done once an event."""
-    from ..live.actions import EventActions
-    from ..live.events import EventRule
-
-    shipped = model.threshold if "none" in model.metadata else EventRule.above
-    rule = EventRule(args.on, shipped if args.above is None else args.above, min_s=_event_s(args, model))
-    return EventActions(model, rule, str(args.source), args.action, args.webhook, say)
-
-
-def _event_s(args: argparse.Namespace, model: Model) -> float:
-    """An event lasts as long as a segment must, see --min-s."""
-    return model.median_s / 4 if args.min_s is None else float(args.min_s)
 
 
 def _moment_text(line: dict[str, Any]) -> str:

@@ -35,8 +35,14 @@ def metadata_files(path: Path) -> list[Path]:
     found, level = [], [path] if path.is_dir() else []
     for _ in range(DEPTH + 1):
         found += [folder / name for folder in level for name in NAMES if (folder / name).is_file()]
-        level = [entry for folder in level for entry in visible(folder) if entry.is_dir()] if not found else []
+        inside = (entry for folder in level for entry in visible(folder) if _may_hold(entry.name)) if not found else ()
+        level = [entry for entry in inside if entry.is_dir()]
     return found
+
+
+def _may_hold(name: str) -> bool:
+    """Whether metadata may lie in a folder of this name: thousands of others are not looked into."""
+    return name.casefold() == "data" or bool(split_name(name))
 
 
 def read_metadata(files: list[Path], path: Path) -> ClipTable:

@@ -90,7 +90,7 @@ def segment_table(
             skipped.append((segment.video, f"{segment.where}: {error}"))
             continue
         clips.append(Clip(path, segment.labels, segment.group, segment.split, start_s, end_s))
-    told = [*notes, *_missing_note(found, tool), *media.notes()]
+    told = [*notes, *_missing_note(found, tool), *_same_note(found), *media.notes()]
     if not clips:
         if missing := [name for name, path in found.items() if path is None]:
             raise DataError(
@@ -109,7 +109,7 @@ def ignored_note(kinds: Iterable[str]) -> tuple[str, ...]:
     """A sentence that counts labels which are no segments, by their kind; none where there are none."""
     counts = Counter(kinds)
     listed = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-    return (f"{counts.total()} labels of other kinds were ignored ({listed}).",) if counts else ()
+    return (f"Labels of other kinds were ignored: {listed}.",) if counts else ()
 
 
 def overlap_notes(clips: Sequence[Clip]) -> tuple[str, ...]:
@@ -125,8 +125,8 @@ def overlap_notes(clips: Sequence[Clip]) -> tuple[str, ...]:
         return ()
     one, other = pairs[0]
     return (
-        f"{len(pairs)} pairs of segments with different labels overlap (first: {one.path.name}, {one.label} "
-        f"{_span(one)} and {other.label} {_span(other)}); each stays a clip of its own label.",
+        f"Segments with different labels overlap, {len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of them (first: "
+        f"{one.path.name}, {one.label} {_span(one)} and {other.label} {_span(other)}); each stays a clip of its label.",
     )
 
 
@@ -152,12 +152,22 @@ def _span(clip: Clip) -> str:
 
 
 def _find(video: str, folders: Sequence[Path], media: Media) -> Path | None:
-    """The file that a tool's name of a video means: itself, or by the end of its path in one of the folders."""
+    """The file that a tool's name of a video means: itself, or by the end of its path in one of the folders.
+
+    Raises:
+        DataError: it lies in several of them.
+    """
     names = places_of(video)
     first = Path(names[0]) if names else None
     if first is not None and first.is_absolute() and (found := media.find(first)):
         return found
-    return next((found for name in names for folder in folders if (found := media.find(folder / name))), None)
+    for name in names:
+        places = list(dict.fromkeys(found for folder in folders if (found := media.find(folder / name))))
+        if len(places) > 1:
+            raise DataError(f"{video}: {places[0]} and {places[1]} may be meant; leave one where videos are looked for")
+        if places:
+            return places[0]
+    return None
 
 
 def places_of(video: str) -> list[str]:
@@ -181,6 +191,16 @@ def _missing_note(found: dict[str, Path | None], tool: str) -> list[str]:
     return [f"{len(missing)} of the {len(found)} videos that {tool} names are missing: {_listed(missing)}."]
 
 
+def _same_note(found: dict[str, Path | None]) -> list[str]:
+    """A sentence, if several names mean one file."""
+    names: dict[Path, list[str]] = {}
+    for name, path in found.items():
+        if path is not None:
+            names.setdefault(path, []).append(name)
+    several = next((group for group in names.values() if len(group) > 1), None)
+    return [f"{_listed(several)} are taken for one video, by their names."] if several else []
+
+
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
@@ -202,7 +222,7 @@ def _seconds(segment: Segment, path: Path) -> tuple[float | None, float | None]:
         raise DataError(f"start {start_s:g} s is no time")
     if end_s is not None and not end_s > (start_s or 0.0):
         raise DataError(f"end {end_s:g} s is not after start {start_s or 0.0:g} s")
-    if start_s is not None and start_s >= (length_s := probe(path).duration_s) > 0:
+    if start_s and start_s >= (length_s := _length_of(path)) > 0:
         raise DataError(f"start {start_s:g} s lies behind the end of the video ({length_s:.2f} s)")
     return start_s, None if end_s is None else float(end_s)
 
@@ -221,6 +241,16 @@ def span_of_frames(path: Path, first: int, last: int | None, fps: float | None =
     if not 0 <= first < len(times) or last >= len(times):
         raise DataError(f"frames {first} to {last} are not in the video, which has {len(times):,} (from 0)")
     return float(times[first]), float(times[last + 1]) if last + 1 < len(times) else None
+
+
+def _length_of(path: Path) -> float:
+    status = path.stat()
+    return _length(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _length(path: Path, size: int, changed: int) -> float:
+    return probe(path).duration_s
 
 
 def times_of(path: Path, fps: float | None = None) -> NDArray[np.float64]:

@@ -1,21 +1,28 @@
-"""Name what happens in a video, a folder of videos or records: a label, scores and a timeline, or boxes."""
+"""Name what happens in a video, a folder of videos, records or before a camera: a label, scores and a timeline."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RecipeError
+from ..live.session import LiveWanted, live_lines
+from ..progress import say
 from ..recipe import in_range
 from ..runs import quickest
 from ..runtime import Model, load
 from ..tasks import task_of_model
 from ..tasks.predictions import Wanted
+from ..video import is_live
 
 
 def predict(
     model: str | Path | Model,
-    source: str | Path,
+    source: str | Path | int,
     threshold: float | None = None,
     min_s: float | None = None,
     save: str | Path | None = None,
@@ -23,27 +30,55 @@ def predict(
     strict: bool = False,
     csv: str | Path | None = None,
     fps: float | None = None,
-) -> Iterator[dict[str, Any]]:
+    live: bool = False,
+    on: str | None = None,
+    above: float | None = None,
+    command: str | None = None,
+    webhook: str | None = None,
+    mqtt: str | None = None,
+    around_s: float | None = None,
+    show: Callable[[NDArray[np.uint8]], None] | None = None,
+    tell: Callable[[dict[str, Any]], None] | None = None,
+) -> Generator[dict[str, Any], None, None]:
     """Yield one result a source: {"source", "label", "score", "scores", "segments"}, or {"source", "error"}.
 
     A file that only detects names no clips: it yields a line whenever other kinds of boxes are seen, {"source",
-    "time_s", "label", "score", "boxes"}.
+    "time_s", "label", "score", "boxes"}. Of a camera, a stream, or with ``live`` a file at its own speed, a line
+    whenever the answer changes: {"time_s", "label", "score", "boxes"}.
+
+        for line in vidlet.predict("runs/a", 0, on="wave", webhook="http://192.168.0.2/hook"): ...
 
     Args:
-        source: a video file, a folder of frames, or a folder of videos (searched with its sub-folders); of a model of
-            stored features, records (see ``predict_records``).
+        source: a video file, a folder of frames, or a folder of videos (searched with its sub-folders); a camera's
+            number or a stream's address; of a model of stored features, records (see ``predict_records``).
         threshold: a segment needs this score; below it nothing is named. None: what the file says, else one half.
         min_s: a segment needs this duration; None: a quarter of a training clip.
-        save: annotated video (a folder for several sources).
-        fps: frames a second of folders of frames (what their names tell, else 25).
+        save: annotated video (a folder for several sources); live with ``on`` a folder for a clip around each event.
         csv: gets the segments, or of records a submission in the form of the YouTube-8M challenge.
+        fps: frames a second of folders of frames (what their names tell, else 25).
+        live: play a file at its own speed, as a camera would.
+        on, above: live: an event begins when this label reaches this score (None: what the file says, else 0.8).
+        command, webhook, mqtt: what an event does: a command of the shell, a POST, a sensor at mqtt://host (mqtt.py).
+        around_s: live: seconds before and after an event in its clip (3).
+        show: live: called with each picture of the view, uint8 (H, W, 3).
+        tell: live: called with the line of an event's clip at once, from another thread, instead of yielding it later.
 
     Raises:
-        VidletError: the source cannot be read (one of several: its result holds the error; ``strict`` raises).
+        VidletError: the source cannot be read (one of several: its result holds the error; ``strict`` raises), or
+            something asked for of a live source did not happen.
     """
     in_range("threshold", threshold, 0, 1)
     in_range("min_s", min_s, 0)
     in_range("threads", threads, 0)
     in_range("fps", fps, 0.001, 1000)
+    wanted = LiveWanted(threshold, min_s, save, on, above, command, webhook, mqtt, around_s, show)
+    watched = live or show is not None or is_live(str(source))
+    wanted.check(watched)
+    if watched and fps is not None:
+        raise RecipeError("--fps is for folders of frames that are read as files, not for live sources")
     loaded = model if isinstance(model, Model) else load(quickest(model, threads), threads=threads)
-    yield from task_of_model(loaded).predict(loaded, source, Wanted(threshold, min_s, save, csv, strict, fps))
+    if watched:
+        yield from live_lines(loaded, source, wanted, say, tell)
+    else:
+        place = str(source) if isinstance(source, int) else source
+        yield from task_of_model(loaded).predict(loaded, place, Wanted(threshold, min_s, save, csv, strict, fps))

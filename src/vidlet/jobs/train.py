@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from ..training import Progress, find_device, for_clips
 if TYPE_CHECKING:
     from ..compression import Chain
 
+Callback = Callable[[str, dict[str, Any]], None]  # what happened, and its figures
 AUTO = "auto"  # the recipe that is chosen by measuring
 REFIT_FIGURES = ("gap20", "hit1", "perr", "map", "accuracy", "accuracy_interval", "top5", "macro_f1")
 
@@ -48,6 +49,7 @@ def train(
     epochs: int | None = None,
     seed: int | None = None,
     none: str | Path | None = None,
+    callback: Callback | None = None,
 ) -> dict[str, Any]:
     """Train a classifier of clips, or a detector of boxes, by a recipe and leave the files of a run in ``out``.
 
@@ -77,6 +79,9 @@ def train(
         val_shards: of records: so many shards, drawn at random, validate; all others that are not test train.
         none: a folder of videos without any of the classes, or the class of ``data`` that means so: the files know
             "none of these", ship a threshold, and false events an hour are measured (docs/data.md).
+        callback: your own logger, called with what happened and its figures: ("start", {"recipe": as a dict, "data",
+            "out", "labels", "train", "val", "test"}), after each epoch ("epoch", {"epoch", "epochs", "train_loss", ...:
+            the row of log.csv}), and ("end", what is returned). What it raises ends the training.
 
     Returns:
         {"out", "files": {name: bytes}, "metrics"}; metrics are those of the files, on test (val where there is none).
@@ -122,11 +127,25 @@ def train(
     known = [recipe_to_dict(plan), table.sha256(), *([start.sha256] if start else []), *taught_by.values()]
     identity = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     _held = run.hold()
-    order = Order(plan, plan.training, table, run, identity, device, resume, strict, start, tuple(models))
+    order = Order(
+        plan,
+        plan.training,
+        table,
+        run,
+        identity,
+        device,
+        resume,
+        strict,
+        start,
+        tuple(models),
+        report=_each_epoch(callback),
+    )
     with working(f"build {plan.extractor.name} and {plan.head.name}"):
         network = networks.build(plan, table, start)
     run.save_recipe(plan, resume)
     say(_understood(plan, table, task.counted, device, run))
+    if callback is not None:
+        callback("start", _beginning(plan, table, data, run))
     with working("prepare"):
         prepared = networks.prepare(plan, table, network, strict)
     warnings = networks.advise(plan, table, network, prepared, device)
@@ -174,7 +193,23 @@ def train(
     task.say(run, metrics, names)
     say_standing(metrics, names)
     task.say_next(run, metrics, names)
-    return run.result(metrics)
+    result = run.result(metrics)
+    if callback is not None:
+        callback("end", result)
+    return result
+
+
+def _each_epoch(callback: Callback | None) -> Callable[[dict[str, float], int], None] | None:
+    """What the loop calls after an epoch: the callback with the row of the log."""
+    if callback is None:
+        return None
+    return lambda row, epochs: callback("epoch", {**row, "epochs": epochs})
+
+
+def _beginning(plan: Recipe, table: Any, data: str | Path, run: RunFolder) -> dict[str, Any]:
+    """What a logger is told before the first epoch."""
+    splits = {split: len(table.of_split(split)) for split in ("train", "val", "test")}
+    return {"recipe": recipe_to_dict(plan), "data": str(data), "out": str(run), "labels": list(table.labels), **splits}
 
 
 def _understood(plan: Recipe, table: Any, counted: str, device: str, run: RunFolder) -> str:
@@ -212,6 +247,7 @@ def _refit_all(
         folder=RunFolder(order.folder / REFIT),
         identity=f"{order.identity} all {training.epochs}",
         title="train on all clips",
+        report=None,
     )
     network = networks.build(again.plan, again.table, again.start)
     prepared = networks.prepare(again.plan, again.table, network, again.strict)

@@ -1,7 +1,8 @@
 """What to do when a live source shows something: a command, a webhook, a clip; once an event, never once a frame.
 
 The command gets what happened as environment variables, never as part of its text: VIDLET_LABEL, VIDLET_SCORE,
-VIDLET_TIME_S, VIDLET_SOURCE. A webhook gets the same as a JSON object (webhook.py). The live view waits for neither.
+VIDLET_TIME_S, VIDLET_SOURCE. A webhook gets the same as a JSON object (webhook.py), a broker of MQTT begin and end
+(mqtt.py). The live view waits for none of them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..runtime import Model, Moment
 from ..wording import redact, shown
 from .event_clips import EventClips
 from .events import Event, EventRule, EventState, advance, finish
+from .mqtt import Sensor
 from .webhook import Outbox
 
 MOST_AT_ONCE = 4  # commands that have not finished; an event beyond them is told, and nothing is run for it
@@ -51,6 +53,7 @@ class EventActions:
         webhook: str | None = None,
         say: Callable[[str], None] = print,
         clips: EventClips | None = None,
+        mqtt: str | None = None,
     ) -> None:
         known = (*model.labels, *model.box_labels)
         if rule.label not in known:
@@ -61,6 +64,7 @@ class EventActions:
         self._stop = threading.Event()
         self._outbox = Outbox(webhook, self.source, say) if webhook is not None else None
         self._best_only = "none" in model.metadata and not model.multi_label
+        self._sensor = Sensor(mqtt, self.source, rule.label, model.path.name, say) if mqtt is not None else None
         self.box = model.box_labels.index(rule.label) if rule.label not in model.labels else None
         self.began: list[Event] = []  # the last 1,000
         self._state, self._last_s = EventState(), 0.0
@@ -75,6 +79,8 @@ class EventActions:
             self.say(f"{change.began.start_s:.2f} s  {shown(change.began.label)} begins, {change.began.score:.3f}")
             if self.clips is not None:
                 self.clips.began(change.began)
+            if self._sensor is not None:
+                self._sensor.began(change.began)
             self._act(change.began)
         if change.ended:
             self._say_end(change.ended)
@@ -93,6 +99,8 @@ class EventActions:
             thread.join(3 * GRACE_S)
         if self._outbox is not None:
             self._outbox.close()
+        if self._sensor is not None:
+            self._sensor.close()
         if self.clips is not None:
             self.clips.close()
 
@@ -102,6 +110,7 @@ class EventActions:
         counts = {
             "commands failed": self.failed,
             "events were not delivered": self._outbox.lost if self._outbox else 0,
+            "messages were not delivered": self._sensor.lost if self._sensor else 0,
             "event clips could not be written": self.clips.lost if self.clips else 0,
         }
         return [f"{count} {what}" for what, count in counts.items() if count]
@@ -109,6 +118,8 @@ class EventActions:
     def _say_end(self, event: Event) -> None:
         if self.clips is not None:
             self.clips.ended(event)
+        if self._sensor is not None:
+            self._sensor.ended(event)
         self.say(
             f"{event.end_s:.2f} s  {shown(event.label)} ends; it began at {event.start_s:.2f} s, best {event.score:.3f}"
         )

@@ -39,8 +39,8 @@ def model_file(source: str | Path) -> Path:
     return path / MODEL if path.is_dir() else path
 
 
-def product_of(source: str | Path) -> Path:
-    """A model file as it is named, or the product of a run folder, which is said.
+def product_of(source: str | Path, told: bool = True) -> Path:
+    """A model file as it is named, or the product of a run folder, which is said (unless ``told`` is False).
 
     Raises:
         ModelError: a folder without one.
@@ -51,7 +51,8 @@ def product_of(source: str | Path) -> Path:
             others = ", ".join(found.name for found in RunFolder.of(source).candidates())
             more = f"; name one of {others}" if others else "; not a finished run of `vidlet train`"
             raise ModelError(f"{source}: holds no {MODEL}{more}")
-        say(f"model   {path}")
+        if told:
+            say(f"model   {path}")
     return path
 
 

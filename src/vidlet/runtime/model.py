@@ -37,6 +37,7 @@ from .windows import StaggeredWindows, State, Step
 CHUNK = 4  # frames a call when a clip is classified: more of them do not fit the caches, and cost memory
 LIVE_WINDOWS = 4
 THRESHOLD = 0.5  # of files that say none
+SHOWN = 5  # labels of a prediction in a notebook
 MAX_ROW = 2**26  # elements of one frame, or of one window's state
 
 Clip: TypeAlias = "str | Path | Record | NDArray | Mapping[str, NDArray]"  # what ``classify`` names
@@ -62,6 +63,12 @@ class Prediction:
     scores: dict[str, float]
     frames: int = 0
     damage: str = ""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the best labels with their scores."""
+        best = sorted(self.scores.items(), key=lambda item: -item[1])[:SHOWN]
+        rows = "".join(f"<tr><th>{escape(shown(name))}</th><td>{score:.3f}</td></tr>" for name, score in best)
+        return f"<table>{rows}</table>"
 
 
 @dataclass(frozen=True)

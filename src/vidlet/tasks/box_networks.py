@@ -116,6 +116,7 @@ def fit_boxes(network: TrainedBoxes, prepared: PreparedBoxes, order: Order[BoxTa
         order.identity,
         resume=order.resume,
         device=order.device,
+        report=order.report,
         title=order.title,
     )
     save_tensors(detector_state(network.detector), order.folder / DETECTOR)

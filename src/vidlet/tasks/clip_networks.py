@@ -230,6 +230,7 @@ def fit_classifier(network: Trained, prepared: Prepared, order: Order[ClipTable]
         resume=order.resume,
         device=order.device,
         teacher=teacher,
+        report=order.report,
         title=order.title,
     )
     save_tensors(head.state_dict(), order.folder / HEAD)

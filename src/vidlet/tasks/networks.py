@@ -61,6 +61,7 @@ class Order(Generic[Table]):
         start: the run whose weights this one begins from.
         teachers: files whose answers are learned beside the labels.
         title: what the progress bar says.
+        report: called after each epoch with its row of the log and the number of epochs in all.
     """
 
     plan: Recipe
@@ -74,6 +75,7 @@ class Order(Generic[Table]):
     start: Start | None = None
     teachers: tuple[Model, ...] = ()
     title: str = "train"
+    report: Callable[[dict[str, float], int], None] | None = None
 
 
 @dataclass(frozen=True)

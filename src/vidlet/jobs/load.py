@@ -1,0 +1,31 @@
+"""Open a model file, or the product of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..runs import product_of
+from ..runtime import Model
+from ..runtime import load as load_file
+
+
+def load(path: str | Path, threads: int | None = None, provider: str = "cpu") -> Model:
+    """Read a model file, or that of a run folder, check it, and make it ready to run.
+
+        model = vidlet.load("runs/a")                 # its model.onnx; or a file: "runs/a/model.int8.onnx"
+        model.classify("clip.mp4").label              # one clip, or a list of them
+        scores, state = model(frames, state)          # uint8 (T, H, W, 3), any T; state=None starts
+        for moment in model.stream(0): ...            # a camera, a stream or a file: moment.time_s, .label, .scores
+
+    Args:
+        path: a run folder, or a .onnx file as ``vidlet train`` writes it. Nothing in it is executed but the graph,
+            which is checked.
+        threads: for one operator; None lets the runtime choose.
+        provider: where it runs: "cpu", "cuda", "openvino" ..., a key of ``vidlet.runtime.PROVIDERS``.
+
+    Raises:
+        ModelError: a folder without a finished run; truncated, foreign, hostile, of another version, or not as the
+            contract says; one line.
+        DependencyError: the installed runtime has no such provider.
+    """
+    return load_file(product_of(path, told=False), threads, provider)
