@@ -9,6 +9,7 @@ from vidlet.selection import Decision, Pool, decide
 from vidlet.selection.baselines import measure_baselines, middle_frame
 from vidlet.selection.candidates import Candidate, probe, probes_of_clips, probes_of_records
 from vidlet.selection.choose import MOST, choose, order_matters
+from vidlet.selection.decide import training_of
 from vidlet.selection.measure import Measured, judged, measure_probes
 from vidlet.training import FeatureClips
 
@@ -152,6 +153,12 @@ def test_of_a_head_that_is_trained_the_model_gets_its_copies_each_with_its_share
         ("probe", 1),
         ("probe", 1),
     ]
+
+
+@pytest.mark.parametrize(("clips", "epochs"), [(1500, 40), (4800, 40), (100_000, 2)])
+def test_the_updates_of_heads_that_are_trained_are_bounded(clips, epochs):
+    large = Candidate("large", "grid-gru", ("block6",))
+    assert training_of([large], clips)["epochs"] == epochs
 
 
 def test_every_candidate_of_records_is_a_probe_that_can_be_built():

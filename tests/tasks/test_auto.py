@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from vidlet.errors import DataError
 from vidlet.jobs.train import train
 from vidlet.recipe import load_recipe
 from vidlet.runtime import load
@@ -52,3 +53,13 @@ def test_every_training_says_how_it_stands_to_plain_classifiers(chosen):
 def test_a_training_of_frames_is_held_against_the_colors_of_a_grid(tiny_run):
     found = tiny_run.result["metrics"]["baselines"]
     assert set(found["accuracy"]) == {"chance", "one frame", "mean", "mean and deviation"}
+
+
+def test_a_group_for_each_class_is_refused_in_a_line(tmp_path):
+    """Whole groups are held out, so a class that is one group would be scored and never learned."""
+    labels = [f"c{i % 4}" for i in range(24)]
+    np.savez(tmp_path / "features.npz", rgb=np.random.default_rng(0).integers(0, 255, (24, 3, 8), np.uint8))
+    rows = [f"r{i},{label},{label}" for i, label in enumerate(labels)]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,label,group", *rows]))
+    with pytest.raises(DataError, match="has no clip in train; where a group holds clips of one class alone"):
+        train(tmp_path, out=tmp_path / "run")

@@ -105,18 +105,19 @@ def _of_records(plan: Recipe, table: ClipTable, device: str) -> tuple[Recipe, di
 def _decide(
     plan: Recipe, table: ClipTable, clips: Sequence[Clip], whole: FeatureClips, places: Any, moments: Any, device: str
 ) -> tuple[Decision, list[Clip]]:
-    """The decision, and the clips that were measured on."""
+    """The decision, and the clips that were measured on.
+
+    Raises:
+        DataError: a class of which no clip is in train.
+    """
+    if not table.multi_label:
+        _need_every_class(table, clips)
     most = int(max(200, min(MOST, TARGETS / len(table.labels))))
     rows = np.linspace(0, len(clips) - 1, min(len(clips), most)).astype(int)
     seen = whole if len(rows) == len(clips) else whole.some(rows)
     held = held_out(table, [clips[i] for i in rows])
     lengths = [len(seen.read(i)) for i in range(min(len(rows), 200))]
     targets = seen.targets.astype(np.float64)
-    if (known := np.flatnonzero(targets.sum(0))).size < 2:
-        raise DataError(
-            f"{table.root}: all training clips are of class {table.labels[known[0]]!r}; where a group holds clips of "
-            "one class alone, leave the groups empty to split by clip, or give the splits"
-        )
     pool = Pool(seen, targets, places, held, table.multi_label)
     with bar("measure") as move:
         decision = decide(
@@ -124,6 +125,15 @@ def _decide(
             report=lambda what, done, total: move(done, total),
         )  # fmt: skip
     return decision, [clips[i] for i in rows]
+
+
+def _need_every_class(table: ClipTable, clips: Sequence[Clip]) -> None:
+    missing = {clip.label for clip in table} - {clip.label for clip in clips}
+    if missing:
+        raise DataError(
+            f"{table.root}: class {min(missing)!r} has no clip in train; where a group holds clips of one class alone, "
+            "leave the groups empty to split by clip, or give the splits"
+        )
 
 
 def held_out(table: ClipTable, clips: Sequence[Clip]) -> list[np.ndarray]:

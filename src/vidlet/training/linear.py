@@ -48,20 +48,21 @@ def solve(
     """Weights (R + 1, K), the last row a bias, of the least mean cross-entropy + strength / 2 |w|^2 (without the bias).
 
     Args:
-        z: coordinates (N, R), orthogonal, ``sizes`` (R,) their sums of squares.
+        z: coordinates (N, R), orthogonal, ``sizes`` (R,) their sums of squares; float32 takes half of the memory.
         targets: (N, K) probabilities.
         start: weights to begin at, those of a stronger penalty.
     """
     count, classes = targets.shape
-    x = np.concatenate([z, np.ones((count, 1))], 1)
+    x = np.concatenate([z, np.ones((count, 1), z.dtype)], 1)
     scale = 1 / np.sqrt(np.concatenate([0.25 * sizes / count + strength, [0.25]]))[:, None]
     penalty = np.full((x.shape[1], 1), strength)
     penalty[-1] = 1e-9
 
     def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = flat.reshape(-1, classes) * scale
-        loss, slope = _cross_entropy(x @ weights, targets, multi_label)
-        gradient = x.T @ slope / count + penalty * weights
+        logits = (x @ weights.astype(z.dtype)).astype(np.float64)
+        loss, slope = _cross_entropy(logits, targets, multi_label)
+        gradient = x.T @ slope.astype(z.dtype) / count + penalty * weights
         return loss / count + float((penalty * weights**2).sum()) / 2, (gradient * scale).ravel()
 
     begin = np.zeros((x.shape[1], classes)) if start is None else start / scale
