@@ -1,6 +1,5 @@
 """Live events: a command and a webhook once an event, and a stream that goes away is waited for and named."""
 
-import argparse
 import http.server
 import json
 import socket
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 import artifacts
-from vidlet.cli import main, predict_command
+from vidlet.cli import main
 from vidlet.errors import DataError, RecipeError
 from vidlet.live.actions import MOST_AT_ONCE, EventActions, run_command
 from vidlet.live.events import EventRule
@@ -240,18 +239,9 @@ def test_with_a_threshold_of_the_file_a_label_counts_only_while_it_is_the_best(t
 
 
 @pytest.mark.parametrize(
-    ("changes", "words", "above"),
-    [
-        ({}, [], 0.8),
-        ({"none": {"threshold": 0.3}}, [], 0.3),
-        ({"none": {"threshold": 0.3}}, ["--above", "0.9"], 0.9),
-    ],
+    ("changes", "asked", "above"),
+    [({}, None, 0.8), ({"none": {"threshold": 0.3}}, None, 0.3), ({"none": {"threshold": 0.3}}, 0.9, 0.9)],
 )
-def test_on_takes_the_threshold_of_the_file_where_it_has_one(tmp_path, changes, words, above):
+def test_on_takes_the_threshold_of_the_file_where_it_has_one(tmp_path, changes, asked, above):
     model = load(artifacts.save(artifacts.classifier(), tmp_path / "model.onnx", **changes), threads=1)
-    parser = argparse.ArgumentParser()
-    predict_command.add_arguments(parser)
-    args = parser.parse_args([str(model.path), "0", "--on", "red", *words])
-    actions = predict_command._actions(args, model, print)
-    assert actions.rule.above == above
-    actions.close()
+    assert event_rule(model, LiveWanted(on="red", above=asked)).above == above

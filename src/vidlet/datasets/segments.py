@@ -124,8 +124,9 @@ def overlap_notes(clips: Sequence[Clip]) -> tuple[str, ...]:
     if not pairs:
         return ()
     one, other = pairs[0]
+    counted = f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of them"
     return (
-        f"Segments with different labels overlap, {len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of them (first: "
+        f"Segments with different labels overlap, {counted} (first: "
         f"{one.path.name}, {one.label} {_span(one)} and {other.label} {_span(other)}); each stays a clip of its label.",
     )
 

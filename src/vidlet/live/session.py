@@ -137,10 +137,15 @@ def _brave(tell: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]],
     return told
 
 
-def _actions(model: Model, source: str | int | Path, wanted: LiveWanted, say: Callable[[str], None]) -> EventActions:
+def event_rule(model: Model, wanted: LiveWanted) -> EventRule:
+    """When an event of ``wanted.on`` begins: from the score that was asked for, else from what the file says."""
     shipped = model.threshold if "none" in model.metadata else EventRule.above
     above = shipped if wanted.above is None else wanted.above
-    rule = EventRule(wanted.on or "", above, min_s=_event_s(model, wanted))
+    return EventRule(wanted.on or "", above, min_s=_event_s(model, wanted))
+
+
+def _actions(model: Model, source: str | int | Path, wanted: LiveWanted, say: Callable[[str], None]) -> EventActions:
+    rule = event_rule(model, wanted)
     return EventActions(model, rule, str(source), wanted.command, wanted.webhook, say, mqtt=wanted.mqtt)
 
 
