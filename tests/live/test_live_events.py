@@ -15,6 +15,7 @@ from vidlet.cli import main
 from vidlet.errors import DataError, RecipeError
 from vidlet.live.actions import MOST_AT_ONCE, EventActions, run_command
 from vidlet.live.events import EventRule
+from vidlet.live.session import LiveWanted, event_rule
 from vidlet.live.webhook import post
 from vidlet.runtime import Moment, load
 from vidlet.video import LiveSource, live, write_video
