@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # what checkers and editors see; at run time each is imported
     from .jobs.load import load
     from .jobs.papers import papers
     from .jobs.predict import predict
+    from .jobs.push import push
     from .jobs.recipes import recipes
     from .jobs.record import record
     from .jobs.segment import segment
@@ -40,7 +41,7 @@ if TYPE_CHECKING:  # what checkers and editors see; at run time each is imported
     __version__: str
 
 _JOBS = ["train", "compress", "ensemble", "evaluate", "predict", "extract", "export", "benchmark", "inspect"]
-_JOBS += ["compare", "demo", "fit", "fuse", "label", "load", "papers", "recipes", "record", "segment"]
+_JOBS += ["compare", "demo", "fit", "fuse", "label", "load", "papers", "push", "recipes", "record", "segment"]
 _NAMES = {name: (f"vidlet.jobs.{name}", name) for name in _JOBS}
 _NAMES |= {"data": ("vidlet.jobs.data", "inspect_data"), "VidletError": ("vidlet.errors", "VidletError")}
 _NAMES |= {name: ("vidlet.runtime", name) for name in ("Model", "Prediction")}
@@ -69,6 +70,7 @@ __all__ += [
     "load",
     "papers",
     "predict",
+    "push",
     "recipes",
     "record",
     "segment",

@@ -129,6 +129,19 @@ def test_label_studio_counts_frames_from_one_and_the_last_one_belongs_to_the_seg
     assert "Labels of other kinds were ignored: 1 videorectangle." in table.notes
 
 
+def test_label_studio_s_numbers_at_a_rate_that_was_set_otherwise_are_times_at_that_rate(tmp_path, drawn):
+    linked(tmp_path, drawn, "even.mp4")  # 90 frames in 3 seconds; the project was set to 10 a second
+    other = {"type": "videorectangle", "value": {"framesCount": 30, "duration": 3.0, "labels": ["x"], "sequence": []}}
+    table = read_table(
+        written(tmp_path / "e.json", [task("even.mp4", timeline("a", 11, 20), timeline("b", 21, 30), other)])
+    )
+    assert seen(table) == [("a", 30, 59), ("b", 60, 89)]
+    assert any("counted 30 frames in even.mp4, which has 90" in note for note in table.notes)
+    other["value"]["framesCount"] = 90
+    table = read_table(written(tmp_path / "e.json", [task("even.mp4", timeline("a", 11, 20), other)]))
+    assert seen(table) == [("a", 10, 19)]
+
+
 def test_label_studio_s_older_form_is_in_seconds_and_its_short_form_says_the_same(tmp_path, drawn):
     linked(tmp_path, drawn, "even.mp4")
     sound = {"type": "labels", "value": {"start": 0.5, "end": 1.0, "channel": 0, "labels": ["wave"]}}

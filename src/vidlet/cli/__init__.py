@@ -37,6 +37,7 @@ COMMANDS = {
         "export_command",
         "a trained model checked and written again, as a page or for darknet, or a .tflite as ONNX",
     ),
+    "push": ("push_command", "a run's model files to Hugging Face's hub, with a card made of their evidence"),
     "benchmark": ("benchmark_command", "latency, frames/s, peak memory and bytes of a model file"),
     "inspect": ("inspect_command", "what is inside a model file, tensor by tensor, byte by byte"),
     "extract": ("extract_command", "compute what train needs of each clip, once; go on where it was stopped"),

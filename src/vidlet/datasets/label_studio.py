@@ -49,7 +49,9 @@ def read_label_studio(path: Path) -> ClipTable:
     for number, task in enumerate(json_of(path), 1):
         data = task["data"] if isinstance(task.get("data"), dict) else task
         where = f"task {task.get('id', number)}"
-        for kind, value in _values(task):
+        values = list(_values(task))
+        counted = next((n for _, value in values if isinstance(n := value.get("framesCount"), int) and n > 0), None)
+        for kind, value in values:
             names = value.get(kind)
             labels = tuple(dict.fromkeys(str(name).strip() for name in names)) if isinstance(names, list) else ()
             if not labels or kind not in (TIMELINE, SECONDS, WHOLE):
@@ -57,7 +59,7 @@ def read_label_studio(path: Path) -> ClipTable:
                 continue
             video = _video(data, path, where)
             split, group = split_name(str(data.get("split", ""))) or "", str(data.get("group", ""))
-            plain = Segment(video, labels, where, split=split, group=group)
+            plain = Segment(video, labels, where, split=split, group=group, counted=counted)
             if kind == WHOLE:
                 whole.append(plain)
             elif kind == TIMELINE:

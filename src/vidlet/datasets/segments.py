@@ -45,6 +45,8 @@ class Segment:
         start, end: seconds; None: where the video begins and ends.
         frames: instead of them numbers of frames from 0, the last one is part of the segment; None for it is the last
             of the video.
+        counted: how many frames the tool took the video to have, where it tells: some count at a rate that was set by
+            hand, and their numbers are then times at that rate.
     """
 
     video: str
@@ -53,6 +55,7 @@ class Segment:
     start: float | None = None
     end: float | None = None
     frames: tuple[int, int | None] | None = None
+    counted: int | None = None
     group: str = ""
     split: str = ""
 
@@ -90,7 +93,7 @@ def segment_table(
             skipped.append((segment.video, f"{segment.where}: {error}"))
             continue
         clips.append(Clip(path, segment.labels, segment.group, segment.split, start_s, end_s))
-    told = [*notes, *_missing_note(found, tool), *_same_note(found), *media.notes()]
+    told = [*notes, *_missing_note(found, tool), *_same_note(found), *_rate_note(segments, found, tool), *media.notes()]
     if not clips:
         if missing := [name for name, path in found.items() if path is None]:
             raise DataError(
@@ -202,6 +205,18 @@ def _same_note(found: dict[str, Path | None]) -> list[str]:
     return [f"{_listed(several)} are taken for one video, by their names."] if several else []
 
 
+def _rate_note(segments: Sequence[Segment], found: dict[str, Path | None], tool: str) -> list[str]:
+    """A sentence, if the tool counted the frames of a video at another rate than the video's."""
+    for segment in segments:
+        path = found[segment.video]
+        if path is not None and segment.frames is not None and _counts_otherwise(segment, path):
+            counts = f"{segment.counted:,} frames in {path.name}, which has {len(times_of(path)):,}"
+            return [
+                f"{tool} counted {counts}: its rate was set otherwise, its numbers are taken as times at that rate."
+            ]
+    return []
+
+
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
@@ -216,9 +231,11 @@ def _seconds(segment: Segment, path: Path) -> tuple[float | None, float | None]:
     Raises:
         DataError: it is empty, or lies outside of its video.
     """
-    if segment.frames is not None:
-        return span_of_frames(path, *segment.frames)
     start_s, end_s = segment.start, segment.end
+    if segment.frames is not None:
+        if not _counts_otherwise(segment, path):
+            return span_of_frames(path, *segment.frames)
+        start_s, end_s = _at_its_rate(segment, path)
     if start_s is not None and not 0 <= start_s < np.inf:
         raise DataError(f"start {start_s:g} s is no time")
     if end_s is not None and not end_s > (start_s or 0.0):
@@ -226,6 +243,23 @@ def _seconds(segment: Segment, path: Path) -> tuple[float | None, float | None]:
     if start_s and start_s >= (length_s := _length_of(path)) > 0:
         raise DataError(f"start {start_s:g} s lies behind the end of the video ({length_s:.2f} s)")
     return start_s, None if end_s is None else float(end_s)
+
+
+def _counts_otherwise(segment: Segment, path: Path) -> bool:
+    """Whether the tool's number of frames is not the video's: its numbers are those of another rate."""
+    if segment.counted is None:
+        return False
+    real = len(times_of(path))
+    return abs(segment.counted - real) > max(1, 0.005 * real)
+
+
+def _at_its_rate(segment: Segment, path: Path) -> tuple[float, float | None]:
+    """The times of a tool's numbers of frames at the rate by which it counted as many as it did."""
+    assert segment.frames is not None and segment.counted is not None
+    first, last = segment.frames
+    each_s = _length_of(path) / segment.counted
+    whole = last is None or last + 1 >= segment.counted
+    return first * each_s, None if whole or last is None else (last + 1) * each_s
 
 
 def span_of_frames(path: Path, first: int, last: int | None, fps: float | None = None) -> tuple[float, float | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..runs import product_of
+from ..runs import hub, product_of
 from ..runtime import Model
 from ..runtime import load as load_file
 
@@ -18,8 +18,8 @@ def load(path: str | Path, threads: int | None = None, provider: str = "cpu") ->
         for moment in model.stream(0): ...            # a camera, a stream or a file: moment.time_s, .label, .scores
 
     Args:
-        path: a run folder, or a .onnx file as ``vidlet train`` writes it. Nothing in it is executed but the graph,
-            which is checked.
+        path: a run folder, a .onnx file as ``vidlet train`` writes it, or hf://USER/NAME[@REVISION][/FILE] of the hub
+            (``vidlet push``). Nothing in it is executed but the graph, which is checked.
         threads: for one operator; None lets the runtime choose.
         provider: where it runs: "cpu", "cuda", "openvino" ..., a key of ``vidlet.runtime.PROVIDERS``.
 
@@ -28,4 +28,6 @@ def load(path: str | Path, threads: int | None = None, provider: str = "cpu") ->
             contract says; one line.
         DependencyError: the installed runtime has no such provider.
     """
+    if str(path).startswith(hub.SCHEME):
+        return load_file(hub.fetched(str(path)), threads, provider)
     return load_file(product_of(path, told=False), threads, provider)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,19 @@ from ..datasets import Clip
 from ..datasets.texts import read_text
 from ..errors import DataError, VidletError, reading
 from ..metrics import Difference, paired_bootstrap, rate_interval
-from ..reports import Dot, FileRow, Html, Report, Section, bytes_text, front_chart, ms_text, rate_text, write_report
+from ..reports import (
+    Dot,
+    FileRow,
+    Html,
+    Report,
+    Section,
+    bytes_text,
+    element,
+    front_chart,
+    ms_text,
+    rate_text,
+    write_report,
+)
 from ..runs import PREDICTIONS, RunFolder
 from ..wording import cell
 from .clips import PART_COLUMNS, Scored, cut_cells
@@ -221,13 +233,15 @@ def write_comparison(path: str | Path, found: Mapping[str, Any], machine: str) -
     rows.sort(key=lambda row: row.name != found["against"])  # the others stand against the first
     repeated = Counter(row["clips"] for row in found["rows"])
     clips = f"{next(iter(repeated))} clips each" if len(repeated) == 1 else "clips of their own test splits"
-    notes = [Section("Notes", Html("<br/>".join(map(_text, found["notes"]))))] if found["notes"] else []
+    notes = (
+        [Section("Notes", element("ul", *(element("li", note) for note in found["notes"])))] if found["notes"] else []
+    )
     write_report(
         path,
         Report(
             title=f"{len(rows)} files compared",
             summary=f"Accuracy on {clips}; differences to {found['against']} in pairs on the clips of both.",
-            product=found["against"],
+            product="",
             machine=machine,
             files=rows,
             extra=[*_chart(found["rows"]), *notes],
@@ -235,28 +249,34 @@ def write_comparison(path: str | Path, found: Mapping[str, Any], machine: str) -
     )
 
 
-def _text(note: str) -> str:
-    from ..reports.markup import text
-
-    return text(note)
-
-
 def _chart(rows: Sequence[Mapping[str, Any]]) -> list[Section]:
-    sized = [row for row in rows if row["bytes"]]
-    if len(sized) < 2:
-        return []
+    """Accuracy over bytes, and over time, each where two files tell it."""
+    timed = "frame_ms" if any(row["frame_ms"] for row in rows) else "clip_ms"
+    what = "a frame" if timed == "frame_ms" else "a clip, with decoding"
+    charts = [
+        _over(rows, "bytes", "bytes of the file", bytes_text),
+        _over(rows, timed, f"median time of {what}", ms_text),
+    ]
+    drawn = [chart for chart in charts if chart is not None]
+    lead = "Each file is a dot; the line joins those that no other beats in both at once."
+    return [Section("Accuracy over size and time", element("div", *drawn, class_="pair"), lead)] if drawn else []
+
+
+def _over(rows: Sequence[Mapping[str, Any]], cost: str, label: str, text: Callable[[float], str]) -> Html | None:
+    known = [row for row in rows if row[cost]]
+    if len(known) < 2:
+        return None
 
     def beaten(row: Mapping[str, Any]) -> bool:
         return any(
-            other["bytes"] <= row["bytes"] and other["accuracy"] >= row["accuracy"]
-            and (other["bytes"], other["accuracy"]) != (row["bytes"], row["accuracy"])
-            for other in sized
+            other[cost] <= row[cost] and other["accuracy"] >= row["accuracy"]
+            and (other[cost], other["accuracy"]) != (row[cost], row["accuracy"])
+            for other in known
         )  # fmt: skip
 
     def told(row: Mapping[str, Any]) -> str:
-        size, time = bytes_text(row["bytes"]), ms_text(row["clip_ms"])
-        return f"{row['name']}: {rate_text(row['accuracy'])}, {size}, {time} a clip"
+        costs = [bytes_text(row["bytes"]), *([text(row[cost])] if cost != "bytes" else [])]
+        return f"{row['name']}: {rate_text(row['accuracy'])}, {', '.join(costs)}"
 
-    dots = [Dot(row["bytes"], row["accuracy"], told(row), not beaten(row)) for row in sized]
-    lead = "Each file is a dot; the line joins those that no other beats in size and accuracy at once."
-    return [Section("Accuracy over size", front_chart(dots, "Accuracy", "bytes of the file", bytes_text, None), lead)]
+    dots = [Dot(row[cost], row["accuracy"], told(row), not beaten(row)) for row in known]
+    return front_chart(dots, "Accuracy", label, text, None)
