@@ -29,7 +29,7 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--use-fake-device-for-media-stream", 
 OVER_THE_EDGE = """() => {
     const width = document.documentElement.clientWidth, found = [];
     for (const node of document.querySelectorAll("body *")) {
-        if (node.closest(".scroll, pre, svg") || node.getBoundingClientRect().right <= width + 1) continue;
+        if (node.closest(".scroll, pre, svg, nav") || node.getBoundingClientRect().right <= width + 1) continue;
         found.push(node.tagName.toLowerCase() + " " + node.className + ": " + node.textContent.trim().slice(0, 40));
     }
     return found;
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="+", type=Path, metavar="PAGE")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--looks", nargs="+", choices=LOOKS, default=[*LOOKS], metavar="LOOK")
+    parser.add_argument("--look", action="append", choices=LOOKS, help="only this one; may be repeated")
     parser.add_argument("--after", metavar="SELECTOR", help="click this first, as in #camera")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def main() -> None:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         for page in args.pages:
             with _address(page) as address:
-                for look in args.looks:
+                for look in args.look or LOOKS:
                     _take(browser, address, page, look, args.out, args.after)
         browser.close()
 

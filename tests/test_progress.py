@@ -184,3 +184,17 @@ def test_processes_of_a_pool_are_silent(tmp_path):
         [],
         "",
     )
+
+
+def test_a_hushed_step_tells_nothing_but_how_far_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY_S", 0.05)
+    with progress.hushed():
+        say("ship this")
+        with bar("train") as move:
+            move(1, 2)
+            time.sleep(0.4)
+    say("done")
+    said = capsys.readouterr().err
+    assert "ship" not in said
+    assert "train 1/2" in said
+    assert said.endswith("done\n")

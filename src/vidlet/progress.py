@@ -25,6 +25,7 @@ LOOK_S = 0.5  # how often it is looked whether a line is due
 _meters: list[_Meter] = []  # what is under way, the innermost last
 _beat: threading.Thread | None = None
 _busy = threading.Event()  # something is under way
+_hushed = False  # only how far the work is, is told
 _said_s = 0.0  # when the last line was said, of time.monotonic()
 
 
@@ -53,8 +54,24 @@ def working(text: str, plain_only: bool = False) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def hushed() -> Iterator[None]:
+    """What ``say`` is asked to tell is left out: a step of something larger. How far it is, is shown as ever."""
+    global _hushed  # noqa: PLW0603
+    before, _hushed = _hushed, True
+    try:
+        yield
+    finally:
+        _hushed = before
+
+
 def say(line: str) -> None:
     """A line for the person, on standard error; what names in it would do to a terminal is escaped."""
+    if not _hushed:
+        _tell(line)
+
+
+def _tell(line: str) -> None:
     global _said_s  # noqa: PLW0603
     text = shown_lines(line)
     if any(meter.drawn is not None for meter in list(_meters)):
@@ -150,7 +167,7 @@ def _watch() -> None:
                 if meter.drawn is not None:
                     meter.drawn.refresh()
                 elif not _looks_on() and time.monotonic() - _said_s >= EVERY_S:
-                    say(meter.line())
+                    _tell(meter.line())
 
 
 def _looks_on() -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 import vidlet
 from cli_case import clips_of, one_object
+from vidlet.cli.predict_command import _result_text
 from vidlet.runtime import load
 from vidlet.video import probe
 
@@ -33,8 +34,18 @@ def test_below_the_threshold_the_best_class_is_told_and_no_segment(run, tiny_run
     assert found["label"]
     assert found["segments"] == []
     out = run("predict", tiny_run.model, clip, "--threshold", "0.999")[1]
-    assert out == f"{clip}: {found['label']} {found['score']:.3f}  (below threshold)\n"
+    assert out == f"{clip}: nothing  (below threshold; most likely {found['label']} {found['score']:.3f})\n"
     assert "below" not in run("predict", tiny_run.model, clip, "--threshold", "0")[1]
+
+
+def test_a_timeline_of_several_segments_is_not_headed_by_one_label_of_a_few_percent():
+    segments = [{"start_s": i, "end_s": i + 1.0, "label": label, "score": 0.8} for i, label in enumerate("ab")]
+    found = {"source": "day.mp4", "label": "c", "score": 0.17, "scores": {}, "segments": segments}
+    lines = _result_text(found).splitlines()
+    assert lines[0] == "day.mp4: 2 segments"
+    assert [line.split()[-2:] for line in lines[1:]] == [["a", "0.800"], ["b", "0.800"]]
+    one = _result_text(found | {"segments": segments[:1]})
+    assert one.startswith("day.mp4: c 0.170\n")
 
 
 @pytest.fixture

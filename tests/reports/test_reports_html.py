@@ -36,6 +36,8 @@ from vidlet.reports import (
 )
 from vidlet.reports.charts import ticks
 from vidlet.reports.heat import confused_pairs, shown_classes
+from vidlet.reports.page import insert_section
+from vidlet.reports.sections import origin
 
 VOID = {"meta", "link", "img", "input", "br", "source", "wbr"}
 
@@ -165,6 +167,31 @@ def test_no_clips_give_a_page_without_figures():
     page = report_html(Report(title="none", metrics=summary, files=[row], reliability=reliability(*nothing)))
     assert parsed(page).headings == ["Files compared"]
     assert "nan" not in re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.S).lower()
+
+
+def test_what_a_page_is_about_stands_first_and_what_files_are_compared_with_behind_them():
+    about, beside = Section("The choice", element("p", "a")), Section("Beside others", element("p", "b"))
+    report = dataclasses.replace(made_up_report(), first=[about], beside=[beside])
+    assert parsed(report_html(report)).headings[:4] == ["The choice", "Files compared", "Beside others", "Run it"]
+
+
+def test_a_section_is_put_into_a_page_that_is_there_and_its_links_know_it(tmp_path):
+    path = tmp_path / "report.html"
+    write_report(path, made_up_report())
+    insert_section(path, Section("The lesson", element("p", "order")), before="files-compared")
+    seen = parsed(path.read_text("utf-8"))
+    assert seen.headings[:2] == ["The lesson", "Files compared"]
+    assert seen.references.index("#the-lesson") == seen.references.index("#files-compared") - 1
+
+
+def test_who_and_when_is_seen_and_the_rest_is_folded():
+    html = origin({"command": "vidlet train", "made": "today", "graph": "sha256 0"}, "name = 1")
+    parsed(html)
+    shown = html[: html.index("<details")]
+    assert "vidlet train" in shown
+    assert "today" in shown
+    assert "sha256" not in shown
+    assert html.count("<summary>") == 2
 
 
 def test_elements_compose_and_escape():

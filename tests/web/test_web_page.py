@@ -141,6 +141,10 @@ def test_a_camera_is_watched_by_keyboard_and_stopped(opened, site):
     opened.keyboard.press("Enter")
     playwright.expect(opened.locator("#figures")).to_contain_text("dropped", timeout=PATIENCE_MS)
     assert "Watching the camera" in opened.locator("#status").inner_text()
+    mirrored = "document.documentElement.hasAttribute('data-mirror')"
+    assert opened.evaluate(mirrored)  # a camera of which nothing is known looks at the person
+    opened.click("#mirror")
+    assert not opened.evaluate(mirrored)
     opened.locator("#stop").focus()
     opened.keyboard.press("Enter")
     assert opened.locator("#status").inner_text() == "Stopped."

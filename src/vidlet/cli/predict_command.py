@@ -99,14 +99,18 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _result_text(found: dict[str, Any]) -> str:
-    """What was said of a source, for people: its label and segments, a moment of a detector, or what is wrong."""
+    """What was said of a source, for people: its label or its segments, a moment of a detector, or what is wrong."""
     if "error" in found:
         return shown(found["error"])  # it begins with the source
     if "time_s" in found:
         return f"{shown(found['source'])}: {_moment_text(found)}" if "source" in found else _moment_text(found)
     segments = found.get("segments")
-    below = "  (below threshold)" if segments == [] else ""
-    lines = [f"{shown(found['source'])}: {shown(found['label'])} {found['score']:.3f}{below}"]
+    best = f"{shown(found['label'])} {found['score']:.3f}"
+    if segments is not None and len(segments) > 1:
+        best = f"{len(segments)} segments"  # one label for all of them would say nothing
+    elif segments == []:
+        best = f"nothing  (below threshold; most likely {best})"
+    lines = [f"{shown(found['source'])}: {best}"]
     lines += [f"  damaged: {shown(found['damage'])}"] if "damage" in found else []
     lines += [
         f"  {s['start_s']:8.2f} - {s['end_s']:8.2f} s  {shown(s['label'])}  {s['score']:.3f}" for s in segments or ()

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import write_text
-from .markup import Column, Html, Section, element, figure, join, table
+from .markup import Column, Html, Section, element, table
 from .page import page
-from .pictures import moving_picture
+from .pictures import gallery
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def write_box_view(path: str | os.PathLike[str], view: BoxView) -> None:
         Section(
             "Classes", _classes(view), "Boxes by split; a side is the square root of a box's share of its picture."
         ),
-        Section("Pictures", _pictures(view), "Spread evenly over the data, with every box that is used."),
+        Section("Pictures", gallery(view.pictures), "Spread evenly over the data, with every box that is used."),
         *([Section("Remarks", remarks)] if view.remarks else []),
     ]
     write_text(path, page(view.title, header, sections))
@@ -63,7 +63,3 @@ def _classes(view: BoxView) -> Html:
             [label, *(f"{counts.get(split, 0):,}" for split in view.splits), f"{sum(counts.values()):,}", *sides]
         )
     return table(columns, rows, "Boxes of each class", sortable=True)
-
-
-def _pictures(view: BoxView) -> Html:
-    return join([figure(moving_picture(frame[None], caption, 1.0, 320), caption) for frame, caption in view.pictures])

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from ..files import write_text
 from ..metrics import Curve
 from .charts import Series, line_chart, percent
-from .markup import Column, Html, Section, code, element, figure, join, table
+from .markup import Column, Html, Section, code, element, join, table
 from .page import page
-from .pictures import moving_picture
+from .pictures import gallery
+from .sections import origin
 from .text import bytes_text, interval_text, ms_text, points_text, rate_text
 
 LEVELS = np.linspace(0, 1, 51)  # recall at which a curve is drawn
@@ -26,7 +27,7 @@ class DetectionReport:
     """Everything on the page. The first of ``files`` is the product.
 
     ``files``: name -> figures of ``jobs.score_boxes``; ``curves``: name -> one curve a class; ``pictures``: annotated
-    frames uint8 (H, W, 3) with a caption; ``log``: rows of log.csv; ``extra``: further sections behind the files.
+    frames uint8 (H, W, 3) with a caption; ``log``: rows of log.csv; ``extra``: further sections before the files.
     """
 
     title: str
@@ -42,6 +43,7 @@ class DetectionReport:
     skipped: Sequence[Mapping[str, str]] = ()
     commands: Sequence[tuple[str, str]] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
+    recipe_toml: str = ""
 
 
 def write_detection_report(path: str | os.PathLike[str], report: DetectionReport) -> None:
@@ -53,7 +55,7 @@ def write_detection_report(path: str | os.PathLike[str], report: DetectionReport
         element("p", report.summary, class_="summary"),
         id="top",
     )
-    parts = [_files(report), *report.extra, _curves(report), _classes(report), _pictures(report),
+    parts = [*report.extra, _files(report), _curves(report), _classes(report), _pictures(report),
              _learning(report), _run(report), _data(report), _provenance(report)]  # fmt: skip
     write_text(path, page(report.title, header, [part for part in parts if part is not None]))
 
@@ -91,9 +93,8 @@ def _curves(report: DetectionReport) -> Section:
     for i, label in enumerate(report.labels):
         series = [Series(name, LEVELS.tolist(), drawn_curve(curves[i])) for name, curves in report.curves.items()]
         charts.append(line_chart(series, f"{label}: precision", "recall", (0.0, 1.0), percent))
-    return Section(
-        "Precision over recall", join(charts), "At overlap .5; at each recall the best precision there or beyond."
-    )
+    lead = "At overlap .5; at each recall the best precision there or beyond."
+    return Section("Precision over recall", element("div", *charts, class_="trio"), lead)
 
 
 def _classes(report: DetectionReport) -> Section:
@@ -109,8 +110,8 @@ def _classes(report: DetectionReport) -> Section:
 def _pictures(report: DetectionReport) -> Section | None:
     if not report.pictures:
         return None
-    shown = [figure(moving_picture(frame[None], caption, 1.0), caption) for frame, caption in report.pictures]
-    return Section("Pictures", join(shown), "Boxes of the product with a score of at least one half.")
+    lead = "Boxes of the product with a score of at least one half."
+    return Section("Pictures", gallery(report.pictures), lead)
 
 
 def _learning(report: DetectionReport) -> Section | None:
@@ -119,13 +120,13 @@ def _learning(report: DetectionReport) -> Section | None:
     epochs = [float(row["epoch"]) for row in report.log]
     series = [Series(name, epochs, [float(row[key]) for row in report.log])
               for key, name in (("train_loss", "training"), ("val_loss", "validation"))]  # fmt: skip
-    return Section("Learning", line_chart(series, "Loss", "epoch"))
+    return Section("Learning", element("div", line_chart(series, "Loss", "epoch"), class_="pair"))
 
 
 def _run(report: DetectionReport) -> Section | None:
     if not report.commands:
         return None
-    return Section("Run it", join([join([element("h3", title), code(text, title)]) for title, text in report.commands]))
+    return Section("Run it", join([code(text, title) for title, text in report.commands]))
 
 
 def _data(report: DetectionReport) -> Section | None:
@@ -138,5 +139,5 @@ def _data(report: DetectionReport) -> Section | None:
 def _provenance(report: DetectionReport) -> Section | None:
     if not report.provenance:
         return None
-    rows = [[key, value] for key, value in report.provenance.items()]
-    return Section("Provenance", table([Column("What"), Column("Value")], rows, "Where it comes from"))
+    lead = "What is needed to make this model again."
+    return Section("Provenance", origin(report.provenance, report.recipe_toml), lead)

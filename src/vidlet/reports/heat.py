@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from .markup import Html, element, scroller
+from .markup import Html, breakable, element, scroller
 from .text import rate_text
 
 MOST_CLASSES = 40  # more rows and columns than this are not looked at; those with the most mistakes are shown
@@ -74,14 +74,14 @@ def _filter(names: Sequence[str], shown: Sequence[int]) -> Html:
 def _grid(counts: Sequence[Sequence[int]], names: Sequence[str], shown: Sequence[int]) -> Html:
     largest = max([1, *(counts[i][j] for i in shown for j in shown)])
     heads = (
-        element("th", element("span", names[j]), scope="col", data_k=j, data_mistakes=_mistakes(counts, j))
+        element("th", element("span", breakable(names[j])), scope="col", data_k=j, data_mistakes=_mistakes(counts, j))
         for j in shown
     )
     corner = element("td", "true ↓ \u2003 predicted →", class_="corner")
     rows = (
         element(
             "tr",
-            element("th", names[i], scope="row"),
+            element("th", breakable(names[i]), scope="row"),
             *(_cell(counts, names, i, j, largest) for j in shown),
             element("td", sum(counts[i]), class_="total"),
             data_k=i,

@@ -1,5 +1,6 @@
 """HTML out of small pieces that compose: what is not ``Html`` is escaped, always."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -111,6 +112,19 @@ def code(source: str, label: str) -> Html:
         element("pre", element("code", source), tabindex=0, aria_label=label),
         class_="code",
     )
+
+
+_BREAK = re.compile(r"(?<=[/_])")
+
+
+def breakable(name: str) -> Html:
+    """A name that may go on in the next line behind its underscores and slashes."""
+    return join(_BREAK.split(name), Html("<wbr/>"))
+
+
+def folded(title: str, *content: object) -> Html:
+    """What few readers need, behind a line that opens it."""
+    return element("details", element("summary", title), *content, class_="fold")
 
 
 def _cell(value: object, column: Column, names_row: bool) -> Html:

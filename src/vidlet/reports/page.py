@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 from importlib import resources
+from pathlib import Path
 
 from ..files import write_text
 from . import sections
@@ -18,7 +19,9 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
 
 def report_html(report: Report) -> str:
     """The page as text."""
-    made = [section for build in _ORDER if (section := build(report)) is not None]
+    files = sections.files(report)
+    made = [*report.first, *([files] if files else []), *report.beside]
+    made += [section for build in _ORDER if (section := build(report)) is not None]
     made += report.extra
     made += [section for build in _LAST if (section := build(report)) is not None]
     header = element(
@@ -33,7 +36,6 @@ def report_html(report: Report) -> str:
 
 
 _ORDER = (
-    sections.files,
     sections.run_it,
     sections.learning,
     sections.confusion,
@@ -73,6 +75,14 @@ def page(title: str, header: Html, parts: list[Section]) -> str:
         element("script", script),
     )
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def insert_section(path: str | os.PathLike[str], part: Section, before: str) -> None:
+    """Put a section into a report that is written already, before the one with this anchor; its links know it, too."""
+    text = Path(path).read_text("utf-8")
+    link, place = f'<li><a href="#{before}">', f'<section id="{before}"'
+    entry = element("li", element("a", part.title, href=f"#{part.anchor}"))
+    write_text(path, text.replace(link, entry + link, 1).replace(place, _section(part) + place, 1))
 
 
 def _section(part: Section) -> Html:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,15 @@ def moving_picture(
         element("source", srcset=still, media="(prefers-reduced-motion: reduce)"),
         element("img", src=animation, alt=alt, width=width, height=height, decoding="async"),
     )
+
+
+def gallery(pictures: Sequence[tuple[NDArray[np.uint8], str]], max_side: int = 320) -> Html:
+    """Pictures uint8 (H, W, 3) beside each other, each above its caption."""
+    cards = (
+        element("li", moving_picture(frame[None], caption, 1.0, max_side), element("p", caption, class_="path"))
+        for frame, caption in pictures
+    )
+    return element("ul", *cards, class_="cards wide")
 
 
 def _small(frame: NDArray[np.uint8], max_side: int) -> "Image":

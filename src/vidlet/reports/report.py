@@ -90,4 +90,6 @@ class Report:
     data: DataSummary | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     recipe_toml: str = ""
+    first: Sequence[Section] = ()  # what the page is about, before the files
+    beside: Sequence[Section] = ()  # what the files are compared with, behind them
     extra: Sequence[Section] = ()  # further sections, before the data

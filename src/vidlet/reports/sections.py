@@ -1,14 +1,13 @@
 """The sections of the report: functions of the Report that return a Section, or None where the part is missing."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..wording import how_to_install
 from .charts import Series, bar, interval_bar, line_chart, percent, reliability_chart, stacked_bar
 from .heat import confused_pairs, heat_map
-from .markup import Cell, Column, Html, Section, code, element, join, table
+from .markup import Cell, Column, Html, Section, breakable, code, element, folded, join, table
 from .pictures import moving_picture
 from .report import DataSummary, FileRow, Mistake, Report
 from .text import NOTHING, bytes_text, interval_text, ms_text, points_text, rate_text
@@ -103,7 +102,8 @@ def run_it(report: Report) -> Section | None:
     """Commands and a client to copy."""
     boxes = [code(command.text, command.title) for command in report.commands]
     if report.client:
-        boxes.append(code(report.client, "Python, with ONNX Runtime and NumPy alone"))
+        client = "Python, with ONNX Runtime and NumPy alone"
+        boxes.append(folded(client, code(report.client, client)))
     if not boxes:
         return None
     return Section(
@@ -225,9 +225,6 @@ def mistakes(report: Report) -> Section | None:
     return Section("Worst mistakes", cards, lead)
 
 
-_BREAK = re.compile(r"(?<=[/_])")  # where the name of a file may go on in the next line
-
-
 def cards_of(mistakes: Sequence[Mistake], said: str = "taken for", own: str = "the right one") -> Html:
     """Clips as moving pictures, each with its label, what it is ``said`` to be, and the scores of both."""
     return element("ul", *(_mistake(m, said, own) for m in mistakes), class_="cards")
@@ -239,9 +236,14 @@ def _mistake(mistake: Mistake, said: str, right: str) -> Html:
     return element(
         "li",
         moving_picture(mistake.frames, alt, mistake.fps),
-        element("p", element("b", mistake.label), f" {said} ", element("b", mistake.predicted, class_="wrong")),
+        element(
+            "p",
+            element("b", breakable(mistake.label)),
+            f" {said} ",
+            element("b", breakable(mistake.predicted), class_="wrong"),
+        ),
         element("p", f"score {rate_text(mistake.score, 0)}{own}", class_="note"),
-        element("p", join(_BREAK.split(mistake.name), Html("<wbr/>")), class_="path"),
+        element("p", breakable(mistake.name), class_="path"),
     )
 
 
@@ -306,14 +308,30 @@ def provenance(report: Report) -> Section | None:
     """Where it comes from, so that it can be made again."""
     if not report.provenance and not report.recipe_toml:
         return None
-    facts = (
-        element("div", element("dt", key), element("dd", element("code", value)))
-        for key, value in report.provenance.items()
+    return Section(
+        "Provenance", origin(report.provenance, report.recipe_toml), "What is needed to make this model again."
     )
-    body = [element("dl", *facts, class_="provenance")] if report.provenance else []
-    if report.recipe_toml:
-        body.append(code(report.recipe_toml.strip(), "The recipe, as resolved (recipe.toml)"))
-    return Section("Provenance", join(body), "What is needed to make this model again.")
+
+
+ABOVE_THE_FOLD = ("command", "made", "vidlet", "machine")
+
+
+def origin(facts: Mapping[str, str], recipe_toml: str = "") -> Html:
+    """Who, when and where is shown; hashes, versions and the recipe stand behind a line each."""
+
+    def listed(keys: Sequence[str]) -> Html:
+        rows = (element("div", element("dt", key), element("dd", element("code", facts[key]))) for key in keys)
+        return element("dl", *rows, class_="provenance")
+
+    shown = [key for key in ABOVE_THE_FOLD if facts.get(key)]
+    rest = [key for key in facts if key not in ABOVE_THE_FOLD]
+    body = [listed(shown)] if shown else []
+    if rest:
+        body.append(folded("Hashes, weights, versions", listed(rest)))
+    if recipe_toml:
+        title = "The recipe, as resolved (recipe.toml)"
+        body.append(folded(title, code(recipe_toml.strip(), title)))
+    return join(body)
 
 
 def _bounds(interval: Sequence[float | None] | None) -> tuple[float, float] | None:

@@ -18,11 +18,13 @@ from ..metrics import precision_recall
 from ..reports import Section
 from ..reports.box_data import BoxView, write_box_view
 from ..reports.detection import DetectionReport, write_detection_report
-from ..runs import REPORT, RunFolder
+from ..runs import RECIPE, REPORT, RunFolder
 from ..runtime import read_metadata
 from ..video import annotate, enlarge, read_many
 from ..video.folder import load_image
 from .boxes import ScoredImages
+from .clip_report import made_here
+from .standing import title_of
 
 SPLITS = ("train", "val", "test")
 SHOWN = 24  # pictures of the page
@@ -149,7 +151,7 @@ def report_boxes(
     write_detection_report(
         run / REPORT,
         DetectionReport(
-            title=f"{table.root.name}: {metadata['recipe']['name']}",
+            title=title_of(table.root.name, metadata["recipe"]["name"], metrics),
             summary=f"Finds {len(table.labels)} classes of objects: {', '.join(table.labels[:12])}"
             + (" ..." if len(table.labels) > 12 else "."),
             split=str(metrics["split"]),
@@ -163,12 +165,13 @@ def report_boxes(
             skipped=[*metrics["skipped"], *metrics["dropped"]],
             commands=[("Score the file again", f"vidlet evaluate {run.model} {data}")],
             provenance={
-                "command": evidence["command"],
+                **made_here(evidence["command"]),
                 "data": f"sha256 {evidence['table_sha256']}",
                 "graph": f"sha256 {evidence['graph_sha256']}",
                 **{f"weights, {key}": str(value) for key, value in metadata["provenance"].items()},
                 "Python": sys.version.split()[0],
             },
+            recipe_toml=(run / RECIPE).read_text("utf-8"),
         ),
     )
 

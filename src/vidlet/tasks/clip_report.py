@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 import shlex
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,7 @@ from ..runs import RECIPE, REPORT, RunFolder
 from ..runtime import benchmark, inspect_artifact, load, read_metadata
 from ..video import probe, read_clip
 from .clips import Scored
-from .standing import sections_of
+from .standing import beside, sections_of, title_of
 
 MISTAKES = 12
 PICTURE_HEIGHT = 120  # pixels
@@ -58,7 +62,7 @@ def report_clips(
     write_report(
         run / REPORT,
         Report(
-            title=f"{table.root.name}: {model.metadata['recipe'].get('name', run.path.name)}",
+            title=title_of(table.root.name, model.metadata["recipe"].get("name", run.path.name), metrics),
             summary=f"Names {len(table.labels)} classes of clips: {', '.join(table.labels[:12])}"
             + (" ..." if len(table.labels) > 12 else "."),
             product=product,
@@ -88,7 +92,13 @@ def report_clips(
             ),
             provenance=_provenance(model.metadata, table),
             recipe_toml=(run / RECIPE).read_text("utf-8"),
-            extra=[*sections_of(metrics), *doubt_sections(metrics.get("doubts", ()), pictures), *extra],
+            first=extra if "budget" in metrics else (),  # a search is about its choice
+            beside=beside(metrics),
+            extra=[
+                *sections_of(metrics),
+                *doubt_sections(metrics.get("doubts", ()), pictures),
+                *(() if "budget" in metrics else extra),
+            ],
         ),
     )
 
@@ -199,12 +209,30 @@ def _line(*words: str) -> str:
     return shlex.join(["vidlet", *words])
 
 
+def made_here(command: str) -> dict[str, str]:
+    """By which command, when, by which version and on which machine a report is made: the head of its provenance."""
+    return {
+        "command": command,
+        "made": time.strftime("%Y-%m-%d %H:%M %Z"),
+        "vidlet": version("vidlet"),
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+    }
+
+
+def _processor() -> str:
+    """The name of the processor, as far as the system tells it."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
 def _provenance(metadata: Mapping[str, Any], table: ClipTable) -> dict[str, str]:
     import onnxruntime
 
     evidence = metadata.get("evidence") or [{}]
     return {
-        "command": str(evidence[0].get("command", "")),
+        **made_here(str(evidence[0].get("command", ""))),
         "clip table": f"sha256 {table.sha256()}",
         "graph": f"sha256 {evidence[0].get('graph_sha256', '')}",
         **{

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..progress import say
-from ..reports import Section
+from ..reports import Section, bytes_text, interval_text, ms_text, rate_text
+from ..reports.charts import interval_bar
 from ..reports.markup import Column, Html, element, join, table
 
 
@@ -17,22 +18,43 @@ def say_standing(metrics: Mapping[str, Any], names: Sequence[str]) -> None:
         line = standing(found, names[-1])
         behind = found["difference"][names[-1]]["mean"] < 0
         advice = "; train without --recipe to have measured what is best for these clips"
-        say(f"warning: {line}: behind it{advice}" if behind else line)
+        say(f"warning: {line}{advice}" if behind else line)
 
 
 def standing(found: Mapping[str, Any], name: str) -> str:
     """How a file stands to the best plain classifier, in pairs."""
     best, difference = found["best"], found["difference"][name]
     points, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
+    side = "behind" if points < 0 else "ahead of"
+    if points < 0:
+        points, low, high = -points, -high, -low
     plain = f"{best}: {found['accuracy'][best]:.3f}"
-    return f"{name} is {points:+.1f} points [{low:+.1f}, {high:+.1f}] from the best plain classifier ({plain})"
+    return f"{name} is {points:.1f} points [{low:+.1f}, {high:+.1f}] {side} the best plain classifier ({plain})"
+
+
+def title_of(data: str, recipe: str, metrics: Mapping[str, Any]) -> str:
+    """What a report is called: its data, and the recipe, or the budget of a search."""
+    if "budget" not in metrics:
+        return f"{data}: {recipe}"
+    budget = metrics["budget"]
+    limits = [
+        *([bytes_text(budget["max_bytes"])] if budget.get("max_bytes") else []),
+        *([f"{ms_text(budget['max_latency_ms'])} a {budget['latency'][0]}"] if budget.get("max_latency_ms") else []),
+        *([f"{bytes_text(budget['max_memory_bytes'])} of memory"] if budget.get("max_memory_bytes") else []),
+    ]
+    return f"{data}: the best within {', '.join(limits)}" if limits else f"{data}: the best that was found"
+
+
+def beside(metrics: Mapping[str, Any]) -> list[Section]:
+    """The plain classifiers and the files of the run in one scale; nothing where there was nothing to compare."""
+    if "accuracy" not in metrics.get("baselines", {}):
+        return []
+    return [Section("Beside plain classifiers", _baselines(metrics["baselines"], metrics["files"]), _PLAIN)]
 
 
 def sections_of(metrics: Mapping[str, Any]) -> list[Section]:
-    """Sections of the report: the plain classifiers, and the candidates of ``auto`` where it chose."""
+    """Sections of the report: what it says of nothing, and the candidates of ``auto`` where it chose."""
     found = []
-    if "accuracy" in metrics.get("baselines", {}):
-        found.append(Section("Beside plain classifiers", _baselines(metrics["baselines"]), _PLAIN))
     if metrics.get("none"):
         found.append(Section("None of these", _rejection(metrics), _NONE))
     if "candidates" in metrics.get("selection", {}):
@@ -51,11 +73,18 @@ _NONE = (
 _TRIED = "Accuracy and cross-entropy on training clips that were held out by group; test clips had no part in it."
 
 
-def _baselines(found: Mapping[str, Any]) -> Html:
-    rows = [[name, f"{100 * accuracy:.1f}"] for name, accuracy in found["accuracy"].items()]
-    lines = [element("p", standing(found, name)) for name in found["difference"]]
-    columns = [Column("classifier"), Column("accuracy, %", "number")]
-    return join([table(columns, rows, "Plain classifiers on the scored clips"), *lines])
+def _baselines(found: Mapping[str, Any], files: Mapping[str, Any]) -> Html:
+    chance = found["accuracy"].get("chance")
+    rows = []
+    for name, figures in files.items():
+        told, low_high = interval_text(figures["accuracy_interval"]), figures["accuracy_interval"]
+        bounds = None if None in low_high else tuple(low_high)
+        rows.append([name, rate_text(figures["accuracy"]), interval_bar(figures["accuracy"], bounds, chance, told)])
+    for name, accuracy in sorted(found["accuracy"].items(), key=lambda item: -item[1]):
+        rows.append([name, rate_text(accuracy), interval_bar(accuracy, None, chance, name)])
+    columns = [Column("Classifier"), Column("Accuracy", "number"), Column("0 to 100 %")]
+    lines = [element("p", standing(found, name), ".") for name in found["difference"]]
+    return join([table(columns, rows, "Files and plain classifiers on the scored clips"), *lines])
 
 
 def _rejection(metrics: Mapping[str, Any]) -> Html:

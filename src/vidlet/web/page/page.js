@@ -48,7 +48,14 @@ const threshold = () => Number(at("threshold").value);
 const showThreshold = () => (at("threshold-value").textContent = percent(threshold()));
 const megabytes = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
-// Loading.
+// Loading: said where the picture will be, and in the line above it.
+
+const HINT = "Use the camera, or drop a video file here.";
+
+function loading(text) {
+  at("hint").textContent = text;
+  say(text);
+}
 
 async function fetched(name) {
   const answer = await fetch(name);
@@ -65,7 +72,7 @@ async function modelBytes() {
     if (done) break;
     parts.push(value);
     size += value.length;
-    at("figures").textContent = `model: ${megabytes(size)}`;
+    loading(`Loading the model … ${megabytes(size)}`);
   }
   return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
@@ -76,12 +83,12 @@ async function load() {
   if (wrong) throw new Error(wrong);
   const bytes = await modelBytes();
   const size = bytes.length;
-  say("Starting the model …");
+  loading("Starting the model …");
   await ask("open", { metadata: about, bytes }, [bytes.buffer]);
   const names = about.labels.length ? about.labels : about.box_labels;
   const knows = names.length > 12 ? `${names.slice(0, 12).join(", ")} …` : names.join(", ");
   at("about").textContent = `A model of ${megabytes(size)} watches on this device; nothing is uploaded. It knows: ${knows}.`;
-  at("figures").textContent = "";
+  at("hint").textContent = HINT;
   if (about.none) at("threshold").value = about.none.threshold; // what the training found
   showThreshold();
   at("camera").disabled = at("choose").disabled = false;
@@ -101,6 +108,19 @@ function cameraProblem({ name, message }) {
   return known[name] ?? `The camera cannot be opened (${message || name}). Open a video file instead.`;
 }
 
+// A phone has a camera on each side. One that looks at the person is shown as a mirror would; the model sees it as it is.
+let facing = "user";
+
+function mirror(on) {
+  document.documentElement.toggleAttribute("data-mirror", on);
+  at("mirror").setAttribute("aria-pressed", on);
+}
+
+async function offerSides() {
+  const devices = await navigator.mediaDevices.enumerateDevices();
+  at("turn").hidden = devices.filter(({ kind }) => kind === "videoinput").length < 2;
+}
+
 async function useCamera() {
   stop();
   problem("");
@@ -110,13 +130,19 @@ async function useCamera() {
   }
   say("Asking for the camera …");
   try {
-    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 } }, audio: false });
+    const stream = await navigator.mediaDevices.getUserMedia({
+      video: { width: { ideal: 640 }, facingMode: { ideal: facing } },
+      audio: false,
+    });
     stream.getVideoTracks()[0].onended = () => {
       if (watched?.stream !== stream) return;
       stop();
       problem("The camera went away. Connect it again, then press “Use the camera”.");
     };
     video.srcObject = stream;
+    mirror((stream.getVideoTracks()[0].getSettings().facingMode ?? facing) === "user");
+    at("mirror").hidden = false;
+    offerSides().catch(() => {}); // without a list there is one camera
     await watch({ live: true, stream, name: "the camera" });
   } catch (error) {
     stop();
@@ -159,8 +185,9 @@ function stop() {
   video.load();
   if (now.url) URL.revokeObjectURL(now.url);
   clearBoxes();
-  if (document.activeElement === at("stop")) at("camera").focus();
-  at("stop").hidden = true;
+  if ([at("stop"), at("turn"), at("mirror")].includes(document.activeElement)) at("camera").focus();
+  at("stop").hidden = at("turn").hidden = at("mirror").hidden = true;
+  mirror(false);
   at("hint").hidden = false;
   document.documentElement.dataset.state = "ready";
   say("Stopped.");
@@ -333,7 +360,8 @@ function showBoxes(shown) {
   Object.assign(pen, { lineWidth: 3 * unit, font: `600 ${15 * unit}px system-ui, sans-serif`, textBaseline: "top" });
   for (const { x1, y1, x2, y2, score, kind, label } of shown) {
     const text = `${label} ${percent(score)}`;
-    const [x, y] = [x1 * width, y1 * height];
+    const mirrored = document.documentElement.hasAttribute("data-mirror");
+    const [x, y] = [(mirrored ? 1 - x2 : x1) * width, y1 * height];
     pen.strokeStyle = pen.fillStyle = color(kind);
     pen.strokeRect(x, y, (x2 - x1) * width, (y2 - y1) * height);
     pen.fillRect(x, y, pen.measureText(text).width + 8 * unit, 21 * unit);
@@ -399,6 +427,11 @@ function drawPast(told, names, start, end, now) {
 // Buttons, keys, dropped files.
 
 at("camera").onclick = useCamera;
+at("turn").onclick = () => {
+  facing = facing === "user" ? "environment" : "user";
+  useCamera();
+};
+at("mirror").onclick = () => mirror(!document.documentElement.hasAttribute("data-mirror"));
 at("stop").onclick = stop;
 at("choose").onclick = () => at("file").click();
 at("file").onchange = () => {
@@ -420,5 +453,8 @@ addEventListener("drop", (event) => {
 });
 
 if (!document.documentElement.dataset.problem) {
-  load().catch((error) => problem(`The model cannot be started: ${error.message}`));
+  load().catch((error) => {
+    loading("");
+    problem(`The model cannot be started: ${error.message}`);
+  });
 }

@@ -19,5 +19,6 @@
     document.getElementById("problem").textContent = problem;
     document.getElementById("problem").hidden = false;
     document.getElementById("status").textContent = "";
+    document.getElementById("hint").textContent = "";
   }
 })();
