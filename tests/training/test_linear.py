@@ -106,7 +106,8 @@ def test_least_squares_are_scikit_learns_ridge_regression():
     x, y = clips_of()
     x, targets = x - x.mean(0), np.eye(3)[y]
     span = coordinates(x @ x.T)
-    weights = solve_squares(span.z, span.sizes, targets, 0.1)
+    weights = solve_squares(span.z, span.sizes, targets, 0.1, multi_label=True)
+    np.testing.assert_allclose(weights, solve_squares(span.z, span.sizes, targets, 0.1))  # classes are of one size here
     oracle = Ridge(alpha=0.1 * len(y)).fit(x, targets)
     np.testing.assert_allclose(span.z @ weights[:-1] + weights[-1], oracle.predict(x), atol=1e-8)
 
@@ -120,3 +121,18 @@ def test_a_probe_solved_by_squares_names_what_one_of_cross_entropy_names():
     logits = probe(torch.from_numpy(features), probe.zero_state(90, torch.from_numpy(features)))[0].detach().numpy()
     assert (logits.argmax(1) == y).all()
     assert logits.max() == pytest.approx(4, abs=2)  # a score of 1, less one half, times 8
+
+
+def test_by_squares_a_class_of_few_clips_is_not_outbid():
+    """Fifty classes in twenty numbers, half of them with one clip, the others with five."""
+    rng = np.random.default_rng(7)
+    centers = rng.normal(size=(50, 20))
+    y = np.concatenate([np.arange(50), np.repeat(np.arange(25, 50), 4)])
+    x, other = (centers[labels] + rng.normal(0, 0.2, (len(labels), 20)) for labels in (y, np.arange(50)))
+    span = coordinates(x @ x.T)
+    shares = [
+        (np.argmax((other @ x.T @ span.basis) @ w[:-1] + w[-1], 1) == np.arange(50))[:25].mean()
+        for w in (solve_squares(span.z, span.sizes, np.eye(50)[y], 1e-3, many) for many in (False, True))
+    ]
+    assert shares[0] > 0.9
+    assert shares[1] < 0.5  # where each label counts by its clips

@@ -70,11 +70,18 @@ def solve(
     return found
 
 
-def solve_squares(z: np.ndarray, sizes: np.ndarray, targets: np.ndarray, strength: float) -> np.ndarray:
+def solve_squares(
+    z: np.ndarray, sizes: np.ndarray, targets: np.ndarray, strength: float, multi_label: bool = False
+) -> np.ndarray:
     """Weights (R + 1, K), the last row a bias, of least squares + strength |w|^2: coordinates are solved one by one.
 
-    It costs a single product, where the cross-entropy of many clips and classes takes minutes. Args: see ``solve``.
+    It costs a single product, where the cross-entropy of many clips and classes takes minutes. Of one label a clip,
+    classes count alike, however many clips they have: else one with two clips outbids all that have one.
+    Args: see ``solve``.
     """
+    if not multi_label:
+        clips = targets.sum(0)
+        targets = targets * np.where(clips > 0, len(targets) / np.maximum(clips, 1e-9) / max((clips > 0).sum(), 1), 0)
     share = targets.mean(0)
     weights = z.T @ (targets - share).astype(z.dtype) / (sizes + len(z) * strength)[:, None]
     return np.concatenate([weights, (share - z.mean(0) @ weights)[None]])
@@ -166,7 +173,7 @@ def held_out_logits(
         found = np.full(targets.shape, np.nan)
         for i, (held, seen, own, others) in enumerate(parts):
             if squares:
-                solved = solve_squares(own.z, own.sizes, targets[seen], strength)
+                solved = solve_squares(own.z, own.sizes, targets[seen], strength, multi_label)
             else:
                 solved = solve(own.z, own.sizes, targets[seen], strength, multi_label, weights[i])
             weights[i] = solved

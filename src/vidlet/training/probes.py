@@ -95,7 +95,7 @@ def _weights(probe: Probe, z: np.ndarray, targets: np.ndarray, multi_label: bool
     """Weights (R + 1, K) for coordinates (N, R), the last row a bias."""
     sizes = np.square(z, dtype=np.float64).sum(0)
     if probe.squares:
-        found = solve_squares(z, sizes, targets, probe.strength)
+        found = solve_squares(z, sizes, targets, probe.strength, multi_label)
         found[-1] -= 0.5
         return found * probe.squares
     weights = None
