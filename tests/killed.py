@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 
@@ -64,7 +65,10 @@ def serve() -> None:
         if child == 0:
             try:
                 run(job)
+            except BaseException:
+                traceback.print_exc()
             finally:
+                sys.stderr.flush()
                 os._exit(99)
         _, status = os.waitpid(child, 0)
         found = {
