@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -18,31 +17,43 @@ import torch
 from onnx.numpy_helper import to_array
 
 from shared_data import shared
-from vidlet.datasets import render_motion
 from vidlet.errors import ExportError, RecipeError, TrainingError
 from vidlet.files import cache_folder
 from vidlet.jobs.evaluate import evaluate
 from vidlet.jobs.fit import fit
 from vidlet.models import build_extractor
 from vidlet.models.mobilenetv2 import MobileNetV2
-from vidlet.runtime import load
+from vidlet.runtime import benchmark, load
+from vidlet.search import cards, course, halving
+from vidlet.search import clips as module
+from vidlet.search import realize as realizing
 from vidlet.search.budget import Budget, parse_bytes
 from vidlet.search.cards import Card, kept_cards, least_bytes
-from vidlet.search.clips import FEW, usual_ladder
-from vidlet.search.course import Course
+from vidlet.search.clips import FEW, behind, clip_search, usual_ladder
+from vidlet.search.course import EVIDENCE_BYTES, Asked
 from vidlet.search.data import build_extractors, judge, open_pool
-from vidlet.search.halving import Search
-from vidlet.search.realize import realize, refit, trained_parts
+from vidlet.search.realize import clip_point, realize, refit, trained_parts
 from vidlet.search.space import ALONE, Space, cuts_of, first_candidates, known_cost
 from vidlet.search.trials import TrialLog
+from vidlet.video import write_video
 
 BUDGET = 70_000
+LABELS = ("red", "green", "blue", "gray")
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fit") / "clips"
-    render_motion(folder, clips=64, seed=0)
+    """Forty clips of four colors: what an untrained network tells apart."""
+    folder, rng = tmp_path_factory.mktemp("fit") / "clips", np.random.default_rng(0)
+    rows = ["path,label,group,split"]
+    for number in range(40):
+        label, group = LABELS[number % 4], number // 4
+        color = np.array([(200, 60, 60), (60, 200, 60), (60, 60, 200), (130, 130, 130)][number % 4])
+        frames = np.clip(color + rng.normal(0, 25, (8, 64, 64, 3)) + rng.normal(0, 15), 0, 255).astype(np.uint8)
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        write_video(folder / label / f"{number}.mp4", list(frames), 8)
+        rows.append(f"{label}/{number}.mp4,{label},g{group},{'test' if group > 7 else 'train'}")
+    (folder / "clips.csv").write_text("\n".join(rows) + "\n")
     return folder
 
 
@@ -52,13 +63,25 @@ def space(tmp_path_factory):
     torch.manual_seed(0)
     torch.save(MobileNetV2(0.35, "block5").state_dict(), path)
     extractors = cuts_of(width=0.35, weights=str(path), size=64, cuts=("block2", "block5"))
-    return Space(extractors, epochs=4, rounds=(0.25, 1.0))
+    return Space(extractors, epochs=2, rounds=(0.5,), begin=("default",))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Times from a few calls, no trials but those that a search begins with, and one file of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place in (realizing, course, cards):
+            patch.setattr(place, "benchmark", lambda path, seconds, threads: benchmark(path, 0.02, threads))
+        patch.setattr(halving, "DRAWS", 0)
+        patch.setattr(module, "finalists", lambda *given: halving.finalists(*given)[:1])
+        yield
 
 
 @pytest.fixture(scope="module")
 def found(clips, space, tmp_path_factory, cache):
+    """A search of forty clips with two trials, which is not cut short by the clock."""
     out = tmp_path_factory.mktemp("fit") / "run"
-    return out, fit(clips, max_size=BUDGET, time=15, out=out, workers=1, space=space)
+    return out, fit(clips, max_size=BUDGET, time=3600, out=out, workers=1, space=space)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +94,7 @@ def cache(tmp_path_factory):
 def test_the_chosen_file_keeps_the_budget_and_runs(found):
     out, result = found
     assert result["files"]["model.onnx"] == (out / "model.onnx").stat().st_size <= BUDGET
-    assert len(load(out / "model.onnx").labels) == 8
+    assert set(load(out / "model.onnx").labels) == set(LABELS)
     assert (out / "report.html").stat().st_size > 10_000
     assert {"recipe.toml", "metrics.json", "fit.json"} <= set(result["files"])
     assert result["metrics"]["split"] == "test"
@@ -97,7 +120,7 @@ def test_every_point_of_the_front_measures_the_same_from_its_file_alone(found, c
         measured = own if p["judged"] is None else p["judged"] + own - p["head_worth"]
         return measured - 0.5 * known_cost(p["chain"])
 
-    inside = [p for p in front if p["bytes"] <= BUDGET]
+    inside = [p for p in front if p["bytes"] + EVIDENCE_BYTES <= BUDGET]
     alike = [p for p in inside if score(p) >= max(map(score, inside)) - 0.004 + 1e-9]
     assert chosen["bytes"] <= min(p["bytes"] for p in alike)
     assert score(chosen) >= max(map(score, inside)) - 0.004 - 1e-9
@@ -120,18 +143,41 @@ def test_the_step_table_compares_the_chosen_network_with_its_float32_file(found)
     assert all(step["candidate"] == chosen["candidate"] for step in steps)
 
 
-def test_where_there_is_time_the_chosen_network_is_a_file_in_every_storage(found, clips, space, tmp_path):
-    out = shutil.copytree(found[0], tmp_path / "again")
-    identity = json.loads((out / "trials.jsonl").read_text("utf-8").splitlines()[0])["identity"]
-    log = TrialLog(out / "trials.jsonl", identity)
-    course = Course(log, out, judge(clips), Budget(max_bytes=BUDGET), 600.0, 1)
-    course.prepare(space, [space.extractors])
-    course.trials = course.timing.trials = Search(course.space, log, lambda candidate: True, lambda candidate: True)
-    chosen = course.conclude(str(clips), None, "")["metrics"]["chosen"]
-    files = {r["chain"]: r["bytes"] for r in log.of("file") if r["candidate"] == chosen["candidate"]}
+def test_where_there_is_time_the_chosen_network_is_a_file_in_every_storage(found):
+    chosen = found[1]["metrics"]["chosen"]
+    lines = [json.loads(line) for line in (found[0] / "trials.jsonl").read_text("utf-8").splitlines()]
+    files = {r["chain"]: r["bytes"] for r in lines if r["kind"] == "file" and r["candidate"] == chosen["candidate"]}
     for storage in ("int8+compact", "head4+int8+compact", "int4+compact"):
         found_in = [size for chain, size in files.items() if chain.endswith(storage)]
         assert found_in and max(found_in) < files[""]
+
+
+def chosen_accuracy(metrics):
+    return metrics["chosen"]["judged_accuracy"] or metrics["chosen"]["accuracy"]
+
+
+def test_what_train_chooses_and_the_best_plain_classifier_are_among_the_files(found):
+    metrics = found[1]["metrics"]
+    lines = [json.loads(line) for line in (found[0] / "trials.jsonl").read_text("utf-8").splitlines()]
+    files = [r for r in lines if r["kind"] == "file"]
+    assert {"auto", "linear"} <= {r["candidate"]["kind"] for r in files} and metrics["warnings"] == []
+    assert len(metrics["solved"]) == 2 and metrics["guessing"] == pytest.approx(1 / 4)
+    assert max(metrics["solved"].values()) > 0.9 and chosen_accuracy(metrics) > 0.9
+    plain = [r for r in files if r["candidate"]["kind"] == "linear" and r["bytes"] + EVIDENCE_BYTES <= BUDGET]
+    chosen = metrics["chosen"]
+    for other in plain:  # by the same validation
+        assert not behind(clip_point(chosen), clip_point(other))
+
+
+def test_a_search_out_of_time_has_what_takes_seconds_and_says_so(found, clips, space, tmp_path, capsys):
+    result = fit(clips, max_size=BUDGET, time=0.01, out=tmp_path / "run", workers=1, space=space)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "trials.jsonl").read_text("utf-8").splitlines()]
+    assert not [r for r in lines if r["kind"] == "trial"] and len([r for r in lines if r["kind"] == "file"]) == 1
+    assert result["metrics"]["chosen"]["candidate"]["kind"] == "auto" and result["metrics"]["trials"] == 0
+    [warning] = result["metrics"]["warnings"]
+    assert warning.startswith("the time was over; no head was tried but linear ones; the chosen file was not trained")
+    assert f"warning: {warning}" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model.onnx").stat().st_size <= BUDGET
 
 
 def test_the_test_clips_are_scored_by_the_chosen_file_alone(found, clips):
@@ -146,7 +192,7 @@ def test_a_search_goes_on_without_repeating_what_is_finished(found, clips, space
     before = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
     with pytest.raises(TrainingError, match="holds a search; --resume goes on with it"):
         fit(clips, max_size=BUDGET, time=5, out=out, space=space)
-    fit(clips, max_size=BUDGET, time=8, out=out, workers=1, resume=True, space=space)
+    fit(clips, max_size=BUDGET, time=3600, out=out, workers=1, resume=True, space=space)
     after = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
     assert after[: len(before)] == before
     for kind, name in (("trial", lambda r: (json.dumps(r["candidate"]), r["round"])), ("file", lambda r: r["file"])):
@@ -207,18 +253,20 @@ def test_where_time_is_short_the_cuts_are_searched_whose_features_are_stored(cli
     monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
     figures = {"frame_ms": {"p95": 1.0}, "peak_rss_bytes": 1}
     monkeypatch.setattr(
-        sys.modules[Course.__module__],
+        module,
         "kept_cards",
         lambda *given: [Card(given[3], way.chain, 1000, figures) for way in ALONE],
     )
     judged = judge(clips)
+    judged = replace(judged, folds=tuple(fold.with_clips(fold.clips[::4]) for fold in judged.folds))
     smaller = tuple(replace(plan, input_size=(32, 32)) for plan in space.extractors)
 
     def searched(seconds):
         log = TrialLog(tmp_path / f"{seconds}.jsonl", "")
-        course = Course(log, tmp_path, judged, Budget(max_bytes=BUDGET), seconds, 1)
-        course.prepare(space, [space.extractors, smaller])
-        return [(plan.cut, plan.input_size[0]) for plan in course.space.extractors]
+        asked = Asked(str(clips), tmp_path, Budget(max_bytes=BUDGET), seconds)
+        search = clip_search(asked, judged, log, space, [space.extractors, smaller])
+        search.prepare()
+        return [(plan.cut, plan.input_size[0]) for plan in search.space.extractors]
 
     assert searched(1e-3) == [("block2", 32), ("block5", 32)]  # nothing is stored: the last rung
     shallow = replace(space, extractors=space.extractors[:1])
@@ -261,7 +309,8 @@ def test_over_four_decades_a_budget_gives_a_file_that_keeps_it_or_one_sentence(
             assert chosen["measured"]["frame_ms"]["p95"] <= 2 * float(limit["max_latency"][:-2])
 
 
-def test_costs_are_kept_between_searches_where_no_time_is_limited(clips, space, cache):
+def test_costs_are_kept_between_searches_where_no_time_is_limited(clips, space, cache, monkeypatch):
+    monkeypatch.setattr(cards, "ALONE", ALONE[:2])
     table, budget = judge(clips).folds[0], Budget(max_bytes=BUDGET)
     extractor = build_extractors(space)[space.places[0]]
     frames = [np.zeros((4, 64, 64, 3), np.uint8)]
@@ -286,32 +335,47 @@ def read_cards(path):
     return [Card("mobilenetv2-0.35 block2 64 px", **record) for record in json.loads(path.read_text("utf-8"))]
 
 
+def once(space, candidate):
+    """The recipe of a candidate, of one epoch."""
+    return space.recipe(candidate, "once", epochs=1)
+
+
 @pytest.mark.parametrize("kind", ["pooled", "tt-grid-gru"])
 def test_heads_of_other_kinds_become_files(clips, space, cache, tmp_path, kind):
     table = judge(clips).folds[0]
     candidate = next(c for c in first_candidates(space) if c.kind == kind)
-    chains = ["int8+compact", "distill+int4+compact"]
-    points = realize(space, table, candidate, 1, chains, tmp_path)
+    chains = ["distill+int4+compact"]
+    points = realize(once(space, candidate), table, candidate, chains, tmp_path)
     assert [p.chain for p in points] == chains
     assert all(0 < p.bytes < 100_000 and p.clips > 0 for p in points)
-    assert refit(space, table, points[0], 1, tmp_path / "again.onnx", tmp_path, 0.0) == (1, 1)
+    assert refit(once(space, candidate), table, points[0], tmp_path / "again.onnx", tmp_path, 0.0) == (
+        1,
+        1,
+    )
 
 
 def test_a_pruned_head_is_trained_once_for_all_its_files(clips, space, cache, tmp_path):
     table = judge(clips).folds[0]
     candidate = next(c for c in first_candidates(space) if c.kind == "grid-gru")
-    [whole, pruned] = realize(space, table, candidate, 1, ["int8+compact", "units:0.5+int8+compact"], tmp_path)
+    [whole, pruned] = realize(
+        once(space, candidate), table, candidate, ["int8+compact", "units:0.5+int8+compact"], tmp_path
+    )
     assert pruned.bytes < whole.bytes
     assert trained_parts(tmp_path, candidate, "units:0.5+int4+compact") == (True, True)
-    [again] = realize(space, table, candidate, 1, ["units:0.5+int8+compact"], tmp_path)  # from what was kept
+    [again] = realize(
+        once(space, candidate), table, candidate, ["units:0.5+int8+compact"], tmp_path
+    )  # from what was kept
     assert (again.bytes, again.accuracy, again.loss) == (pruned.bytes, pruned.accuracy, pruned.loss)
-    assert refit(space, table, pruned, 1, tmp_path / "again.onnx", tmp_path, 0.0) == (1, 1)
+    assert refit(once(space, candidate), table, pruned, tmp_path / "again.onnx", tmp_path, 0.0) == (
+        1,
+        1,
+    )
 
 
 def test_of_several_heads_those_are_trained_once_more_for_which_there_is_time(clips, space, cache, tmp_path):
     table = judge(clips).folds[0]
     candidate = next(c for c in reversed(first_candidates(space)) if c.kind == "grid-gru")
-    [point] = realize(space, table, candidate, 1, ["ensemble:2"], tmp_path)
+    [point] = realize(once(space, candidate), table, candidate, ["ensemble:2"], tmp_path)
     assert trained_parts(tmp_path, candidate, "ensemble:2") == (True, True)
     assert trained_parts(tmp_path, candidate, "ensemble:3") == (True, False)
 
@@ -322,7 +386,7 @@ def test_of_several_heads_those_are_trained_once_more_for_which_there_is_time(cl
     before = [weights(tmp_path / point.file, member) for member in range(2)]
     for seconds, heads in ((0.0, (1, 2)), (1e6, (2, 2))):
         path = tmp_path / "again.onnx"
-        assert refit(space, table, point, 1, path, tmp_path, seconds) == heads
+        assert refit(once(space, candidate), table, point, path, tmp_path, seconds) == heads
         load(path)
         kept = [np.array_equal(old, weights(path, member)) for member, old in enumerate(before)]
         assert kept == [False, seconds == 0]

@@ -1,5 +1,6 @@
 """`vidlet fit` over images with boxes: candidates measured, trained, chosen within the budget, and what is refused."""
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -13,11 +14,12 @@ from vidlet.jobs.evaluate import evaluate
 from vidlet.jobs.fit import fit
 from vidlet.recipe import load_recipe
 from vidlet.runtime import benchmark, load
-from vidlet.search import box_costs as costs
 from vidlet.search import boxes as module
-from vidlet.search.box_space import NETWORKS, SIZES, STORED, box_recipes
-from vidlet.search.boxes import search_boxes
+from vidlet.search import course
+from vidlet.search.boxes import NETWORKS, SIZES, STORED, box_recipes, search_boxes
 from vidlet.search.budget import Budget
+from vidlet.search.course import Asked
+from vidlet.tasks import DataSource
 
 LIMIT = 400_000
 TRAINING = {"epochs": 3, "batch": 8, "augment": {"flip": 0.5}}
@@ -42,17 +44,20 @@ def squares(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     """Times from a few calls, no steps that train, and what files reach on validation images by their size."""
+    qualities = itertools.cycle([0.2, 0.1])  # of trials: the first is the better one
     with pytest.MonkeyPatch.context() as patch:
-        for place in (module, costs):
+        for place in (module, course):
             patch.setattr(place, "benchmark", lambda path, seconds, threads: benchmark(path, 0.02, threads))
         patch.setattr(module, "TRAINED", ())
+        patch.setattr(module, "LEAST_UPDATES", 1)
         patch.setattr(module, "TASKS", {"boxes": replace(module.TASKS["boxes"], figures=said_by_size)})
+        patch.setattr(module, "detection_summary", lambda found, truths, labels: {"map50": next(qualities)})
         yield
 
 
 def search(squares, out, budget=None, seconds=3600.0):
     given = budget or Budget(max_bytes=LIMIT)
-    return search_boxes(str(squares), out, given, seconds, None, 0, False, "vidlet fit", 1, few())
+    return search_boxes(Asked(str(squares), out, given, seconds, command="vidlet fit"), few())
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +94,11 @@ def test_costs_come_first_then_short_trainings_then_the_best_for_longer(found):
     assert kinds.index("order") > max(i for i, kind in enumerate(kinds) if kind == "card")
     orders = [(record["name"], record["stage"], record["epochs"]) for record in records(out, "order")]
     assert orders[:2] == [("tiny-yolov2-0.14-64", 0, 1), ("tiny-yolov2-0.1-64", 0, 1)]
-    tried = {record["name"]: record["accuracy"] for record in records(out, "file")[:2]}
+    tried = {record["name"]: record["map50"] for record in records(out, "trial")}
     best, other = sorted(tried, key=lambda name: -tried[name])
     assert orders[2:] == [(best, module.FINAL, 3), (other, module.FINAL, 3)]
+    passes = [(record["name"], record["epochs"], record["passes"]) for record in records(out, "trained")]
+    assert passes[2:] == [(best, 3, 2), (other, 3, 2)]  # they go on from the weights of their trials
 
 
 def test_every_file_is_measured_and_the_best_on_validation_images_is_chosen(found):
@@ -119,11 +126,28 @@ def test_the_report_shows_the_front_and_what_another_budget_would_give(found):
     assert sizes == sorted(sizes) and json.loads((out / "fit.json").read_text())["chosen"]
 
 
+def test_where_an_epoch_is_long_a_trial_sees_fewer_images(squares, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LEAST_UPDATES", 0.5)
+    monkeypatch.setattr(module.BoxSearch, "_pace", lambda search, name: 10.0)
+    asked, task = Asked(str(squares), tmp_path, Budget()), module.TASKS["boxes"]
+    table = task.read(DataSource(squares))
+    states = course.Course(asked, task, table, asked.log("a"), dict, {}, "")
+    tried = module.BoxSearch(asked, table, states, few())
+    images = len(table.of_split("train"))
+    for slice_s, seen in ((5.0, round(images / 2)), (0.0, 4), (10.0, images)):
+        tried.slice_s = slice_s
+        order = tried._plan_trial(few()[0].name, 0, 1.0, 100.0, True)
+        assert (order["epochs"], order["images"]) == (1, seen)
+        part = tried._part(seen)
+        assert len(part.of_split("train")) == seen and len(part.of_split("val")) == len(table.of_split("val"))
+        states.log.records.clear()
+
+
 def test_a_search_that_goes_on_repeats_nothing(found, squares, tmp_path, monkeypatch):
     out, result = found
     shutil.copytree(out, tmp_path / "whole")
     lines = (out / "trials.jsonl").read_text().splitlines()
-    monkeypatch.setattr(module.BoxSearch, "_trained", None)  # calling it would be an error
+    monkeypatch.setattr(module.Trainings, "train", None)  # calling it would be an error
     again = search(squares, tmp_path / "whole")
     assert (tmp_path / "whole" / "trials.jsonl").read_text().splitlines() == lines
     assert again["metrics"]["chosen"] == result["metrics"]["chosen"]
@@ -175,6 +199,8 @@ def test_the_command_finds_boxes_by_itself_and_refuses_what_they_cannot_have(squ
     assert status == 0, said.err
     told = json.loads(said.out)
     assert told["files"]["model.onnx"] <= 220_000 and told["metrics"]["trials"] == 1
+    [warning] = told["metrics"]["warnings"]
+    assert warning.startswith("the time was over; no detector was trained for longer than a trial; ")
     assert main(asked) == 2
     assert "holds a search" in capsys.readouterr().err
     with pytest.raises(RecipeError, match="a space is of extractors"):

@@ -10,12 +10,13 @@ from vidlet.datasets import Clip, ClipTable
 from vidlet.errors import RecipeError, TrainingError
 from vidlet.search.budget import Budget, parse_bytes, parse_milliseconds, parse_seconds
 from vidlet.search.cards import Card, Cards
+from vidlet.search.clips import deliverable
+from vidlet.search.course import Asked
 from vidlet.search.data import Judged
-from vidlet.search.finalists import finalists
-from vidlet.search.halving import Search
+from vidlet.search.halving import Search, finalists
 from vidlet.search.points import front
 from vidlet.search.proxy import Outcome
-from vidlet.search.realize import Point
+from vidlet.search.realize import RESERVE, ClipPoint, Timing
 from vidlet.search.space import (
     ALONE,
     MEMBER_BYTES,
@@ -27,7 +28,6 @@ from vidlet.search.space import (
     first_candidates,
     known_cost,
 )
-from vidlet.search.timing import RESERVE, Timing
 from vidlet.search.trials import TrialLog, holds_search
 
 CANDIDATE = Candidate("mobilenetv2 block6 224 px", 8.0, 16, 64, 64, True, 0.2, 0.0, 0.2, 2e-3)
@@ -204,13 +204,29 @@ def test_every_kind_of_head_is_drawn_and_builds(tmp_path, sampler):
 
 def point(size, ms, accuracy):
     measured = {**MEASURED, "frame_ms": {"p50": ms, "p95": ms}}
-    return Point(CANDIDATE, "int8", "f.onnx", size, accuracy, 1.0, (0.0, 1.0), 10, measured, None, 1.0)
+    return ClipPoint(
+        candidate=CANDIDATE, chain="int8", file="f.onnx", bytes=size, accuracy=accuracy, loss=1.0, interval=(0.0, 1.0),
+        clips=10, measured=measured, temperature=None, seconds=1.0,
+    )  # fmt: skip
 
 
 def test_the_front_holds_what_nothing_beats_in_size_time_and_accuracy():
     best, quick, small_one = point(300, 3, 0.9), point(300, 1, 0.8), point(100, 3, 0.7)
     beaten = point(301, 3, 0.89)
     assert front([beaten, best, quick, small_one]) == [small_one, best, quick]
+
+
+def test_what_is_behind_a_plain_classifier_or_behind_guessing_is_not_delivered():
+    plain = replace(point(100, 1, 0.6), candidate=replace(CANDIDATE, kind="linear", recipe="{}"))
+    worse, better = point(50, 1, 0.5), point(300, 3, 0.7)
+    assert deliverable([worse, plain, better], 0.25) == [plain, better]
+    assert deliverable([worse, better], 0.25) == [worse, better]
+    assert deliverable([worse, plain, better], 0.65) == [better]
+    known = {"head_worth": 0.0, "judged": 0.4, "judged_accuracy": 0.45}  # on all folds: both, or neither counts
+    assert deliverable([replace(better, **known), plain], 0.25) == [replace(better, **known), plain]
+    on_all = replace(plain, head_worth=plain.own, judged=0.5, judged_accuracy=0.55)
+    assert deliverable([replace(better, **known | {"head_worth": better.own}), on_all], 0.25) == [on_all]
+    assert deliverable([on_all], 0.6) == []
 
 
 def test_bytes_of_a_head_are_counted_by_their_storage():
@@ -284,7 +300,7 @@ def test_files_train_for_fewer_epochs_where_time_is_short_and_clips_are_many(tmp
     three = next(storage for storage in STORAGES if storage.members == 3)
 
     def timed(seconds):
-        timing = Timing(seconds, judged, tmp_path)
+        timing = Timing(Asked("", tmp_path, Budget(), seconds), judged, tmp_path)
         timing.trials, timing.epochs = search, SPACE.epochs
         return timing
 
@@ -311,7 +327,7 @@ def test_a_trial_counts_as_whole_on_several_folds_and_all_epochs_only(tmp_path):
     part = next(
         t for t in search.trials if (t.candidate.key, 1) not in {(u.candidate.key, u.round) for u in search.trials}
     )
-    assert search.whole(whole.candidate) == whole.outcome.score
+    assert search.whole(whole.candidate) == whole.outcome
     assert search.whole(part.candidate) is None
     search.folds = 1
     assert search.whole(whole.candidate) is None

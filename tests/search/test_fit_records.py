@@ -15,8 +15,8 @@ from vidlet.jobs.evaluate import evaluate
 from vidlet.jobs.fit import fit
 from vidlet.runtime import load
 from vidlet.search.budget import Budget
-from vidlet.search.record_space import record_recipes, vlad
-from vidlet.search.records import search_records, worth_training
+from vidlet.search.course import Asked
+from vidlet.search.records import bag, record_recipes, search_records, worth_training
 
 LIMIT = 120_000
 MODULE = importlib.import_module("vidlet.search.records")
@@ -25,7 +25,7 @@ MODULE = importlib.import_module("vidlet.search.records")
 def few():
     """Three small members, quickly trained."""
     plans = {plan.name: plan for plan in record_recipes(200, 20)}
-    small = replace(plans["netvlad-K8-H32"], name="netvlad-K4-H16", head=vlad(4, 16))
+    small = replace(plans["netvlad-K8-H32"], name="netvlad-K4-H16", head=bag("netvlad", 4, 16))
     mean = plans["mean-H64"]
     less = replace(mean, name="mean-H32", head=replace(mean.head, options=mean.head.options | {"hidden": 32}))
     chosen = [small, mean, less]
@@ -53,9 +53,9 @@ def cache(tmp_path_factory):
         yield
 
 
-def search(records, out, budget=None, seconds=60.0):
+def search(records, out, budget=None, seconds=3600.0):
     given = budget or Budget(max_bytes=LIMIT)
-    return search_records(str(records), out, given, seconds, None, 0, False, "vidlet fit", 1, few())
+    return search_records(Asked(str(records), out, given, seconds, command="vidlet fit"), few())
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +127,7 @@ def test_the_search_of_other_data_is_not_gone_on_with(found, records, tmp_path):
 def test_a_member_that_diverges_is_left_out(records, cache, tmp_path, capsys):
     plan = few()[1]
     wild = replace(plan, name="mean-wild", training=replace(plan.training, lr=1e30, clip_norm=0.0))
-    given = (str(records), tmp_path, Budget(max_bytes=LIMIT), 60.0, None, 0, False, "vidlet fit", 1)
-    result = search_records(*given, [wild, plan])
+    result = search_records(Asked(str(records), tmp_path, Budget(max_bytes=LIMIT), 3600.0), [wild, plan])
     assert "mean-wild: left out, the loss became" in capsys.readouterr().err
     assert {name.split("/")[0] for name in result["metrics"]["chosen"]["members"]} == {"mean-H64"}
 
@@ -137,7 +136,9 @@ def test_without_time_one_member_is_made_and_accuracy_that_is_not_reached_is_sai
     with pytest.raises(TrainingError, match="on validation clips"):
         search(records, tmp_path, Budget(max_bytes=LIMIT, min_accuracy=0.999), seconds=0.1)
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "trials.jsonl").read_text().splitlines()]
-    assert kinds == ["begin", "trial", "member"] and len(list((tmp_path / "files").iterdir())) == 1
+    assert (
+        kinds == ["begin", "trained", "trial", "trained", "member"] and len(list((tmp_path / "files").iterdir())) == 1
+    )
 
 
 def test_a_limit_on_time_leaves_members_out_until_it_holds_or_nothing_is_left(found, records, tmp_path, monkeypatch):

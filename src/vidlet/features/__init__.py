@@ -1,6 +1,16 @@
 """Features of clips: extracted once through the runtime, stored, read memory-mapped."""
 
-from .extract import Extracted, damaged_clips, extract, extract_taps, narrowed, not_stored, store_setting, thinned
+from .extract import (
+    Extracted,
+    damaged_clips,
+    extract,
+    extract_taps,
+    joined,
+    narrowed,
+    not_stored,
+    store_setting,
+    thinned,
+)
 from .shards import Shard, merge_stores
 from .store import ClipFeatures, FeatureStore, clip_key
 
@@ -13,6 +23,7 @@ __all__ = [
     "damaged_clips",
     "extract",
     "extract_taps",
+    "joined",
     "merge_stores",
     "narrowed",
     "not_stored",

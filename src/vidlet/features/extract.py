@@ -227,6 +227,33 @@ def narrowed(
     return Extracted(store, list(found.keys), list(found.failures), list(found.damaged), computed=0)
 
 
+def joined(
+    stores: Sequence[FeatureStore],
+    keys: Sequence[str],
+    shape: tuple[int, ...],
+    sampling: Sampling,
+    size: tuple[int, int],
+    extractor: bytes,
+    root: Path,
+) -> FeatureStore:
+    """The store of an extractor whose features are those of several, side by side, nothing computed.
+
+    Args:
+        stores: of the parts, in the extractor's order; ``keys`` are in all of them.
+        shape, extractor: its features' and its graph.
+    """
+    store = FeatureStore(root, store_setting(sampling, size, extractor, shape, stores[0].storage))
+    missing = [key for key in dict.fromkeys(keys) if key not in store]
+    for begin in range(0, len(missing), PART_CLIPS):
+        items = []
+        for key in missing[begin : begin + PART_CLIPS]:
+            parts = [own.read(key) for own in stores]
+            features = np.concatenate([part.features.reshape(len(part.features), -1) for part in parts], 1)
+            items.append((ClipFeatures(key, features.reshape(-1, *shape), parts[0].times_s, parts[0].damage), ""))
+        store.write(items)
+    return store
+
+
 def store_setting(
     sampling: Sampling, size: tuple[int, int], extractor: bytes, shape: tuple[int, ...], storage: str
 ) -> dict[str, Any]:

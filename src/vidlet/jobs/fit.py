@@ -6,18 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import RecipeError, TrainingError
 from ..files import Lock
 from ..search.boxes import search_boxes
 from ..search.budget import parse_seconds, read_budget
 from ..search.clips import search_clips
+from ..search.course import Asked
 from ..search.records import search_records
 from ..search.space import Space
 from ..search.trials import holds_search
 from ..tasks import task_of_data
 from ..training import find_device
 
-SEARCHES: dict[str, Callable[..., dict[str, Any]]] = {  # by the name of a task
+SEARCHES: dict[str, Callable[..., dict[str, Any]]] = {  # by the name of a task; each takes what was asked for
     "clips": search_clips,
     "boxes": search_boxes,
     "records": search_records,
@@ -86,5 +89,10 @@ def fit(
     if not resume and holds_search(folder / "trials.jsonl"):
         raise TrainingError(f"{folder}: holds a search; --resume goes on with it, or choose another --out")
     command = command or f"vidlet fit {data}"
-    more: dict[str, Any] = {"device": train_on, **({"space": space} if space else {})}
-    return SEARCHES[task.name](str(data), folder, budget, seconds, fold, seed, strict, command, workers, **more)
+    asked = Asked(str(data), folder, budget, seconds, fold, seed, strict, command, workers, train_on)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(workers)
+    try:
+        return SEARCHES[task.name](asked, **({"space": space} if space else {}))
+    finally:
+        torch.set_num_threads(threads)

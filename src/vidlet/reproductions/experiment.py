@@ -17,21 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..artifact import ArtifactNetwork, artifact_graph, artifact_metadata, torch_reference, write_artifact
 from ..datasets import ClipTable
 from ..errors import RecipeError
 from ..metrics import confusion_matrix, macro_average, top_k_accuracy
-from ..models import FrameExtractor, build_extractor, build_head
+from ..models import FrameExtractor
 from ..models.head import Head
 from ..models.heads import head_options
 from ..progress import say, working
 from ..recipe import Recipe, load_recipe, recipe_to_dict
 from ..runs import MODEL
-from ..tasks import scored_split
+from ..tasks import TASKS, scored_split
 from ..tasks.clips import labelled_clips
-from ..tasks.prepare import Prepared, prepare_features, prepare_frames, sample_clips
+from ..tasks.prepare import Prepared, sample_clips
 from ..training import ClipNetwork, predict_logits, train_network
 from .rows import Row
 
@@ -76,7 +75,6 @@ def read_setup(data: str | Path, plan: Recipe, share: float = 1.0) -> Setup:
     Raises:
         VidletError: what is wrong with the data.
     """
-    extractor = build_extractor(plan.extractor)
     table = labelled_clips(data)
     scored = {id(clip) for clip in scored_split(table)[1]}
     clips = [dataclasses.replace(clip, split="val" if id(clip) in scored else "train") for clip in table]
@@ -86,9 +84,10 @@ def read_setup(data: str | Path, plan: Recipe, share: float = 1.0) -> Setup:
         numbers = [i for i, clip in enumerate(clips) if clip.split == split]
         kept |= set(rng.permutation(numbers)[: max(1, round(share * len(numbers)))].tolist())
     table = table.with_clips(clips[i] for i in sorted(kept))
-    frozen = plan.training.mode == "frozen"
-    prepared = (prepare_features if frozen else prepare_frames)(plan, table, extractor, False)
-    return Setup(table, extractor, prepared, sample_clips(table, plan, 1)[0])
+    networks = TASKS["clips"].networks()
+    network = networks.build(plan, table, None)
+    prepared = networks.prepare(plan, table, network, False)
+    return Setup(table, network.extractor, prepared, sample_clips(table, plan, 1)[0])
 
 
 def train_and_score(setup: Setup, plan: Recipe, head: Head, device: str = "cpu") -> dict[str, Any]:
@@ -161,9 +160,9 @@ def run_recipes(
                 if ready is None or ready[0] != seen:
                     ready = None  # free the memory first
                     ready = (seen, read_setup(data, plan, effort.clips))
-                torch.manual_seed(seed)
-                head = build_head(plan.head, ready[1].extractor.feature_shape, len(ready[1].table.labels))
-                figures = train_and_score(ready[1], plan, head, effort.device)
+                network = TASKS["clips"].networks().build(plan, ready[1].table, None)  # none learns what another did
+                own = dataclasses.replace(ready[1], extractor=network.extractor)
+                figures = train_and_score(own, plan, network.head, effort.device)
                 known[key] = {"name": name, "seed": seed, **figures, "key": key}
                 with log.open("a") as sink:
                     sink.write(json.dumps(known[key]) + "\n")

@@ -1,186 +1,377 @@
-"""``vidlet fit`` over images with boxes: files are measured, detectors trained shortly, the best of them for longer.
-
-Validation images choose; test images are scored once, by the file that ships. What is finished stands in
-``trials.jsonl`` and ``files/``, a run folder for each training: a search that was killed goes on from there.
-"""
+"""``vidlet fit`` over images with boxes: costs first, then detectors trained shortly, the best of them for longer."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
 import math
-import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
+from ..artifact.detector import suppress, torch_boxes
 from ..compression import file_name
 from ..datasets import BoxTable
-from ..errors import RecipeError, TrainingError
-from ..progress import megabytes, say, working
-from ..recipe import Recipe, recipe_to_dict
+from ..errors import RecipeError, WeightsError
+from ..metrics import Truth, detection_summary
+from ..models.weights import find_weights
+from ..progress import say, working
+from ..recipe import Extractor, Recipe, load_recipe, recipe_to_dict
 from ..reports import rate_text
-from ..runs import CHECKPOINT, DETECTOR, FIT, LOG, MODEL, RunFolder
+from ..runs import DETECTOR, LOG, MODEL, RunFolder
 from ..runtime import benchmark, load
 from ..tasks import TASKS, DataSource
 from ..tasks.networks import Order
-from .box_costs import Costs, chain_of
-from .box_space import STORED, TRAINED, box_recipes
-from .budget import Budget
-from .points import front, what_if, why_none
-from .report import evidence_sections
-from .trials import TrialLog
+from ..video import resize
+from .course import EVIDENCE_BYTES, FIGURES, Asked, Course, Trainings, Ways, conclude, follow
+from .points import Point, point_of
+from .trials import Record
 
-ROUNDS = ((1 / 30, 0.35), (1 / 6, 0.55))  # of a recipe's epochs; of the time behind the costs, until the round ends
+NETWORKS: dict[str, tuple[str, tuple[Any, ...]]] = {  # built-in recipe: what is varied of its extractor, and its values
+    "mobilenetv2-boxes": ("cut", ("block6", "block10", "block12")),
+    "tiny-yolov2": ("width", (0.1, 0.16, 0.24, 0.35, 0.5)),
+}
+SIZES = (224, 320, 160)  # of the square input, in the order in which they are tried
+STORED: dict[str, int] = {"": 4, "half": 2, "int8": 1}  # chain: bytes of a weight; the largest loses the least
+GRAPH_BYTES = 250_000  # of a file, beside its weights, at most: 10,000 to 180,000 were seen
+TRAINED = ("deepeye", "qat+int8")  # chains that are trained, of about the bytes of int8
+
+ROUNDS = ((1 / 30, 0.5), (1 / 6, 0.65))  # of a recipe's epochs; of the time behind the costs, until the round ends
+SEEN = 5  # candidates that the time of the first round must do for: where epochs are long, they see fewer images
+LEAST_UPDATES = 24  # of a trial: with fewer, networks that come pretrained look bad (docs/lab-notes.md)
+TRIAL_IMAGES = 40  # that a trial is judged on, about
 KEPT = 1 / 3  # of a round's candidates go on
 FINAL = len(ROUNDS)
 LEAST = 1 / 2  # of its epochs: less is not begun for a further candidate
-WORTH = 1.5  # so many times the epochs of its trial a training must have to be begun
 RESERVE = 0.9  # of the time that is left: what a training is planned for
 SIMULATED = 1 / 2  # a step that trains in integers, of the training before it: a quarter of its epochs, twice as slow
 CONCLUSION_S = 10.0  # the report
-SAMPLE = {"train": 32, "val": 8}  # images that costs and paces are measured with
+SAMPLE = {"train": 16, "val": 4}  # images that costs and paces are measured with
 
 
-@dataclass(frozen=True)
-class BoxPoint:
+@dataclass(frozen=True, kw_only=True)
+class BoxPoint(Point):
     """A detector's file that exists, and what was measured of it on the validation images."""
 
     name: str  # of the candidate
     epochs: int
-    chain: str
-    file: str  # under the search's folder of files
-    bytes: int
-    accuracy: float  # mAP at .5
-    interval: tuple[float, float]
     map50_95: float
     images: int
-    measured: dict[str, Any]  # frame_ms, clip_ms, peak_rss_bytes
 
-    def describe(self) -> str:
-        """The candidate, how long it was trained, and how it is stored."""
-        return f"{self.name}, {self.epochs} epochs, {self.chain or 'float32'}"
+    @property
+    def what(self) -> str:
+        """The candidate, and how long it was trained."""
+        return f"{self.name}, {self.epochs} epochs"
 
 
-@dataclass
-class BoxSearch:
-    """One search: what it looks at, what it may cost, and what it has found so far."""
+def box_recipes(
+    seed: int = 0,
+    networks: Mapping[str, tuple[str, tuple[Any, ...]]] = NETWORKS,
+    sizes: tuple[int, ...] = SIZES,
+    training: Mapping[str, Any] | None = None,
+) -> list[Recipe]:
+    """The candidates: two networks at several widths or cuts, which the pretrained one has, and input sizes.
 
-    folder: Path
-    data: str
-    table: BoxTable
-    budget: Budget
-    seconds: float
-    log: TrialLog
-    recipes: Sequence[Recipe]
-    strict: bool = False
-    command: str = ""
-    device: str = "cpu"
-    began: float = field(default_factory=time.monotonic)
-    file_s: float = 5.0  # to write, score and time a file, at most, as far as was seen
+    Those whose pretrained weights cannot be had are left out, which is said.
 
-    def __post_init__(self) -> None:
-        self.task, self.networks = TASKS["boxes"], TASKS["boxes"].networks()
-        self.plans = {plan.name: plan for plan in self.recipes}
-        self.val = self.table.of_split("val")
-        parts = [(self.table.of_split(split), count) for split, count in SAMPLE.items()]
-        self.sample = self.table.with_images(image for part, count in parts for image in part.images[:count])
-        known = [{key: value for key, value in record.items() if key != "kind"} for record in self.log.of("file")]
-        points = [BoxPoint(**{**values, "interval": tuple(values["interval"])}) for values in known]
-        self.points = [point for point in points if (self.folder / "files" / point.file).exists()]
-        self.costs = Costs(self.plans, self.table, self.sample, self.budget, self.log, self.device)
-        self.paces: dict[str, float] = {}
-        self.prepared: tuple[tuple[int, int], Any] | None = None
-
-    def run(self) -> dict[str, Any]:
-        """Search, and leave ``model.onnx`` and the evidence; see ``fit``."""
-        self.able = self.costs.possible()
-        say(f"search: {self.budget.describe()}; {len(self.able)} detectors can keep it; judged on {self._judged}")
-        interrupted = False
+    Args:
+        training: values of the recipes' section of that name.
+    """
+    found = []
+    for name, (key, values) in networks.items():
         try:
-            self._finals(self._rounds())
-            self._complete()
-        except KeyboardInterrupt:
-            interrupted = True
-            say("interrupted: going on with the best so far")
-        result = self._conclude()
-        if interrupted:
-            raise KeyboardInterrupt
-        return result
+            if (weights := load_recipe(name).extractor.weights) != "none":
+                find_weights(weights)
+        except WeightsError as error:
+            say(f"{name} is left out of the search: {error}")
+            continue
+        told = {"head.options": {"anchors": 5}, "compress": [], "training.seed": seed}
+        told |= {f"training.{part}": value for part, value in (training or {}).items()}
+        for value in values:
+            for size in sizes:
+                plan = load_recipe(name, {**told, f"extractor.{key}": value, "extractor.input_size": [size, size]})
+                label = f"{value:g}" if isinstance(value, float) else value
+                found.append(replace(plan, name=f"{name}-{label}-{size}"))
+    return found
 
-    @property
-    def left(self) -> float:
-        """Seconds of the search that are left."""
-        return self.seconds - (time.monotonic() - self.began)
 
-    @property
-    def _judged(self) -> str:
-        return f"{len(self.val)} validation images"
+def chain_of(text: str, plan: Recipe) -> Any:
+    """The steps of a chain for the network of a recipe; none of float32.
 
-    def _rounds(self) -> list[str]:
-        """The candidates that were tried, the best first: those of the last round, then those of the first."""
-        order, ranked, whole = self._promising(), list[str](), self.left
+    Raises:
+        RecipeError: a step that this network cannot have.
+    """
+    return TASKS["boxes"].networks().find_chain(text, plan) if text else ()
+
+
+class BoxSearch:
+    """What of a search is about detectors: their costs, their trials, their files."""
+
+    def __init__(self, asked: Asked, table: BoxTable, course: Course[BoxPoint], recipes: Sequence[Recipe]) -> None:
+        self.asked, self.table, self.course = asked, table, course
+        self.trainings = Trainings(asked, course.task, table, recipes, course.log, DETECTOR)
+        self.plans, self.networks = self.trainings.plans, self.trainings.networks
+        self.val = table.of_split("val")
+        parts = [(table.of_split(split), count) for split, count in SAMPLE.items()]
+        self.sample = table.with_images(image for part, count in parts for image in part.images[:count])
+        self.weights: dict[str, int] = {}  # how many each candidate has
+        self.paces: dict[str, float] = {}
+        self.file_s = 5.0  # to write, score and time a file, at most, as far as was seen
+
+    # costs
+
+    def possible(self) -> None:
+        """Find the candidates that can keep the budget, each with the chains that do, the largest file first.
+
+        Raises:
+            RecipeError: none can; it names the smallest, and the fastest where time is limited.
+        """
+        with working("measure what detectors cost"):
+            cards = self._cards()
+        self.able: dict[str, list[str]] = {}
+        for card in cards:
+            if not self._broken(card):
+                self.able.setdefault(card["name"], []).append(card["chain"])
+        if not self.able:
+            raise RecipeError(f"no detector of the search fits {self.asked.budget.describe()}: {self._nearest(cards)}")
+        say(
+            f"search: {self.asked.budget.describe()}; {len(self.able)} detectors can keep it; judged on "
+            f"{self.course.judged_on}"
+        )
+
+    def _broken(self, card: Record) -> list[str]:
+        return self.asked.budget.broken(card["bytes"] + EVIDENCE_BYTES, card["measured"])
+
+    def _nearest(self, cards: Sequence[Record]) -> str:
+        def said(card: Record) -> str:
+            return f"{card['name']} in {card['chain'] or 'float32'}"
+
+        budget = self.asked.budget
+        small = min(cards, key=lambda card: int(card["bytes"]))
+        parts = [f"the smallest, {said(small)}, has {small['bytes'] + EVIDENCE_BYTES:,} bytes"]
+        timed = [card for card in cards if card["measured"]]
+        if timed and budget.max_latency_ms is not None:
+            fast = min(timed, key=lambda card: budget.latency_ms(card["measured"]))
+            took = f"{budget.latency_ms(fast['measured']):.2f} ms a {budget.latency[0]}"
+            parts.append(f"the fastest, {said(fast)}, takes {took} ({budget.latency[1]})")
+        if timed and budget.max_memory_bytes is not None:
+            lean = min(timed, key=lambda card: int(card["measured"]["peak_rss_bytes"]))
+            parts.append(f"{said(lean)} takes the least memory, {lean['measured']['peak_rss_bytes']:,} bytes")
+        return "; ".join(parts)
+
+    def _cards(self) -> list[Record]:
+        """What untrained files cost, from the smallest network.
+
+        Bytes are counted; a file is written where the count leaves open whether it fits, and where times are limited:
+        of the smallest network in every storage, of the others in the one that was the quickest there. What is larger
+        than a candidate of its kind that is too slow is not written. Where all are too large, the smallest is.
+        """
+        budget, timed = self.asked.budget, self.asked.budget.needs_times
+        counted: dict[Extractor, int] = {}
+        for name, plan in self.plans.items():
+            if (key := _network(plan)) not in counted:
+                network = self.networks.build(plan, self.table, None)
+                counted[key] = sum(parameter.numel() for parameter in network.detector.parameters())
+            self.weights[name] = counted[key]
+
+        def cost(name: str) -> tuple[int, int]:
+            return self.weights[name], math.prod(self.plans[name].extractor.input_size)
+
+        cards: list[Record] = []
+        chains = list(STORED)
+        for name in sorted(self.plans, key=cost):
+            if timed and self._too_slow(name, cards):
+                continue
+            for chain in chains:
+                least = self.weights[name] * STORED[chain]
+                card = {"name": name, "chain": chain, "bytes": least + GRAPH_BYTES, "measured": {}}
+                if not budget.broken(least):
+                    cards.append(self._card(name, chain) if timed or self._broken(card) else card)
+            if timed and cards and len(chains) > 1:
+                quick = min(cards, key=lambda card: float(card["measured"]["frame_ms"]["p50"]))
+                chains = [quick["chain"]]
+        if not cards:
+            cards.append(self._card(min(self.plans, key=cost), min(STORED, key=STORED.__getitem__)))
+        return cards
+
+    def _too_slow(self, name: str, cards: Sequence[Record]) -> bool:
+        """Whether a candidate of the same kind that is not larger was too slow however it was stored."""
+        own = self.plans[name].extractor
+
+        def below(other: str) -> bool:
+            plan = self.plans[other].extractor
+            smaller = self.weights[other] <= self.weights[name] and plan.input_size <= own.input_size
+            return plan.name == own.name and smaller
+
+        return any(
+            all(self.asked.budget.broken(0, card["measured"]) for card in cards if card["name"] == other)
+            for other in {card["name"] for card in cards if below(card["name"])}
+        )
+
+    def _card(self, name: str, chain: str) -> Record:
+        """What an untrained file costs, by writing it; all of it stands in the log."""
+        plan, timed, log = self.plans[name], self.asked.budget.needs_times, self.course.log
+        known = [card for card in log.of("card") if (card["name"], card["chain"]) == (name, chain)]
+        if known and (known[-1]["measured"] or not timed):
+            return known[-1]
+        for card in () if timed else log.of("card"):  # the size of the input moves the bytes by some hundred
+            if (_network(self.plans[card["name"]]), card["chain"]) == (_network(plan), chain):
+                return log.add("card", name=name, chain=chain, bytes=card["bytes"], measured={})
+        network = self.networks.build(plan, self.table, None)
+        prepared = self.networks.prepare(plan, self.sample, network, False)
+        writer = self.networks.writer(plan, self.sample, network, prepared, self.asked.device)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / MODEL
+            writer.write(network, chain_of(chain, plan), path)
+            measured = benchmark(path, seconds=0.5, threads=1) if timed else {}
+            return log.add("card", name=name, chain=chain, bytes=path.stat().st_size, measured=measured)
+
+    # trials
+
+    def rounds(self) -> None:
+        """Train candidates shortly; ``ranked`` are those that were tried, the best of the last round first."""
+        self.ranked: list[str] = []
+        whole, among = self.asked.left, list[str]()
+        self.slice_s = ROUNDS[0][1] * whole / SEEN
         for stage, (share, until) in enumerate(ROUNDS):
             found: dict[str, float] = {}
-            for name in order:
-                room = self.left - (1 - until) * whole
-                planned = self._planned(name, stage)
-                if found and room <= 0 and not planned:
+            for name in among or self._order(found):
+                room = self.asked.left - (1 - until) * whole
+                if found and room <= 0 and not self.trainings.begun(name, stage):
                     break
-                epochs = planned or max(1, round(share * self.plans[name].training.epochs))
-                if not planned and epochs * self._pace(name) + self.file_s > room:
-                    if found:
-                        continue
-                    epochs = max(1, min(epochs, int((room - self.file_s) / self._pace(name))))
-                found[name] = self._train(name, stage, epochs, self.able[name][:1])
-            order = sorted(found, key=lambda name: -found[name])[: math.ceil(KEPT * len(found))]
-            ranked = [*sorted(found, key=lambda name: -found[name]), *(name for name in ranked if name not in found)]
-            if len(order) < 2:
+                order = self._plan_trial(name, stage, share * self.plans[name].training.epochs, room, not found)
+                if order:
+                    found[name] = self._trial(name, order)
+            best = sorted(found, key=lambda name: -found[name])
+            self.ranked = [*best, *(name for name in self.ranked if name not in found)]
+            kinds = {self.plans[name].extractor.name: name for name in reversed(best)}  # the best of each
+            among = sorted({*best[: math.ceil(KEPT * len(found))], *kinds.values()}, key=lambda name: -found[name])
+            self.slice_s = (ROUNDS[-1][1] - until) * whole / max(1, len(among))
+            if len(among) < 2:
                 break
-        return ranked
 
-    def _promising(self) -> list[str]:
-        """The order of the first round: the kinds of network by turns, of each the largest first.
+    def _plan_trial(self, name: str, stage: int, epochs: float, room: float, first: bool) -> Record:
+        """How long a candidate is trained for a round, on how many images; empty: there is no time for it.
 
-        The larger of two networks is rarely the worse one, and time may end the round at any place.
+        Each candidate has its slice of the round's time, but a trial has some updates in any case. Where an epoch is
+        more than that, it sees fewer images; a further round must at least double what a candidate has behind it.
         """
-        sizes = list(dict.fromkeys(plan.extractor.input_size for plan in self.recipes))
+        if order := self.trainings.begun(name, stage):
+            return order
+        images, least = len(self.table.of_split("train")), LEAST_UPDATES * self.plans[name].training.batch
+        pace, before = self._pace(name), self._trained(name)
+        own = max(0.0, min(room, self.slice_s))
+        if stage and own < before * pace:
+            return {}
+        passes = max(math.ceil(least / images), round(min(epochs - before, own / pace)))
+        passes = max(1, min(passes, self.plans[name].training.epochs - before))
+        if not stage and own < pace and images > least:
+            seen = max(least, round(images * own / pace))
+            images, pace = seen, pace * seen / images
+        if not first and passes * pace > room:
+            return {}
+        return self.course.log.add("order", name=name, stage=stage, epochs=before + passes, images=images)
+
+    def _trial(self, name: str, order: Record) -> float:
+        """The mAP of a candidate's network, trained as ordered, on some validation images; 0 where it diverged."""
+        for record in self.course.log.of("trial"):
+            if (record["name"], record["epochs"]) == (name, order["epochs"]):
+                return float(record["map50"])
+        network, quality = self._network(name, order), 0.0
+        if network is not None:
+            plan = self.plans[name]
+            val = self.trainings.prepare(plan, network, self._part(order["images"])).val
+            look = torch_boxes(network.detector)
+            rows = range(0, len(val), max(1, len(val) // TRIAL_IMAGES))
+            found = [suppress(*look(resize(val.picture(i), plan.extractor.input_size)[None])) for i in rows]
+            truths = [Truth(*self.table.truth(val.images[i])) for i in rows]
+            quality = detection_summary(found, truths, self.table.labels)["map50"] or 0.0
+        self.course.log.add("trial", name=name, epochs=order["epochs"], images=order["images"], map50=quality)
+        say(f"{name}: mAP .5 {rate_text(quality)} after {order['epochs']} epochs, {order['images']} images each")
+        return quality
+
+    def _trained(self, name: str) -> int:
+        """The epochs that a candidate has behind it."""
+        return max((r["epochs"] for r in self.trainings.done(name) if not r["failed"]), default=0)
+
+    def _order(self, found: Mapping[str, float]) -> Iterator[str]:
+        """The order of the first round, which looks at what was ``found`` so far.
+
+        First the kinds of network by turns at the first size, of each the largest, the smallest, and so on: what
+        differs most tells most; then the other sizes, those of the best networks first.
+        """
+        sizes = list(dict.fromkeys(plan.extractor.input_size for plan in self.plans.values()))
+        first = [min(sizes.index(self.plans[name].extractor.input_size) for name in self.able)]
         kinds: dict[str, list[str]] = {}
-        for name, plan in self.plans.items():
-            if name in self.able:
-                kinds.setdefault(plan.extractor.name, []).append(name)
+        order = list(dict.fromkeys(plan.extractor.name for plan in self.plans.values()))
+        for name in sorted(self.able, key=lambda n: (order.index(self.plans[n].extractor.name), -self.weights[n])):
+            if sizes.index(self.plans[name].extractor.input_size) in first:
+                kinds.setdefault(self.plans[name].extractor.name, []).append(name)
+        turns = [_ends(names) for names in kinds.values()]
+        begun = [names[i] for i in range(max(map(len, turns))) for names in turns if i < len(names)]
+        yield from begun
+        quality = {(self.plans[name].extractor.name, self.weights[name]): found.get(name, 0.0) for name in begun}
 
-        def rank(name: str) -> tuple[int, int]:
-            return -self.costs.weights[name], sizes.index(self.plans[name].extractor.input_size)
+        def rank(name: str) -> tuple[float, int, int]:
+            own = self.plans[name].extractor
+            worth = quality.get((own.name, self.weights[name]), 0.0)
+            return -worth, -self.weights[name], sizes.index(own.input_size)
 
-        turns = [sorted(names, key=rank) for names in kinds.values()]
-        return [names[i] for i in range(max(map(len, turns))) for names in turns if i < len(names)]
+        yield from sorted((name for name in self.able if name not in begun), key=rank)
 
-    def _finals(self, ranked: Sequence[str]) -> None:
+    def _pace(self, name: str) -> float:
+        """Seconds of an epoch, as the last training had it; before the first, from an epoch of some images."""
+        images = len(self.table.of_split("train"))
+        if done := self.trainings.done(name):
+            last = done[-1]
+            return max(1e-3, float(last["seconds"] / last["passes"] / last["items"] * images))
+        if name not in self.paces:
+            plan = self.plans[name]
+            plan = replace(plan, training=replace(plan.training, epochs=1, least_updates=0))
+            network = self.networks.build(plan, self.table, None)
+            prepared = self.networks.prepare(plan, self.sample, network, False)
+            with TemporaryDirectory() as folder:
+                began, run = time.monotonic(), RunFolder(Path(folder))
+                self.networks.fit(
+                    network, prepared, Order(plan, plan.training, self.sample, run, "", self.asked.device)
+                )
+            self.paces[name] = (time.monotonic() - began) / len(prepared.train) * images
+        return self.paces[name]
+
+    # files
+
+    def finals(self) -> None:
         """Train the best as long as its recipe says or time allows, then the next ones for which there is time."""
         made = False
-        for name in ranked:
-            pace, whole = self._pace(name), self.plans[name].training.epochs
-            room = RESERVE * self.left - (len(STORED) + 1) * self.file_s - self._conclusion_s
-            planned = self._planned(name, FINAL)
-            epochs = planned or min(whole, int(room / pace))
-            tried = max((record["epochs"] for record in self.log.of("trained") if record["name"] == name), default=0)
-            if not planned and (epochs < WORTH * tried or epochs < 1 or (made and epochs < LEAST * whole)):
+        for name in self.ranked:
+            pace, whole, before = self._pace(name), self.plans[name].training.epochs, self._trained(name)
+            room = RESERVE * self.asked.left - self.file_s - self._conclusion_s
+            passes = min(whole - before, int(room / pace))
+            order = {"epochs": before} if before >= whole else self.trainings.begun(name, FINAL)
+            if not order and (passes < 1 or (made and before + passes < LEAST * whole)):
                 continue
-            self._train(name, FINAL, epochs, self.able[name])
+            order = order or self.course.log.add(
+                "order", name=name, stage=FINAL, epochs=before + passes, images=len(self.table.of_split("train"))
+            )
+            if order["epochs"] < whole:
+                self.course.missed.append(f"{name} was trained for {order['epochs']} epochs of {whole}")
+            self._files(name, order, self.able[name][:1])
             made = True
+        if not made and self.ranked:
+            if epochs := self._trained(self.ranked[0]):
+                self._files(self.ranked[0], {"epochs": epochs}, self.able[self.ranked[0]][:1])
+            self.course.missed.append("no detector was trained for longer than a trial")
+        say(f"{len(self.ranked)} of {len(self.able)} detectors were tried")
 
-    def _complete(self) -> None:
+    def complete(self) -> None:
         """Store the best training in the other ways, too, and train it for integers, where there is time."""
-        inside = [point for point in self.points if not self.costs.broken(point.bytes, point.measured)]
+        inside = [point for point in self.course.points if not self.course.broken(point)]
         if not inside:
             return
         best = max(inside, key=lambda point: (point.accuracy, point.epochs))
@@ -189,202 +380,124 @@ class BoxSearch:
             if chain in TRAINED:
                 expected += SIMULATED * best.epochs * self._pace(best.name)
             able = chain in STORED or "int8" in self.able[best.name]
-            with suppress(RecipeError):  # a step that this network cannot have
+            with contextlib.suppress(RecipeError):  # a step that this network cannot have
                 chain_of(chain, self.plans[best.name])
-                if able and expected + self._conclusion_s < self.left:
-                    self._train(best.name, -1, best.epochs, [chain])
+                if able and expected + self._conclusion_s < self.asked.left:
+                    self._files(best.name, {"epochs": best.epochs}, [chain])
 
-    def _planned(self, name: str, stage: int) -> int:
-        """The epochs of a training that was begun already; 0 if it was not."""
-        orders = {(record["name"], record["stage"]): int(record["epochs"]) for record in self.log.of("order")}
-        return orders.get((name, stage), 0)
+    def _network(self, name: str, order: Record) -> Any:
+        """A candidate trained as ordered, from the weights that it has; None where its loss was not finite."""
+        epochs, start = order["epochs"], None
+        if before := max((r["epochs"] for r in self.trainings.done(name) if r["epochs"] < epochs), default=0):
+            start = (self._run(name, before), before)
+        return self.trainings.train(name, epochs, self._run(name, epochs), start, self._part(order.get("images", 0)))
 
-    def _pace(self, name: str) -> float:
-        """Seconds of an epoch, as the last training had it; before the first, from an epoch of some images."""
-        done = [record for record in self.log.of("trained") if record["name"] == name]
-        if done:
-            return max(1e-3, done[-1]["seconds"] / done[-1]["epochs"])
-        if name not in self.paces:
-            plan = self.plans[name]
-            plan = replace(plan, training=replace(plan.training, epochs=1))
-            network = self.networks.build(plan, self.table, None)
-            prepared = self.networks.prepare(plan, self.sample, network, False)
-            with TemporaryDirectory() as folder:
-                order = Order(plan, plan.training, self.sample, RunFolder(Path(folder)), "", self.device, title="pace")
-                began = time.monotonic()
-                self.networks.fit(network, prepared, order)
-            took = time.monotonic() - began
-            images = len(prepared.train) + len(prepared.val) / 3  # an image is judged in a third of the time
-            self.paces[name] = took / images * (len(self.table.of_split("train")) + len(self.val) / 3)
-        return self.paces[name]
-
-    def _train(self, name: str, stage: int, epochs: int, chains: Sequence[str]) -> float:
-        """Train a candidate, make a file for each chain, and return the best of their mAP; nothing is done twice.
-
-        It is 0 where the loss was not finite, so that there is no file.
-        """
-        plan = self.plans[name]
-        plan = replace(plan, training=replace(plan.training, epochs=epochs))
-        made = {point.chain for point in self.points if (point.name, point.epochs) == (name, epochs)}
-        if wanted := [chain for chain in chains if chain not in made]:
-            if stage >= 0 and not self._planned(name, stage):
-                self.log.add("order", name=name, stage=stage, epochs=epochs)
-            run = RunFolder(self.folder / "files" / f"{name}-{epochs}")
-            network = self._trained(plan, run)
-            if network is None:
-                return 0.0
-            prepared = self._prepare(plan, network)
-            writer = self.networks.writer(plan, self.table, network, prepared, self.device)
+    def _files(self, name: str, order: Record, chains: Sequence[str]) -> None:
+        """Train a candidate and make a file for each chain; nothing is done twice."""
+        own = [p.chain for p in self.course.points if (p.name, p.epochs) == (name, order["epochs"])]
+        wanted = [chain for chain in chains if chain not in own]
+        network = self._network(name, order) if wanted else None
+        if network is not None:
+            plan = self._plan(name, order["epochs"])
+            prepared = self.trainings.prepare(plan, network)
+            writer = self.networks.writer(plan, self.table, network, prepared, self.asked.device)
             for chain in wanted:
-                self._file(plan, run, chain, partial(writer.write, network))
-        return max((p.accuracy for p in self.points if (p.name, p.epochs) == (name, epochs)), default=0.0)
+                self._file(plan, self._run(name, order["epochs"]), chain, network, writer)
 
-    def _trained(self, plan: Recipe, run: RunFolder) -> Any:
-        """The trained network of a run folder, trained now unless it was; None where its loss was not finite."""
-        done = [r for r in self.log.of("trained") if (r["name"], r["epochs"]) == (plan.name, plan.training.epochs)]
-        if done and done[-1]["failed"]:
-            return None
-        if done and (run / DETECTOR).exists():
-            return self.networks.open(run, plan, self.table)
-        network = self.networks.build(plan, self.table, None)
-        run.path.mkdir(parents=True, exist_ok=True)
-        run.save_recipe(plan)
-        identity = json.dumps([self.table.sha256(), recipe_to_dict(plan)])
-        order = Order(
-            plan, plan.training, self.table, run, identity, self.device, True, self.strict, title=f"train {plan.name}"
-        )
-        prepared, failed, began = self._prepare(plan, network), False, time.monotonic()
-        try:
-            self.networks.fit(network, prepared, order)
-        except TrainingError as error:
-            failed = True
-            say(f"{plan.name}: left out, {error}")
-        took = time.monotonic() - began
-        (run / CHECKPOINT).unlink(missing_ok=True)
-        self.log.add("trained", name=plan.name, epochs=plan.training.epochs, seconds=took, failed=failed)
-        return None if failed else network
+    def _run(self, name: str, epochs: int) -> RunFolder:
+        return RunFolder(self.course.files / f"{name}-{epochs}")
 
-    def _prepare(self, plan: Recipe, network: Any) -> Any:
-        """Training and validation images at a candidate's size; those of one size at a time are kept."""
-        size = plan.extractor.input_size
-        if self.prepared is None or self.prepared[0] != size:
-            self.prepared = None
-            self.prepared = (size, self.networks.prepare(plan, self.table, network, self.strict))
-        return self.prepared[1]
+    def _plan(self, name: str, epochs: int) -> Recipe:
+        plan = self.plans[name]
+        return replace(plan, training=replace(plan.training, epochs=epochs))
 
-    def _file(self, plan: Recipe, run: RunFolder, text: str, write: Callable[[Any, Path], Any]) -> None:
+    def _part(self, images: int) -> BoxTable:
+        """The table with so many of its training images, spread over it; 0: all."""
+        train = self.table.of_split("train").images
+        if not 0 < images < len(train):
+            return self.table
+        kept = [train[i * len(train) // images] for i in range(images)]
+        return self.table.with_images([*kept, *self.val.images])
+
+    def _file(self, plan: Recipe, run: RunFolder, text: str, network: Any, writer: Any) -> BoxPoint:
         """Write a file, score it on the validation images, and time it."""
         began = time.monotonic()
         chain = chain_of(text, plan)
         path = run / file_name(chain)
         with working(f"write and score {path.parent.name}/{path.name}"):
-            write(chain, path)
-            figures = self.task.figures(load(path, threads=1), self.val, self.strict)
-            timed = benchmark(path, seconds=1.0, threads=1)
-        measured = {key: timed[key] for key in ("frame_ms", "clip_ms", "peak_rss_bytes", "load_ms")}
+            writer.write(network, chain, path)
+            figures = self.course.task.figures(load(path, threads=1), self.val, self.asked.strict)
+            timed = benchmark(path, seconds=0.5, threads=1)
         low, high = figures["map50_interval"]
-        point = BoxPoint(
-            plan.name, plan.training.epochs, text, f"{path.parent.name}/{path.name}", path.stat().st_size,
-            figures["map50"] or 0.0, (low, high), figures["map50_95"] or 0.0, figures["images"], measured,
-        )  # fmt: skip
-        self.log.add("file", **asdict(point))
-        self.points.append(point)
         if text not in TRAINED:
             self.file_s = max(self.file_s, time.monotonic() - began)
-        broken = "; ".join(self.costs.broken(point.bytes, measured))
-        say(
-            f"file {point.file}: {megabytes(point.bytes)}, {measured['frame_ms']['p50']:.2f} ms a frame, mAP .5 "
-            f"{rate_text(point.accuracy)} [{rate_text(low)}, {rate_text(high)}]"
-            + (f" (over the budget: {broken})" if broken else "")
-        )
+        return self.course.add(
+            BoxPoint(
+                name=plan.name, epochs=plan.training.epochs, chain=text, file=f"{path.parent.name}/{path.name}",
+                bytes=path.stat().st_size, accuracy=figures["map50"] or 0.0, interval=(low, high),
+                map50_95=figures["map50_95"] or 0.0, images=figures["images"],
+                measured={key: timed[key] for key in FIGURES},
+            )
+        )  # fmt: skip
+
+    # conclusion
 
     @property
     def _conclusion_s(self) -> float:
         return CONCLUSION_S + self.file_s * max(1.0, len(self.table.of_split("test")) / max(1, len(self.val)))
 
-    def _choose(self) -> BoxPoint | None:
-        """The best file that keeps the budget, timed again now that nothing else runs; of equal ones the smallest."""
-        able = [p for p in self.points if p.accuracy >= self.budget.min_accuracy and not self.costs.broken(p.bytes)]
-        for point in sorted(able, key=lambda p: (-p.accuracy, p.bytes, -p.epochs)):
-            measured = benchmark(self.folder / "files" / point.file, seconds=2.0, threads=1)
-            if not self.costs.broken(point.bytes, measured):
-                return point
-        return None
+    def ways(self) -> Ways[BoxPoint]:
+        """See ``Ways``. Of equal files the smallest is the best one; nothing is trained again on all images."""
+        return Ways(
+            choose=lambda: self.course.first_that_fits(
+                sorted(self.course.points, key=lambda p: (-p.accuracy, p.bytes, -p.epochs))
+            ),
+            explain=self._steps,
+            recipe=lambda p: replace(self._plan(p.name, p.epochs), compress=(p.chain,) if p.chain else ()),
+            history=self._history,
+        )
 
-    def _conclude(self) -> dict[str, Any]:
-        """Choose a file, score it on the test images, report."""
-        chosen, run = self._choose(), RunFolder(self.folder)
-        summary: dict[str, Any] = {
-            "budget": asdict(self.budget),
-            "judged_on": self._judged,
-            "trials": sum(1 for _ in self.log.of("trained")),
-            "front": [asdict(point) for point in front(self.points)],
-            "what_if": what_if(self.points, self.budget),
-            "chosen": asdict(chosen) if chosen else None,
-        }
-        run.write_metrics(summary, FIT)
-        if chosen is None:
-            why = why_none(self.points, self.budget, self.seconds)
-            raise TrainingError(f"{why}; what was found is in {self.folder / FIT}")
+    def _steps(self, chosen: BoxPoint) -> list[BoxPoint]:
         chain = chain_of(chosen.chain, self.plans[chosen.name])
         before = [file_name(chain[:n]) for n in range(len(chain) + 1)]
-        steps = [p for p in self.points if p.file.partition("/")[0] == chosen.file.partition("/")[0]]
-        steps = sorted((p for p in steps if Path(p.file).name in before), key=lambda p: before.index(Path(p.file).name))
-        summary["steps"] = [asdict(point) for point in steps]
-        shutil.copyfile(self.folder / "files" / chosen.file, run.model)
-        split, images = self.task.scored_split(self.table)
-        metrics, scored = self.task.score_files(run, [MODEL], images, self.strict)
-        counts = {part: len(self.table.of_split(part)) for part in ("train", "val")}
-        metrics |= {
-            "split": split,
-            "seconds": round(time.monotonic() - self.began, 1),
-            "skipped": [{"path": path, "error": error} for path, error in scored[MODEL].skipped],
-            "images": {**counts, "scored": metrics["files"][MODEL]["images"]},
-            **self.task.remarks(self.table),
-        }
-        self.task.write_evidence(run, [MODEL], metrics, self.table, self.command)
-        metrics |= summary
-        run.write_metrics(summary, FIT)
-        run.write_metrics(metrics)
-        plan = self.plans[chosen.name]
-        plan = replace(plan, training=replace(plan.training, epochs=chosen.epochs))
-        run.save_recipe(replace(plan, compress=(chosen.chain,) if chosen.chain else ()))
-        with (self.folder / "files" / chosen.file).with_name(LOG).open(newline="") as rows:
-            history = list(csv.DictReader(rows))
-        extra = evidence_sections(self.points, chosen, metrics, "mAP .5", "images")
-        with working("write the report"):
-            self.task.report(run, metrics, history, scored, self.table, self.data, extra)
-        say(f"chosen  {chosen.describe()}: mAP .5 {rate_text(chosen.accuracy)} on {self._judged}")
-        self.task.say(run, metrics, [MODEL])
-        return run.result(metrics)
+        steps = [p for p in self.course.points if (p.name, p.epochs) == (chosen.name, chosen.epochs)]
+        kept = [p for p in steps if Path(p.file).name in before]
+        return sorted(kept, key=lambda p: before.index(Path(p.file).name))
+
+    def _history(self, chosen: BoxPoint) -> list[dict[str, Any]]:
+        with (self.course.files / chosen.file).with_name(LOG).open(newline="") as rows:
+            return list(csv.DictReader(rows))
 
 
-def search_boxes(
-    data: str, folder: Path, budget: Budget, seconds: float, fold: str | None, seed: int, strict: bool, command: str,
-    threads: int, recipes: Sequence[Recipe] = (), device: str = "cpu",
-) -> dict[str, Any]:  # fmt: skip
+def _network(plan: Recipe) -> Extractor:
+    """What decides a file's bytes: the network, whatever the size of its input."""
+    return replace(plan.extractor, input_size=(0, 0))
+
+
+def _ends(names: Sequence[str]) -> list[str]:
+    """First and last by turns: what differs most comes first."""
+    return [names[i // 2] if i % 2 == 0 else names[-1 - i // 2] for i in range(len(names))]
+
+
+def search_boxes(asked: Asked, recipes: Sequence[Recipe] = ()) -> dict[str, Any]:
     """``fit`` where the data are images with boxes; see there.
 
     Args:
-        threads: of training on the processor.
-        device: where detectors are trained.
         recipes: the candidates, of each kind of network from the smallest, each in all sizes; none: ``box_recipes``.
 
     Raises:
         RecipeError, TrainingError, DataError: as ``fit``.
     """
-    began = time.monotonic()
     task = TASKS["boxes"]
-    with working(f"read {data}"):
-        table = task.read(DataSource(data, fold, strict))
+    with working(f"read {asked.data}"):
+        table = task.read(DataSource(asked.data, asked.fold, asked.strict))
     task.check(table)
-    tried = list(recipes) or box_recipes(seed)
-    known = json.dumps([table.sha256(), [recipe_to_dict(plan) for plan in tried], seed])
-    identity = hashlib.sha256(known.encode()).hexdigest()
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads))
-    try:
-        log = TrialLog(folder / "trials.jsonl", identity)
-        return BoxSearch(folder, data, table, budget, seconds, log, tried, strict, command, device, began).run()
-    finally:
-        torch.set_num_threads(threads_before)
+    tried = list(recipes) or box_recipes(asked.seed)
+    known = json.dumps([table.sha256(), [recipe_to_dict(plan) for plan in tried], asked.seed])
+    log = asked.log(hashlib.sha256(known.encode()).hexdigest())
+    counts = {part: len(table.of_split(part)) for part in ("train", "val")}
+    course = Course(asked, task, table, log, partial(point_of, BoxPoint), counts, f"{counts['val']} validation images")
+    search = BoxSearch(asked, table, course, tried)
+    search.possible()
+    steps = (search.rounds, search.finals, search.complete)
+    return follow(steps, lambda: conclude(course, search.ways(), sum(1 for _ in log.of("trained"))))

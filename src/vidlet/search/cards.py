@@ -28,10 +28,15 @@ from ..models import FrameExtractor, build_head
 from ..runtime import benchmark, write_metadata
 from ..tasks.prepare import graph_bytes
 from .budget import Budget
-from .space import ALONE, POOLED, STORAGES, Candidate, Space, Storage
+from .course import EVIDENCE_BYTES, FIGURES
+from .space import ALONE, GRID, POOLED, STORAGES, TRAINS, Candidate, Space, Storage
 
-EVIDENCE_BYTES = 1200  # what the measured figures add to a file's metadata
 SMALLEST = Candidate("", 8.0, 8, 24, 24, False, 0.2, 0.0, 0.2, 2e-3)
+
+
+def smallest(place: str, feature_shape: tuple[int, ...]) -> Candidate:
+    """The smallest head on an extractor; on a vector one that pools."""
+    return replace(SMALLEST, place=place, kind=GRID if len(feature_shape) == 3 else POOLED)
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,9 @@ class Cards:
         return [
             storage
             for storage in STORAGES
-            if (storage.members == 1 or candidate.kind != POOLED)  # linear: from another start it learns the same
+            if (
+                storage.members == 1 or candidate.kind in (GRID, TRAINS)
+            )  # linear: from another start it learns the same
             and self.keeps(candidate, storage, budget)
         ]
 
@@ -78,11 +85,11 @@ class Cards:
 
     def possible(self, place: str, budget: Budget) -> bool:
         """Whether the smallest head on an extractor can keep a budget."""
-        return bool(self.storages(replace(SMALLEST, place=place), budget))
+        return bool(self.storages(smallest(place, self.shapes[place]), budget))
 
     def nearest(self, budget: Budget) -> str:
         """What comes nearest to a budget that nothing can keep: the smallest file, and the fastest if times count."""
-        files = [(replace(SMALLEST, place=place), storage) for place in self.shapes for storage in ALONE]
+        files = [(smallest(*found), storage) for found in self.shapes.items() for storage in ALONE]
         size = min(files, key=lambda f: self.bytes(*f))
         told = f"the smallest is {size[0].place} {size[1].chain or 'float32'} with {self.bytes(*size):,} bytes"
         if not budget.needs_times:
@@ -135,7 +142,7 @@ def make_cards(
         samples: a few clips' frames uint8 (T, H, W, 3): what ranges are calibrated on does not change what they cost.
         timed: measure milliseconds and memory too, which takes a process and a second a file.
     """
-    candidate = replace(SMALLEST, place=place, hz=min(space.rates_hz))
+    candidate = replace(smallest(place, extractor.feature_shape), hz=min(space.rates_hz))
     recipe = space.recipe(candidate, "card", [storage.chain for storage in ALONE])
     torch.manual_seed(0)
     head = build_head(recipe.head, extractor.feature_shape, len(table.labels))
@@ -151,6 +158,6 @@ def make_cards(
                 write_metadata(draft, metadata)
             size = path.stat().st_size + EVIDENCE_BYTES - round(storage.head_bytes(head))
             measured = benchmark(path, seconds=0.6, threads=1) if timed else {}
-            kept = {key: measured[key] for key in ("frame_ms", "clip_ms", "peak_rss_bytes") if timed}
+            kept = {key: measured[key] for key in FIGURES if timed}
             cards.append(Card(place, storage.chain, size, kept))
     return cards

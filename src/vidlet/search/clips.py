@@ -1,24 +1,50 @@
-"""The search over clips: extractors and their cuts, heads on them, and ways of storing both.
+"""``vidlet fit`` over clips: extractors and their cuts, heads on them, and ways of storing both.
 
 What each cut of the extractor costs is measured first (an impossible budget ends here); features are computed once;
-heads are searched on them; the best are trained whole, written and measured as files; the most accurate file that keeps
-the budget is chosen on validation clips, trained once more on all clips that are not test, and scored on test.
+linear classifiers are solved and heads searched on them; the best are trained whole, written and measured as files; the
+most accurate file that keeps the budget is trained once more on all clips that are not test.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..compression import CLIP_STEPS, chain_text, find_chain, split_chain
+from ..errors import RecipeError
+from ..models import FrameExtractor
 from ..progress import duration, say, working
-from ..recipe import Extractor
-from .budget import Budget
-from .course import Course
-from .data import FEW_CLIPS, judge
-from .space import Space, cuts_of
+from ..recipe import Extractor, Recipe
+from ..tasks import TASKS
+from ..tasks.prepare import sample_clips
+from .budget import TIERS, scaled
+from .cards import Card, Cards, kept_cards, least_bytes, smallest
+from .course import EVIDENCE_BYTES, Asked, Course, Ways, conclude, follow
+from .data import (
+    FEW_CLIPS,
+    Judged,
+    build_extractors,
+    extraction_seconds,
+    judge,
+    networks_of,
+    open_pool,
+    store_joint,
+    stored,
+)
+from .halving import Finalist, Search, finalists
+from .proxy import Outcome, Solved, Workers, follow_parent
+from .realize import ClipPoint, Timing, clip_point, realize, refit
+from .space import ALONE, GRID, LINEAR, STORAGES, Candidate, Space, cuts_of, known_cost, place_of
 from .trials import TrialLog
 
 SIZES = (224, 160, 128, 96)  # of the extractor's square input, from the best
@@ -30,48 +56,409 @@ FEW = Space(  # of fewer than FEW_CLIPS, trials are judged on all folds to the e
     begin=("default", "pooled", "small", "large", "medium", "tiny", "fast", "trains", "least"),
     center=2 / 3,
 )
+EXTRACTION_SHARE = 0.35  # of the time: for features
+SEARCH_SHARE = 0.3  # of what is left then: for trials
+ORDERED_SHARE = 0.15  # of what is left behind them: for the recurrent head that ``train`` would try
+KNOWN_SHARE = 0.5  # of what a storage is known to cost, in the choice: some hundred clips tell half of it at best
+ALIKE = 0.004  # of a file's promise: less than some hundred clips can tell
+NEARLY = 0.05  # of a trial's score: what is so little worse may be made because it is quicker
 
 
 def usual_ladder() -> list[tuple[Extractor, ...]]:
-    """The networks of a search, from the largest: MobileNetV2 at falling sizes of its input, then MobileNetV1 x .25."""
-    return [*(cuts_of(size=size) for size in SIZES), cuts_of("mobilenetv1", 0.25, size=128, cuts=LEAST)]
+    """The networks of a search, from the largest: MobileNetV2 at falling sizes of its input, then MobileNetV1 x .25.
+
+    The largest has the vector behind its last layer, too, which ``train`` looks at.
+    """
+    ladder = [*(cuts_of(size=size) for size in SIZES), cuts_of("mobilenetv1", 0.25, size=128, cuts=LEAST)]
+    vector = Extractor("mobilenetv2", 1.0, (SIZES[0], SIZES[0]), "head", 0, "imagenet")
+    return [(*ladder[0], vector), *ladder[1:]]
 
 
-def search_clips(
-    data: str, folder: Path, budget: Budget, seconds: float, fold: str | None, seed: int, strict: bool, command: str,
-    workers: int, space: Space | None = None, device: str = "cpu",
-) -> dict[str, Any]:  # fmt: skip
+class ClipSearch:
+    """What of a search is about clips: costs, features, trials, files; each step once, in their order.
+
+    Args:
+        ladder: networks from the largest; searched is the first whose features time allows and on which something
+            keeps the budget, and the next too where a limit on time or memory may favor it. Where at least half of a
+            network's cuts have their features stored, those are searched that have them.
+    """
+
+    def __init__(
+        self, course: Course[ClipPoint], judged: Judged, space: Space, ladder: Sequence[Sequence[Extractor]]
+    ) -> None:
+        self.course, self.asked, self.log, self.judged = course, course.asked, course.log, judged
+        self.budget, self.files, self.asked_space, self.ladder = self.asked.budget, course.files, space, ladder
+        self.timing = Timing(self.asked, judged, self.files)
+        self.solved: list[tuple[Candidate, Outcome]] = []
+
+    def prepare(self) -> None:
+        """Measure what extractors cost, refuse what cannot be, and compute the features of those that can.
+
+        Raises:
+            RecipeError: nothing on the ladder keeps the budget; naming what comes nearest.
+        """
+        space, tight = self.asked_space, self.budget.needs_times
+        wide = scaled(self.budget, max(TIERS))
+        left = EXTRACTION_SHARE * self.asked.seconds
+        chosen: list[Extractor] = []
+        self.cards = Cards(len(self.judged.table.labels))
+        networks: dict[str, FrameExtractor] = {}
+        for number, rung in enumerate(self.ladder):
+            built = build_extractors(replace(space, extractors=tuple(rung)))
+            small = {p: int(least_bytes(built[place_of(p)])) for p in rung}  # what is larger needs no measuring
+            step = [p for p in rung if p is rung[0] or not (wide if p.grid else self.budget).broken(small[p])]
+            built = {place_of(plan): built[place_of(plan)] for plan in step}
+            part = replace(space, extractors=tuple(step))
+            expected = extraction_seconds(part, self.judged, built)
+            if expected > left and 2 * len(ready := stored(part, self.judged, built)) >= len(step):
+                step, part, expected = ready, replace(space, extractors=tuple(ready)), 0.0
+                built = {place_of(plan): built[place_of(plan)] for plan in step}
+            if expected > left and (chosen or number < len(self.ladder) - 1):
+                continue
+            networks |= built
+            self._cost(part, built)
+            if not any(self.cards.possible(place_of(plan), self.budget) for plan in step):
+                continue
+            within = [plan for plan in step if self.cards.possible(place_of(plan), wide)]
+            chosen += within
+            left -= expected
+            if not (tight and within == chosen):
+                break
+        if not chosen:
+            raise RecipeError(
+                f"no model of the search fits {self.budget.describe()}: {self.cards.nearest(self.budget)}"
+            )
+        self.space = replace(space, extractors=tuple(chosen))
+        self.timing.epochs = next((record["epochs"] for record in self.log.of("epochs")), space.epochs)
+        names = [place_of(plan) for plan in chosen]
+        say(f"features of {', '.join(names)}")
+        with working("features"):
+            kept = {place: networks[place] for place in names}
+            self.pool = open_pool(self.space, self.judged, kept, self.asked.device)
+
+    def solve(self) -> None:
+        """Measure linear classifiers: what ``train`` would choose, and the plain ones that nothing may be behind."""
+        known = [(Candidate(**r["candidate"]), Outcome(**r["outcome"])) for r in self.log.of("solved")]
+        self.solved, self.linear = [found for found in known if self._inside(found[0])], list[Solved]()
+        if self.solved:
+            return
+        classes = len(self.judged.table.labels)
+        with working("solve linear classifiers"):
+            self.linear = [Solved(self.space, self.pool, cuts, classes) for cuts in networks_of(self.space)]
+        self._take_solved()
+
+    def _take_solved(self) -> None:
+        known = {candidate.key for candidate, _ in self.solved}
+        for found in self.linear:
+            for candidate, outcome in found.candidates(self._inside):
+                if candidate.key not in known:
+                    self.solved.append((candidate, outcome))
+                    self.log.add("solved", candidate=asdict(candidate), outcome=asdict(outcome))
+                    say(f"{candidate.describe()}: {outcome.accuracy:.3f} on clips held out")
+
+    def search(self) -> None:
+        """Try heads until the time for trials is over."""
+        seconds = self.timing.trainable(self.space, SEARCH_SHARE)
+        folds = len(self.judged.folds)
+        self.trials = Search(self.space, self.log, self._fits, self._inside, folds, seconds)
+        self.timing.trials = self.trials
+        say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
+        workers = Workers(self.space, self.pool, self.asked.workers)
+        try:
+            until = time.monotonic() + SEARCH_SHARE * self.asked.left
+            with working(f"try heads, {self.asked.workers} at a time"):
+                self.trials.run(workers, until, say, in_any_case=not self.solved)
+        finally:
+            workers.close()
+        if not self.trials.trials:
+            self.course.missed.append("no head was tried but linear ones")
+
+    def order(self) -> None:
+        """Try the recurrent head that ``train`` tries where the order of frames matters, if there is time for it."""
+        took = [t.outcome.seconds / self.trials.rounds[t.round] for t in self.trials.trials if t.candidate.kind == GRID]
+        for found in (found for found in self.linear if found.ordered):
+            expected = found.auto.training.epochs * float(np.median(took)) if took else np.inf
+            if expected < ORDERED_SHARE * self.asked.left:
+                with working("try what train would"):
+                    found.train(self.asked.device)
+                self._take_solved()
+
+    def make_files(self) -> None:
+        """Train the best candidates whole, and write and measure their files, as long as there is time."""
+        done = {(p.candidate.key, p.chain) for p in self.course.points}
+        best = [*self._solved_ways(), *finalists(self.trials, self.cards, self.budget)]
+        plan = [(c, s) for c, s in best if (c.key, s.chain) not in done]
+        self._set_epochs([finalist for finalist in best if not finalist[0].recipe])
+        self.files.mkdir(parents=True, exist_ok=True)
+        with _processes(self.asked.workers) as executor, working("train, write and measure files"):
+            running: dict[Future[list[ClipPoint]], tuple[float, float]] = {}  # when it began, how long it should take
+            while plan or running:
+                while len(running) < self.asked.workers:
+                    chosen = self._next_file(plan, bool(running))
+                    if chosen is None:
+                        break
+                    plan.remove(chosen)
+                    candidate, storage = chosen
+                    job = (*self._job(candidate), [storage.chain], self.files, self._judged(candidate), 1)
+                    expected = self.timing.training(candidate, storage)
+                    running[executor.submit(realize, *job, self.asked.device)] = (time.monotonic(), expected)
+                if not running:
+                    break
+                finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    began, expected = running.pop(future)
+                    for point in future.result():
+                        self.timing.saw(point, time.monotonic() - began, expected)
+                        self.course.add(point)
+                if running and self.asked.left < 0 and any(not self.course.broken(p) for p in self.course.points):
+                    _end(executor)
+                    self.course.missed.append("what was being made for a file was given up")
+                    break
+        heads = [c for c, _ in best if not c.recipe]
+        if heads and not any(point.candidate in heads for point in self.course.points):
+            self.course.missed.append("no file was made but of linear classifiers")
+
+    def _job(self, candidate: Candidate) -> tuple[Recipe, Any, Candidate]:
+        """The recipe of a candidate's file, the clips that it learns from and is judged by."""
+        plan = self._recipe(candidate)
+        if "+" in plan.extractor.cut:
+            store_joint(plan, self.pool, self.space)
+        return plan, self.judged.folds[0], candidate
+
+    def _recipe(self, candidate: Candidate, chain: str = "") -> Recipe:
+        return self.space.recipe(candidate, f"fit-{candidate.key}", [chain] if chain else [], self.timing.epochs)
+
+    def _judged(self, candidate: Candidate) -> Outcome | None:
+        """How good a candidate is on all folds, trained as long as for its file; None where that is not known."""
+        if candidate.recipe:
+            own = next(outcome for known, outcome in self.solved if known == candidate)
+            return own if len(self.judged.folds) > 1 else None
+        return self.trials.whole(candidate) if self.timing.epochs == self.space.epochs else None
+
+    def _solved_ways(self) -> list[Finalist]:
+        """The solved candidates, each in the storage that loses least within the budget."""
+        return [(candidate, self.cards.storages(candidate, self.budget)[0]) for candidate, _ in self.solved]
+
+    def _set_epochs(self, best: Sequence[Finalist]) -> None:
+        """How long heads train for files: as the recipe says, or shorter, so that a file of several heads comes to be.
+
+        A search that goes on trains as long as it began to: heads of one file are alike in that.
+        """
+        if not best or any(self.log.of("epochs")):
+            return
+        ways = [finalist for finalist in best if finalist[0] == best[0][0]]
+        self.timing.epochs = self.timing.epochs_for(ways, self.space)
+        self.log.add("epochs", epochs=self.timing.epochs)
+        if self.timing.epochs < self.space.epochs:
+            say(f"files are trained for {self.timing.epochs} epochs of {self.space.epochs}: the time allows no more")
+
+    def _next_file(self, plan: Sequence[Finalist], others_run: bool) -> Finalist | None:
+        """The first of a plan for which there is time; where no file was made, the quickest of the best for the budget.
+
+        Before what takes more than half of the time that is left comes the quickest file of the same candidate: its
+        head is part of the other, and it shows how fast this machine is.
+        """
+        fits = any(not self.budget.broken(point.bytes) for point in self.course.points)
+        if plan and plan[0][0].recipe and (self.timing.left > 0 or not (fits or others_run)):
+            return plan[0]  # solved: seconds
+        plan = [finalist for finalist in plan if not finalist[0].recipe]
+        seconds, left = self.timing.file, self.timing.left
+        able = [finalist for finalist in plan if seconds(*finalist) <= left]
+        if able and seconds(*able[0]) > left / 2:
+            return min((f for f in able if f[0] == able[0][0]), key=lambda finalist: seconds(*finalist))
+        if able:
+            return able[0]
+        if others_run or fits:
+            return None
+        inside = [f for f in plan if not self.budget.broken(self.cards.bytes(*f))] or plan
+        worth = {trial.candidate: trial.round + trial.outcome.score for trial in self.trials.best()}
+        good = [f for f in inside if worth[f[0]] >= max(worth[g[0]] for g in inside) - NEARLY]
+        return min(good, key=lambda finalist: seconds(*finalist), default=None)
+
+    def ways(self) -> Ways[ClipPoint]:
+        """See ``Ways``."""
+        return Ways(
+            choose=self._choose,
+            explain=self._steps,
+            recipe=lambda point: self._recipe(point.candidate, point.chain),
+            refit=self._refit,
+            remarks=lambda: {
+                "guessing": self._guessing,
+                "solved": {candidate.describe(): outcome.accuracy for candidate, outcome in self.solved},
+            },
+        )
+
+    def _choose(self) -> ClipPoint | None:
+        """The best file that keeps the budget and is not behind a plain linear classifier, or behind guessing.
+
+        Between the files of a candidate a few validation clips decide badly: two heads that were seen to gain two
+        points lie below one by chance now and then. So what storages are known to cost counts beside what was measured.
+        Of files that are alike in that (``ALIKE``) the smallest is the better product.
+        """
+
+        def promise(point: ClipPoint) -> float:
+            return point.score - KNOWN_SHARE * known_cost(point.chain)
+
+        able = [p for p in self.course.points if not self.course.broken(p)]
+        told = deliverable(able, self._guessing)
+        if able and not told:
+            self.course.why = f"nothing found is better than naming the commonest class ({self._guessing:.3f})"
+        ranked = sorted(told, key=lambda p: (-promise(p), p.bytes))
+        alike = [p for p in ranked if promise(p) >= promise(ranked[0]) - ALIKE]
+        return self.course.first_that_fits((*sorted(alike, key=lambda p: p.bytes), *ranked[len(alike) :]))
+
+    @property
+    def _guessing(self) -> float:
+        """The share of the commonest class."""
+        return float(self.pool.targets.mean(0).max())
+
+    def _steps(self, chosen: ClipPoint) -> list[ClipPoint]:
+        """The chosen network in float32 and after each step of its chain, as files.
+
+        Stored in the other ways it is a file too, for the front, where there is time: its training is done.
+        """
+        steps = find_chain(chosen.chain) if chosen.chain else ()
+        wanted = [chain_text(steps[:n]) for n in range(len(steps) + 1)]
+        taken = chain_text(split_chain(steps, CLIP_STEPS)[0])
+        others = ["+".join(filter(None, [taken, storage.chain])) for storage in ALONE if storage.chain]
+        known = {p.chain: p for p in self.course.points if p.candidate == chosen.candidate}
+        missing = [c for c in wanted if c not in known and _has_graph_step(c)]
+        room = max(0, self.timing.room(chosen) - len(missing))
+        missing += [c for c in others if c not in (*known, *missing)][:room]
+        if self.asked.left < 0:
+            missing = []
+        judged = self._judged(chosen.candidate)
+        for point in realize(
+            *self._job(chosen.candidate), missing, self.files, judged, self.asked.workers, self.asked.device
+        ):
+            known[point.chain] = self.course.add(point)
+        return [known[chain] for chain in wanted if chain in known]
+
+    def _refit(self, chosen: ClipPoint, path: Path) -> bool:
+        """``model.onnx`` trained on all clips, where test clips are left to score it and time is left to train."""
+        if not len(self.judged.test):
+            return False
+        storage = next((s for s in STORAGES if s.chain == chosen.chain), ALONE[0])
+        trained = chosen.seconds * self.timing.again if chosen.candidate.recipe else 0.0
+        if max(trained, self.timing.last(chosen.candidate, storage)) > self.asked.left:
+            self.course.missed.append("the chosen file was not trained once more on all clips")
+            return False
+        say("train the chosen once more, on all clips that are not test")
+        with working("train once more"):
+            again, heads = refit(
+                self._recipe(chosen.candidate), self.judged.folds[0], chosen, path, self.files, self.asked.left,
+                self.asked.device,
+            )  # fmt: skip
+        if again < heads:
+            say(f"{again} of {heads} heads were trained once more; the time was over")
+        return not self.budget.broken(path.stat().st_size + EVIDENCE_BYTES)
+
+    def _cost(self, space: Space, extractors: Mapping[str, FrameExtractor]) -> None:
+        """Add the cards of extractors in all storages, from the log where they stand there.
+
+        The cuts of a network come from the shallowest: behind one that cannot keep twice the budget, none is measured.
+        """
+        budget = scaled(self.budget, max(TIERS))
+        cards = [Card(**record["card"]) for record in self.log.of("card")]
+        known = {(card.place, card.chain): card for card in cards if card.measured or not budget.needs_times}
+        table = self.judged.folds[0]
+        samples: list[np.ndarray] = []
+        for place, extractor in extractors.items():
+            cards = [known[place, s.chain] for s in ALONE if (place, s.chain) in known]
+            if len(cards) < len(ALONE):
+                small = smallest(place, extractor.feature_shape)
+                plan = space.recipe(replace(small, hz=min(space.rates_hz)), "samples")
+                samples = samples or sample_clips(table, plan, 3)
+                with working(f"measure {place}"):
+                    cards = kept_cards(space, table, extractor, place, budget, samples)
+                for card in cards:
+                    self.log.add("card", card=asdict(card))
+            self.cards.add(place, extractor.feature_shape, cards)
+            if not self.cards.possible(place, budget):
+                break
+
+    def _fits(self, candidate: Candidate) -> bool:
+        """Whether a candidate fits the budget in some storage, or twice its bytes."""
+        return bool(self.cards.storages(candidate, scaled(self.budget, max(TIERS))))
+
+    def _inside(self, candidate: Candidate) -> bool:
+        """Whether a candidate fits the budget in some storage."""
+        return bool(self.cards.storages(candidate, self.budget))
+
+
+def behind(point: ClipPoint, other: ClipPoint) -> bool:
+    """Whether a file is worse than another by the same validation: on all folds where both are known there."""
+    if point.judged is not None and other.judged is not None:
+        return point.score < other.score
+    return point.own < other.own
+
+
+def deliverable(points: Sequence[ClipPoint], guessing: float) -> list[ClipPoint]:
+    """The files that are not behind a plain linear classifier among them, and not behind naming the commonest class.
+
+    Args:
+        guessing: share of the commonest class.
+    """
+    linear = [p for p in points if p.candidate.kind == LINEAR]
+    ahead = [p for p in points if not any(behind(p, other) for other in linear)]
+    return [p for p in ahead if p.known_accuracy >= guessing]
+
+
+def _has_graph_step(chain: str) -> bool:
+    """Whether a chain's file is worth a line of its own: float32, or one that is stored in fewer bits."""
+    return not chain or bool(split_chain(find_chain(chain), CLIP_STEPS)[1])
+
+
+@contextmanager
+def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes for files; on an error or an interrupt those under way are ended."""
+    executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=follow_parent)
+    try:
+        yield executor
+    except BaseException:
+        _end(executor)
+        raise
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _end(executor: ProcessPoolExecutor) -> None:
+    for process in list((executor._processes or {}).values()):
+        process.terminate()
+
+
+def search_clips(asked: Asked, space: Space | None = None) -> dict[str, Any]:
     """``fit`` where the data are videos; see there.
 
     Args:
-        workers: trials side by side, each on one thread.
         space: what is searched; None: the cuts of the built-in extractor, as large an input as time allows.
-        device: where heads are trained.
 
     Raises:
         RecipeError, TrainingError, DataError: as ``fit``.
     """
-    with working(f"read {data}"):
-        judged = judge(data, fold, strict)
+    with working(f"read {asked.data}"):
+        judged = judge(asked.data, asked.fold, asked.strict)
     say(
         f"fit: {len(judged.table)} clips of {len(judged.table.labels)} classes, {len(judged.test)} of them test; "
-        f"{budget.describe()}; about {duration(seconds)}, {workers} trials at a time on {device}; writes {folder}"
+        f"{asked.budget.describe()}; about {duration(asked.seconds)}, {asked.workers} trials at a time on "
+        f"{asked.device}; writes {asked.folder}"
     )
     few = len(judged.folds[0]) < FEW_CLIPS
-    asked = space or replace(FEW if few else MANY, seed=seed)
-    ladder = [asked.extractors] if space else usual_ladder()
-    determined = json.dumps([judged.table.sha256(), asdict(asked), fold], sort_keys=True)
-    log = TrialLog(folder / "trials.jsonl", hashlib.sha256(determined.encode()).hexdigest())
-    course = Course(log, folder, judged, budget, seconds, workers, device)
-    course.prepare(asked, ladder)
-    interrupted = False
-    try:
-        course.search()
-        course.make_files()
-    except KeyboardInterrupt:
-        interrupted = True
-        say("interrupted: going on with the best so far")
-    result = course.conclude(data, fold, command)
-    if interrupted:
-        raise KeyboardInterrupt
-    return result
+    chosen = space or replace(FEW if few else MANY, seed=asked.seed)
+    determined = json.dumps([judged.table.sha256(), asdict(chosen), asked.fold], sort_keys=True)
+    log = asked.log(hashlib.sha256(determined.encode()).hexdigest())
+    search = clip_search(asked, judged, log, chosen, [chosen.extractors] if space else usual_ladder())
+    search.prepare()
+    search.solve()
+    steps = (search.search, search.order, search.make_files)
+    return follow(steps, lambda: conclude(search.course, search.ways(), len(search.trials.trials)))
+
+
+def clip_search(
+    asked: Asked, judged: Judged, log: TrialLog, space: Space, ladder: Sequence[Sequence[Extractor]]
+) -> ClipSearch:
+    """A search of which no step is taken."""
+    counts = {split: len(judged.folds[0].of_split(split)) for split in ("train", "val")}
+    scored = ("test", judged.test) if len(judged.test) else ("val", judged.folds[0].of_split("val"))
+    course = Course(asked, TASKS["clips"], judged.table, log, clip_point, counts, judged.rule, scored)
+    return ClipSearch(course, judged, space, ladder)

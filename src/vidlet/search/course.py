@@ -1,374 +1,332 @@
-"""The course of a search, step by step: costs, features, trials, files, and the conclusion drawn from them."""
+"""The course of every search: its steps, the time, what it trains, the files that it made, the conclusion from them.
+
+Validation clips choose; test clips are scored once, by the file that ships. What is finished stands in
+``trials.jsonl`` and ``files/``: a search that was killed goes on from there.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import asdict, replace
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Generic, cast
 
-import numpy as np
-
-from ..compression import CLIP_STEPS, chain_text, find_chain, split_chain
-from ..errors import RecipeError, TrainingError
-from ..models import FrameExtractor
-from ..progress import megabytes, say, working
-from ..recipe import Extractor, save_recipe
-from ..runs import FIT, RECIPE, RunFolder
+from ..datasets import BoxTable, ClipTable
+from ..errors import TrainingError
+from ..progress import duration, megabytes, say, working
+from ..recipe import Recipe, recipe_to_dict
+from ..reports import rate_text
+from ..runs import CHECKPOINT, FIT, MODEL, RunFolder
 from ..runtime import benchmark
-from ..tasks import TASKS
-from ..tasks.prepare import sample_clips
-from .budget import TIERS, Budget, scaled
-from .cards import EVIDENCE_BYTES, SMALLEST, Card, Cards, kept_cards, least_bytes
-from .data import Judged, build_extractors, extraction_seconds, open_pool, stored
-from .finalists import Finalist, finalists
-from .halving import Search
-from .points import front, what_if, why_none
-from .proxy import Workers, follow_parent
-from .realize import Point, point_of, point_record, realize, refit
-from .report import report_fit
-from .space import ALONE, Candidate, Space, known_cost, place_of
-from .timing import Timing
-from .trials import TrialLog
+from ..tasks import Task
+from ..tasks.networks import Order
+from ..training import for_clips
+from .budget import Budget
+from .points import P, evidence_sections, front, what_if, why_none
+from .trials import Record, TrialLog
 
-EXTRACTION_SHARE = 0.35  # of the time: for features
-SEARCH_SHARE = 0.3  # of what is left then: for trials
-KNOWN_SHARE = 0.5  # of what a storage is known to cost, in the choice: some hundred clips tell half of it at best
-ALIKE = 0.004  # of a file's promise: less than some hundred clips can tell
-NEARLY = 0.05  # of a trial's score: what is so little worse may be made because it is quicker
+EVIDENCE_BYTES = 1200  # what the measured figures add to a file's metadata
+OVER = 1.1  # of the time: what took longer is said
+FIGURES = ("frame_ms", "clip_ms", "peak_rss_bytes", "load_ms")  # of what ``benchmark`` measures
 
 
-class Course:
-    """One search: what it has found, and its steps in their order.
+@dataclass(frozen=True)
+class Asked:
+    """What a search was asked for; see ``fit``."""
+
+    data: str
+    folder: Path
+    budget: Budget
+    seconds: float
+    fold: str | None = None
+    seed: int = 0
+    strict: bool = False
+    command: str = ""
+    workers: int = 1
+    device: str = "cpu"
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the time is over; below 0: it is."""
+        return self.began + self.seconds - time.monotonic()
+
+    def log(self, identity: str) -> TrialLog:
+        """The log of the search; see there."""
+        return TrialLog(self.folder / "trials.jsonl", identity)
+
+
+@dataclass
+class Course(Generic[P]):
+    """One search: what it was asked for, what it looks at, and the files that it has made.
+
+    Attributes:
+        load: a record of the log -> the file's point.
+        counts: clips or images of the splits that train and choose.
+        judged_on: what chooses, in words.
+        scored: the split that the product is scored on, and its clips or images; None: the table's own.
+        missed: what was left out because the time was over, in words.
+        why: there is no file to choose, in words, where it is not for the budget.
+    """
+
+    asked: Asked
+    task: Task[Any, Any]
+    table: ClipTable | BoxTable
+    log: TrialLog
+    load: Callable[[Record], P]
+    counts: Mapping[str, int]
+    judged_on: str
+    scored: tuple[str, Any] | None = None
+    missed: list[str] = field(default_factory=list)
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        self.run = RunFolder(self.asked.folder)
+        self.files = self.asked.folder / "files"
+        points = map(self.load, self.log.of("file"))
+        self.points = [point for point in points if (self.files / point.file).exists()]
+
+    def add(self, point: P) -> P:
+        """Take a file, and say what it is."""
+        self.log.add("file", **asdict(point))
+        self.points.append(point)
+        low, high = point.interval
+        broken = "; ".join(self.broken(point))
+        say(
+            f"file {point.file}: {point.describe()}: {megabytes(point.bytes)}, "
+            f"{point.measured['frame_ms']['p50']:.2f} ms a frame, {self.quality} {rate_text(point.accuracy)} "
+            f"[{rate_text(low)}, {rate_text(high)}]" + (f" (over the budget: {broken})" if broken else "")
+        )
+        return point
+
+    def broken(self, point: P, measured: Mapping[str, Any] | None = None) -> list[str]:
+        """The limits that a file does not keep, with the figures that are to be written into it; see ``Budget``."""
+        return self.asked.budget.broken(point.bytes + EVIDENCE_BYTES, measured or point.measured)
+
+    @property
+    def quality(self) -> str:
+        """What files are compared by, in words."""
+        return "mAP .5" if self.task.unit == "image" else "accuracy"
+
+    def first_that_fits(self, ranked: Iterable[P]) -> P | None:
+        """The first of some files that is accurate enough and keeps the budget, timed again now that nothing runs."""
+        for point in ranked:
+            if point.accuracy < self.asked.budget.min_accuracy or self.asked.budget.broken(
+                point.bytes + EVIDENCE_BYTES
+            ):
+                continue
+            with working(f"measure {point.file}"):
+                measured = benchmark(self.files / point.file, seconds=2.0, threads=1)
+            if not self.broken(point, measured):
+                return point
+        return None
+
+
+@dataclass(frozen=True)
+class Ways(Generic[P]):
+    """What the conclusion of a search does differently for clips and for images with boxes.
+
+    Attributes:
+        choose: the best file that keeps the budget; None: there is none.
+        explain: the chosen one's network in float32 and after each step of its chain, as files.
+        recipe: (point) -> what makes it again.
+        refit: (point, path) trains the chosen one on all that is not test and writes it; False: it was not done.
+        history: (point) -> the rows of its training's log.
+        remarks: what metrics.json tells beside.
+    """
+
+    choose: Callable[[], P | None]
+    explain: Callable[[P], list[P]]
+    recipe: Callable[[P], Recipe]
+    refit: Callable[[P, Path], bool] = lambda point, path: False
+    history: Callable[[P], Sequence[Mapping[str, Any]]] = lambda point: ()
+    remarks: Callable[[], Mapping[str, Any]] = dict
+
+
+def follow(steps: Iterable[Callable[[], None]], conclude: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Take the steps of a search and conclude; an interrupt ends the steps, and is raised again at the end."""
+    interrupted = False
+    try:
+        for step in steps:
+            step()
+    except KeyboardInterrupt:
+        interrupted = True
+        say("interrupted: going on with the best so far")
+    result = conclude()
+    if interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
+def conclude(course: Course[P], ways: Ways[P], trials: int) -> dict[str, Any]:
+    """Choose a file, explain it, train it once more where that is done, score it, report.
+
+    Raises:
+        TrainingError: no file keeps the budget with the accuracy asked for; the front is left in ``fit.json``.
+    """
+    asked, run, task, points = course.asked, course.run, course.task, course.points
+    chosen = ways.choose()
+    steps = ways.explain(chosen) if chosen else []
+    better = ways.choose() if chosen else None  # explaining makes files, too
+    if better and better != chosen:
+        chosen, steps = better, ways.explain(better)
+    summary: dict[str, Any] = {
+        "budget": asdict(asked.budget),
+        "judged_on": course.judged_on,
+        "trials": trials,
+        "front": [asdict(p) for p in front(points)],
+        "what_if": what_if(points, asked.budget),
+        "chosen": asdict(chosen) if chosen else None,
+    }
+    run.write_metrics(summary, FIT)
+    if chosen is None:
+        why = course.why or why_none(points, asked.budget, asked.seconds)
+        raise TrainingError(f"{why}; what was found is in {asked.folder / FIT}")
+    summary["steps"] = [asdict(p) for p in steps]
+    summary["refit"] = ways.refit(chosen, run.model)
+    if not summary["refit"]:
+        shutil.copyfile(course.files / chosen.file, run.model)
+    split, table = course.scored or task.scored_split(course.table)
+    metrics, scored = task.score_files(run, [MODEL], table, asked.strict)
+    skipped = dict.fromkeys([*course.table.skipped, *getattr(scored[MODEL], "skipped", ())])
+    counted = task.counted
+    metrics |= {
+        "split": split,
+        "fold": asked.fold,
+        "seconds": round(time.monotonic() - asked.began, 1),
+        "skipped": [{"path": path, "error": error} for path, error in skipped],
+        counted: {**course.counts, "scored": metrics["files"][MODEL][counted]},
+        **task.remarks(table),
+        **ways.remarks(),
+    }
+    metrics["warnings"] = time_warning(asked, course.missed)
+    task.write_evidence(run, [MODEL], metrics, course.table, asked.command)
+    metrics |= summary
+    run.write_metrics(summary, FIT)
+    run.write_metrics(metrics)
+    run.save_recipe(ways.recipe(chosen))
+    name = "mAP .5" if counted == "images" else "Accuracy"
+    extra = evidence_sections(points, chosen, metrics, name, counted)
+    with working("write the report"):
+        task.report(run, metrics, ways.history(chosen), scored, course.table, asked.data, extra)
+    say(f"chosen  {chosen.describe()}: {course.quality} {rate_text(chosen.accuracy)} where it was chosen")
+    task.say(run, metrics, [MODEL])
+    task.say_next(run, metrics, [MODEL])
+    return run.result(metrics)
+
+
+def time_warning(asked: Asked, missed: Sequence[str]) -> list[str]:
+    """What a person should know of a search that had too little time; it is said, too.
 
     Args:
-        log: of finished trials and files; what is in it is not done again.
-        folder: where everything is left.
-        seconds: for the whole search.
-        device: where heads are trained.
+        missed: what was left out because the time was over, in words.
+    """
+    took = time.monotonic() - asked.began
+    if not missed and took <= OVER * asked.seconds:
+        return []
+    spent = f"{duration(took)} of {duration(asked.seconds)}: more --time looks further"
+    text = "; ".join(["the time was over", *missed, spent])
+    say(f"warning: {text}")
+    return [text]
+
+
+class Trainings:
+    """What a search over recipes trains, one after the other.
+
+    Args:
+        table: with splits train and val.
+        recipes: names are unique.
+        weights: the file of a finished run that holds its network.
     """
 
     def __init__(
         self,
+        asked: Asked,
+        task: Task[Any, Any],
+        table: ClipTable | BoxTable,
+        recipes: Iterable[Recipe],
         log: TrialLog,
-        folder: Path,
-        judged: Judged,
-        budget: Budget,
-        seconds: float,
-        workers: int,
-        device: str = "cpu",
+        weights: str,
     ) -> None:
-        self.log, self.folder, self.judged, self.budget, self.device = log, folder, judged, budget, device
-        self.run, self.task = RunFolder(folder), TASKS["clips"]
-        self.timing, self.worker_count = Timing(seconds, judged, folder / "files"), workers
-        self.points = [point_of(record) for record in log.of("file")]
-        self.points = [p for p in self.points if (folder / "files" / p.file).exists()]
+        self.asked, self.table, self.log, self.weights = asked, table, log, weights
+        self.networks = task.networks()
+        count = len(table.of_split("train"))
+        recipes = [replace(plan, training=for_clips(plan.training, count)) for plan in recipes]
+        self.plans: Mapping[str, Recipe] = {plan.name: plan for plan in recipes}
+        self._prepared: tuple[Any, Any] | None = None
 
-    def prepare(self, space: Space, ladder: Sequence[Sequence[Extractor]]) -> None:
-        """Measure what extractors cost, refuse what cannot be, and compute the features of those that can.
+    def begun(self, name: str, stage: int) -> Record:
+        """The order of a training that was begun already, by an earlier process too; empty if there is none."""
+        orders = [r for r in self.log.of("order") if (r["name"], r["stage"]) == (name, stage)]
+        return orders[-1] if orders else {}
+
+    def done(self, name: str) -> list[Record]:
+        """The finished trainings of a recipe, as the log has them."""
+        return [record for record in self.log.of("trained") if record["name"] == name]
+
+    def prepare(self, plan: Recipe, network: Any, table: ClipTable | BoxTable | None = None) -> Any:
+        """What the loop takes, of recipes that see the data alike; the last are kept."""
+        table = self.table if table is None else table
+        key = (plan.sampling, plan.extractor.input_size, len(table))
+        if self._prepared is None or self._prepared[0] != key:
+            self._prepared = None  # free the memory first
+            self._prepared = (key, self.networks.prepare(plan, table, network, self.asked.strict))
+        return self._prepared[1]
+
+    @property
+    def kept(self) -> Any:
+        """What was prepared last."""
+        assert self._prepared is not None
+        return self._prepared[1]
+
+    def train(
+        self,
+        name: str,
+        epochs: int,
+        run: RunFolder | None,
+        start: tuple[RunFolder, int] | None = None,
+        table: ClipTable | BoxTable | None = None,
+    ) -> Any:
+        """The network of a recipe after so many epochs, from the run where it was trained already; None: it diverged.
 
         Args:
-            ladder: networks from the largest; searched is the first whose features time allows and on which something
-                keeps the budget, and the next too where a limit on time or memory may favor it. Where at least half of
-                a network's cuts have their features stored, those are searched that have them.
-
-        Raises:
-            RecipeError: nothing on the ladder keeps the budget; naming what comes nearest.
+            run: gets its weights; None: nothing is kept.
+            start: a finished run whose weights this training goes on from, and the epochs behind them.
+            table: to train on, if not all of it.
         """
-        tight = self.budget.needs_times
-        wide = scaled(self.budget, max(TIERS))
-        left = EXTRACTION_SHARE * self.timing.seconds
-        chosen: list[Extractor] = []
-        self.cards = Cards(len(self.judged.table.labels))
-        networks: dict[str, FrameExtractor] = {}
-        for number, rung in enumerate(ladder):
-            built = build_extractors(replace(space, extractors=tuple(rung)))
-            step = [p for p in rung if p is rung[0] or _may_fit(wide, built[place_of(p)])]  # the rest need no measuring
-            built = {place_of(plan): built[place_of(plan)] for plan in step}
-            part = replace(space, extractors=tuple(step))
-            expected = extraction_seconds(part, self.judged, built)
-            if expected > left and 2 * len(ready := stored(part, self.judged, built)) >= len(step):
-                step, part, expected = ready, replace(space, extractors=tuple(ready)), 0.0
-                built = {place_of(plan): built[place_of(plan)] for plan in step}
-            if expected > left and (chosen or number < len(ladder) - 1):
-                continue
-            networks |= built
-            self._cost(part, built, wide)
-            if not any(self.cards.possible(place_of(plan), self.budget) for plan in step):
-                continue
-            within = [plan for plan in step if self.cards.possible(place_of(plan), wide)]
-            chosen += within
-            left -= expected
-            if not (tight and within == chosen):
-                break
-        if not chosen:
-            raise RecipeError(
-                f"no model of the search fits {self.budget.describe()}: {self.cards.nearest(self.budget)}"
-            )
-        self.space = replace(space, extractors=tuple(chosen))
-        self.timing.epochs = next((record["epochs"] for record in self.log.of("epochs")), space.epochs)
-        kept = {place: networks[place] for place in self.space.places}
-        say(f"features of {', '.join(self.space.places)}")
-        with working("features"):
-            self.pool = open_pool(self.space, self.judged, kept, self.device)
-
-    def search(self) -> None:
-        """Try heads until the time for trials is over."""
-        seconds = self.timing.trainable(self.space, SEARCH_SHARE)
-        self.trials = Search(self.space, self.log, self._fits, self._inside, len(self.judged.folds), seconds)
-        self.timing.trials = self.trials
-        say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
-        workers = Workers(self.space, self.pool, self.worker_count)
-        try:
-            with working(f"try heads, {self.worker_count} at a time"):
-                self.trials.run(workers, time.monotonic() + SEARCH_SHARE * self.timing.left, say)
-        finally:
-            workers.close()
-
-    def make_files(self) -> None:
-        """Train the best candidates whole, and write and measure their files, as long as there is time."""
-        done = {(p.candidate.key, p.chain) for p in self.points}
-        best = finalists(self.trials, self.cards, self.budget)
-        plan = [(c, s) for c, s in best if (c.key, s.chain) not in done]
-        self._set_epochs(best)
-        files = self.folder / "files"
-        files.mkdir(parents=True, exist_ok=True)
-        table = self.judged.folds[0]
-        with _processes(self.worker_count) as executor, working("train, write and measure files"):
-            running: dict[Future[list[Point]], tuple[float, float]] = {}  # when it began, and how long it should take
-            while plan or running:
-                while len(running) < self.worker_count:
-                    chosen = self._next_file(plan, bool(running))
-                    if chosen is None:
-                        break
-                    plan.remove(chosen)
-                    candidate, storage = chosen
-                    epochs = self.timing.epochs
-                    judged = self.trials.whole(candidate) if epochs == self.space.epochs else None
-                    job = (self.space, table, candidate, epochs, [storage.chain], files, judged, 1, self.device)
-                    expected = self.timing.training(candidate, storage)
-                    running[executor.submit(realize, *job)] = (time.monotonic(), expected)
-                if not running:
-                    break
-                finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    began, expected = running.pop(future)
-                    for point in future.result():
-                        self.timing.saw(point, time.monotonic() - began, expected)
-                        self.log.add("file", **point_record(point))
-                        self.points.append(point)
-                        broken = "; ".join(self.budget.broken(point.bytes, point.measured))
-                        say(
-                            f"file {point.file}: {point.describe()}: {megabytes(point.bytes)}, "
-                            f"{point.measured['frame_ms']['p50']:.2f} ms a frame, accuracy {point.accuracy:.3f}"
-                            + (f" (over the budget: {broken})" if broken else "")
-                        )
-
-    def _set_epochs(self, best: Sequence[Finalist]) -> None:
-        """How long heads train for files: as the recipe says, or shorter, so that a file of several heads comes to be.
-
-        A search that goes on trains as long as it began to: heads of one file are alike in that.
-        """
-        if not best or any(self.log.of("epochs")):
-            return
-        ways = [finalist for finalist in best if finalist[0] == best[0][0]]
-        self.timing.epochs = self.timing.epochs_for(ways, self.space)
-        self.log.add("epochs", epochs=self.timing.epochs)
-        if self.timing.epochs < self.space.epochs:
-            say(f"files are trained for {self.timing.epochs} epochs of {self.space.epochs}: the time allows no more")
-
-    def _next_file(self, plan: Sequence[Finalist], others_run: bool) -> Finalist | None:
-        """The first of a plan for which there is time; where no file was made, the quickest of the best for the budget.
-
-        Before what takes more than half of the time that is left comes the quickest file of the same candidate: its
-        head is part of the other, and it shows how fast this machine is.
-        """
-        seconds, left = self.timing.file, self.timing.left
-        able = [finalist for finalist in plan if seconds(*finalist) <= left]
-        if able and seconds(*able[0]) > left / 2:
-            return min((f for f in able if f[0] == able[0][0]), key=lambda finalist: seconds(*finalist))
-        if able:
-            return able[0]
-        if others_run or any(not self.budget.broken(point.bytes) for point in self.points):
+        done = [record for record in self.done(name) if record["epochs"] == epochs]
+        if done and done[-1]["failed"]:
             return None
-        inside = [f for f in plan if not self.budget.broken(self.cards.bytes(*f))] or plan
-        worth = {trial.candidate: trial.round + trial.outcome.score for trial in self.trials.best()}
-        good = [f for f in inside if worth[f[0]] >= max(worth[g[0]] for g in inside) - NEARLY]
-        return min(good, key=lambda finalist: seconds(*finalist), default=None)
+        passes = epochs - (start[1] if start else 0)
+        plan = self.plans[name]
+        plan = replace(plan, training=replace(plan.training, epochs=passes, least_updates=0))
+        if done and run is not None and (run / self.weights).exists():
+            return self.networks.open(run, plan, self.table)
+        build = self.networks.build
+        network = self.networks.open(start[0], plan, self.table) if start else build(plan, self.table, None)
+        with TemporaryDirectory() as scratch:
+            folder = run or RunFolder(Path(scratch))
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.save_recipe(plan)
+            return self._fit(network, plan, epochs, folder, self.prepare(plan, network, table))
 
-    def conclude(self, data: str, fold: str | None, command: str) -> dict[str, Any]:
-        """Choose a file, explain it, train it once more on all clips that are not test, score it, report.
-
-        Raises:
-            TrainingError: no file keeps the budget with the accuracy asked for; the front is left in ``fit.json``.
-        """
-        chosen = self._choose()
-        steps = self._steps(chosen) if chosen else []
-        better = self._choose() if chosen else None  # among the other storages, too
-        if better and better != chosen:
-            chosen, steps = better, self._steps(better)
-        summary: dict[str, Any] = {
-            "budget": asdict(self.budget),
-            "judged_on": self.judged.rule,
-            "trials": len(self.trials.trials),
-            "front": [point_record(p) for p in front(self.points)],
-            "what_if": what_if(self.points, self.budget),
-            "chosen": point_record(chosen) if chosen else None,
-        }
-        self.run.write_metrics(summary, FIT)
-        if chosen is None:
-            why = why_none(self.points, self.budget, self.timing.seconds)
-            raise TrainingError(f"{why}; what was found is in {self.folder / FIT}")
-        summary["steps"] = [point_record(p) for p in steps]
-        product = self._product(chosen)
-        split = "test" if len(self.judged.test) else "val"
-        clips = self.judged.test if split == "test" else self.judged.folds[0].of_split("val")
-        metrics, scored = self.task.score_files(self.run, [product], clips)
-        metrics |= {
-            "split": split,
-            "fold": fold,
-            "seconds": round(time.monotonic() - self.timing.started, 1),
-            "skipped": [{"path": path, "error": error} for path, error in self.judged.table.skipped],
-            "clips": {
-                "train": len(self.judged.folds[0].of_split("train")),
-                "val": len(self.judged.folds[0].of_split("val")),
-                "scored": len(scored[product].clips),
-            },
-        }
-        self.task.write_evidence(self.run, [product], metrics, self.judged.table, command)
-        summary["refit"] = split == "test"
-        metrics |= summary
-        self.run.write_metrics(summary, FIT)
-        self.run.write_metrics(metrics)
-        recipe = self.space.recipe(
-            chosen.candidate, f"fit-{chosen.candidate.key}", [chosen.chain] if chosen.chain else [], self.timing.epochs
-        )
-        save_recipe(recipe, self.folder / RECIPE)
-        report_fit(self.run, metrics, scored, self.judged, self.points, chosen, data)
-        figures = metrics["files"][product]
-        low, high = figures["accuracy_interval"]
-        say(
-            f"{self.folder / product}: {megabytes(metrics['bytes'][product])}, {chosen.describe()}, accuracy "
-            f"{figures['accuracy']:.3f} [{low:.3f}, {high:.3f}] on {figures['clips']} {split} clips "
-            f"({chosen.accuracy:.3f} where it was chosen)"
-        )
-        self.task.say_next(self.run, metrics, [product])
-        return self.run.result(metrics)
-
-    def _choose(self) -> Point | None:
-        """The best file that keeps the budget, timed again now that nothing else runs.
-
-        Between the files of a candidate a few validation clips decide badly: two heads that were seen to gain two
-        points lie below one by chance now and then. So what storages are known to cost counts beside what was measured.
-        Of files that are alike in that (``ALIKE``) the smallest is the better product.
-        """
-
-        def promise(point: Point) -> float:
-            return point.score - KNOWN_SHARE * known_cost(point.chain)
-
-        able = [p for p in self.points if p.accuracy >= self.budget.min_accuracy and not self.budget.broken(p.bytes)]
-        ranked = sorted(able, key=lambda p: (-promise(p), p.bytes))
-        alike = [p for p in ranked if promise(p) >= promise(ranked[0]) - ALIKE]
-        for point in (*sorted(alike, key=lambda p: p.bytes), *ranked[len(alike) :]):
-            with working(f"measure {point.file}"):
-                measured = benchmark(self.folder / "files" / point.file, seconds=2.0, threads=1)
-            if not self.budget.broken(point.bytes, measured):
-                return point
-        return None
-
-    def _steps(self, chosen: Point) -> list[Point]:
-        """The chosen network in float32 and after each step of its chain, as files.
-
-        Stored in the other ways it is a file too, for the front, where there is time: its training is done.
-        """
-        steps = find_chain(chosen.chain) if chosen.chain else ()
-        wanted = [chain_text(steps[:n]) for n in range(len(steps) + 1)]
-        taken = chain_text(split_chain(steps, CLIP_STEPS)[0])
-        others = ["+".join(filter(None, [taken, storage.chain])) for storage in ALONE if storage.chain]
-        known = {p.chain: p for p in self.points if p.candidate == chosen.candidate}
-        missing = [c for c in wanted if c not in known and _has_graph_step(c)]
-        room = max(0, self.timing.room(chosen) - len(missing))
-        missing += [c for c in others if c not in (*known, *missing)][:room]
-        for point in realize(
-            self.space, self.judged.folds[0], chosen.candidate, self.timing.epochs, missing, self.folder / "files",
-            chosen.judged, self.worker_count, self.device,
-        ):  # fmt: skip
-            self.log.add("file", **point_record(point))
-            self.points.append(point)
-            known[point.chain] = point
-        return [known[chain] for chain in wanted if chain in known]
-
-    def _product(self, chosen: Point) -> str:
-        """``model.onnx``: the chosen file, trained on all clips where test clips are left to score it."""
-        path = self.run.model
-        if len(self.judged.test):
-            say("train the chosen once more, on all clips that are not test")
-            files, timing = self.folder / "files", self.timing
-            with working("train once more"):
-                again, heads = refit(
-                    self.space, self.judged.folds[0], chosen, timing.epochs, path, files, timing.left, self.device
-                )
-            if again < heads:
-                say(f"{again} of {heads} heads were trained once more; the time was over")
-            if not self.budget.broken(path.stat().st_size + EVIDENCE_BYTES):
-                return path.name
-        shutil.copyfile(self.folder / "files" / chosen.file, path)
-        return path.name
-
-    def _cost(self, space: Space, extractors: Mapping[str, FrameExtractor], budget: Budget) -> None:
-        """Add the cards of extractors in all storages, from the log where they stand there.
-
-        The cuts of a network come from the shallowest: behind one that cannot keep ``budget``, none is measured.
-        """
-        cards = [Card(**record["card"]) for record in self.log.of("card")]
-        known = {(card.place, card.chain): card for card in cards if card.measured or not budget.needs_times}
-        table = self.judged.folds[0]
-        samples: list[np.ndarray] = []
-        for place, extractor in extractors.items():
-            cards = [known[place, s.chain] for s in ALONE if (place, s.chain) in known]
-            if len(cards) < len(ALONE):
-                plan = space.recipe(replace(SMALLEST, place=place, hz=min(space.rates_hz)), "samples")
-                samples = samples or sample_clips(table, plan, 3)
-                with working(f"measure {place}"):
-                    cards = kept_cards(space, table, extractor, place, budget, samples)
-                for card in cards:
-                    self.log.add("card", card=asdict(card))
-            self.cards.add(place, extractor.feature_shape, cards)
-            if not self.cards.possible(place, budget):
-                break
-
-    def _fits(self, candidate: Candidate) -> bool:
-        """Whether a candidate fits the budget in some storage, or twice its bytes."""
-        return bool(self.cards.storages(candidate, scaled(self.budget, max(TIERS))))
-
-    def _inside(self, candidate: Candidate) -> bool:
-        """Whether a candidate fits the budget in some storage."""
-        return bool(self.cards.storages(candidate, self.budget))
-
-
-def _has_graph_step(chain: str) -> bool:
-    """Whether a chain's file is worth a line of its own: float32, or one that is stored in fewer bits."""
-    return not chain or bool(split_chain(find_chain(chain), CLIP_STEPS)[1])
-
-
-@contextmanager
-def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes for files; on an error or an interrupt those under way are ended."""
-    executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=follow_parent)
-    try:
-        yield executor
-    except BaseException:
-        for process in list((executor._processes or {}).values()):
-            process.terminate()
-        raise
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _may_fit(budget: Budget, extractor: FrameExtractor) -> bool:
-    return budget.max_bytes is None or least_bytes(extractor) <= budget.max_bytes
+    def _fit(self, network: Any, plan: Recipe, epochs: int, folder: RunFolder, prepared: Any) -> Any:
+        identity = json.dumps([self.table.sha256(), recipe_to_dict(plan), epochs, len(prepared.train)])
+        order: Order[Any] = Order(
+            plan, plan.training, cast(Any, self.table), folder, identity, self.asked.device, True, self.asked.strict,
+            title=f"train {plan.name}",
+        )  # fmt: skip
+        failed, began = False, time.monotonic()
+        try:
+            self.networks.fit(network, prepared, order)
+        except TrainingError as error:
+            failed = True
+            say(f"{plan.name}: left out, {error}")
+        told = {"seconds": time.monotonic() - began, "items": len(prepared.train), "failed": failed}
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        self.log.add("trained", name=plan.name, epochs=epochs, passes=plan.training.epochs, **told)
+        return None if failed else network

@@ -13,12 +13,13 @@ import numpy as np
 from ..artifact import taps_graph
 from ..datasets import Clip, ClipTable, check_trainable, group_folds, read_table, with_splits
 from ..errors import DataError
-from ..features import Extracted, extract_taps, not_stored, thinned
+from ..features import Extracted, FeatureStore, extract_taps, joined, not_stored, thinned
 from ..files import cache_folder
 from ..models import FrameExtractor, build_extractor
 from ..models.extractor import Taps
+from ..models.joint_cuts import split_cuts
 from ..progress import bar
-from ..recipe import Extractor, Sampling
+from ..recipe import Extractor, Recipe, Sampling
 from ..runtime import open_session
 from ..tasks.clips import labelled_clips
 from ..tasks.prepare import graph_bytes, targets_of
@@ -84,7 +85,7 @@ def open_pool(space: Space, judged: Judged, extractors: Mapping[str, FrameExtrac
     sampling = Sampling("rate", hz=fastest)
     root = cache_folder("features")
     stores: dict[tuple[str, float], Extracted] = {}
-    for cuts in _networks(space):
+    for cuts in networks_of(space):
         graphs = {plan.cut: graph_bytes(extractors[place_of(plan)]) for plan in cuts}
         taps = taps_graph(_taps(cuts, extractors)).SerializeToString(deterministic=True)
         with bar("features") as move:
@@ -113,7 +114,7 @@ def extraction_seconds(space: Space, judged: Judged, extractors: Mapping[str, Fr
     """About how long the features will take that are not stored: by a few frames and clips and more lengths."""
     sampling = Sampling("rate", hz=max(space.rates_hz))
     total = 0.0
-    for cuts in _networks(space):
+    for cuts in networks_of(space):
         missing = max((_missing(sampling, judged, extractors[place_of(plan)]) for plan in cuts), key=len)
         if missing:
             some = [missing[i] for i in np.linspace(0, len(missing) - 1, min(20, len(missing))).astype(int)]
@@ -130,13 +131,23 @@ def stored(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor
     return [plan for plan in space.extractors if not _missing(sampling, judged, extractors[place_of(plan)])]
 
 
+def store_joint(plan: Recipe, pool: Pool, space: Space) -> None:
+    """Store the features of a recipe whose extractor is several cuts of one network: they are there, side by side."""
+    network, wanted = replace(plan.extractor, cut="", grid=0), split_cuts(plan.extractor.cut)
+    own = [e for e in space.extractors if e.cut in wanted and replace(e, cut="", grid=0) == network]
+    stores = [FeatureStore(pool.root, pool.stores[place_of(e), plan.sampling.hz]) for e in own]
+    extractor = build_extractor(plan.extractor)
+    shape, size = extractor.feature_shape, extractor.input_size
+    joined(stores, pool.keys, shape, plan.sampling, size, graph_bytes(extractor), pool.root)
+
+
 def _missing(sampling: Sampling, judged: Judged, extractor: FrameExtractor) -> list[Clip]:
     """The clips of which an extractor's features are still to be computed."""
     shape, size = extractor.feature_shape, extractor.input_size
     return not_stored(judged.folds[0], graph_bytes(extractor), shape, sampling, size, cache_folder("features"))
 
 
-def _networks(space: Space) -> list[list[Extractor]]:
+def networks_of(space: Space) -> list[list[Extractor]]:
     """The extractors of a space, those together that are cuts of one network: one pass computes them."""
     found: dict[Extractor, list[Extractor]] = {}
     for plan in space.extractors:

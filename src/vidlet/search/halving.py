@@ -18,11 +18,14 @@ from typing import Any
 
 import optuna
 
+from .budget import TIERS, Budget, scaled
+from .cards import Cards
 from .proxy import Outcome, Workers
-from .space import Candidate, Space, draw, first_candidates
+from .space import ALONE, GRID, Candidate, Space, Storage, draw, first_candidates
 from .trials import TrialLog
 
 REDUCTION = 3
+EACH = 8  # candidates of a tier that are worth a file
 DRAWS = 300  # tries to draw a candidate that fits, before the space counts as exhausted
 
 
@@ -118,10 +121,10 @@ class Search:
                     longest[trial.candidate.key] = trial
         return sorted(longest.values(), key=lambda t: (t.round, t.outcome.score), reverse=True)
 
-    def whole(self, candidate: Candidate) -> float | None:
-        """What a candidate is worth on all folds after all epochs; None where there is one fold, or no such trial."""
-        scores = [t.outcome.score for t in self.trials if t.candidate == candidate and self._is_whole(t)]
-        return scores[-1] if scores else None
+    def whole(self, candidate: Candidate) -> Outcome | None:
+        """How good a candidate is on all folds after all epochs; None where there is one fold, or no such trial."""
+        found = [t.outcome for t in self.trials if t.candidate == candidate and self._is_whole(t)]
+        return found[-1] if found else None
 
     def expected_seconds(self, candidate: Candidate, epochs: int = 0) -> float:
         """How long training a candidate for a file will take (0: all epochs), by its longest trial; 0 without one."""
@@ -136,15 +139,17 @@ class Search:
     def _is_whole(self, trial: Trial) -> bool:
         return self.folds > 1 and self.rounds[trial.round] >= self.space.epochs
 
-    def run(self, workers: Workers, until: float, say: Callable[[str], None]) -> None:
+    def run(self, workers: Workers, until: float, say: Callable[[str], None], in_any_case: bool = True) -> None:
         """Try candidates until ``until`` (of ``time.monotonic()``); trials that then run are dropped.
 
-        One trial of a candidate inside the budget is finished in any case.
+        Args:
+            in_any_case: one trial of a candidate inside the budget is finished.
         """
         running: dict[Future[Outcome], tuple[Candidate, int]] = {}
         exhausted = False
         while not (exhausted and not running):
-            if time.monotonic() >= until and any(self.inside(trial.candidate) for trial in self.trials):
+            enough = not in_any_case or any(self.inside(trial.candidate) for trial in self.trials)
+            if enough and time.monotonic() >= until:
                 break
             while not exhausted and len(running) < workers.count:
                 job = self.next()
@@ -196,3 +201,45 @@ class _Recorder:
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         self.distributions[name] = optuna.distributions.CategoricalDistribution(tuple(choices))
         return self.values[name]
+
+
+Finalist = tuple[Candidate, Storage]
+
+
+def finalists(trials: Search, cards: Cards, budget: Budget) -> list[Finalist]:
+    """What is worth a file: of each tier the best candidates in the storage that promises most; the budget first.
+
+    The best of a tier is also made as one head alone, where several fit, and tuned on its own answers. What is too
+    large for a tier is looked at with half of its units.
+    """
+    inside, half, twice = (_of_tier(trials, cards, scaled(budget, tier)) for tier in TIERS)
+    order: list[Finalist] = []
+    for i in range(EACH + 2):  # three inside the budget for each one around it
+        for chosen in (*inside[3 * i : 3 * i + 3], *half[i : i + 1], *twice[i : i + 1]):
+            if chosen not in order:
+                order.append(chosen)
+    return order
+
+
+def _of_tier(trials: Search, cards: Cards, budget: Budget) -> list[Finalist]:
+    ranked: list[tuple[float, Candidate, Storage]] = []
+    for trial in trials.best():
+        candidate = trial.candidate
+        for storage in (cards.storages(candidate, budget) or _pruned(cards, candidate, budget))[:1]:
+            ranked.append((trial.round + trial.outcome.score - storage.penalty, candidate, storage))
+    ranked.sort(key=lambda item: -item[0])
+    plan = [(candidate, storage) for _, candidate, storage in ranked[:EACH]]
+    if plan:
+        best, first = plan[0]
+        alone = next((s for s in cards.storages(best, budget) if s.members == 1), first)
+        variants = (alone, alone.distilled()) if alone.kept == 1 else (alone,)
+        plan[1:1] = [(best, s) for s in variants if (best, s) != plan[0]]
+    return plan
+
+
+def _pruned(cards: Cards, candidate: Candidate, budget: Budget) -> list[Storage]:
+    """The storages in which a candidate is expected to keep a budget when half of its head's units are gone."""
+    if candidate.kind != GRID:
+        return []
+    ways = [storage.pruned() for storage in ALONE]
+    return [way for way in ways if cards.keeps(candidate, way, budget)]

@@ -1,12 +1,15 @@
-"""From a candidate to files: train it whole, write it in several storages, score and measure each as a file."""
+"""From a candidate to files: train it, write it in several storages, score and measure each; how long that takes."""
 
 from __future__ import annotations
 
 import copy
+import math
+import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,35 +18,47 @@ import torch
 from ..compression import CLIP_STEPS, Chain, Step, Trained, chain_text, find_chain, shrink_network, split_chain
 from ..compression.shrink import sized_as
 from ..datasets import ClipTable
-from ..models import build_extractor, build_head
 from ..models.ensemble import Ensemble, heads_of
 from ..models.head import Head
+from ..recipe import Recipe
+from ..runs import HEAD, RunFolder
 from ..runtime import benchmark, load
+from ..tasks import TASKS
 from ..tasks.clip_networks import Workshop
 from ..tasks.clips import score_together, summarize
-from ..tasks.prepare import prepare_features
-from ..training import ClipNetwork, predict_logits, save_tensors, train_network
-from .proxy import outcome_of, worth
-from .space import Candidate, Space
+from ..tasks.networks import Order
+from ..training import ClipNetwork, predict_logits, save_tensors
+from .course import FIGURES, Asked
+from .data import Judged
+from .halving import Finalist, Search
+from .points import Point, point_of
+from .proxy import Outcome, outcome_of, worth
+from .space import ALONE, STORAGES, Candidate, Space, Storage
+
+FILE_SECONDS = (4.0, 0.06)  # to time a file, and to score it, a validation clip, before one was seen
+STEPS = 3  # files that explain the chosen one, about
+RESERVE = 0.9  # of the time that is left: what the training of the first finalist is planned for
+LEAST_EPOCHS = 0.5  # of the training of a file: what a second head gains is more than the other half does (lab-notes)
+LEAST_UPDATES = 2300  # of the weights: with fewer nothing is left out (lab-notes)
 
 
-@dataclass(frozen=True)
-class Point:
+@dataclass(frozen=True, kw_only=True)
+class ClipPoint(Point):
     """A file that exists, and what was measured of it on the validation clips."""
 
     candidate: Candidate
-    chain: str
-    file: str  # under the search's folder
-    bytes: int
-    accuracy: float
     loss: float  # mean cross-entropy of its scores
-    interval: tuple[float, float]
     clips: int
-    measured: dict[str, Any]  # frame_ms, clip_ms, peak_rss_bytes
     temperature: float | None
     seconds: float  # to train what was not yet trained, and to write it
     head_worth: float | None = None  # of the trained head on the same clips, before the chain
     judged: float | None = None  # of the candidate on all folds, trained as long as for a file
+    judged_accuracy: float | None = None
+
+    @property
+    def own(self) -> float:
+        """What it is worth on the clips that its file was scored on."""
+        return worth(self.accuracy, self.loss)
 
     @property
     def score(self) -> float:
@@ -52,67 +67,102 @@ class Point:
         Where the candidate was judged on all folds, that and what the chain cost on this file's clips: one fold alone
         is a few clips.
         """
-        own = worth(self.accuracy, self.loss)
-        return own if self.judged is None or self.head_worth is None else self.judged + own - self.head_worth
+        return self.own if self.judged is None or self.head_worth is None else self.judged + self.own - self.head_worth
 
-    def describe(self) -> str:
-        """The candidate and how it is stored."""
-        return f"{self.candidate.describe()}, {self.chain or 'float32'}"
+    @property
+    def known_accuracy(self) -> float:
+        """On all folds where that is known."""
+        return self.accuracy if self.judged_accuracy is None else self.judged_accuracy
+
+    @property
+    def what(self) -> str:
+        """The candidate."""
+        return self.candidate.describe()
+
+
+def clip_point(record: Mapping[str, Any]) -> ClipPoint:
+    """A point from its record."""
+    return point_of(ClipPoint, {**record, "candidate": Candidate(**record["candidate"])})
+
+
+class Realizer:
+    """One candidate's network, trained as ``vidlet train`` would by its recipe, and what makes files of it.
+
+    Args:
+        plan: its recipe, without chains.
+        kept: the file of the trained head, which is taken where it is there; None: nothing is kept.
+        device: where it is trained.
+    """
+
+    def __init__(self, plan: Recipe, table: ClipTable, kept: Path | None, device: str = "cpu") -> None:
+        torch.set_num_threads(1)
+        networks = TASKS["clips"].networks()
+        self.trained = networks.build(plan, table, None)
+        self.prepared = networks.prepare(plan, table, self.trained, False)
+        if kept is not None and kept.exists():
+            self.trained.head.load_state_dict(torch.load(kept, weights_only=True))
+            self.trained.head.eval()
+        else:
+            with TemporaryDirectory() as scratch:
+                run = RunFolder(Path(scratch))
+                networks.fit(self.trained, self.prepared, Order(plan, plan.training, table, run, "", device))
+                if kept is not None:
+                    shutil.copyfile(run / HEAD, kept)
+        self.workshop: Workshop = networks.writer(plan, table, self.trained, self.prepared, device)
+
+    def shrunk(self, network: Chain, stem: Path) -> Trained:
+        """The network after its steps of training, which are taken once: heads are kept beside the files."""
+        if not network:
+            return self.trained
+        kept = _kept_network(stem, network)
+        if not kept.exists():
+            shrunk = shrink_network(network, self.trained, self.workshop.material)
+            save_tensors(shrunk.head.state_dict(), kept)
+            return shrunk
+        return Trained(self.trained.extractor, _load_heads(self.trained.head, members_of(network), kept))
 
 
 def realize(
-    space: Space,
+    plan: Recipe,
     table: ClipTable,
     candidate: Candidate,
-    epochs: int,
     chains: Sequence[str],
     folder: Path,
-    judged: float | None = None,
+    judged: Outcome | None = None,
     workers: int = 1,
     device: str = "cpu",
-) -> list[Point]:
-    """Train a candidate as ``vidlet train`` would by its recipe; write, score and measure a file for each chain.
-
-    A head that was trained for an earlier file is taken from ``folder``/KEY.head.pt.
+) -> list[ClipPoint]:
+    """Write, score and measure a file for each chain of a candidate, whose recipe is ``plan``.
 
     Args:
-        judged: what the candidate is worth on all folds, where that is known (``Point.judged``).
+        judged: how good the candidate is on all folds, where that is known (``ClipPoint.judged``).
         workers: threads that score the files.
-        device: where it is trained.
 
     Returns:
         a point a chain; the files are ``folder``/KEY.CHAIN.onnx.
     """
-    started = time.monotonic()
-    torch.set_num_threads(1)
-    workshop, trained = _trained(space, table, candidate, epochs, chains, folder / f"{candidate.key}.head.pt", device)
-    points: list[Point] = []
     if not chains:
-        return points
-    val = workshop.features(trained.extractor)[1]
-    figures = outcome_of(predict_logits(ClipNetwork(trained.head), val, space.batch), val.targets)
+        return []
+    started, stem = time.monotonic(), folder / candidate.key
+    made = Realizer(plan, table, folder / f"{candidate.key}.head.pt", device)
+    val = made.prepared.val
+    figures = outcome_of(predict_logits(ClipNetwork(made.trained.head), val, plan.training.batch), val.targets)
     files: list[tuple[Path, str, float]] = []
     for chain in chains:
         path = folder / f"{candidate.key}.{file_label(chain)}.onnx"
         network, graph = _parts(chain)
-        shrunk = _shrunk(workshop, trained, network, candidate.key, folder)
-        workshop.write(shrunk, graph, path, taken=network)
+        made.workshop.write(made.shrunk(network, stem), graph, path, taken=network)
         files.append((path, chain, time.monotonic() - started))
         started = time.monotonic()
-    for point in measure(files, candidate, table, workers):
-        points.append(replace(point, head_worth=worth(*figures), judged=judged))
-    return points
+    whole = (judged.score, judged.accuracy) if judged else (None, None)
+    return [
+        replace(point, head_worth=worth(*figures), judged=whole[0], judged_accuracy=whole[1])
+        for point in measure(files, candidate, table, workers)
+    ]
 
 
 def refit(
-    space: Space,
-    table: ClipTable,
-    point: Point,
-    epochs: int,
-    path: Path,
-    folder: Path,
-    seconds: float,
-    device: str = "cpu",
+    plan: Recipe, table: ClipTable, point: ClipPoint, path: Path, folder: Path, seconds: float, device: str = "cpu"
 ) -> tuple[int, int]:
     """Train a point's candidate once more on all clips of a table, train and val, and write it as the point is stored.
 
@@ -130,20 +180,19 @@ def refit(
     started = time.monotonic()
     everything = [replace(clip, split="train") for clip in table]
     watched = [clip for clip in table if clip.split == "val"]  # for the log only
-    whole = table.with_clips([*everything, *watched])
-    workshop, trained = _trained(space, whole, point.candidate, epochs, [point.chain], None, device)
+    made = Realizer(plan, table.with_clips([*everything, *watched]), None, device)
     network, graph = _parts(point.chain)
     members = members_of(network)
     took = time.monotonic() - started
     again = min(members, max(1, int(seconds / took)))
     if again == members:
-        done = shrink_network(network, trained, workshop.material)
+        done = shrink_network(network, made.trained, made.workshop.material)
     else:
         fewer = (*network[:-1], *([Step("ensemble", again)] if again > 1 else []))
-        new = shrink_network(fewer, trained, workshop.material).head
-        old = _load_heads(trained.head, members, _kept_network(folder, point.candidate.key, network))
-        done = Trained(trained.extractor, Ensemble([*heads_of(new), *heads_of(old)[again:]]).eval())
-    workshop.write(done, graph, path, point.temperature, taken=network)
+        new = shrink_network(fewer, made.trained, made.workshop.material).head
+        old = _load_heads(made.trained.head, members, _kept_network(folder / point.candidate.key, network))
+        done = Trained(made.trained.extractor, Ensemble([*heads_of(new), *heads_of(old)[again:]]).eval())
+    made.workshop.write(done, graph, path, point.temperature, taken=network)
     return again, members
 
 
@@ -151,7 +200,7 @@ def trained_parts(folder: Path, candidate: Candidate, chain: str) -> tuple[bool,
     """Whether a candidate's head is already trained, and whether the steps of a chain that train are taken, too."""
     network, _ = _parts(chain)
     head = (folder / f"{candidate.key}.head.pt").exists()
-    return head, head and (not network or _kept_network(folder, candidate.key, network).exists())
+    return head, head and (not network or _kept_network(folder / candidate.key, network).exists())
 
 
 def members_of(network: Chain) -> int:
@@ -165,20 +214,8 @@ def _parts(chain: str) -> tuple[Chain, Chain]:
     return split_chain(find_chain(chain) if chain else (), CLIP_STEPS)
 
 
-def _shrunk(workshop: Workshop, trained: Trained, network: Chain, key: str, folder: Path) -> Trained:
-    """The network after its steps of training, which are taken once: heads are kept beside the files."""
-    if not network:
-        return trained
-    kept = _kept_network(folder, key, network)
-    if not kept.exists():
-        shrunk = shrink_network(network, trained, workshop.material)
-        save_tensors(shrunk.head.state_dict(), kept)
-        return shrunk
-    return Trained(trained.extractor, _load_heads(trained.head, members_of(network), kept))
-
-
-def _kept_network(folder: Path, key: str, network: Chain) -> Path:
-    return folder / f"{key}.{file_label(chain_text(network))}.pt"
+def _kept_network(stem: Path, network: Chain) -> Path:
+    return stem.with_name(f"{stem.name}.{file_label(chain_text(network))}.pt")
 
 
 def _load_heads(like: Head, members: int, kept: Path) -> Head:
@@ -194,34 +231,9 @@ def _load_heads(like: Head, members: int, kept: Path) -> Head:
     return head.eval()
 
 
-def _trained(
-    space: Space,
-    table: ClipTable,
-    candidate: Candidate,
-    epochs: int,
-    chains: Sequence[str],
-    kept: Path | None,
-    device: str,
-) -> tuple[Workshop, Trained]:
-    plan = space.recipe(candidate, f"fit-{candidate.key}", chains, epochs)
-    torch.manual_seed(plan.training.seed)
-    extractor = build_extractor(plan.extractor)
-    head = build_head(plan.head, extractor.feature_shape, len(table.labels))
-    prepared = prepare_features(plan, table, extractor, strict=False)
-    if kept is not None and kept.exists():
-        head.load_state_dict(torch.load(kept, weights_only=True))
-        head.eval()
-    else:
-        clips, config = (prepared.train, prepared.val), plan.training
-        train_network(ClipNetwork(head), *clips, config, device=device, moments=prepared.moments)
-        if kept is not None:
-            save_tensors(head.state_dict(), kept)
-    return Workshop(plan, table, prepared, extractor, device), Trained(extractor, head)
-
-
 def measure(
     files: Sequence[tuple[Path, str, float]], candidate: Candidate, table: ClipTable, workers: int = 1
-) -> list[Point]:
+) -> list[ClipPoint]:
     """Score a candidate's files on the validation clips of a table, and time them, from the files alone.
 
     Args:
@@ -234,19 +246,14 @@ def measure(
         figures = summarize(scored, model)
         given = scored.scores[np.arange(len(scored.labels)), scored.labels]  # the probability of each clip's label
         timed = benchmark(path, seconds=1.0, threads=1)
-        point = Point(
-            candidate,
-            chain,
-            path.name,
-            path.stat().st_size,
-            figures["accuracy"],
-            float(-np.log(np.maximum(given, 1e-6)).mean()),
-            (float(figures["accuracy_interval"][0]), float(figures["accuracy_interval"][1])),
-            figures["clips"],
-            {key: timed[key] for key in ("frame_ms", "clip_ms", "peak_rss_bytes", "load_ms")},
-            model.metadata.get("temperature"),
-            round(seconds, 2),
-        )
+        low, high = figures["accuracy_interval"]
+        point = ClipPoint(
+            candidate=candidate, chain=chain, file=path.name, bytes=path.stat().st_size,
+            accuracy=figures["accuracy"], loss=float(-np.log(np.maximum(given, 1e-6)).mean()),
+            interval=(float(low), float(high)), clips=figures["clips"],
+            measured={key: timed[key] for key in FIGURES},
+            temperature=model.metadata.get("temperature"), seconds=round(seconds, 2),
+        )  # fmt: skip
         points.append(point)
     return points
 
@@ -256,12 +263,100 @@ def file_label(chain: str) -> str:
     return chain.replace(":", "").replace("+", "-") or "float32"
 
 
-def point_record(point: Point) -> dict[str, Any]:
-    """A point as the log keeps it."""
-    return asdict(point)
+class Timing:
+    """The time of a search, and estimates of what is to be done in it.
+
+    ``epochs`` is how long heads are trained for files, ``trials`` what the search found: both are set by its course.
+
+    Args:
+        files: the folder of the search's files, with the heads that are trained already.
+    """
+
+    epochs: int
+    trials: Search
+
+    def __init__(self, asked: Asked, judged: Judged, files: Path) -> None:
+        self.asked, self.files = asked, files
+        self.again = 4 / 3 if len(judged.test) else 0.0  # trainings on all clips, in those on the training clips
+        scored = len(judged.folds[0].of_split("val"))
+        self.trained = len(judged.folds[0].of_split("train"))
+        self.test_share = len(judged.test) / max(1, scored)
+        self.measuring = FILE_SECONDS[0] + FILE_SECONDS[1] * scored
+        self._took, self._expected = 0.0, 0.0  # seconds of training for the files of this run
+
+    @property
+    def left(self) -> float:
+        """Seconds until the time is over; below 0: it is."""
+        return self.asked.left
+
+    def saw(self, point: ClipPoint, took: float, expected: float) -> None:
+        """Learn from a file: ``took`` seconds in all, where its training was expected to take ``expected``."""
+        if expected:
+            self._took, self._expected = self._took + point.seconds, self._expected + expected
+        self.measuring = max(0.1, took - point.seconds)
+
+    def least_share(self, space: Space) -> float:
+        """The share of all epochs below which no head is trained for a file."""
+        updates = space.epochs * math.ceil(self.trained / space.batch)
+        return min(1.0, max(LEAST_EPOCHS, LEAST_UPDATES / max(1, updates)))
+
+    def trainable(self, space: Space, search_share: float) -> float:
+        """How long all epochs of a candidate may take, before its trials, so that one file of it comes to be."""
+        left = (1 - search_share) * self.left - self.measuring - self._explaining
+        return max(0.0, left) / (1 + self.again) / self.least_share(space)
+
+    def epochs_for(self, ways: Sequence[Finalist], space: Space) -> int:
+        """Epochs with which the first of several files comes to be for which the least of them are few enough.
+
+        All, where there is time; else as many as there is time for.
+        """
+        left = RESERVE * self.left - 2 * self.measuring - self._explaining
+        least = self.least_share(space)
+        shares = [left / max(1e-9, self._whole_training(*way)) for way in ways]
+        share = min(1.0, next((share for share in shares if share >= least), least))
+        return max(1, round(share * space.epochs))
+
+    def training(self, candidate: Candidate, storage: Storage) -> float:
+        """Seconds of training that a file still needs, as trials took."""
+        head, network = trained_parts(self.files, candidate, storage.chain)
+        missing = 0 if network else storage.trainings - head
+        return self.trials.expected_seconds(candidate, self.epochs) * missing
+
+    def file(self, candidate: Candidate, storage: Storage) -> float:
+        """Seconds that a file takes, and what follows if it is chosen, at the pace seen so far.
+
+        That is explaining it by its steps, and training it once more on all clips: the head, with all its steps but
+        those of an ensemble, of which one head is enough (``refit``).
+        """
+        training = self._pace * self.training(candidate, storage) + self.last(candidate, storage)
+        return training + self.measuring + self._explaining
+
+    def last(self, candidate: Candidate, storage: Storage) -> float:
+        """Seconds of the training on all clips, if a file is chosen."""
+        trained = self.trials.expected_seconds(candidate, self.epochs)
+        return self._pace * trained * self.again * _trained_again(storage)
+
+    def room(self, chosen: ClipPoint) -> int:
+        """How many files may still be measured before the last training and the score on the test clips."""
+        storage = next((s for s in STORAGES if s.chain == chosen.chain), ALONE[0])
+        last = self.last(chosen.candidate, storage) + self.measuring * self.test_share
+        return max(0, int((self.left - last) / self.measuring))
+
+    @property
+    def _pace(self) -> float:
+        return self._took / self._expected if self._expected else 1.0
+
+    @property
+    def _explaining(self) -> float:
+        """Seconds for the files of the chosen one's steps, and its score on the test clips."""
+        return self.measuring * (STEPS + self.test_share)
+
+    def _whole_training(self, candidate: Candidate, storage: Storage) -> float:
+        """Seconds of all trainings for a file and after it, with all epochs."""
+        times = storage.trainings + self.again * _trained_again(storage)
+        return self.trials.expected_seconds(candidate) * times
 
 
-def point_of(record: dict[str, Any]) -> Point:
-    """A point from its record."""
-    values = {k: v for k, v in record.items() if k != "kind"}
-    return Point(**{**values, "candidate": Candidate(**values["candidate"]), "interval": tuple(values["interval"])})
+def _trained_again(storage: Storage) -> int:
+    """Trainings that are made once more on all clips: of several heads one is enough."""
+    return storage.trainings - (storage.members - 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -20,7 +21,7 @@ from ..models import build_head
 from ..models.head import Head
 from ..models.mobilenetv1 import MobileNetV1
 from ..models.mobilenetv2 import MobileNetV2
-from ..recipe import Averaging, Extractor, Recipe, Sampling, Training
+from ..recipe import Averaging, Extractor, Recipe, Sampling, Training, recipe_from_dict, recipe_to_dict
 from ..recipe import Head as HeadRecipe
 
 
@@ -56,6 +57,7 @@ def place_of(extractor: Extractor) -> str:
 
 
 GRID, TRAINS, POOLED = "grid-gru", "tt-grid-gru", "pooled"
+LINEAR, AUTO = "linear", "auto"  # kinds that come with a recipe of their own
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Candidate:
 
     ``kind``: "grid-gru", the order of what changes on a grid; "tt-grid-gru", the same with its matrices as tensor
     trains of ``rank``; "pooled", a linear classifier of the mean and the deviation over time of every number of the
-    grid, for actions that postures tell. What a kind does not have is 0.
+    grid, for actions that postures tell. What a kind does not have is 0. "auto", what ``train`` chooses without a
+    recipe, and "linear", a plain classifier, come with their recipe, as JSON in ``recipe``.
     """
 
     place: str  # of the extractor (``place_of``)
@@ -79,6 +82,18 @@ class Candidate:
     lr: float
     kind: str = GRID
     rank: int = 0
+    recipe: str = ""
+
+    @classmethod
+    def listed(cls, place: str, plan: Recipe, kind: str) -> Candidate:
+        """The candidate of a recipe whose extractor's deepest cut is ``place``."""
+        text = json.dumps(recipe_to_dict(plan), sort_keys=True)
+        return cls(place, plan.sampling.hz, 0, 0, 0, False, 0.0, 0.0, 0.0, 0.0, kind, recipe=text)
+
+    @property
+    def plan(self) -> Recipe:
+        """The recipe that it came with."""
+        return recipe_from_dict(json.loads(self.recipe))
 
     @property
     def key(self) -> str:
@@ -88,6 +103,8 @@ class Candidate:
     @property
     def head(self) -> HeadRecipe:
         """Its head, as a recipe names it."""
+        if self.recipe:
+            return self.plan.head
         if self.kind == POOLED:
             return HeadRecipe(POOLED, {"deviation": True, "top": 0, "experts": 0, "dropout": self.dropout})
         names = ("channels", "project", "hidden", "appearance", "dropout")
@@ -95,12 +112,17 @@ class Candidate:
         return HeadRecipe(self.kind, {name: getattr(self, name) for name in names} | ranks)
 
     def counted_head(self, feature_shape: tuple[int, ...], classes: int) -> Head:
-        """Its head without memory for its weights: for counting."""
+        """Its head without memory for its weights: for counting; ``feature_shape`` is that of its place."""
+        parts = self.head.options.get("members", ()) if self.recipe else ()
+        if any("begin" in part for part in parts):  # of several cuts, whose features lie side by side
+            feature_shape = (max(part["begin"] + math.prod(part["shape"]) for part in parts),)
         with torch.device("meta"):
             return build_head(self.head, feature_shape, classes)
 
     def describe(self) -> str:
         """What it is, in a few words."""
+        if self.recipe:
+            return self.plan.name
         if self.kind == POOLED:
             return f"{self.place} {self.hz:g} Hz, mean and deviation"
         seen = "map and changes" if self.appearance else "changes"
@@ -134,15 +156,17 @@ class Space:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """The key of each extractor."""
-        return tuple(map(place_of, self.extractors))
+        """The key of each extractor that heads are drawn for: those that leave a grid."""
+        return tuple(place_of(plan) for plan in self.extractors if plan.grid)
 
     def extractor(self, place: str) -> Extractor:
         """The extractor of that key."""
-        return self.extractors[self.places.index(place)]
+        return next(plan for plan in self.extractors if place_of(plan) == place)
 
     def recipe(self, candidate: Candidate, name: str, chains: Sequence[str] = (), epochs: int | None = None) -> Recipe:
         """The recipe that makes a candidate."""
+        if candidate.recipe:
+            return replace(candidate.plan, name=name, compress=tuple(chains))
         return Recipe(
             name,
             Sampling("rate", hz=candidate.hz),
