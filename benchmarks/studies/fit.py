@@ -30,7 +30,7 @@ from vidlet.metrics import bootstrap_interval
 from vidlet.reports import Dot, bytes_text, front_chart, text_table
 from vidlet.search.clips import FEW, MANY
 from vidlet.search.data import FEW_CLIPS, judge
-from vidlet.search.realize import measure, point_of
+from vidlet.search.realize import clip_point, measure
 from vidlet.search.space import Space, cuts_of
 
 STYLE = (
@@ -145,7 +145,7 @@ def recheck(run: Run, args: argparse.Namespace) -> list[list[Any]]:
     table = judge(args.data, run.fold).folds[0]
     rows = []
     for record in summary["front"]:
-        told = point_of(record)
+        told = clip_point(record)
         [now] = measure([(folder / "files" / told.file, told.chain, 0.0)], told.candidate, table)
         same = (told.bytes, told.accuracy) == (now.bytes, now.accuracy)
         milliseconds = [point.measured["frame_ms"]["p50"] for point in (told, now)]

@@ -243,9 +243,9 @@ def alive(process):
 def test_an_impossible_budget_is_refused_at_once_with_what_comes_nearest(clips, space, tmp_path, cache):
     with pytest.raises(
         RecipeError,
-        match=r"no model of the search fits 9,000 bytes: the smallest is mobilenetv2-0.35 block2 64 px \S+ with \S+ b",
+        match=r"no model of the search fits 5,000 bytes: the smallest is mobilenetv2-0.35 block2 64 px \S+ with \S+ b",
     ):
-        fit(clips, max_size="9kB", time=60, out=tmp_path / "none", space=space)
+        fit(clips, max_size="5kB", time=60, out=tmp_path / "none", space=space)
     assert not (tmp_path / "none" / "files").exists()
 
 
@@ -279,29 +279,30 @@ def test_every_network_of_the_ladder_can_be_built_and_has_the_grid_its_map_allow
     for rung in usual_ladder():
         for plan in rung:
             shape = build_extractor(replace(plan, weights="none")).feature_shape
-            assert shape[1:] == (plan.grid, plan.grid)
+            assert shape[1:] == ((plan.grid, plan.grid) if plan.grid else ())
     assert {(plan.input_size[0], plan.cut): plan.grid for rung in usual_ladder() for plan in rung}[96, "block14"] == 3
 
 
 @pytest.mark.slow  # a whole ladder is costed, and a file made of what fits
 @pytest.mark.parametrize("limit", [{"max_size": s} for s in ("1KB", "10KB", "100KB", "1MB", "10MB")]
-                         + [{"max_latency": m} for m in ("0.01ms", "0.3ms", "3ms", "30ms", "300ms")])  # fmt: skip
-@pytest.mark.parametrize("seconds", [20, 600])
+                         + [{"max_latency": m} for m in ("0.05ms", "0.5ms", "5ms", "50ms", "500ms")])  # fmt: skip
+@pytest.mark.parametrize(("data", "seconds"), [("drawn", 20), ("drawn", 600), ("real", 20)])
 def test_over_four_decades_a_budget_gives_a_file_that_keeps_it_or_one_sentence(
-    clips, tmp_path, limit, seconds, monkeypatch
+    clips, cache, tmp_path, limit, data, seconds, monkeypatch
 ):
     monkeypatch.setenv("VIDLET_WEIGHTS", str(shared("weights", "coral_tflite")))
     tiny = replace(FEW, epochs=1, rounds=(1.0,), begin=("default", "pooled"))
     monkeypatch.setattr("vidlet.search.clips.FEW", tiny)
+    given = clips if data == "drawn" else shared("data", "weizmann_actions")
     out = tmp_path / "run"
     try:
-        found = fit(clips, **limit, time=seconds, out=out, workers=1)
+        found = fit(given, **limit, time=seconds, out=out, workers=1)
     except RecipeError as error:
         assert re.fullmatch(r"no model of the search fits .*: the smallest is .* with [\d,]+ bytes.*", str(error))
-        assert next(iter(limit.values())) in ("1KB", "10KB", "0.01ms")
-    except TrainingError as error:
-        assert "no file was made" in str(error) or "nothing found keeps" in str(error)
+        assert next(iter(limit.values())) in ("1KB", "10KB", "0.05ms", "0.5ms")
+        assert not (out / "files").exists()
     else:
+        assert next(iter(limit.values())) not in ("1KB", "0.05ms")
         chosen = found["metrics"]["chosen"]
         if "max_size" in limit:
             assert found["files"]["model.onnx"] <= parse_bytes(limit["max_size"])
@@ -343,7 +344,7 @@ def once(space, candidate):
 @pytest.mark.parametrize("kind", ["pooled", "tt-grid-gru"])
 def test_heads_of_other_kinds_become_files(clips, space, cache, tmp_path, kind):
     table = judge(clips).folds[0]
-    candidate = next(c for c in first_candidates(space) if c.kind == kind)
+    candidate = next(c for c in first_candidates(replace(space, begin=Space().begin)) if c.kind == kind)
     chains = ["distill+int4+compact"]
     points = realize(once(space, candidate), table, candidate, chains, tmp_path)
     assert [p.chain for p in points] == chains

@@ -235,12 +235,18 @@ class BoxSearch:
     # trials
 
     def rounds(self) -> None:
-        """Train candidates shortly; ``ranked`` are those that were tried, the best of the last round first."""
+        """Train candidates shortly; ``ranked`` are those that were tried, the best of the last round first.
+
+        To the next round go the best of each kind of network, which do not learn at one pace, and a third in any case;
+        there is one only where its time at least doubles what all of them have behind them.
+        """
         self.ranked: list[str] = []
         whole, among = self.asked.left, list[str]()
         self.slice_s = ROUNDS[0][1] * whole / SEEN
         for stage, (share, until) in enumerate(ROUNDS):
             found: dict[str, float] = {}
+            if any(self.slice_s < self._trained(name) * self._pace(name) for name in among) and not self._begun(stage):
+                break  # it would tell little that is new
             for name in among or self._order(found):
                 room = self.asked.left - (1 - until) * whole
                 if found and room <= 0 and not self.trainings.begun(name, stage):
@@ -260,15 +266,13 @@ class BoxSearch:
         """How long a candidate is trained for a round, on how many images; empty: there is no time for it.
 
         Each candidate has its slice of the round's time, but a trial has some updates in any case. Where an epoch is
-        more than that, it sees fewer images; a further round must at least double what a candidate has behind it.
+        more than that, it sees fewer images.
         """
         if order := self.trainings.begun(name, stage):
             return order
         images, least = len(self.table.of_split("train")), LEAST_UPDATES * self.plans[name].training.batch
         pace, before = self._pace(name), self._trained(name)
         own = max(0.0, min(room, self.slice_s))
-        if stage and own < before * pace:
-            return {}
         passes = max(math.ceil(least / images), round(min(epochs - before, own / pace)))
         passes = max(1, min(passes, self.plans[name].training.epochs - before))
         if not stage and own < pace and images > least:
@@ -295,6 +299,9 @@ class BoxSearch:
         self.course.log.add("trial", name=name, epochs=order["epochs"], images=order["images"], map50=quality)
         say(f"{name}: mAP .5 {rate_text(quality)} after {order['epochs']} epochs, {order['images']} images each")
         return quality
+
+    def _begun(self, stage: int) -> bool:
+        return any(record["stage"] == stage for record in self.course.log.of("order"))
 
     def _trained(self, name: str) -> int:
         """The epochs that a candidate has behind it."""
