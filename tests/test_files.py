@@ -62,6 +62,13 @@ def test_a_folder_is_used_by_one_process_at_a_time(tmp_path):
         pass
 
 
+def test_a_draft_has_no_draft_of_its_own(tmp_path):
+    with atomic_path(tmp_path / "a.txt") as draft:
+        write_text(draft, "inner")
+        assert [path.name for path in tmp_path.iterdir()] == [draft.name]
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "inner")]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no safe way to ask whether a process lives")
 def test_the_draft_of_a_process_that_was_killed_goes_when_its_file_is_written_again(tmp_path):
     code = (

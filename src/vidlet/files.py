@@ -24,10 +24,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     file that processes of this machine left when they were killed are removed.
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
     machine = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+    ending = f".{machine}-{os.getpid()}.part{final.suffix}"
+    if final.name.startswith(".") and final.name.endswith(ending):  # a draft already: whoever made it renames it
+        yield final
+        return
+    final.parent.mkdir(parents=True, exist_ok=True)
     _remove_drafts(final, machine)
-    draft = final.with_name(f".{final.stem}.{machine}-{os.getpid()}.part{final.suffix}")
+    draft = final.with_name(f".{final.stem}{ending}")
     try:
         yield draft
         with draft.open("rb") as handle:

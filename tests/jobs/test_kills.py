@@ -51,8 +51,8 @@ class Zygote:
 def zygote():
     made = Zygote()
     yield made
-    made.process.stdin.close()
-    made.process.wait(30)
+    with made.process:
+        made.process.stdin.close()
 
 
 @pytest.fixture(scope="module")
