@@ -270,7 +270,7 @@ class BoxSearch:
         """
         if order := self.trainings.begun(name, stage):
             return order
-        images, least = len(self.table.of_split("train")), LEAST_UPDATES * self.plans[name].training.batch
+        images, least = len(self.table.of_split("train")), round(LEAST_UPDATES * self.plans[name].training.batch)
         pace, before = self._pace(name), self._trained(name)
         own = max(0.0, min(room, self.slice_s))
         passes = max(math.ceil(least / images), round(min(epochs - before, own / pace)))

@@ -85,7 +85,8 @@ class Cards:
 
     def possible(self, place: str, budget: Budget) -> bool:
         """Whether the smallest head on an extractor can keep a budget."""
-        return bool(self.storages(smallest(place, self.shapes[place]), budget))
+        shape = self.shapes.get(place)  # none of what was not measured: it is behind what cannot
+        return shape is not None and bool(self.storages(smallest(place, shape), budget))
 
     def nearest(self, budget: Budget) -> str:
         """What comes nearest to a budget that nothing can keep: the smallest file, and the fastest if times count."""
