@@ -334,6 +334,11 @@ def test_what_cannot_be_read_at_all_is_one_line(tmp_path, drawn):
     text = {"type": "timelinelabels", "value": {"ranges": [{"start": "soon", "end": 3}], "timelinelabels": ["a"]}}
     soon = written(tmp_path / "t.json", [task("x.mp4", text)])
     assert "task 7: start of a segment is no number (soon)" in refusal(soon)
+    for data in ({"a": 1}, [1], [{"id": 3}]):
+        other = written(tmp_path / "other.json", data)
+        assert task_of_data(other).name == "clips"
+        assert "or an export of Label Studio, CVAT, FiftyOne or Hugging Face, not such a .json file" in refusal(other)
+    assert "unpack it first" in refusal(_text(tmp_path / "export.zip", "PK"))
     (tmp_path / "half.json").write_text('[{"id": 1, "annotations": [')
     assert "half.json: not JSON" in refusal(tmp_path / "half.json")
     (tmp_path / "bad.xml").write_text("<annotations><meta>")

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DataError
 from .box_table import Box, BoxImage, BoxTable
-from .boxes_coco import coco_files, read_coco
+from .boxes_coco import coco_files, looks_like_coco, read_coco
 from .boxes_csv import box_tables, read_box_tables
 from .boxes_labelme import labelme_files, read_labelme
 from .boxes_voc import is_voc, read_voc
@@ -32,7 +32,7 @@ def box_kind(path: str | os.PathLike[str]) -> str | None:
         return None
     if where.is_file():
         if where.suffix.lower() == ".json":
-            return "coco"
+            return "coco" if looks_like_coco(where) else None
         return "csv" if box_tables(where) else None
     if not where.is_dir() or table_in(where) is not None:
         return None

@@ -36,7 +36,7 @@ def coco_files(path: Path) -> list[Path]:
     folders = [path, *(entry for entry in visible(path) if entry.is_dir())]
     files = [entry for folder in folders for entry in visible(folder) if entry.suffix.lower() == ".json"]
     own = [file for file in files if file.name.lower().startswith("instances")]
-    return own or [file for file in files if _looks_right(file)]
+    return own or [file for file in files if looks_like_coco(file)]
 
 
 def read_coco(root: Path) -> BoxTable:
@@ -65,7 +65,7 @@ def read_coco(root: Path) -> BoxTable:
     return found.table()
 
 
-def _looks_right(path: Path) -> bool:
+def looks_like_coco(path: Path) -> bool:
     """Whether a JSON file names images and annotations; the keys may stand behind the first part of a large file."""
     if "coco" in path.name or path.name.startswith("instances"):
         return True

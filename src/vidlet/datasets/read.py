@@ -75,6 +75,8 @@ def _read(where: Path) -> ClipTable:
         return with_ucf_groups(read_folders(where))
     if where.suffix.lower() in (".csv", ".tsv", ".txt"):
         return _with_records(read_csv(where))
+    if where.suffix.lower() == ".zip":
+        raise DataError(f"{where}: unpack it first, and name the folder or the export in it")
     tools = f"{', '.join(list(EXPORTS)[:-1])} or {list(EXPORTS)[-1]}"
     raise DataError(
         f"{where}: labelled data are a folder, a .csv table or an export of {tools}, not "
