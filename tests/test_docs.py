@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import vidlet
 from vidlet.cli import COMMANDS, _parser
 from vidlet.compression import BOX_STEPS, CLIP_STEPS
 from vidlet.models import HEADS
@@ -65,6 +66,17 @@ def test_every_link_of_the_docs_leads_to_a_file_and_a_heading(page):
         if anchor:
             heads = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.M)
             assert anchor in [re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in heads], link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_heading_is_lost_in_a_paragraph(page):
+    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text("utf-8"), flags=re.M | re.S)
+    assert re.findall(r"^(?!#| {4}|\|).*\S ##+ .*$", text, re.M) == []
+
+
+def test_every_public_name_is_in_the_interface():
+    told = re.findall(r"^::: vidlet\.(\w+)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.M)
+    assert sorted(told) == sorted(set(vidlet.__all__) - {"__version__"})
 
 
 @pytest.mark.parametrize("page", PAGES)
