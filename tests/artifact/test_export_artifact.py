@@ -145,6 +145,21 @@ def test_streaming_one_frame_at_a_time_equals_the_whole_clip(name, exported):
         np.testing.assert_allclose(scores, whole, atol=1e-5)
 
 
+@pytest.mark.parametrize("positions", ["mirrored", "pooled"])
+def test_what_a_probe_leaves_of_a_grid_is_the_same_in_the_file(positions, tmp_path):
+    """Writing holds the file to the network and to itself frame by frame; loading, to what a file may hold."""
+    torch.manual_seed(3)
+    extractor = build_extractor(GRID).eval()
+    options = OPTIONS["probe"] | {"positions": positions}
+    net = ArtifactNetwork(
+        extractor, build_head(Head("probe", options), extractor.feature_shape, len(LABELS)), 1.0
+    ).eval()
+    path = tmp_path / "model.onnx"
+    write_artifact(artifact_graph(net, (64, 64)), path, described("probe"), moving(6), torch_reference(net))
+    clip = moving(9, seed=4)
+    np.testing.assert_allclose(load(path, threads=1)(clip)[0], torch_reference(net)(clip, 1), atol=1e-5)
+
+
 @every_head
 def test_windows_share_the_frames_and_keep_their_own_history(name, exported):
     model, early, late = load(exported(name)[2], threads=1), moving(5, seed=1), moving(6, seed=2)

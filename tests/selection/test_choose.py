@@ -1,5 +1,7 @@
 """The choice: the mean of the best probes, and what was trained where that helps; the same each time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,16 @@ def test_the_members_are_the_best_probes_in_their_order():
 
 def test_there_are_no_more_probes_than_a_file_should_hold():
     assert len(choose([said(0.9, seed=i) for i in range(7)], Y).members) == MOST
+
+
+@pytest.mark.parametrize(("right", "there"), [(0.85, True), (0.4, False)])
+def test_what_is_kept_is_a_member_unless_it_is_clearly_behind(right, there):
+    """The middle of the whole network's clips, whose errors are others than those of what is pooled over time."""
+    middle = said(right, seed=9)
+    middle = replace(middle, candidate=replace(middle.candidate, kept=True))
+    members = choose([*(said(0.9, seed=i) for i in range(4)), middle], Y).members
+    assert (middle in members) == there
+    assert len(members) == MOST + there
 
 
 def test_probes_that_err_elsewhere_are_better_together():

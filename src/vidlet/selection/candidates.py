@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +24,7 @@ class Candidate:
         cuts: whose features it sees, side by side; they follow one another.
         options: of the head.
         copies: that the model gets of a head that is trained, each from another start; one is tried.
+        kept: it is a member unless it is clearly behind, for it errs elsewhere than most.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Candidate:
     cuts: tuple[str, ...]
     options: dict[str, Any] = field(default_factory=dict)
     copies: int = 1
+    kept: bool = False
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -87,8 +89,9 @@ def probes_of_clips(places: Places) -> list[Candidate]:
     for cut in vectors:
         found += [
             probe(cut, statistics)
-            for statistics in (MOVES, "mean+deviation", "mean", "middle", "mean+highest", "middle+deviation+change")
+            for statistics in (MOVES, "mean+deviation", "mean", "mean+highest", "middle+deviation+change")
         ]
+        found.append(replace(probe(cut, "middle"), kept=True))  # the peak of an action, which a mean over time dilutes
         found += [probe(cut, "segments+steps"), probe(cut, "segments+deviation", segments=3)]
     return found
 

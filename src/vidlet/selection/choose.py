@@ -10,9 +10,9 @@ import numpy as np
 from ..metrics import fit_temperature
 from .measure import LEAST, Measured, accuracy_of, loss_of
 
-MOST = 3  # probes
+MOST = 3  # probes, and those that are kept
 LOSS_SHARE = 0.3  # of the loss in what candidates are chosen by, in points of accuracy per nat
-BEHIND = 3.0  # standard errors, by which a probe that is not the best may be behind it
+BEHIND = 2.0  # standard errors, by which a probe that is not the best may be behind it
 TOGETHER = 0.02  # accuracy by which ordered candidates must be ahead for heads to be trained
 ENOUGH = 0.985  # accuracy above which nothing is trained
 
@@ -74,8 +74,9 @@ def tempered(p: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def best_probes(probes: Sequence[Measured], targets: np.ndarray, multi_label: bool) -> list[Measured]:
-    """The probes that are worth most, at most ``MOST``, without those that are clearly behind the first."""
-    order = sorted(probes, key=lambda m: m.candidate.price - worth(m.probabilities, targets, multi_label))[:MOST]
+    """The ``MOST`` probes that are worth most, and what is ``kept``; none that is clearly behind the first."""
+    order = sorted(probes, key=lambda m: m.candidate.price - worth(m.probabilities, targets, multi_label))
+    order = [m for place, m in enumerate(order) if place < MOST or m.candidate.kept]
     first = _terms(order[0], targets, multi_label)
     found = order[:1]
     for m in order[1:]:
