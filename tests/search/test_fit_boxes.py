@@ -129,7 +129,7 @@ def test_the_report_shows_the_front_and_what_another_budget_would_give(found):
 def test_where_an_epoch_is_long_a_trial_sees_fewer_images(squares, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LEAST_UPDATES", 0.5)
     monkeypatch.setattr(module.BoxSearch, "_pace", lambda search, name: 10.0)
-    asked, task = Asked(str(squares), tmp_path, Budget()), module.TASKS["boxes"]
+    asked, task = Asked(str(squares), tmp_path, Budget(), 60.0), module.TASKS["boxes"]
     table = task.read(DataSource(squares))
     states = course.Course(asked, task, table, asked.log("a"), dict, {}, "")
     tried = module.BoxSearch(asked, table, states, few())
