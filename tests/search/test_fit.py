@@ -285,7 +285,8 @@ def test_every_network_of_the_ladder_can_be_built_and_has_the_grid_its_map_allow
 
 @pytest.mark.slow  # a whole ladder is costed, and a file made of what fits
 @pytest.mark.parametrize("limit", [{"max_size": s} for s in ("1KB", "10KB", "100KB", "1MB", "10MB")]
-                         + [{"max_latency": m} for m in ("0.05ms", "0.5ms", "5ms", "50ms", "500ms")])  # fmt: skip
+                         + [{"max_latency": m} for m in ("0.05ms", "0.5ms", "5ms", "50ms", "500ms")],
+                         ids=lambda limit: next(iter(limit.values())))  # fmt: skip
 @pytest.mark.parametrize(("data", "seconds"), [("drawn", 20), ("drawn", 600), ("real", 20)])
 def test_over_four_decades_a_budget_gives_a_file_that_keeps_it_or_one_sentence(
     clips, cache, tmp_path, limit, data, seconds, monkeypatch
