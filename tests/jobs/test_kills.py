@@ -118,6 +118,9 @@ def test_a_killed_command_is_run_again_to_the_same_bits(command, zygote, ground)
         assert killed["code"] == -9, (at, when, killed["said"])
         second = zygote.run(folder, again or words)
         finished = second["code"] == 2 and "finished run" in second["said"]  # killed behind its very end
+        if finished and command == "ensemble":  # it does not go on: a folder with a product is removed by hand
+            shutil.rmtree(folder / "out")
+            second, finished = zygote.run(folder, words), False
         assert second["code"] == 0 or (finished and when == "behind"), (at, when, second["said"])
         assert content(folder / "out") == wanted, (at, when)
         shutil.rmtree(folder)
