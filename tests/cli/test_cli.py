@@ -479,8 +479,10 @@ def test_the_whole_demo_runs_on_a_few_clips(run, tmp_path):
         assert found["files"][name] == (folder / name).stat().st_size > 0
     assert probe(folder / "annotated.mp4").frames > 50
     parser = HTMLParser()
-    parser.feed((folder / "report.html").read_text())
+    page = (folder / "report.html").read_text()
+    parser.feed(page)
     parser.close()
+    assert page.index('id="the-lesson-order"') < page.index('id="files-compared"')
     again = run("demo", "--out", "demo", "--clips", "64", "--epochs", "2", "--json")
     assert again[0] == 0  # what is finished is not trained again
     assert one_object(again[1])["metrics"]["table"][0]["accuracy"] == rows[0]["accuracy"]
