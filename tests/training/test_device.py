@@ -66,7 +66,7 @@ def test_train_on_names_where_heads_of_a_search_are_trained(search, tmp_path, mo
     monkeypatch.setattr(
         job, "task_of_data", lambda data: SimpleNamespace(name=search, check_options=lambda *_, **__: None)
     )
-    monkeypatch.setitem(job.SEARCHES, search, lambda *_, device: told.append(device))
+    monkeypatch.setitem(job.SEARCHES, search, lambda asked: told.append(asked.device))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for asked in ({}, {"train_on": "cpu"}, {"train_on": "cuda"}, {"train_on": "auto"}):
         job.fit(tmp_path, "1MB", out=tmp_path / "fit", **asked)
