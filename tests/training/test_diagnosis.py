@@ -8,7 +8,7 @@ from test_training import PLAIN, made_up, network
 
 from vidlet.recipe import Training
 from vidlet.training import predict_logits, train_network
-from vidlet.training.advice import MIRRORED, opposite_labels, warn_of_turns
+from vidlet.training.advice import MIRRORED, opposite_labels, warn_of_background, warn_of_turns
 from vidlet.training.diagnosis import Odds, what_failed
 
 ODDS = Odds(0.25, 40, 50)
@@ -111,6 +111,15 @@ def test_opposites_are_found_by_their_words(labels, mirrored, reversed_, capsys)
         assert capsys.readouterr().err == "".join(f"warning: {line}\n" for line in lines)
         for label in found:
             assert repr(label) in lines[0]
+
+
+def test_a_class_that_seems_to_mean_none_of_the_others_is_told(capsys):
+    (line,) = warn_of_background(["Nothing", "wave"], "")
+    assert "class 'Nothing' is announced as any other is" in line
+    assert "--none Nothing" in line
+    assert capsys.readouterr().err == f"warning: {line}\n"
+    assert warn_of_background(["nothing", "wave"], "nothing") == []
+    assert warn_of_background(["wave", "stop"], "") == warn_of_background(["none"], "") == []
 
 
 def test_the_warning_says_what_to_do_and_ends_when_it_was_done(capsys):

@@ -54,7 +54,7 @@ from ..training import (
     save_tensors,
     train_network,
 )
-from ..training.advice import warn_of_precision, warn_of_slow_trains, warn_of_turns
+from ..training.advice import warn_of_background, warn_of_precision, warn_of_slow_trains, warn_of_turns
 from .auto import AUTO, resolve_auto
 from .baselines import compare_with_baselines
 from .clips import few_frames
@@ -283,6 +283,7 @@ def _prepare(plan: Recipe, table: ClipTable, network: Trained, strict: bool) -> 
 def _advise(plan: Recipe, table: ClipTable, network: Trained, prepared: Prepared, device: str) -> list[str]:
     return [
         *warn_of_turns(plan.training, table.labels),
+        *warn_of_background(table.labels, table.none),
         *warn_of_precision(plan, device),
         *warn_of_slow_trains(network.head, network.extractor.feature_shape, plan, prepared.median_s, device),
     ]

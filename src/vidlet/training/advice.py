@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,7 @@ from ..tensor_train import TTConv2d, TTConv3d, TTLinear, slow_trains
 from ..training.precision import lacks_bfloat16
 
 Pair = tuple[frozenset[str], frozenset[str]]  # words of which one is the other's mirror image or reversal
+BACKGROUNDS = ("none", "nothing", "background", "no_action", "no action", "negative", "negatives", "none of these")
 SHOWN = 6  # labels in a warning
 
 
@@ -80,6 +82,21 @@ def warn_of_turns(config: Training, labels: Sequence[str], remedy: str = "") -> 
                 f"are, {how}"
             )
     return _said(found)
+
+
+def warn_of_background(labels: Sequence[str], none: str) -> list[str]:
+    """Say that a class seems to mean none of the others, and is announced as any other is.
+
+    Args:
+        none: the class that was said to mean so, "" where none was.
+    """
+    found = [label for label in labels if label.casefold() in BACKGROUNDS]
+    if none or not found or len(labels) < 2:
+        return []
+    return _said([
+        f"class {found[0]!r} is announced as any other is; if it means none of these, train with --none "
+        f"{shlex.quote(found[0])}: it is then never announced, and false events an hour are measured"
+    ])  # fmt: skip
 
 
 def opposite_labels(labels: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
