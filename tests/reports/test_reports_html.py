@@ -38,6 +38,7 @@ from vidlet.reports.charts import ticks
 from vidlet.reports.heat import confused_pairs, shown_classes
 from vidlet.reports.page import insert_section
 from vidlet.reports.sections import origin
+from vidlet.tasks.clip_report import write_doubts
 
 VOID = {"meta", "link", "img", "input", "br", "source", "wbr"}
 
@@ -307,3 +308,8 @@ def test_the_printed_client_runs_on_a_model_of_the_contract(tmp_path, capsys):
     assert capsys.readouterr().out == "dark 0.5\n"
     assert list(variables["state"]) == ["state.sum"]
     assert len(source.strip().splitlines()) <= 14
+
+
+def test_a_page_of_labels_without_doubts_says_so(tmp_path):
+    write_doubts(tmp_path / "labels.html", "clips: labels to look at again", [])
+    assert "Models that have not seen them doubt no label." in (tmp_path / "labels.html").read_text()

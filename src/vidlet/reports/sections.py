@@ -115,7 +115,9 @@ def run_it(report: Report) -> Section | None:
 
 
 def learning(report: Report) -> Section | None:
-    """Loss and accuracy of every epoch."""
+    """Loss and accuracy of every epoch; nothing of what was solved, or of one epoch alone: that is no curve."""
+    if len(report.log) < 2:
+        return None
     charts = []
     for what, title in (("loss", "Loss"), ("accuracy", "Accuracy")):
         lines = [_series(report.log, f"{side}_{what}", name) for side, name in _SIDES]

@@ -168,7 +168,8 @@ def doubt_sections(doubts: Sequence[Mapping[str, Any]], pictures: bool = True) -
 
 def write_doubts(path: str | Path, title: str, doubts: Sequence[Mapping[str, Any]]) -> None:
     """A page of the labels to look at again."""
-    header = element("header", element("p", "vidlet data", class_="eyebrow"), element("h1", title), id="top")
+    none = "" if doubts else element("p", "Models that have not seen them doubt no label.", class_="lead")
+    header = element("header", element("p", "vidlet data", class_="eyebrow"), element("h1", title), none, id="top")
     write_text(path, page(title, header, doubt_sections(doubts)))
 
 
