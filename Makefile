@@ -21,7 +21,7 @@ demo: install
 	$(BIN)/vidlet demo --out runs/demo
 
 test: install
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .
