@@ -73,7 +73,7 @@ def test_twins_of_voc_in_two_folders_keep_their_own_images(tmp_path):
         "sep=;\r\nfilename;width;height;class;xmin;ymin;xmax;ymax\r\na.jpg;100;50;cat;10;10;30;40\r\n",
         'image_id,width,height,label,bbox\na,100,50,cat,"[10, 10, 20, 30]"\n',
         "ImageID,LabelName,XMin,XMax,YMin,YMax\na,cat,0.1,0.3,0.2,0.8\n",
-        "path,x1,y1,x2,y2,class_name\n/home/me/images/a.jpg,10,10,30,40,cat\n",
+        "path,x1,y1,x2,y2,class_name\n/mnt/data/images/a.jpg,10,10,30,40,cat\n",
     ],
 )
 def test_a_table_of_boxes_is_read(tmp_path, text):
@@ -179,7 +179,7 @@ def test_a_blank_line_among_the_names_moves_no_class(tmp_path):
     assert "line 2 is empty" in table.notes[0]
 
 
-@pytest.mark.parametrize("prefix", ["", "./", "/home/me/data/", "data/obj/"])
+@pytest.mark.parametrize("prefix", ["", "./", "/mnt/data/", "data/obj/"])
 def test_twins_in_a_list_are_told_apart_by_their_folders(tmp_path, prefix):
     for camera in ("cam1", "cam2", "cam3"):
         image(tmp_path / camera / "0.jpg")
@@ -342,7 +342,7 @@ def test_an_image_that_two_files_describe_is_one_image_and_never_in_two_splits(t
 def test_a_table_without_a_header_is_keras_retinanets(tmp_path):
     for name in "abc":
         image(tmp_path / "images" / f"{name}.jpg")
-    (tmp_path / "train.csv").write_text("/home/me/images/a.jpg,10,10,30,40,cat\nimages/b.jpg,,,,,\n")
+    (tmp_path / "train.csv").write_text("/mnt/data/images/a.jpg,10,10,30,40,cat\nimages/b.jpg,,,,,\n")
     (tmp_path / "val.csv").write_text("images/c.jpg,10,10,30,40,dog\n")
     (tmp_path / "classes.csv").write_text("cat,0\ndog,1\n")
     assert found(read_boxes(tmp_path)) == {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from ..recipe import in_range
 from ..runs import product_of
 from ..runtime import Model, load
 from ..tasks.predictions import find_sources
-from ..video import iter_frames
+from ..video import frame_times, iter_frames, rate_ticks, uniform_indices
+from ..video.sample import EPSILON_S
 
 DOUBTFUL = 0.5  # times the threshold: a picture with a box between the two teaches neither its presence nor its absence
 SAME = 0.3  # overlap with a sure box, from which on a doubtful one is about the same thing
@@ -103,12 +104,17 @@ class _Seen:
         self.places = {model.box_labels.index(name): number for number, name in enumerate(self.names)}
 
     def look(self, path: Path | str, hz: float, quota: int) -> None:
-        """Take up to ``quota`` pictures of a video, evenly: of more than that every second one is passed over."""
-        pictures = list(_times(path, hz))
-        wanted = {pictures[i] for i in np.linspace(0, len(pictures) - 1, min(quota, len(pictures))).astype(int)}
+        """Take the pictures on display at 0, 1/hz, 2/hz ..., up to ``quota`` of them, spread evenly over the video."""
+        times = frame_times(path)
+        ticks = rate_ticks(0.0, float(times[-1]) + 1e-3, hz)
+        shown = np.unique(np.searchsorted(times, ticks + EPSILON_S, side="right") - 1)  # on display at each tick
+        wanted = set(shown[uniform_indices(len(shown), min(quota, len(shown)))].tolist())
         splits = self.splits[path]
-        stretch = pictures[-1] / len(splits) + 1e-9
-        for time_s, rgb in _pictures(path, wanted):
+        stretch = times[-1] / len(splits) + EPSILON_S
+        for number, frame in enumerate(iter_frames(path)):
+            if number not in wanted:
+                continue
+            time_s, rgb = frame.time_s, frame.rgb()
             self.looked += 1
             rows = self.model.detect(rgb)
             rows = rows[np.isin(rows[:, 5].astype(int), list(self.places))]
@@ -169,18 +175,3 @@ def _splits(sources: Sequence[Path | str]) -> dict[Path | str, list[str]]:
         return dict.fromkeys(sources, tenths)
     order = sorted(sources, key=lambda path: hashlib.sha256(Path(path).name.encode("utf-8", "replace")).hexdigest())
     return {path: [tenths[10 * place // len(order)]] for place, path in enumerate(order)}
-
-
-def _times(path: Path | str, hz: float) -> Iterator[float]:
-    """The times of the frames that are on display at 0, 1/hz, 2/hz ... of a video."""
-    due = 0.0
-    for frame in iter_frames(path):
-        if frame.time_s >= due - 1e-9:
-            yield frame.time_s
-            due += 1 / hz * max(1, int((frame.time_s - due) * hz) + 1)
-
-
-def _pictures(path: Path | str, wanted: set[float]) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    for frame in iter_frames(path):
-        if frame.time_s in wanted:
-            yield frame.time_s, frame.rgb()
