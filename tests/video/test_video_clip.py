@@ -201,7 +201,7 @@ def test_a_window_that_ends_before_it_starts_is_an_error(videos):
 
 def test_frames_nobody_wants_are_never_converted(videos, monkeypatch):
     converted = []
-    monkeypatch.setattr("vidlet.video.container.Pictures.upright", lambda *_: converted.append(1) or picture(0))
+    monkeypatch.setattr("vidlet.video.upright.Pictures.upright", lambda *_: converted.append(1) or picture(0))
     read_clip(videos["seldom"], FOUR, SIZE)
     assert len(converted) == 4
 

@@ -8,9 +8,6 @@ to the next intact key frame) and is told in words.
 from __future__ import annotations
 
 import itertools
-import os
-import re
-import stat
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
@@ -19,22 +16,28 @@ from typing import Any
 
 import av
 import numpy as np
-from av.sidedata.sidedata import SideDataContainer
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .address import TIMEOUT_S, WEB_OPTIONS, container_name
 from .clock import Clock, Key, contents, jumping
-from .frames import DEFAULT_FPS, Frame, VideoInfo
+from .frames import Frame, VideoInfo
+from .opening import (
+    frame_rate,
+    header_s,
+    much_longer,
+    open_container,
+    opened_again,
+    own_duration_s,
+    reason_of,
+    video_stream,
+)
 from .sample import EPSILON_S
+from .upright import Pictures, pixel_aspect, rotation_of
 
 HOP_FRAMES = 12  # a seek costs about as much as decoding so many frames (measured at 240p and 720p)
 KEY_SPACING_S = 10.0  # assumed where a file has no index: the largest spacing that common encoders choose
 NEVER = float("-inf")
-TELLING = ("flv", "mxf", "rm")  # formats read through once whose header tells a length: a shorter file broke off
 HIDDEN_FRAMES = frozenset({"vp8"})  # codecs with packets that are never shown
-NOT_VIDEO = frozenset({"tty", "rawvideo", "lavfi", "image2"})  # "demuxers" that take texts, noise and single images
 
 
 class VideoReader:
@@ -62,9 +65,9 @@ class VideoReader:
         self._stream = video_stream(self._container, self._path)
         self._stream.thread_count = 1  # clips are read side by side; one thread a clip is the fastest and repeatable
         self._tick_s = float(self._stream.time_base or 1 / 90_000)
-        self._fps = _frame_rate(self._stream)
+        self._fps = frame_rate(self._stream)
         self._clock = Clock(self._stream, jumping(self._container), self.interval_s)
-        self._contents = contents(self._path, self._container, self._stream, _opened_again, self.interval_s)
+        self._contents = contents(self._path, self._container, self._stream, opened_again, self.interval_s)
         self._packets: Iterator[Any] = self._mended(self._container.demux(self._stream))
         self._pictures = Pictures()
         self._decoded: deque[Any] = deque()
@@ -141,7 +144,7 @@ class VideoReader:
         That is the number of frames in nearly all files; the exceptions (fields, hidden frames) show when decoding.
         """
         found = 0
-        container, stream = _opened_again(self._path)
+        container, stream = opened_again(self._path)
         clock = Clock(stream, jumping(container), self.interval_s)
         with container:
             try:
@@ -171,7 +174,7 @@ class VideoReader:
         trusted = self._container.format.name.startswith(("mov", "matroska"))
         if not trusted or self._breaks or self.info.codec in HIDDEN_FRAMES:
             return None
-        container, stream = _opened_again(self._path)
+        container, stream = opened_again(self._path)
         with container:
             try:
                 shown = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
@@ -270,7 +273,7 @@ class VideoReader:
         if not self._ended or self._time == NEVER or 0 < declared <= self._count:
             return ""
         if not declared or self._sought:  # the file tells only how long it is, or not all frames were counted
-            early = self._own_duration and _much_longer(self.info.duration_s, end_s)
+            early = self._own_duration and much_longer(self.info.duration_s, end_s)
             return f"the video ends at {end_s:.2f} of {self.info.duration_s:.2f} declared seconds" if early else ""
         if self._container.format.name.startswith("mov"):
             declared = sum(not entry.is_discard for entry in self._stream.index_entries)
@@ -330,7 +333,7 @@ class VideoReader:
     def _begin_again(self) -> None:
         """Read from the beginning, in a file without access by place or time."""
         self._container.close()
-        self._container, self._stream = _opened_again(self._path)
+        self._container, self._stream = opened_again(self._path)
         self._stream.thread_count = 1
         self._clock.go_on(0)
         self._packets = self._mended(self._container.demux(self._stream))
@@ -369,7 +372,7 @@ class VideoReader:
         stream, container = self._stream, self._container
         turn, swapped = rotation_of(first)
         width, height = (first.height, first.width) if swapped else (first.width, first.height)
-        own_s = _own_duration_s(stream)
+        own_s = own_duration_s(stream)
         self._own_duration = own_s > 0 or len(container.streams) == 1
         if own_s > 0:
             duration_s = own_s
@@ -380,196 +383,12 @@ class VideoReader:
         known, notes = self._contents, tuple[str, ...]()
         if known is not None and known.packets > 1:
             duration_s, self._own_duration = known.end_s - self._origin, True
-            if not known.breaks and _much_longer(told_s := _told_s(container, own_s), duration_s):
+            if not known.breaks and much_longer(told_s := header_s(container, own_s), duration_s):
                 duration_s = told_s
         if known is not None and (note := known.note()):
             notes = (note,)
         name = stream.codec_context.codec.canonical_name
         return VideoInfo(
             self._path, width, height, self._fps, duration_s, stream.frames, turn, name, first.format.name, notes,
-            _pixel_aspect(stream, swapped),
+            pixel_aspect(stream, swapped),
         )  # fmt: skip
-
-
-# Tags that are not UTF-8 are no reason to refuse a video; from version 19 on PyAV has no word for it and never refuses.
-_FORGIVING: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-
-
-def open_container(path: Path | str) -> Any:
-    """Open a regular file, or a file on the web by its address, for reading with PyAV.
-
-    A file may name others (playlists): of a local one only local ones are followed, of one on the web none of them.
-    DataError: absent, not a file, not a video.
-    """
-    if isinstance(path, str):
-        options, timeout = WEB_OPTIONS, (TIMEOUT_S, TIMEOUT_S)
-    else:
-        check_file(path)
-        options, timeout = {"protocol_whitelist": "file,crypto,data"}, None
-    try:
-        return av.open(container_name(path), options=options, timeout=timeout, **_FORGIVING)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        broken = "" if isinstance(path, str) else _broken_box(path)
-        raise DataError(f"{path}: no frame could be decoded ({broken or reason_of(error)})") from error
-
-
-def video_stream(container: Any, path: Path | str) -> Any:
-    """The video stream that is the video: no cover picture, and no thumbnail beside a longer one.
-
-    Of several long ones it is the first, as players choose it. DataError if there is none.
-    """
-    if container.format.name in NOT_VIDEO or container.format.name.endswith("_pipe"):
-        raise DataError(f"{path}: not a video, but {container.format.long_name} (a folder of images is a clip)")
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise DataError(f"{path}: no video stream (only {kinds})")
-    if len(streams) > 1:
-        lengths = [_pictures_in(stream) for stream in streams]
-        best = container.streams.best("video")  # the one of which FFmpeg saw most pictures when it opened the file
-        known = max(lengths) > 0
-        streams = (
-            [s for s, length in zip(streams, lengths, strict=True) if known and 2 * length >= max(lengths)]
-            or [stream for stream in streams if best is not None and stream.index == best.index]
-            or streams
-        )
-    if streams[0].codec_context is None:
-        raise DataError(f"{path}: no frame could be decoded (no decoder for this codec)")
-    return streams[0]
-
-
-def _own_duration_s(stream: Any) -> float:
-    """How long a stream itself says that it is, not the whole file, whose sound may be longer; 0 where it does not."""
-    if stream.duration is not None and stream.duration > 0:
-        return float(stream.duration * (stream.time_base or 0))
-    match = re.fullmatch(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,12})?)", stream.metadata.get("DURATION", ""))
-    return 3600.0 * int(match[1]) + 60.0 * int(match[2]) + float(match[3]) if match else 0.0
-
-
-def _much_longer(told_s: float, found_s: float) -> bool:
-    return told_s - found_s > max(1.0, 0.05 * told_s)
-
-
-def _told_s(container: Any, own_s: float) -> float:
-    """The length that a format without a table of contents tells in its header, of the picture alone; 0 else."""
-    if not container.format.name.startswith(TELLING):
-        return 0.0
-    alone = len(container.streams) == 1 and container.duration is not None
-    return max(own_s, float(container.duration / av.time_base) if alone else 0.0)
-
-
-def _pictures_in(stream: Any) -> float:
-    """How many pictures a stream has, as far as the file says; 0 where it does not."""
-    return float(stream.frames) or _own_duration_s(stream) * _frame_rate(stream)
-
-
-def _opened_again(path: Path | str) -> tuple[Any, Any]:
-    container = open_container(path)
-    try:
-        return container, video_stream(container, path)
-    except BaseException:
-        container.close()
-        raise
-
-
-def check_file(path: Path) -> None:
-    """Raise a DataError unless the path is a readable regular file with something in it (a fifo would wait forever)."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DataError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
-    except ValueError as error:
-        raise DataError(f"{path!r}: not a path ({error})") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{path}: not a regular file")
-    if not os.access(path, os.R_OK):
-        raise DataError(f"{path}: permission denied; its owner must let you read it (chmod +r)")
-    if not status.st_size:
-        raise DataError(f"{path}: no frame could be decoded (the file is empty)")
-
-
-def reason_of(error: BaseException) -> str:
-    """FFmpeg's words for an error, without its number and file name."""
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
-
-
-def _pixel_aspect(stream: Any, swapped: bool) -> float:
-    """Width to height of a pixel as it is shown; 1 where the file says nothing, or nonsense."""
-    ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-    aspect = float(ratio) if ratio else 1.0
-    if not 0.1 <= aspect <= 10.0:
-        return 1.0
-    return 1 / aspect if swapped else aspect
-
-
-def rotation_of(raw: Any) -> tuple[int, bool]:
-    """Clockwise degrees that make a decoded frame upright, and whether its sides swap; from its display matrix."""
-    a, b, c, d = _display_matrix(raw)
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        return (90 if b > 0 else 270), True
-    return (180 if d < 0 else 0), False
-
-
-class Pictures:
-    """Makes upright RGB pictures of the decoded frames of one stream."""
-
-    def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
-
-    def upright(self, raw: Any) -> NDArray[np.uint8]:
-        """Convert a decoded frame to RGB (its own color space and range) and turn it upright: uint8 (H, W, 3)."""
-        # With several threads swscale spoils a row of odd sizes now and then (FFmpeg 8.0).
-        rgb = self._reformatter.reformat(raw, format="rgb24", threads=1).to_ndarray()
-        a, b, c, d = _display_matrix(raw)
-        if abs(b) + abs(c) > abs(a) + abs(d):  # x' = c y, y' = b x
-            rgb = rgb.swapaxes(0, 1)
-            a, d = c, b
-        if a < 0:
-            rgb = rgb[:, ::-1]
-        if d < 0:
-            rgb = rgb[::-1]
-        return np.ascontiguousarray(rgb)
-
-
-def _display_matrix(raw: Any) -> tuple[int, int, int, int]:
-    """The linear part (a, b, c, d) of x' = a x + c y, y' = b x + d y; the identity if none is given or it is flat.
-
-    Not by ``raw.side_data``: that refers to the frame and the frame to it, so that its buffers, and the decoder's pool
-    with them, stay until Python's garbage collection: megabytes a file or lost connection.
-    """
-    side = SideDataContainer(raw).get("DISPLAYMATRIX")  # type: ignore[call-arg]  # its stub has no constructor
-    if side is None:
-        return 1, 0, 0, 1
-    matrix = np.frombuffer(bytes(side), np.int32)
-    a, b, c, d = int(matrix[0]), int(matrix[1]), int(matrix[3]), int(matrix[4])
-    return (a, b, c, d) if a * d - b * c else (1, 0, 0, 1)
-
-
-def _frame_rate(stream: Any) -> float:
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate is not None and 0.001 <= rate <= 1000:
-            return float(rate)
-    return DEFAULT_FPS
-
-
-def _broken_box(path: Path) -> str:
-    """Why an MP4 or MOV file cannot be opened, from its outermost boxes; "" where they say nothing."""
-    names: list[bytes] = []
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        offset = 0
-        while offset + 8 <= size and len(names) < 100:
-            file.seek(offset)
-            header = file.read(16)
-            length, name = int.from_bytes(header[:4], "big"), header[4:8]
-            if length == 1:
-                length = int.from_bytes(header[8:16], "big")
-            if length < 8 or not name.isalnum():
-                break
-            names.append(name)
-            offset += length
-    if b"ftyp" not in names[:1]:
-        return ""
-    if b"moov" not in names:
-        return "moov atom not found: the file is cut off or was never finished"
-    return f"the file is cut off in its {names[-1].decode()} atom" if offset > size else ""

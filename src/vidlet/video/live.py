@@ -23,9 +23,10 @@ from ..wording import redact, shown
 from .address import CAMERA_PATHS, PLAYLISTS, WEB, WEB_OPTIONS, is_live
 from .clip import iter_frames, open_reader
 from .clock import Clock
-from .container import Pictures, reason_of, video_stream
 from .frames import DEFAULT_FPS, Frame
+from .opening import reason_of, video_stream
 from .sample import EPSILON_S
+from .upright import Pictures
 
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 10.0

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..files import atomic_path
 from .address import container_name
-from .container import reason_of
+from .opening import reason_of
 from .resize import resize
 
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that this PyAV has

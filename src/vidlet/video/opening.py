@@ -1,0 +1,149 @@
+"""Opening a video file: which stream is the video, how long and fast it says that it is, and why it cannot be read."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import av
+
+from ..errors import DataError
+from .address import TIMEOUT_S, WEB_OPTIONS, container_name
+from .frames import DEFAULT_FPS
+
+TELLING = ("flv", "mxf", "rm")  # formats read through once whose header tells a length: a shorter file broke off
+NOT_VIDEO = frozenset({"tty", "rawvideo", "lavfi", "image2"})  # "demuxers" that take texts, noise and single images
+
+# Tags that are not UTF-8 are no reason to refuse a video; from version 19 on PyAV has no word for it and never refuses.
+_FORGIVING: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
+def open_container(path: Path | str) -> Any:
+    """Open a regular file, or a file on the web by its address, for reading with PyAV.
+
+    A file may name others (playlists): of a local one only local ones are followed, of one on the web none of them.
+    DataError: absent, not a file, not a video.
+    """
+    if isinstance(path, str):
+        options, timeout = WEB_OPTIONS, (TIMEOUT_S, TIMEOUT_S)
+    else:
+        check_file(path)
+        options, timeout = {"protocol_whitelist": "file,crypto,data"}, None
+    try:
+        return av.open(container_name(path), options=options, timeout=timeout, **_FORGIVING)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        broken = "" if isinstance(path, str) else _broken_box(path)
+        raise DataError(f"{path}: no frame could be decoded ({broken or reason_of(error)})") from error
+
+
+def video_stream(container: Any, path: Path | str) -> Any:
+    """The video stream that is the video: no cover picture, and no thumbnail beside a longer one.
+
+    Of several long ones it is the first, as players choose it. DataError if there is none.
+    """
+    if container.format.name in NOT_VIDEO or container.format.name.endswith("_pipe"):
+        raise DataError(f"{path}: not a video, but {container.format.long_name} (a folder of images is a clip)")
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise DataError(f"{path}: no video stream (only {kinds})")
+    if len(streams) > 1:
+        lengths = [_pictures_in(stream) for stream in streams]
+        best = container.streams.best("video")  # the one of which FFmpeg saw most pictures when it opened the file
+        known = max(lengths) > 0
+        streams = (
+            [s for s, length in zip(streams, lengths, strict=True) if known and 2 * length >= max(lengths)]
+            or [stream for stream in streams if best is not None and stream.index == best.index]
+            or streams
+        )
+    if streams[0].codec_context is None:
+        raise DataError(f"{path}: no frame could be decoded (no decoder for this codec)")
+    return streams[0]
+
+
+def own_duration_s(stream: Any) -> float:
+    """How long a stream itself says that it is, not the whole file, whose sound may be longer; 0 where it does not."""
+    if stream.duration is not None and stream.duration > 0:
+        return float(stream.duration * (stream.time_base or 0))
+    match = re.fullmatch(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,12})?)", stream.metadata.get("DURATION", ""))
+    return 3600.0 * int(match[1]) + 60.0 * int(match[2]) + float(match[3]) if match else 0.0
+
+
+def much_longer(told_s: float, found_s: float) -> bool:
+    return told_s - found_s > max(1.0, 0.05 * told_s)
+
+
+def header_s(container: Any, own_s: float) -> float:
+    """The length that a format without a table of contents tells in its header, of the picture alone; 0 else."""
+    if not container.format.name.startswith(TELLING):
+        return 0.0
+    alone = len(container.streams) == 1 and container.duration is not None
+    return max(own_s, float(container.duration / av.time_base) if alone else 0.0)
+
+
+def _pictures_in(stream: Any) -> float:
+    """How many pictures a stream has, as far as the file says; 0 where it does not."""
+    return float(stream.frames) or own_duration_s(stream) * frame_rate(stream)
+
+
+def opened_again(path: Path | str) -> tuple[Any, Any]:
+    container = open_container(path)
+    try:
+        return container, video_stream(container, path)
+    except BaseException:
+        container.close()
+        raise
+
+
+def check_file(path: Path) -> None:
+    """Raise a DataError unless the path is a readable regular file with something in it (a fifo would wait forever)."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+    except ValueError as error:
+        raise DataError(f"{path!r}: not a path ({error})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: not a regular file")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path}: permission denied; its owner must let you read it (chmod +r)")
+    if not status.st_size:
+        raise DataError(f"{path}: no frame could be decoded (the file is empty)")
+
+
+def reason_of(error: BaseException) -> str:
+    """FFmpeg's words for an error, without its number and file name."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def frame_rate(stream: Any) -> float:
+    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if rate is not None and 0.001 <= rate <= 1000:
+            return float(rate)
+    return DEFAULT_FPS
+
+
+def _broken_box(path: Path) -> str:
+    """Why an MP4 or MOV file cannot be opened, from its outermost boxes; "" where they say nothing."""
+    names: list[bytes] = []
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        offset = 0
+        while offset + 8 <= size and len(names) < 100:
+            file.seek(offset)
+            header = file.read(16)
+            length, name = int.from_bytes(header[:4], "big"), header[4:8]
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            if length < 8 or not name.isalnum():
+                break
+            names.append(name)
+            offset += length
+    if b"ftyp" not in names[:1]:
+        return ""
+    if b"moov" not in names:
+        return "moov atom not found: the file is cut off or was never finished"
+    return f"the file is cut off in its {names[-1].decode()} atom" if offset > size else ""
