@@ -11,7 +11,7 @@ from vidlet.errors import RecipeError, TrainingError
 from vidlet.search.budget import Budget, parse_bytes, parse_milliseconds, parse_seconds
 from vidlet.search.cards import Card, Cards
 from vidlet.search.clips import deliverable
-from vidlet.search.course import Asked
+from vidlet.search.course import Asked, Course
 from vidlet.search.data import Judged
 from vidlet.search.halving import Search, finalists
 from vidlet.search.points import front
@@ -365,3 +365,16 @@ def test_a_damaged_line_of_the_log_is_said_and_those_behind_it_stay(tmp_path, ca
     again.add("trial", number=3)
     assert [record["number"] for record in TrialLog(path, "id").of("trial")] == [0, 2, 3]
     assert capsys.readouterr().err == ""
+
+
+def test_where_a_busy_machine_measured_every_file_too_slow_they_are_timed_again(tmp_path, monkeypatch):
+    asked = Asked("clips", tmp_path, Budget(max_bytes=10**6, max_latency_ms=3.0), 10.0)
+    course = Course(asked, None, None, TrialLog(tmp_path / "trials.jsonl", ""), None, {}, "")
+    slow, slower = point(1000, 7.0, 0.9), point(2000, 9.0, 0.9)
+    course.points += [slow, slower]
+    assert course.able() == [slow, slower]
+    answers = iter([point(1, ms, 0.9).measured for ms in (4.0, 2.0)])
+    monkeypatch.setattr("vidlet.search.course.benchmark", lambda *_, **__: next(answers))
+    assert course.first_that_fits(course.able()) is slower
+    course.points.append(quick := point(3000, 2.5, 0.9))
+    assert course.able() == [quick]

@@ -107,6 +107,13 @@ class Course(Generic[P]):
         """The limits that a file does not keep, with the figures that are to be written into it; see ``Budget``."""
         return self.asked.budget.broken(point.bytes + EVIDENCE_BYTES, measured or point.measured)
 
+    def able(self) -> list[P]:
+        """The files that keep the budget; where none does, all: a busy machine measures badly, and will again be asked.
+
+        What is chosen of them is timed again and has to keep it then (``first_that_fits``).
+        """
+        return [point for point in self.points if not self.broken(point)] or list(self.points)
+
     @property
     def quality(self) -> str:
         """What files are compared by, in words."""
