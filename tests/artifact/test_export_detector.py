@@ -35,7 +35,11 @@ SIZE = (64, 96)
 
 def random_detector(name, seed=0):
     torch.manual_seed(seed)
-    config = Extractor(name, 0.1 if "yolo" in name else 0.35, SIZE, "block6", 0, "none")
+    config = (
+        Extractor(name, 0.1, SIZE, "", 0, "none")
+        if "yolo" in name
+        else Extractor(name, 0.35, SIZE, "block6", 0, "none")
+    )
     detector = build_detector(config, LABELS, ANCHORS)
     torch.nn.init.normal_(detector.network.predict.weight, std=0.3)
     torch.nn.init.normal_(detector.network.predict.bias, std=1.5)

@@ -123,7 +123,7 @@ def test_the_graph_equals_torch_and_its_convolutions_become_integer():
     [
         ({"cut": "head"}, "extractor.cut of inceptionv3 must be one of Conv2d_1a_3x3, .* got 'head'"),
         ({"input_size": (64, 299)}, "input_size of inceptionv3 must be at least 75"),
-        ({"width": 0.5}, "extractor.width of inceptionv3 is 1, got 0.5"),
+        ({"width": 0.5}, "inceptionv3 has no extractor.width, got 0.5"),
         ({"weights": "imagenet"}, "the table has none of Inception-v3; give a state dict of torchvision"),
     ],
 )

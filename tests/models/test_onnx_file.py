@@ -257,7 +257,7 @@ def test_a_name_on_the_command_line_becomes_values_of_the_recipe(net):
     found = extractor_overrides(f"{net}:r1")
     assert found == {
         "extractor.name": "onnx", "extractor.weights": str(net), "extractor.cut": "r1",
-        "extractor.input_size": [SIDE, SIDE],
+        "extractor.width": 1.0, "extractor.input_size": [SIDE, SIDE],
     }  # fmt: skip
     with pytest.raises(WeightsError, match="no such file"):
         extractor_overrides("nowhere.onnx")

@@ -77,6 +77,7 @@ def test_the_exported_graph_gives_the_same_maps_for_any_number_of_frames(cut):
         ({"cut": "grey"}, "cut of pixels must be one of rgb, gray, gray-sobel, got 'grey'"),
         ({"grid": 4}, "grid must be 0 where maps stay whole, got 4"),
         ({"weights": "imagenet"}, "weights of pixels must be 'none'"),
+        ({"width": 0.5}, "pixels has no extractor.width, got 0.5: leave it out"),
     ],
 )
 def test_what_pixels_cannot_be_is_named(change, said):

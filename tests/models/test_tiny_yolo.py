@@ -139,6 +139,12 @@ def test_what_cannot_be_built_or_read_is_named(tmp_path):
         build_detector(Extractor("tiny-yolov2", input_size=(32, 64), weights="none"), ("a",), ANCHORS)
     with pytest.raises(RecipeError, match="must be 'none', a run's detector"):
         build_detector(Extractor("tiny-yolov2"), ("a",), ANCHORS)
+    with pytest.raises(RecipeError, match=r"tiny-yolov2 has no extractor.cut, got 'block6'"):
+        build_detector(Extractor("tiny-yolov2", cut="block6", weights="none"), ("a",), ANCHORS)
+    with pytest.raises(
+        RecipeError, match=r"mobilenetv2 has no extractor.grid, got 2"
+    ):  # a detector keeps the whole map
+        build_detector(Extractor("mobilenetv2", grid=2, weights="none"), ("a",), ANCHORS)
     with pytest.raises(RecipeError, match="width of tiny-YOLOv2"):
         TinyYolo(3, width=9)
     path = tmp_path / "detector.pt"

@@ -171,6 +171,8 @@ def test_the_recipe_is_fitted_to_the_data(record_run):
     prepared = prepare_clips(silent, table, extractor_for(silent, table), strict=False)
     (batch,) = prepared.val.batches(3, [0, 1, 2], None, [0])
     assert batch.x.shape[2] == 64
+    with pytest.raises(RecipeError, match=r"features has no extractor.cut, got 'block6'"):
+        recipe_for(load_recipe("gated-netvlad", {"extractor.cut": "block6"}), table)
     with pytest.raises(RecipeError, match=r"audio is 128; the data have 16"):
         recipe_for(load_recipe("gated-netvlad", {"head.options.audio": 128}), table)
     with pytest.raises(RecipeError, match="gated-netvlad"):

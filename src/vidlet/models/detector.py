@@ -23,7 +23,7 @@ from .darknet import load_darknet
 from .extractor import FrameExtractor
 from .extractors import build_extractor
 from .mobilenetv2 import ConvNorm, MobileNetV2, round_channels
-from .options import checked_options
+from .options import checked_options, refuse_unread
 from .region import corners, decode
 from .tiny_yolo import TinyYolo, start_predictions_
 from .weights import load_state_dict
@@ -152,6 +152,7 @@ def build_detector(config: Extractor, labels: Sequence[str], anchors: np.ndarray
         raise RecipeError(f"a detector's extractor.name must be one of {known}, got {config.name!r}"
                           f"{nearest(config.name, DETECTORS)}")  # fmt: skip
     checked_options(f"extractor {config.name}", config.options, {})
+    refuse_unread(f"a detector of {config.name}", config, READS[config.name])
     if min(config.input_size) < 64:
         raise RecipeError(f"a detector's extractor.input_size must be at least 64 x 64, got {config.input_size}")
     if Path(config.weights).name == DETECTOR or Path(config.weights).suffix == ".detector":
@@ -212,6 +213,7 @@ def _mobilenetv2(config: Extractor, labels: tuple[str, ...], anchors: np.ndarray
 DETECTORS: dict[str, Callable[[Extractor, tuple[str, ...], np.ndarray], Detector]] = {
     "tiny-yolov2": _tiny_yolo, "mobilenetv2": _mobilenetv2
 }  # fmt: skip
+READS = {"tiny-yolov2": ("width",), "mobilenetv2": ("width", "cut")}  # of width, cut and grid, which a builder reads
 
 
 def detector_state(detector: Detector) -> dict[str, Any]:

@@ -93,6 +93,8 @@ def build_detector_file(config: Extractor) -> FrameExtractor:
         raise WeightsError(f"{config.weights}: no such file, or no finished run of a detector")
     if config.grid:
         raise RecipeError(f"extractor.grid of detector must be 0: its map stays whole, got {config.grid}")
+    if config.cut not in ("map", "block12", ""):
+        raise RecipeError(f"extractor.cut of detector must be 'map', its last one, got {config.cut!r}")
     try:
         found = DetectorFile(path)
     except ModelError as error:

@@ -18,7 +18,7 @@ from .joint_cuts import JointCuts, split_cuts
 from .mobilenetv1 import MobileNetV1
 from .mobilenetv2 import MobileNetV2
 from .onnx_file import OnnxBackbone
-from .options import checked_options, options_of
+from .options import UNSAID, checked_options, options_of, refuse_unread
 from .tflite_import import import_network
 from .weights import MOBILENETV1, WEIGHTS, find_weights, is_torchvision, load_into_, load_state_dict, weights_entry
 
@@ -55,6 +55,7 @@ def build_extractor(config: Extractor) -> FrameExtractor:
             f"extractor.name must be one of {', '.join(known)}, got {config.name!r}{nearest(config.name, known)}"
         )
     options = checked_options(f"extractor {config.name}", config.options, options_of(builder, 1))
+    refuse_unread(config.name, config, READS.get(config.name, UNSAID))
     try:
         if config.name in OF_BLOCKS and ("+" in config.cut or "/" in config.cut):
             cuts = split_cuts(config.cut)
@@ -144,8 +145,6 @@ def _mobilenetv1(config: Extractor) -> FrameExtractor:
 def _inceptionv3(config: Extractor) -> FrameExtractor:
     if min(config.input_size) < SMALLEST:
         raise RecipeError(f"extractor.input_size of inceptionv3 must be at least {SMALLEST}, got {config.input_size}")
-    if config.width != 1:
-        raise RecipeError(f"extractor.width of inceptionv3 is 1, got {config.width:g}")
     backbone, provenance = InceptionV3(config.cut), {"weights": "none"}
     if config.weights != "none":
         if not config.weights.endswith((".pt", ".pth")):
@@ -198,6 +197,9 @@ EXTRACTORS: dict[str, Callable[..., FrameExtractor]] = {
     "pixels": _pixels,
     "detector": build_detector_file,
 }
+READS = {  # which of width, cut and grid a builder reads; what is not in this table reads all of them
+    "inceptionv3": ("cut", "grid"), "onnx": ("cut", "grid"), "pixels": ("cut", "grid"), "detector": ("cut", "grid")
+}  # fmt: skip
 
 
 def _weights_file(weights: str) -> tuple[Path, dict[str, Any]]:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..errors import RecipeError
-from ..recipe import nearest
+from ..recipe import Extractor, nearest
+
+UNSAID = {"width": (1.0,), "cut": ("block12", ""), "grid": (4, 0)}  # what a recipe says of each where it says nothing
+
+
+def refuse_unread(what: str, config: Extractor, reads: Collection[str]) -> None:
+    """Refuse a width, cut or grid of a recipe that the builder of its extractor does not read.
+
+    Raises:
+        RecipeError: names the key; begins with ``what``.
+    """
+    for key, unsaid in UNSAID.items():
+        value = getattr(config, key)
+        if key not in reads and value not in unsaid:
+            raise RecipeError(f"{what} has no extractor.{key}, got {value!r}: leave it out")
 
 
 def options_of(builder: Callable[..., Any], given: int) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def extractor_overrides(text: str) -> dict[str, Any]:
         return _of_tflite(path, tensor)
     if path.suffix != ".onnx":
         raise WeightsError(f"--extractor {text}: expected a file .onnx or .tflite, perhaps with :TENSOR behind it")
-    found = {"extractor.name": "onnx", "extractor.weights": str(path), "extractor.cut": tensor}
+    found = {"extractor.name": "onnx", "extractor.weights": str(path), "extractor.cut": tensor, "extractor.width": 1.0}
     return {**found, **_size_of(path)}
 
 

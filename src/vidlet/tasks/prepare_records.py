@@ -12,7 +12,7 @@ from ..errors import DataError, RecipeError
 from ..models import FrameExtractor, build_extractor
 from ..models.extractor import StoredFeatures
 from ..models.heads import head_options
-from ..models.options import checked_options
+from ..models.options import checked_options, refuse_unread
 from ..recipe import Recipe, recipe_names
 from ..training.record_clips import RecordClips
 from .prepare import CALIBRATION_CLIPS, Prepared, one_way_clips, prepare_features, prepare_frames, sample_clips
@@ -56,6 +56,7 @@ def recipe_for(plan: Recipe, table: ClipTable) -> Recipe:
 def widths_of(plan: Recipe, table: ClipTable) -> dict[str, int]:
     """Numbers a frame of each modality that the recipe uses."""
     assert table.records is not None
+    refuse_unread(EXTRACTOR, plan.extractor, ())
     options = checked_options(f"extractor {EXTRACTOR}", plan.extractor.options, {"audio": True})
     with_sound = options.get("audio", True)
     return {key: width for key, width in table.records.widths.items() if key != "audio" or with_sound}
