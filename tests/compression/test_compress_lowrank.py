@@ -11,7 +11,7 @@ from vidlet.artifact import ArtifactNetwork, artifact_graph, torch_reference
 from vidlet.artifact.classifier import check_parity
 from vidlet.compression.lowrank import Factors, best_factors, factor_head, factored_layers, input_moments, lowrank
 from vidlet.errors import RecipeError
-from vidlet.training import ClipNetwork
+from vidlet.training import ClipNetwork, Draw
 
 
 @given(outputs=st.integers(1, 12), inputs=st.integers(1, 12), error=st.floats(0.05, 0.9), seed=st.integers(0, 1000))
@@ -51,7 +51,7 @@ def test_every_replaced_layer_is_smaller_and_keeps_its_outputs_on_the_clips(name
         network.head.get_submodule(n).register_forward_pre_hook(lambda _, x, n=n: seen[n].append(x[0].flatten(0, -2)))
         for n in replaced
     ]
-    for batch in here.features(network.extractor)[0].batches(1, range(48), None, [0]):
+    for batch in here.features(network.extractor)[0].batches(Draw(1, range(48))):
         ClipNetwork(network.head).eval()(batch.x, batch.mask)
     for hook in hooks:
         hook.remove()

@@ -14,6 +14,7 @@ from vidlet.errors import RecipeError
 from vidlet.models import build_head
 from vidlet.models.head import Head as HeadModule
 from vidlet.recipe import Head
+from vidlet.training import Draw
 
 CASES = [(name, {}) for name in OPTIONS] + [("grid-gru", {"appearance": True}), ("gru", {"units": 0})]
 
@@ -68,7 +69,7 @@ def test_the_worth_of_a_unit_is_the_squared_derivative_by_a_gate_on_it():
     found = importance(network, list(groups.values()), one)["project"]
     gate = torch.ones(groups["project"].count, requires_grad=True)
     hook = network.head.dropout.register_forward_hook(lambda _, __, out: out * gate if out.ndim == 3 else out)
-    batch = next(iter(clips.batches(4, range(4), None, [0])))
+    batch = next(iter(clips.batches(Draw(4, range(4)))))
     logits, _ = network.head(batch.x, network.head.zero_state(4, batch.x), batch.mask)
     hook.remove()
     torch.nn.functional.cross_entropy(logits, batch.y).backward()

@@ -19,6 +19,7 @@ from vidlet.runtime import load
 from vidlet.tasks.clips import figures_of, labelled_clips, score_clips, summarize
 from vidlet.tasks.prepare_records import extractor_for, prepare_clips, recipe_for
 from vidlet.tasks.records import HEADER, predict_records
+from vidlet.training import Draw
 
 CLASSES = 6
 SMALL = {
@@ -169,7 +170,7 @@ def test_the_recipe_is_fitted_to_the_data(record_run):
     assert silent.head.options["audio"] == 0
     assert extractor_for(silent, table).inputs == {"rgb": 64}
     prepared = prepare_clips(silent, table, extractor_for(silent, table), strict=False)
-    (batch,) = prepared.val.batches(3, [0, 1, 2], None, [0])
+    (batch,) = prepared.val.batches(Draw(3, [0, 1, 2]))
     assert batch.x.shape[2] == 64
     with pytest.raises(RecipeError, match=r"features has no extractor.cut, got 'block6'"):
         recipe_for(load_recipe("gated-netvlad", {"extractor.cut": "block6"}), table)

@@ -22,7 +22,7 @@ from vidlet.runtime import load, read_metadata
 from vidlet.tasks.cached import cached_scores
 from vidlet.tasks.clips import labelled_clips, score_clips
 from vidlet.tasks.teachers import open_teachers, taught
-from vidlet.training import ClipNetwork, StoredAnswers, TaughtClips, Teacher, predict_logits, train_network
+from vidlet.training import ClipNetwork, Draw, StoredAnswers, TaughtClips, Teacher, predict_logits, train_network
 
 RNG = np.random.default_rng(0)
 
@@ -48,15 +48,15 @@ def test_batches_bring_the_answers_of_their_own_clips_and_nothing_else_changes()
     answers = RNG.dirichlet(np.ones(CLASSES), 10).astype(np.float32)
     order = RNG.permutation(10).tolist()
     for amounts in (None, {"speed": 0.2, "noise": 0.3}, {"mixup": 0.5}):
-        plain = list(clips.batches(4, order, amounts, [3]))
-        found = list(TaughtClips(clips, whole(answers)).batches(4, order, amounts, [3]))
+        plain = list(clips.batches(Draw(4, order, amounts, (3,))))
+        found = list(TaughtClips(clips, whole(answers)).batches(Draw(4, order, amounts, (3,))))
         for n, (before, after) in enumerate(zip(plain, found, strict=True)):
             assert before.names == after.names
             for key in ("x", "mask", "y"):
                 torch.testing.assert_close(getattr(after, key), getattr(before, key))
             if amounts != {"mixup": 0.5}:
                 np.testing.assert_array_equal(after.answers.numpy(), answers[order[4 * n : 4 * n + 4]])
-    mixed = TaughtClips(clips, whole(clips.targets)).batches(4, order, {"mixup": 0.5}, [3])
+    mixed = TaughtClips(clips, whole(clips.targets)).batches(Draw(4, order, {"mixup": 0.5}, (3,)))
     for batch in mixed:  # a teacher that says the label is mixed as the label is
         torch.testing.assert_close(batch.answers, batch.y)
     assert (TaughtClips(clips, whole(answers)).targets == clips.targets).all()

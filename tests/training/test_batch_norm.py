@@ -11,7 +11,7 @@ from test_training import PLAIN, assert_same, frame_clips, made_up, weights
 from vidlet.errors import TrainingError
 from vidlet.models import build_head
 from vidlet.recipe import Averaging, Head, Schedule
-from vidlet.training import ClipNetwork, predict_logits, train_network
+from vidlet.training import ClipNetwork, Draw, predict_logits, train_network
 from vidlet.training.batches import batch_slices
 from vidlet.training.optimizers import for_clips
 
@@ -58,7 +58,7 @@ def test_any_count_of_clips_trains_in_parts_or_not(count, micro_batch):
 
 
 def test_frames_are_batched_alike():
-    sizes = [len(batch.names) for batch in frame_clips().batches(3, range(10), None, [0], least=2)]
+    sizes = [len(batch.names) for batch in frame_clips().batches(Draw(3, range(10), None, (0,), least=2))]
     assert sizes == [3, 3, 2, 2]
 
 

@@ -6,6 +6,7 @@ from PIL import Image
 
 from vidlet.datasets import read_boxes
 from vidlet.errors import DataError, RecipeError
+from vidlet.training import Draw
 from vidlet.training.box_batches import (
     EMPTY,
     BoxClips,
@@ -75,7 +76,7 @@ def test_recoloring_changes_what_it_says_and_nothing_by_nothing():
 def test_batches_can_be_repeated_and_differ_between_epochs(squares):
     clips = BoxClips(read_boxes(squares), (64, 96), larger=True)
     first, again, other = (
-        [*clips.batches(4, [3, 1, 0, 5, 2], AMOUNTS | {"scales": 1}, [7, epoch])] for epoch in (0, 0, 1)
+        [*clips.batches(Draw(4, [3, 1, 0, 5, 2], AMOUNTS | {"scales": 1}, (7, epoch)))] for epoch in (0, 0, 1)
     )
     assert [len(batch.names) for batch in first] == [4, 1] and first[0].names == ("3.png", "1.png", "0.png", "5.png")
     for a, b in zip(first, again, strict=True):
@@ -88,7 +89,7 @@ def test_batches_can_be_repeated_and_differ_between_epochs(squares):
 def test_pictures_as_they_are_have_the_boxes_as_they_are(squares):
     table = read_boxes(squares)
     clips = BoxClips(table, (64, 96))
-    (batch,) = clips.batches(8, range(6), None, [0])
+    (batch,) = clips.batches(Draw(8, range(6)))
     assert batch.pictures.shape == (6, 3, 64, 96)
     for i in range(6):
         x, y, width, height = batch.targets.boxes[i, 0].tolist()
@@ -100,7 +101,9 @@ def test_pictures_as_they_are_have_the_boxes_as_they_are(squares):
 
 def test_scales_give_sizes_of_whole_cells(squares):
     clips = BoxClips(read_boxes(squares), (96, 128))
-    sizes = {tuple(b.pictures.shape[2:]) for e in range(12) for b in clips.batches(6, range(6), {"scales": 1}, [e])}
+    sizes = {
+        tuple(b.pictures.shape[2:]) for e in range(12) for b in clips.batches(Draw(6, range(6), {"scales": 1}, (e,)))
+    }
     assert sizes == {(64, 96), (96, 128), (128, 160)}
 
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from vidlet.models.probe import Probe
-from vidlet.training import FeatureClips
+from vidlet.training import Draw, FeatureClips
 from vidlet.training.linear import coordinates, held_out_logits, log_probabilities, solve, solve_squares
 from vidlet.training.probes import describe, scaled, solve_probe_
 
@@ -77,7 +77,7 @@ def test_a_solved_probe_gives_the_logits_of_its_solution():
     parts = [scaled(values) for values in statistics]
     x = np.concatenate([part.vectors for part in parts], 1).astype(np.float64) / np.sqrt(2)
     weights, bias = solved(x, y, 1e-3)
-    batch = next(iter(clips.batches(30, range(30), None, [0])))
+    batch = next(iter(clips.batches(Draw(30, range(30)))))
     with torch.no_grad():
         logits = probe(batch.x, probe.zero_state(30, batch.x), batch.mask)[0].numpy()
     expected = log_probabilities(x @ weights + bias)

@@ -11,7 +11,7 @@ from vidlet.errors import DataError
 from vidlet.metrics import gap
 from vidlet.models import build_head
 from vidlet.recipe import Head, Schedule, Training
-from vidlet.training import ClipNetwork, predict_logits, train_network
+from vidlet.training import ClipNetwork, Draw, predict_logits, train_network
 from vidlet.training.record_clips import RecordClips
 
 
@@ -29,7 +29,7 @@ def records(tmp_path):
 
 def test_padding_is_zero_and_frames_are_dequantized(records):
     clips = RecordClips(records, [0, 1, 2], 5)
-    (batch,) = clips.batches(3, [2, 0, 1], None, [0])
+    (batch,) = clips.batches(Draw(3, [2, 0, 1]))
     assert batch.names == ("c", "a", "b")
     assert batch.x.shape == (3, 5, 8)
     assert batch.mask.sum(1).tolist() == [1, 3, 5]
@@ -43,7 +43,7 @@ def test_padding_is_zero_and_frames_are_dequantized(records):
 
 def test_one_modality_and_some_rows(records):
     clips = RecordClips(records, [2, 0], 5, keys=("rgb",))
-    (batch,) = clips.batches(2, [0, 1], None, [0])
+    (batch,) = clips.batches(Draw(2, [0, 1]))
     assert batch.names == ("c", "a")
     assert batch.x.shape == (2, 3, 6)
 
@@ -60,7 +60,7 @@ def test_moments_are_those_of_all_frames(records):
 def test_records_of_means_have_one_frame(tmp_path):
     mean = np.linspace(-1, 1, 6, dtype=np.float32)
     write_records(tmp_path / "a.tfrecord", [Record("a", (1,), {"mean_rgb": mean})])
-    (batch,) = RecordClips(RecordSet(tmp_path), [0], 2, keys=("mean_rgb",)).batches(1, [0], None, [0])
+    (batch,) = RecordClips(RecordSet(tmp_path), [0], 2, keys=("mean_rgb",)).batches(Draw(1, [0]))
     np.testing.assert_array_equal(batch.x.numpy(), mean[None, None])
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from vidlet.training.batches import FeatureClips
+from vidlet.training.batches import Draw, FeatureClips
 from vidlet.training.snapshots import Snapshots
 from vidlet.training.statistics import estimate_statistics_
 
@@ -82,7 +82,7 @@ def test_statistics_measured_anew_are_the_mean_over_batches_and_the_rest_stays()
     made = Pairs()
 
     def measure(size):
-        batches = clips.batches(size, range(9), {}, [0, 0])
+        batches = clips.batches(Draw(size, range(9), {}, (0, 0)))
         estimate_statistics_(made, batches, lambda batch: made(batch.x, batch.mask))
 
     measure(4)  # 4, 4, and one alone

@@ -8,7 +8,7 @@ from vidlet.models import build_extractor
 from vidlet.recipe import Extractor, Recipe, Sampling, Training
 from vidlet.tasks.clips import labelled_clips
 from vidlet.tasks.prepare import prepare_features, prepare_frames
-from vidlet.training import FeatureClips, FrameClips, check_amounts, training_sampling
+from vidlet.training import Draw, FeatureClips, FrameClips, check_amounts, training_sampling
 
 TARGETS = np.eye(2, dtype=np.float32)
 
@@ -19,7 +19,7 @@ def numbered(frames: int) -> np.ndarray:
 
 
 def seen(clips, seed: int, amounts) -> list[list[int]]:
-    batch = next(iter(clips.batches(2, [0, 1], amounts, [seed])))
+    batch = next(iter(clips.batches(Draw(2, [0, 1], amounts, (seed,)))))
     return [row[mask].flatten(1)[:, 0].int().tolist() for row, mask in zip(batch.x, batch.mask, strict=True)]
 
 
@@ -66,5 +66,5 @@ def test_only_the_training_clips_of_a_table_are_read_so(mode, motion_clips, tmp_
     prepared = prepare(plan, table, build_extractor(small), strict=True)
     assert {len(prepared.train.read(i)) for i in range(len(prepared.train))} == {12}
     assert {len(prepared.val.read(i)) for i in range(len(prepared.val))} == {4}
-    batch = next(iter(prepared.train.batches(2, [0, 1], {"redraw": 3}, [0])))
+    batch = next(iter(prepared.train.batches(Draw(2, [0, 1], {"redraw": 3}))))
     assert batch.mask.sum(1).tolist() == [4, 4]

@@ -11,7 +11,7 @@ from vidlet.errors import RecipeError
 from vidlet.models import build_extractor
 from vidlet.recipe import Extractor, Recipe, Sampling, Training
 from vidlet.tasks.prepare import one_way_clips, prepare_frames
-from vidlet.training import FeatureClips, FrameClips
+from vidlet.training import Draw, FeatureClips, FrameClips
 from vidlet.training.augment import check_amounts, time_positions, transform_frames
 
 TARGETS = np.eye(2, dtype=np.float32)
@@ -26,7 +26,7 @@ def frame_clips(one_way=None):
 
 
 def batch_of(clips, amounts, seed=0):
-    return next(clips.batches(2, [0, 1], amounts, [seed, 0])).x
+    return next(clips.batches(Draw(2, [0, 1], amounts, (seed, 0)))).x
 
 
 def test_a_reversed_clip_is_the_clip_backwards():

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from ..training import Batch, ClipNetwork, Clips, Teacher, find_device, train_network
+from ..training import Batch, ClipNetwork, Clips, Draw, Teacher, find_device, train_network
 from .material import Material, Trained
 
 LENGTH = {"frozen": 1.0, "finetune": 0.5}  # of the recipe's epochs: how long a network is tuned after a step
@@ -93,4 +93,4 @@ def tune(
 def single_batches(clips: Clips, most: int, size: int = 1) -> Iterator[Batch]:
     """Up to ``most`` clips, spread over the set, as they are, in batches of ``size``."""
     count = min(most, len(clips))
-    return clips.batches(size, [i * len(clips) // count for i in range(count)], None, [0])
+    return clips.batches(Draw(size, [i * len(clips) // count for i in range(count)]))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..models.probe import Probe
-from ..training import FeatureClips
+from ..training import Draw, FeatureClips
 from ..training.probes import describe, scaled, solve_probe_
 from .measure import best_solution
 
@@ -71,7 +71,7 @@ def _middle(features: np.ndarray) -> np.ndarray:
 @torch.no_grad()
 def _answers(probe: Probe, clips: FeatureClips) -> np.ndarray:
     found = []
-    for batch in clips.batches(8, range(len(clips)), None, [0]):
+    for batch in clips.batches(Draw(8, range(len(clips)))):
         found.append(probe(batch.x, probe.zero_state(len(batch.x), batch.x), batch.mask)[0].numpy())
     return np.concatenate(found)
 

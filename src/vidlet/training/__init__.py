@@ -1,7 +1,7 @@
 """Training: batches of clips and pictures, augmentation, the one loop, and the one way to train a network."""
 
 from .augment import check_amounts, training_sampling
-from .batches import Batch, Clips, FeatureClips, FrameClips
+from .batches import Batch, Clips, Draw, FeatureClips, FrameClips
 from .checkpoint import Progress, save_tensors
 from .classification import ClipNetwork, predict_logits, train_network
 from .device import DEVICES, find_device
@@ -16,6 +16,7 @@ __all__ = [
     "Batch",
     "ClipNetwork",
     "Clips",
+    "Draw",
     "FeatureClips",
     "FrameClips",
     "Progress",

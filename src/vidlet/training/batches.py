@@ -34,6 +34,29 @@ class Batch:
     answers: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Draw:
+    """Which items come in which batches, and how they are changed: all of an epoch that is drawn.
+
+    Attributes:
+        size: items of a batch.
+        order: the items, by number.
+        amounts: of augmentations; None: the items as they are.
+        seed: fixes every draw.
+        least: items of the smallest batch (``batch_slices``).
+    """
+
+    size: int
+    order: Sequence[int]
+    amounts: Mapping[str, float] | None = None
+    seed: Sequence[int] = (0,)
+    least: int = 1
+
+    def parts(self) -> list[slice]:
+        """The batches as slices of the order."""
+        return batch_slices(len(self.order), self.size, self.least)
+
+
 class Clips(Protocol):
     """Labelled clips that give batches."""
 
@@ -44,18 +67,8 @@ class Clips(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(
-        self,
-        size: int,
-        order: Sequence[int],
-        amounts: Mapping[str, float] | None,
-        seed: Sequence[int],
-        least: int = 1,
-    ) -> Iterator[Batch]:
-        """Batches of ``size`` clips in the given order, the last of ``least`` or more (``batch_slices``).
-
-        ``amounts`` None: the clips as they are. The seed fixes every draw.
-        """
+    def batches(self, draw: Draw) -> Iterator[Batch]:
+        """The clips of a draw in batches."""
         ...
 
 
@@ -122,22 +135,15 @@ class FeatureClips:
         changed.targets = change(self.targets)
         return changed
 
-    def batches(
-        self,
-        size: int,
-        order: Sequence[int],
-        amounts: Mapping[str, float] | None,
-        seed: Sequence[int],
-        least: int = 1,
-    ) -> Iterator[Batch]:
+    def batches(self, draw: Draw) -> Iterator[Batch]:
         """See Clips.batches."""
-        for rows in batch_slices(len(order), size, least):
-            chosen = list(order[rows])
-            rng = np.random.default_rng([*seed, rows.start])
-            x, mask = _pad([self._clip(i, amounts, rng) for i in chosen])
+        for rows in draw.parts():
+            chosen = list(draw.order[rows])
+            rng = np.random.default_rng([*draw.seed, rows.start])
+            x, mask = _pad([self._clip(i, draw.amounts, rng) for i in chosen])
             y = torch.from_numpy(self.targets[chosen])
-            if amounts and amounts.get("mixup"):
-                x, mask, y = mix(x, mask, y, amounts["mixup"], rng)
+            if draw.amounts and draw.amounts.get("mixup"):
+                x, mask, y = mix(x, mask, y, draw.amounts["mixup"], rng)
             yield Batch(x, mask, y, tuple(self.names[i] for i in chosen))
 
     def _clip(self, index: int, amounts: Mapping[str, float] | None, rng: np.random.Generator) -> np.ndarray:
@@ -182,23 +188,16 @@ class FrameClips:
         changed.targets = change(self.targets)
         return changed
 
-    def batches(
-        self,
-        size: int,
-        order: Sequence[int],
-        amounts: Mapping[str, float] | None,
-        seed: Sequence[int],
-        least: int = 1,
-    ) -> Iterator[Batch]:
+    def batches(self, draw: Draw) -> Iterator[Batch]:
         """See Clips.batches. x is float (B, T, 3, H, W), 0..255."""
         clips: list[Tensor] = []
         chosen: list[int] = []
-        ends = {rows.stop for rows in batch_slices(len(order), size, least)}
+        ends = {rows.stop for rows in draw.parts()}
 
         def prepare(index: int) -> Tensor:
-            return self._clip(index, amounts, np.random.default_rng([*seed, index]))
+            return self._clip(index, draw.amounts, np.random.default_rng([*draw.seed, index]))
 
-        read = read_many(list(order), prepare, workers=WORKERS, ahead=2 * size)
+        read = read_many(list(draw.order), prepare, workers=WORKERS, ahead=2 * draw.size)
         for done, (index, clip) in enumerate(read, 1):
             if isinstance(clip, VidletError):
                 raise TrainingError(f"a clip became unreadable during training: {clip}")

@@ -19,7 +19,7 @@ from ..errors import DataError, RecipeError, VidletError
 from ..recipe import nearest
 from ..video import read_many, resize
 from ..video.folder import load_image
-from .batches import batch_slices
+from .batches import Draw
 from .region_loss import BoxTargets
 
 BOX_AMOUNTS = {
@@ -99,22 +99,15 @@ class BoxClips:
         kept = self._kept[index]
         return self._read(self.images[index]) if kept is None else kept
 
-    def batches(
-        self,
-        size: int,
-        order: Sequence[int],
-        amounts: Mapping[str, float] | None,
-        seed: Sequence[int],
-        cell: int = 32,
-        least: int = 1,
-    ) -> Iterator[BoxBatch]:
-        """Batches of ``size`` pictures in the given order (``batch_slices``), augmented where ``amounts`` are given.
+    def batches(self, draw: Draw, cell: int = 32) -> Iterator[BoxBatch]:
+        """The pictures of a draw in batches.
 
         Args:
             cell: pixels by which the sizes of augmented batches differ ("scales").
         """
-        for number, part in enumerate(batch_slices(len(order), size, least)):
-            rows = list(order[part])
+        amounts, seed = draw.amounts, draw.seed
+        for number, part in enumerate(draw.parts()):
+            rows = list(draw.order[part])
             sides = self.size
             if amounts:
                 sides = _batch_size(

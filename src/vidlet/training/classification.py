@@ -17,7 +17,7 @@ from ..models.extractor import FrameExtractor
 from ..models.head import Head
 from ..recipe import Training
 from .augment import check_amounts
-from .batches import Batch, Clips
+from .batches import Batch, Clips, Draw
 from .checkpoint import Checkpoints, Progress, Row
 from .device import find_device
 from .diagnosis import Odds
@@ -149,7 +149,7 @@ def clip_objective(
         )
 
     def batches(order: Sequence[int], seed: Sequence[int]) -> Iterator[Batch]:
-        return train.batches(config.batch, order, config.augment, seed, least)
+        return train.batches(Draw(config.batch, order, config.augment, seed, least))
 
     def parts(batch: Batch, updates: int) -> Iterator[Part]:
         weights = clip_weights(batch.y, of_class)
@@ -171,7 +171,7 @@ def clip_objective(
         return -judge(judged)["val_loss"]
 
     def plain() -> Iterator[Batch]:
-        return train.batches(max(2, size), range(len(train)), {}, [config.seed, 0], least)
+        return train.batches(Draw(max(2, size), range(len(train)), {}, (config.seed, 0), least))
 
     def see(batch: Batch) -> object:
         return network(batch.x.to(device), batch.mask.to(device))
@@ -217,7 +217,7 @@ def predict_logits(network: nn.Module, clips: Clips, batch: int, device: str = "
     network.eval()
     parts = [
         network(b.x.to(device), b.mask.to(device)).float().cpu().numpy()
-        for b in clips.batches(batch, range(len(clips)), None, [0])
+        for b in clips.batches(Draw(batch, range(len(clips))))
     ]
     for module, mode in modes.items():
         module.training = mode

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..models.detector import Detector, MobileDetector
 from ..recipe import Training
+from .batches import Draw
 from .box_batches import BoxBatch, BoxClips, check_box_amounts
 from .checkpoint import Progress, Row
 from .device import find_device
@@ -66,7 +67,7 @@ def box_objective(
     least = least_items(detector)
 
     def batches(order: Sequence[int], seed: Sequence[int]) -> Iterator[BoxBatch]:
-        return train.batches(config.batch, order, config.augment, seed, cell, least)
+        return train.batches(Draw(config.batch, order, config.augment, seed, least), cell)
 
     def parts(batch: BoxBatch, updates: int) -> Iterator[Part]:
         loss = _loss(detector, batch, weights, device, updates * config.batch, config)
@@ -77,7 +78,7 @@ def box_objective(
         return {"val_loss": validation_loss(judged, val, config.batch, weights, device)}
 
     def plain() -> Iterator[BoxBatch]:
-        return train.batches(max(2, config.batch), range(len(train)), None, [config.seed, 0], least=least)
+        return train.batches(Draw(max(2, config.batch), range(len(train)), None, (config.seed, 0), least=least))
 
     def see(batch: BoxBatch) -> object:
         return _maps(detector, batch, device, EXACT)
@@ -100,7 +101,7 @@ def validation_loss(
     was_training = detector.training
     detector.eval()
     total = 0.0
-    for found in val.batches(batch, range(len(val)), None, [0]):
+    for found in val.batches(Draw(batch, range(len(val)))):
         total += _loss(detector, found, weights, device, WARM_IMAGES).item() * len(found.names)
     detector.train(was_training)
     return total / len(val)

@@ -11,7 +11,7 @@ import torch
 from ..models.ensemble import Part, heads_of
 from ..models.head import Head
 from ..models.probe import Probe
-from .batches import Clips
+from .batches import Clips, Draw
 from .linear import coordinates, solve, solve_squares
 
 Take = Callable[[torch.Tensor], torch.Tensor]  # features (B, T, ...) -> the part of them that a head sees
@@ -62,7 +62,7 @@ def describe(
     """
     found = [
         [value.numpy() for value in probe.describe(take(batch.x))]
-        for batch in clips.batches(1, range(len(clips)) if rows is None else rows, None, [0])
+        for batch in clips.batches(Draw(1, range(len(clips)) if rows is None else rows))
     ]
     return [np.concatenate(column) for column in zip(*found, strict=True)]
 

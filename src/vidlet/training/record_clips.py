@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from ..datasets.frame_record import dequantize, frame_codes
 from ..datasets.table import StoredRecords
 from ..errors import DataError
-from .batches import Batch, FeatureClips
+from .batches import Batch, Draw, FeatureClips
 
 MOMENT_CLIPS = 2000  # read to find mean and deviation
 
@@ -61,16 +61,9 @@ class RecordClips:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batches(
-        self,
-        size: int,
-        order: Sequence[int],
-        amounts: Mapping[str, float] | None,
-        seed: Sequence[int],
-        least: int = 1,
-    ) -> Iterator[Batch]:
+    def batches(self, draw: Draw) -> Iterator[Batch]:
         """See Clips.batches. x is float32 (B, T, D), D the keys' sizes together."""
-        return self._clips.batches(size, order, amounts, seed, least)
+        return self._clips.batches(draw)
 
     def with_targets(self, change: Callable[[Any], Any]) -> FeatureClips:
         """See FeatureClips.with_targets; ``change`` gets the labels as what makes rows (n, K) when asked for them."""

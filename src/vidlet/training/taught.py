@@ -6,12 +6,12 @@ keeps them, as it keeps its label (a "fixed teacher", Beyer et al. 2022, arXiv:2
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .batches import Batch, FeatureClips, FrameClips
+from .batches import Batch, Draw, FeatureClips, FrameClips
 from .record_clips import RecordClips
 
 
@@ -61,17 +61,10 @@ class TaughtClips:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def batches(
-        self,
-        size: int,
-        order: Sequence[int],
-        amounts: Mapping[str, float] | None,
-        seed: Sequence[int],
-        least: int = 1,
-    ) -> Iterator[Batch]:
+    def batches(self, draw: Draw) -> Iterator[Batch]:
         """See Clips.batches."""
         known = self.answers.count
-        for batch in self._joined.batches(size, order, amounts, seed, least):
+        for batch in self._joined.batches(draw):
             yield replace(batch, y=batch.y[:, :known], answers=batch.y[:, known:])
 
 
