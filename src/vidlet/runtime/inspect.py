@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .metadata import KEY, graph_sha256, read_metadata, read_model_bytes
-from .onnx_parts import Graph, SparseTensor, Tensor, Value
+from .onnx_parts import Graph, Node, SparseTensor, Tensor, Value
 from .structure import check_structure
 from .trains import tensor_trains
 
@@ -32,7 +32,7 @@ def inspect_artifact(path: str | Path) -> dict[str, Any]:
     where, data = str(path), read_model_bytes(path)
     metadata = read_metadata(data, where)
     file = check_structure(data, where)
-    extractor = _names_of_extractor(file.graph)
+    extractor = file.graph.ancestors("features") if "features" in file.graph.makers else None
     tensors = [_row(name, tensor, extractor, len(data)) for name, tensor in _tensors(file.graph)]
     tensors.sort(key=lambda row: (-row["bytes"], row["name"]))
     weights = sum(row["bytes"] for row in tensors)
@@ -44,7 +44,7 @@ def inspect_artifact(path: str | Path) -> dict[str, Any]:
         "parameters": sum(row["parameters"] for row in tensors),
         "tensors": tensors,
         "parts": _parts(tensors, len(data)),
-        "operators": dict(Counter(_operators(file.graph)).most_common()),
+        "operators": dict(Counter(map(_operator, file.graph.all_nodes())).most_common()),
         "tensor_trains": tensor_trains(file.graph),
         "inputs": [row for row in inputs if not row["name"].startswith("state.")],
         "state": [row for row in inputs if row["name"].startswith("state.")],
@@ -69,8 +69,8 @@ def _tensors(graph: Graph) -> Iterator[tuple[str, Tensor]]:
                 yield tensor.name or made, tensor
             for sparse in attribute.sparse:
                 yield from _sparse(sparse, made)
-            for inner in attribute.graphs:
-                yield from _tensors(inner)
+        for body in node.bodies:
+            yield from _tensors(body)
 
 
 def _sparse(sparse: SparseTensor, name: str) -> Iterator[tuple[str, Tensor]]:
@@ -79,27 +79,8 @@ def _sparse(sparse: SparseTensor, name: str) -> Iterator[tuple[str, Tensor]]:
             yield tensor.name or name, tensor
 
 
-def _operators(graph: Graph) -> Iterator[str]:
-    for node in graph.nodes:
-        yield f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-        for attribute in node.attributes.values():
-            for inner in attribute.graphs:
-                yield from _operators(inner)
-
-
-def _names_of_extractor(graph: Graph) -> set[str] | None:
-    """Everything that the inner tensor ``features`` is made of; None if no node makes one."""
-    makers = {name: node for node in graph.nodes for name in node.outputs}
-    if "features" not in makers:
-        return None
-    found: set[str] = set()
-    todo = ["features"]
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo += makers[name].inputs if name in makers else ()
-    return found
+def _operator(node: Node) -> str:
+    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
 
 
 def _row(name: str, tensor: Tensor, extractor: set[str] | None, total: int) -> dict[str, Any]:

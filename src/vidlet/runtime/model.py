@@ -378,8 +378,7 @@ class Model:
 
     def _read_interface(self, file: OnnxFile) -> None:
         """Take inputs, outputs and state from the graph, and hold them against the contract."""
-        stored = {tensor.name for tensor in file.graph.initializers}
-        inputs = {value.name: value for value in file.graph.inputs if value.name not in stored}
+        inputs = {value.name: value for value in file.graph.given}
         outputs = {value.name: value for value in file.graph.outputs}
         for name in self.metadata["inputs"]:
             dtype, rank, last = _INPUTS[name]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from operator import mul
 
 import numpy as np
@@ -118,6 +119,18 @@ class Node:
     outputs: tuple[str, ...]
     attributes: dict[str, Attribute]
 
+    @cached_property
+    def bodies(self) -> tuple[Graph, ...]:
+        """The graphs inside of it."""
+        return tuple(graph for attribute in self.attributes.values() for graph in attribute.graphs)
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """The tensors that it reads, itself or in the graphs inside of it."""
+        inner = (name for body in self.bodies for node in body.nodes for name in node.reads)
+        given = (value.name for body in self.bodies for value in body.outputs)
+        return frozenset(self.inputs).union(inner, given)
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -129,6 +142,35 @@ class Graph:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     values: tuple[Value, ...]
+
+    @cached_property
+    def given(self) -> tuple[Value, ...]:
+        """The inputs that whoever runs it must give: those that no stored tensor fills."""
+        stored = {tensor.name for tensor in self.initializers}
+        return tuple(value for value in self.inputs if value.name not in stored)
+
+    @cached_property
+    def makers(self) -> dict[str, Node]:
+        """The node that makes each tensor."""
+        return {name: node for node in self.nodes for name in node.outputs}
+
+    def all_nodes(self) -> Iterator[Node]:
+        """Its nodes, each before those of the graphs inside of it."""
+        for node in self.nodes:
+            yield node
+            for body in node.bodies:
+                yield from body.all_nodes()
+
+    def ancestors(self, name: str) -> set[str]:
+        """A tensor and all that it is made of."""
+        found: set[str] = set()
+        todo = [name]
+        while todo:
+            name = todo.pop()
+            if name not in found:
+                found.add(name)
+                todo += self.makers[name].reads if name in self.makers else ()
+        return found
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,7 @@ class _Walk:
         graph = self.file.graph
         if graph.sparse:
             raise ModelError(f"{self.file.where}: refused, it has sparse tensors")
-        stored = {tensor.name for tensor in graph.initializers}
-        given = {value.name: self.input(value) for value in graph.inputs if value.name not in stored}
+        given = {value.name: self.input(value) for value in graph.given}
         known, live = self.graph(graph, ChainMap(dict(given)), 1)
         missing = [value.name for value in graph.outputs if value.name not in known]
         if missing:
@@ -128,7 +127,7 @@ class _Walk:
         """Walk one graph whose inputs are known; return what is known at its end, and the most bytes at one time."""
         for tensor in graph.initializers:
             known[tensor.name] = self.stored(tensor)
-        reads = Counter(name for node in graph.nodes for name in _names_read(node))
+        reads = Counter(name for node in graph.nodes for name in node.reads)
         reads.update(value.name for value in graph.outputs)
         own = {name for node in graph.nodes for name in node.outputs if name}
         live = peak = 0
@@ -139,7 +138,7 @@ class _Walk:
                     known[name] = found
                     live += found.bytes
             peak = max(peak, live + scratch)
-            for name in _names_read(node):
+            for name in node.reads:
                 reads[name] -= 1
                 if not reads[name] and name in own and not known[name].constant:
                     live -= known[name].bytes
@@ -158,7 +157,7 @@ class _Walk:
         if node.domain not in DOMAINS or (node.op_type not in RULES and node.op_type not in ("Constant", "Scan")):
             what = f"{node.domain}.{node.op_type}" if node.domain not in DOMAINS else node.op_type
             self.refuse(node, f"is an operator that no model of ours has ({what})")
-        if _bodies(node) and node.op_type != "Scan":
+        if node.bodies and node.op_type != "Scan":
             self.refuse(node, "carries a graph of its own")
         call = Call(node, tuple(known.get(name) if name else None for name in node.inputs))
         try:
@@ -199,7 +198,7 @@ class _Walk:
 
     def scan(self, call: Call, known: ChainMap[str, Known], turns: int) -> tuple[Made, int]:
         """The loop over frames that our integer cells are: one graph without loops, as often as there are frames."""
-        node, bodies = call.node, _bodies(call.node)
+        node, bodies = call.node, call.node.bodies
         streams = call.number("num_scan_inputs")
         states = len(call.inputs) - streams
         ways = {name: value.ints for name, value in node.attributes.items() if name not in ("body", "num_scan_inputs")}
@@ -226,13 +225,3 @@ class _Walk:
         if any(output.elements > self.most_elements for output in made):
             raise Unbounded(f"would make a tensor of more than {self.most_elements} elements")
         return made, peak
-
-
-def _bodies(node: Node) -> list[Graph]:
-    return [graph for attribute in node.attributes.values() for graph in attribute.graphs]
-
-
-def _names_read(node: Node) -> set[str]:
-    """What a node reads, the graphs inside of it included."""
-    inner = (name for body in _bodies(node) for inside in body.nodes for name in _names_read(inside))
-    return {*node.inputs, *inner}

@@ -119,10 +119,10 @@ class _Check:
                 self.tensor(tensor)
             for sparse in attribute.sparse:
                 self.sparse(sparse)
-            for graph in attribute.graphs:
-                self.graph(graph, names)
             if attribute.name in SMALL_ATTRIBUTES and any(abs(number) > MAX_SMALL for number in attribute.ints):
                 self.refuse(f"{label} has the absurd {attribute.name} {list(attribute.ints)}")
+        for body in node.bodies:
+            self.graph(body, names)
 
 
 def _typed_field(data_type: int) -> str:

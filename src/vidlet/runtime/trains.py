@@ -54,16 +54,15 @@ def tensor_trains(graph: Graph) -> list[dict[str, Any]]:
 def _walk(graph: Graph, origins: ChainMap[str, Origin], used: Mapping[str, set[frozenset[int]]]) -> None:
     """Follow constants through the nodes; note the cores of each that meets something else."""
     for node in graph.nodes:
-        inner = [part for attribute in node.attributes.values() for part in attribute.graphs]
         read = [name for name in node.inputs if name]
-        if read and not inner and all(name in origins for name in read):
+        if read and not node.bodies and all(name in origins for name in read):
             for name in node.outputs:
                 origins[name] = frozenset().union(*(origins[part] for part in read))
             continue
         for name in read:
             for layer in {layer for layer, _ in origins.get(name, frozenset())} & set(used):
                 used[layer].add(frozenset(number for owner, number in origins[name] if owner == layer))
-        for part in inner:
+        for part in node.bodies:
             own = origins.new_child({tensor.name: frozenset() for tensor in part.initializers})
             _walk(part, own, used)
 
