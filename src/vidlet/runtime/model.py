@@ -25,11 +25,11 @@ from ..recipe import Sampling
 from ..video.folder import load_image
 from ..wording import shown
 from .frame_feed import FrameFeed
+from .known import Known
 from .metadata import read_metadata, read_model_bytes
 from .onnx_parts import OnnxFile, Value
 from .safety import judge
 from .session import open_session
-from .shapes import Known
 from .sources import Source, ahead, check_resize, is_live, sampled_frames
 from .structure import check_structure
 from .windows import StaggeredWindows, State, Step

@@ -8,6 +8,7 @@ multiplications than the limits below. The limits are far above any model of thi
 
 from __future__ import annotations
 
+import math
 from collections import ChainMap, Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,9 +17,10 @@ from typing import NoReturn
 import numpy as np
 
 from ..errors import ModelError
+from .known import Call, Known, Made, Unbounded, known_values
 from .onnx_parts import Graph, Node, OnnxFile, Tensor, Value
 from .shape_values import with_values
-from .shapes import RULES, Call, Known, Made, Unbounded, known_values, scratch_of, work_of
+from .shapes import RULES
 from .structure import MAX_ELEMENTS, check_structure
 
 FRAMES, WINDOWS = 8, 4  # what free dimensions are judged with: T, and N
@@ -169,7 +171,7 @@ class _Walk:
             if len(made) < len(node.outputs):
                 raise Unbounded(f"gives {len(node.outputs)} outputs")
             made = with_values(call, made)
-            work, scratch = work_of(call, made), scratch_of(call, made)
+            work, scratch = _work_of(call, made), _scratch_of(call, made)
         except Unbounded as error:
             self.refuse(node, str(error))
         except (IndexError, KeyError, ValueError, OverflowError, ZeroDivisionError, TypeError):
@@ -225,3 +227,36 @@ class _Walk:
         if any(output.elements > self.most_elements for output in made):
             raise Unbounded(f"would make a tensor of more than {self.most_elements} elements")
         return made, peak
+
+
+def _work_of(call: Call, made: Made) -> int:
+    """Multiplications of a node, about; at least the elements that it writes."""
+    operator, elements = call.node.op_type, sum(known.elements for known in made)
+    if operator in ("Conv", "ConvInteger", "QLinearConv"):
+        weight = call[3 if operator == "QLinearConv" else 1].dims
+        return elements * math.prod(weight[1:])
+    if operator == "ConvTranspose":
+        return call[0].elements * math.prod(call[1].dims[1:])
+    if operator in ("MatMul", "MatMulInteger", "QLinearMatMul", "Gemm"):
+        depth = call[0].dims[0 if operator == "Gemm" and call.number("transA") else -1]
+        return elements * depth
+    if operator in ("AveragePool", "MaxPool"):
+        return elements * math.prod(call.ints("kernel_shape") or [1])
+    if operator in ("GRU", "LSTM", "RNN"):
+        return call[0].dims[0] * call[0].dims[1] * (math.prod(call[1].dims) + math.prod(call[2].dims))
+    if operator == "NonMaxSuppression":
+        return made[0].dims[0] * call[0].dims[1]
+    if operator == "TopK":
+        return 16 * call[0].elements
+    if operator == "LRN":
+        return elements * max(call.number("size", 1), 1)
+    return elements + max((known.elements for known in call.inputs if known is not None), default=0)
+
+
+def _scratch_of(call: Call, made: Made) -> int:
+    """Bytes that a kernel takes for itself: the columns of a convolution, packed weights."""
+    if call.node.op_type in ("Conv", "ConvInteger", "QLinearConv", "ConvTranspose"):
+        weight = call[3 if call.node.op_type == "QLinearConv" else 1].dims
+        places = math.prod((call[0] if call.node.op_type == "ConvTranspose" else made[0]).dims[2:])
+        return 4 * math.prod(weight[1:]) * places
+    return 0

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .shapes import FEW, INT64, NUMPY, Call, Known, Made
+from .known import FEW, INT64, NUMPY, Call, Known, Made
 
 LARGEST = 2**62
 _KEPT = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")  # the same elements in the same order
@@ -65,8 +65,8 @@ def _picked(call: Call, given: list[Any]) -> Any:
     if operator == "Concat":
         return np.concatenate(given, axis=call.number("axis"))
     starts, ends = call.whole(1, "starts"), call.whole(2, "ends")
-    axes = call.whole(3, "axes") if call.has(3) or "axes" in call.node.attributes else list(range(len(starts)))
-    steps = call.whole(4) if call.has(4) else [1] * len(starts)
+    axes = call.whole(3, "axes", range(len(starts)))
+    steps = call.whole(4, default=[1] * len(starts))
     places = [slice(None)] * np.ndim(data)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         places[axis] = slice(start, end, step)
@@ -92,7 +92,7 @@ def _divided(call: Call, given: list[Any]) -> Any:
 
 def _reduced(function: Callable[..., Any]) -> Callable[[Call, list[Any]], Any]:
     def compute(call: Call, given: list[Any]) -> Any:
-        axes = call.whole(1, "axes") if call.has(1) or "axes" in call.node.attributes else []
+        axes = call.whole(1, "axes", ())
         if not axes and call.number("noop_with_empty_axes"):
             return given[0]
         keep = bool(call.number("keepdims", 1))

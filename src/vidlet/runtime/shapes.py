@@ -9,140 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .onnx_parts import DATA_TYPES, Node
+from .known import BOOL, FLOAT, INT32, INT64, UINT8, Call, Made, Shape, Unbounded
 
-FEW = 128  # values that are followed; sizes, axes and pads have fewer
-FLOAT, UINT8, INT32, INT64, BOOL = 1, 2, 6, 7, 9
-NUMPY = {
-    1: np.float32, 2: np.uint8, 3: np.int8, 4: np.uint16, 5: np.int16, 6: np.int32, 7: np.int64, 9: np.bool_,
-    10: np.float16, 11: np.float64, 12: np.uint32, 13: np.uint64,
-}  # fmt: skip
-TYPES = {np.dtype(kind): code for code, kind in NUMPY.items()}
-
-Shape = tuple[int, ...]
-
-
-class Unbounded(Exception):
-    """A shape that cannot be bounded before the graph runs, or inputs that make no sense; says which."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of a tensor before it exists.
-
-    ``dims`` is its shape, or where ``exact`` is False a shape that holds it. ``low`` and ``high`` bound its values
-    element by element; they are the same array where the values are known.
-    """
-
-    type: int
-    dims: Shape
-    low: NDArray | None = None
-    high: NDArray | None = None
-    exact: bool = True
-    constant: bool = False  # made of stored tensors alone
-
-    @property
-    def elements(self) -> int:
-        """How many elements it has at most."""
-        return math.prod(self.dims)
-
-    @property
-    def bytes(self) -> int:
-        """How many bytes it takes at most."""
-        return -(-self.elements * (DATA_TYPES.get(self.type, ("", 64))[1] or 64) // 8)
-
-    @property
-    def values(self) -> NDArray | None:
-        """Its values, if they are known."""
-        return self.low if self.low is self.high else None
-
-
-def known_values(values: NDArray, constant: bool = True) -> Known:
-    """A tensor whose values are known; many of them are not kept."""
-    few = values if values.size <= FEW else None
-    return Known(TYPES.get(values.dtype, 0), values.shape, few, few, True, constant)
-
-
-@dataclass(frozen=True)
-class Call:
-    """One node with what is known of its inputs; an input that is left out is None."""
-
-    node: Node
-    inputs: tuple[Known | None, ...]
-
-    def has(self, index: int) -> bool:
-        """Whether an input is given."""
-        return index < len(self.inputs) and self.inputs[index] is not None
-
-    def __getitem__(self, index: int) -> Known:
-        found = self.inputs[index] if index < len(self.inputs) else None
-        if found is None:
-            raise Unbounded(f"lacks its input {index}")
-        return found
-
-    def number(self, name: str, default: int = 0) -> int:
-        """A whole number among the attributes."""
-        found = self.node.attributes.get(name)
-        return default if found is None or found.i is None else found.i
-
-    def ints(self, name: str) -> list[int] | None:
-        """Whole numbers among the attributes."""
-        found = self.node.attributes.get(name)
-        return None if found is None else list(found.ints)
-
-    def text(self, name: str, default: str) -> str:
-        """A word among the attributes."""
-        found = self.node.attributes.get(name)
-        return default if found is None else found.s.decode(errors="replace")
-
-    def numbers(self, index: int, attribute: str = "") -> list[float]:
-        """The values of an input, or of the attribute that older opsets have in its place."""
-        if attribute and (given := self.ints(attribute)) is not None:
-            return [float(value) if value > 2**53 else value for value in given]
-        values = self[index].values
-        if values is None:
-            raise Unbounded(f"depends on the values of {self.node.inputs[index]!r}, which are not known beforehand")
-        found: list[float] = np.ravel(values).tolist()
-        if not all(math.isfinite(value) for value in found):
-            raise Unbounded("has inputs that are not finite")
-        return found
-
-    def whole(self, index: int, attribute: str = "") -> list[int]:
-        """The same as whole numbers."""
-        return [int(value) for value in self.numbers(index, attribute)]
-
-    def most(self, index: int) -> tuple[list[int], bool]:
-        """Upper bounds of an input's values, and whether they are the values."""
-        known = self[index]
-        if known.high is None:
-            raise Unbounded(f"depends on the values of {self.node.inputs[index]!r}, which are not known beforehand")
-        return [int(value) for value in np.ravel(known.high).tolist()], known.low is known.high
-
-    @cached_property
-    def constant(self) -> bool:
-        """Whether all inputs are made of stored tensors alone."""
-        return all(known.constant for known in self.inputs if known is not None)
-
-    @cached_property
-    def exact(self) -> bool:
-        """Whether the shapes of all inputs are exact."""
-        return all(known.exact for known in self.inputs if known is not None)
-
-    def made(self, dims: Sequence[int], code: int | None = None, exact: bool = True) -> Known:
-        """An output of this shape; of the first input's element type if no other is given."""
-        if any(dim < 0 for dim in dims):
-            raise Unbounded(f"would have the negative shape {list(dims)}")
-        code = code if code is not None else next((known.type for known in self.inputs if known), FLOAT)
-        return Known(code, tuple(dims), exact=exact and self.exact, constant=self.constant)
-
-
-Made = list[Known]
 Rule = Callable[[Call], Made]
 
 
@@ -162,10 +34,6 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
 
 def _same(call: Call) -> Made:
     return [call.made(call[0].dims) for _ in call.node.outputs]
-
-
-def _typed(code: int) -> Rule:
-    return lambda call: [call.made(call[0].dims, code)]
 
 
 def _cast(call: Call) -> Made:
@@ -370,8 +238,8 @@ def _slice(call: Call) -> Made:
     dims = list(call[0].dims)
     try:
         starts, ends = call.whole(1, "starts"), call.whole(2, "ends")
-        axes = call.whole(3, "axes") if call.has(3) or "axes" in call.node.attributes else list(range(len(starts)))
-        steps = call.whole(4) if call.has(4) else [1] * len(starts)
+        axes = call.whole(3, "axes", range(len(starts)))
+        steps = call.whole(4, default=[1] * len(starts))
     except Unbounded:
         return [call.made(dims, exact=False)]  # a part is never larger than the whole
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
@@ -396,10 +264,6 @@ def _gather_nd(call: Call) -> Made:
     return [call.made((*indices[:-1], *data[batch + indices[-1] :]))]
 
 
-def _shape_of_first(call: Call) -> Made:
-    return [call.made(call[0].dims)]
-
-
 def _gather_elements(call: Call) -> Made:
     return [call.made(call[1].dims)]
 
@@ -420,7 +284,7 @@ def _tile(call: Call) -> Made:
 
 def _pad(call: Call) -> Made:
     dims, pads = list(call[0].dims), call.whole(1, "pads")
-    axes = call.whole(3) if call.has(3) else list(range(len(dims)))
+    axes = call.whole(3, default=range(len(dims)))
     if len(pads) != 2 * len(axes):
         raise Unbounded(f"has {len(pads)} pads for {len(axes)} axes")
     for i, axis in enumerate(axes):
@@ -463,7 +327,7 @@ def _resize(call: Call) -> Made:
 
 def _reduce(call: Call) -> Made:
     dims = call[0].dims
-    axes = call.whole(1, "axes") if call.has(1) or "axes" in call.node.attributes else []
+    axes = call.whole(1, "axes", ())
     if not axes and call.number("noop_with_empty_axes"):
         return [call.made(dims)]
     gone = {axis_of(axis, len(dims)) for axis in axes} if axes else set(range(len(dims)))
@@ -537,14 +401,13 @@ _COMPARED = ("And", "Or", "Xor", "Equal", "Greater", "GreaterOrEqual", "Less", "
 _REDUCED = ("Max", "Min", "Sum", "Mean", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_UNARY, _same),
+    **dict.fromkeys((*_UNARY, "ScatterElements", "ScatterND"), _same),
     **dict.fromkeys(_BINARY, _elementwise()),
     **dict.fromkeys(_COMPARED, _elementwise(BOOL)),
     **dict.fromkeys([f"Reduce{name}" for name in _REDUCED], _reduce),
     **dict.fromkeys(("ArgMax", "ArgMin"), _arg),
     **dict.fromkeys(("AveragePool", "MaxPool"), _pool),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _global_pool),
-    **dict.fromkeys(("ScatterElements", "ScatterND"), _shape_of_first),
     "Cast": _cast,
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
@@ -586,39 +449,3 @@ RULES: dict[str, Rule] = {
     "Unsqueeze": _unsqueeze,
     "Where": _elementwise(like=1),
 }
-
-
-# How much work a node is: multiplications, or elements touched where there are none.
-
-
-def work_of(call: Call, made: Made) -> int:
-    """Multiplications of a node, about; at least the elements that it writes."""
-    operator, elements = call.node.op_type, sum(known.elements for known in made)
-    if operator in ("Conv", "ConvInteger", "QLinearConv"):
-        weight = call[3 if operator == "QLinearConv" else 1].dims
-        return elements * math.prod(weight[1:])
-    if operator == "ConvTranspose":
-        return call[0].elements * math.prod(call[1].dims[1:])
-    if operator in ("MatMul", "MatMulInteger", "QLinearMatMul", "Gemm"):
-        depth = call[0].dims[0 if operator == "Gemm" and call.number("transA") else -1]
-        return elements * depth
-    if operator in ("AveragePool", "MaxPool"):
-        return elements * math.prod(call.ints("kernel_shape") or [1])
-    if operator in ("GRU", "LSTM", "RNN"):
-        return call[0].dims[0] * call[0].dims[1] * (math.prod(call[1].dims) + math.prod(call[2].dims))
-    if operator == "NonMaxSuppression":
-        return made[0].dims[0] * call[0].dims[1]
-    if operator == "TopK":
-        return 16 * call[0].elements
-    if operator == "LRN":
-        return elements * max(call.number("size", 1), 1)
-    return elements + max((known.elements for known in call.inputs if known is not None), default=0)
-
-
-def scratch_of(call: Call, made: Made) -> int:
-    """Bytes that a kernel takes for itself: the columns of a convolution, packed weights."""
-    if call.node.op_type in ("Conv", "ConvInteger", "QLinearConv", "ConvTranspose"):
-        weight = call[3 if call.node.op_type == "QLinearConv" else 1].dims
-        places = math.prod((call[0] if call.node.op_type == "ConvTranspose" else made[0]).dims[2:])
-        return 4 * math.prod(weight[1:]) * places
-    return 0
