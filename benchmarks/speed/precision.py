@@ -20,7 +20,7 @@ from vidlet.models import build_extractor, build_head
 from vidlet.recipe import Training, load_recipe
 from vidlet.reports import text_table
 from vidlet.training import ClipNetwork
-from vidlet.training.precision import autocast
+from vidlet.training.device import autocast
 
 USUAL = ["mobilenetv2-grid-gru", "mobilenetv2-grid-gru-large", "mobilenetv2-grid-statistics", "mobilenetv2-gru",
          "mobilenetv2-lstm", "tt-gru-grid", "tiny-grid-gru", "viva-1", "viva-1-tt", "viva-2", "viva-2-tt"]  # fmt: skip

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_training import PLAIN, assert_same, frame_clips, made_up, weights
 
+from training_case import PLAIN, assert_same, frame_clips, made_up, weights
 from vidlet.errors import TrainingError
 from vidlet.models import build_head
 from vidlet.recipe import Averaging, Head, Schedule

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_training import PLAIN, made_up, network
 
+from training_case import PLAIN, made_up, network
 from vidlet.recipe import Training
 from vidlet.training import predict_logits, train_network
 from vidlet.training.advice import MIRRORED, opposite_labels, warn_of_background, warn_of_turns

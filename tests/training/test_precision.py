@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from test_training import PLAIN, assert_same, made_up, network, weights
 
+from training_case import PLAIN, assert_same, made_up, network, weights
 from vidlet.recipe import load_recipe
 from vidlet.training import predict_logits, train_network
 from vidlet.training.advice import warn_of_precision

@@ -14,6 +14,7 @@ from .classification import (
     PerClass,
     accuracy,
     confusion_matrix,
+    doubts,
     macro_average,
     per_class,
     top_k_accuracy,
@@ -30,11 +31,9 @@ from .detection import (
     overlaps,
     precision_recall,
 )
-from .doubts import doubts
-from .latency import percentiles_ms
 from .multilabel import MultiLabelScores, gap, hit_at_1, mean_average_precision, multilabel_summary, perr
 from .rejection import Rejection, choose_threshold, named_scores
-from .summary import ManyLabels, classification_summary, many_labels_summary
+from .summary import ManyLabels, classification_summary, many_labels_summary, percentiles_ms
 
 __all__ = [
     "ClassDifference",

@@ -95,34 +95,31 @@ def extractor_from_tflite(
     ).eval()  # fmt: skip
 
 
-def _mobilenetv2(config: Extractor) -> FrameExtractor:
+def _mobilenet(network: type[MobileNetV1 | MobileNetV2], config: Extractor, weights: str) -> FrameExtractor:
     if min(config.input_size) < 32:
         raise RecipeError(f"extractor.input_size must be at least 32 x 32, got {config.input_size}")
-    if config.weights == "none":
-        backbone = MobileNetV2(config.width, config.cut)
+    if weights == "none":
+        backbone = network(config.width, config.cut)
         return FrameExtractor(backbone, config.input_size, config.grid, provenance={"weights": "none"})
-    path, provenance = _weights_file(config.weights)
+    path, provenance = _weights_file(weights)
     if path.suffix == ".tflite":
         return extractor_from_tflite(
-            path, config.width, config.cut, config.grid, input_size=config.input_size, provenance=provenance
-        )
-    state = load_state_dict(path)
-    backbone = MobileNetV2(config.width, config.cut)
+            path, config.width, config.cut, config.grid,
+            input_size=config.input_size, provenance=provenance, network=network,
+        )  # fmt: skip
+    state, backbone = load_state_dict(path), network(config.width, config.cut)
     load_into_(backbone, state, str(path))
-    if not is_torchvision(state):
-        return FrameExtractor(backbone, config.input_size, config.grid, provenance=provenance)
-    zero_point, scale = PIXELS["imagenet"]
+    zero_point, scale = PIXELS["imagenet"] if is_torchvision(state) else (128.0, 1 / 128)
     return FrameExtractor(
         backbone, config.input_size, config.grid, zero_point=zero_point, scale=scale, provenance=provenance
     )
 
 
+def _mobilenetv2(config: Extractor) -> FrameExtractor:
+    return _mobilenet(MobileNetV2, config, config.weights)
+
+
 def _mobilenetv1(config: Extractor) -> FrameExtractor:
-    if min(config.input_size) < 32:
-        raise RecipeError(f"extractor.input_size must be at least 32 x 32, got {config.input_size}")
-    if config.weights == "none":
-        backbone = MobileNetV1(config.width, config.cut)
-        return FrameExtractor(backbone, config.input_size, config.grid, provenance={"weights": "none"})
     weights = config.weights
     if weights == "imagenet":
         if config.width not in MOBILENETV1:
@@ -131,15 +128,7 @@ def _mobilenetv1(config: Extractor) -> FrameExtractor:
                 f"weights 'imagenet': MobileNetV1 has them for the widths {widths}, got {config.width:g}"
             )
         weights = MOBILENETV1[config.width]
-    path, provenance = _weights_file(weights)
-    if path.suffix == ".tflite":
-        return extractor_from_tflite(
-            path, config.width, config.cut, config.grid,
-            input_size=config.input_size, provenance=provenance, network=MobileNetV1,
-        )  # fmt: skip
-    backbone = MobileNetV1(config.width, config.cut)
-    load_into_(backbone, load_state_dict(path), str(path))
-    return FrameExtractor(backbone, config.input_size, config.grid, provenance=provenance)
+    return _mobilenet(MobileNetV1, config, weights)
 
 
 def _inceptionv3(config: Extractor) -> FrameExtractor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import RecipeError, WeightsError
-from .mobilenetv2 import ConvNorm, initialize
+from .mobilenetv2 import ConvNorm, Stack, initialize
 
 SMALLEST = 75  # pixels a side: below, a map has no pixel left
 KEPT_OUT = ("fc.", "AuxLogits.")  # the classifiers of a state dict
@@ -155,7 +155,7 @@ class Expanded(nn.Module):
         return torch.cat(parts, 1)
 
 
-class InceptionV3(nn.Module):
+class InceptionV3(Stack):
     """Pictures (B, 3, H, W), -1 to 1 -> the feature map at ``cut``; parameters behind the cut do not exist.
 
     Args:
@@ -171,13 +171,12 @@ class InceptionV3(nn.Module):
         if classes is not None and cut != CUTS[-1]:
             raise RecipeError(f"a classifier needs extractor.cut = {CUTS[-1]!r}, got {cut!r}")
         self.cut, self.out_channels = cut, 3
-        self.parts: list[str] = []  # names of the layers in order
         for name in STEM:
             if name in _STEM_CONVOLUTIONS:
                 outputs, kernel, stride, padding = _STEM_CONVOLUTIONS[name]
-                self._append(name, ConvRelu(self.out_channels, outputs, kernel, stride, padding), outputs)
+                self.append(name, ConvRelu(self.out_channels, outputs, kernel, stride, padding), outputs)
             else:
-                self._append(name, nn.MaxPool2d(3, 2), self.out_channels)
+                self.append(name, nn.MaxPool2d(3, 2), self.out_channels)
             if name == cut:
                 break
         else:
@@ -185,21 +184,12 @@ class InceptionV3(nn.Module):
         self.fc = nn.Linear(self.out_channels, classes) if classes is not None else None
         self.apply(initialize)
 
-    def _append(self, name: str, module: nn.Module, outputs: int) -> None:
-        self.add_module(name, module)
-        self.parts.append(name)
-        self.out_channels = outputs
-
     def _append_modules(self, cut: str) -> None:
         for name, make in _MODULES.items():
             module = make(self.out_channels)
-            self._append(name, module, module.out_channels)
+            self.append(name, module, module.out_channels)
             if name == cut:
                 break
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) -> feature map (B, C, H', W')."""
-        return _run(x, *(self.get_submodule(name) for name in self.parts))
 
     def logits(self, x: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) -> class logits (B, K); only with ``classes``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..errors import RecipeError
-from .mobilenetv2 import PADDINGS, ConvNorm, initialize
+from .mobilenetv2 import PADDINGS, ConvNorm, Stack, initialize
 
 # (output channels at width 1, stride) of the thirteen separable convolutions; block10 ends the 512-channel stage
 STAGES = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *(((512, 1),) * 5), (1024, 2), (1024, 1))
@@ -37,7 +37,7 @@ class Separable(nn.Module):
         return self.pointwise(self.depthwise(x))
 
 
-class MobileNetV1(nn.Module):
+class MobileNetV1(Stack):
     """Pictures (B, 3, H, W) -> the feature map at ``cut``; parameters behind the cut do not exist.
 
     Args:
@@ -62,35 +62,11 @@ class MobileNetV1(nn.Module):
         if classes is not None and cut != CUTS[-1]:
             raise RecipeError(f"a classifier needs extractor.cut = {CUTS[-1]!r}, got {cut!r}")
         self.width, self.cut, self.padding = width, cut, padding
-        self.out_channels = scaled(32, width)
-        self.stem = ConvNorm(3, self.out_channels, 3, 2, padding=padding)
-        self.parts = ["stem"]  # names of the layers in order
+        self.append("stem", ConvNorm(3, scaled(32, width), 3, 2, padding=padding), scaled(32, width))
         for name, (channels, stride) in zip(CUTS, STAGES, strict=True):
             outputs = scaled(channels, width)
-            self.add_module(name, Separable(self.out_channels, outputs, stride, padding))
-            self.parts.append(name)
-            self.out_channels = outputs
+            self.append(name, Separable(self.out_channels, outputs, stride, padding), outputs)
             if name == cut:
                 break
         self.classifier = nn.Linear(self.out_channels, classes) if classes is not None else None
         self.apply(initialize)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalized pictures (B, 3, H, W) -> feature map (B, C, H', W')."""
-        for name in self.parts:
-            x = self.get_submodule(name)(x)
-        return x
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Normalized pictures (B, 3, H, W) -> class logits (B, K); only with ``classes``."""
-        assert self.classifier is not None, "this MobileNetV1 was built without a classifier"
-        return self.classifier(self.forward(x).mean((2, 3)))
-
-    def map_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the feature map of pictures of this size; every stride 2 halves, rounding up."""
-        for name in self.parts:
-            layer = self.get_submodule(name)
-            first = layer.depthwise if isinstance(layer, Separable) else layer
-            assert isinstance(first, ConvNorm)
-            height, width = -(-height // first.stride), -(-width // first.stride)
-        return height, width

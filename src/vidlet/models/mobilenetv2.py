@@ -73,7 +73,50 @@ class InvertedResidual(nn.Module):
         return x + out if self.residual else out
 
 
-class MobileNetV2(nn.Module):
+class Stack(nn.Module):
+    """Layers one behind the other, each under the name that weights and cuts call it by.
+
+    Attributes:
+        parts: the names, in order.
+        out_channels: of the last layer.
+        classifier: on the average of the map, or None.
+    """
+
+    out_channels: int
+    classifier: nn.Linear | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+
+    def append(self, name: str, module: nn.Module, outputs: int) -> None:
+        """Add a layer that gives so many channels."""
+        self.add_module(name, module)
+        self.parts.append(name)
+        self.out_channels = outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalized pictures (B, 3, H, W) -> feature map (B, C, H', W')."""
+        for name in self.parts:
+            x = self.get_submodule(name)(x)
+        return x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Normalized pictures (B, 3, H, W) -> class logits (B, K); only with ``classes``."""
+        assert self.classifier is not None, f"this {type(self).__name__} was built without a classifier"
+        return self.classifier(self.forward(x).mean((2, 3)))
+
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the feature map of pictures of this size; every stride 2 halves, rounding up."""
+        for name in self.parts:
+            layer = self.get_submodule(name)
+            first = getattr(layer, "depthwise", layer)
+            assert isinstance(first, ConvNorm)
+            height, width = -(-height // first.stride), -(-width // first.stride)
+        return height, width
+
+
+class MobileNetV2(Stack):
     """Pictures (B, 3, H, W) -> the feature map at ``cut``; parameters behind the cut do not exist.
 
     Args:
@@ -97,43 +140,16 @@ class MobileNetV2(nn.Module):
         if classes is not None and cut != "head":
             raise RecipeError(f"a classifier needs extractor.cut = 'head', got {cut!r}")
         self.width, self.cut, self.padding = width, cut, padding
-        self.out_channels = round_channels(32 * width)
-        self.stem = ConvNorm(3, self.out_channels, 3, 2, padding=padding)
-        self.parts = ["stem"]  # names of the layers in order
+        self.append("stem", ConvNorm(3, round_channels(32 * width), 3, 2, padding=padding), round_channels(32 * width))
         for name, outputs, stride, expansion in _plan(width):
-            self._append(name, InvertedResidual(self.out_channels, outputs, stride, expansion, padding), outputs)
+            self.append(name, InvertedResidual(self.out_channels, outputs, stride, expansion, padding), outputs)
             if name == cut:
                 break
         if cut == "head":
             outputs = round_channels(1280 * max(1.0, width))
-            self._append("head", ConvNorm(self.out_channels, outputs, padding=padding), outputs)
+            self.append("head", ConvNorm(self.out_channels, outputs, padding=padding), outputs)
         self.classifier = nn.Linear(self.out_channels, classes) if classes is not None else None
         self.apply(initialize)
-
-    def _append(self, name: str, module: nn.Module, outputs: int) -> None:
-        self.add_module(name, module)
-        self.parts.append(name)
-        self.out_channels = outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalized pictures (B, 3, H, W) -> feature map (B, C, H', W')."""
-        for name in self.parts:
-            x = self.get_submodule(name)(x)
-        return x
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Normalized pictures (B, 3, H, W) -> class logits (B, K); only with ``classes``."""
-        assert self.classifier is not None, "this MobileNetV2 was built without a classifier"
-        return self.classifier(self.forward(x).mean((2, 3)))
-
-    def map_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the feature map of pictures of this size; every stride 2 halves, rounding up."""
-        for name in self.parts:
-            layer = self.get_submodule(name)
-            first = layer.depthwise if isinstance(layer, InvertedResidual) else layer
-            assert isinstance(first, ConvNorm)
-            height, width = -(-height // first.stride), -(-width // first.stride)
-        return height, width
 
 
 def fuse_batch_norm(model: nn.Module) -> nn.Module:

@@ -3,13 +3,12 @@
 Needs numpy, onnxruntime and the video room, nothing of the training framework.
 """
 
-from .benchmark import benchmark
+from .benchmark import benchmark, reference_ms
 from .inspect import inspect_artifact
 from .metadata import graph_sha256, read_metadata, validate_metadata, write_metadata
 from .model import Model, Moment, Prediction, StateSpec, classify_together, load
 from .onnx_parts import OnnxFile
 from .onnx_wire import parse_onnx
-from .reference import reference_ms
 from .safety import check_safe
 from .session import PROVIDERS, Session, open_session
 from .sources import is_live

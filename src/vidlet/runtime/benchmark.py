@@ -1,7 +1,8 @@
 """How fast and how large a model file is on this machine, measured in a process of its own.
 
 A fresh process has nobody else's memory: what it peaks at is what ``load`` and the calls cost, the interpreter,
-NumPy and the runtime included.
+NumPy and the runtime included. ``reference_ms`` tells how many times slower one machine is than another, by
+``reference.onnx``: six inverted residuals of MobileNetV2 at 14 x 14 in float32 (benchmarks/speed/make_reference.py).
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import ModelError, VidletError
+from .session import open_session
 
 MAX_CLIP_FRAMES = 256
 WARM_UP = 3
@@ -55,6 +58,22 @@ def benchmark(
     if "error" in answer:
         raise _error_named(answer["kind"])(answer["error"])
     return answer
+
+
+def reference_ms(seconds: float = 1.0) -> float:
+    """Median milliseconds of the reference network on one thread of this machine."""
+    data = (resources.files("vidlet") / "runtime" / "reference.onnx").read_bytes()
+    session = open_session(data, "reference.onnx", threads=1)
+    feeds = {name: np.full(shape, 0.5, np.float32) for name, shape in session.inputs.items()}
+    for _ in range(3):
+        session.run(None, feeds)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 5 or time.perf_counter() < end:
+        started = time.perf_counter()
+        session.run(None, feeds)
+        times.append(1e3 * (time.perf_counter() - started))
+    return float(np.median(times))
 
 
 def _error_named(kind: str) -> type[VidletError]:

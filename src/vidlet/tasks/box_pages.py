@@ -16,8 +16,7 @@ from ..datasets import BoxImage, BoxTable, read_boxes
 from ..errors import DataError, VidletError
 from ..metrics import precision_recall
 from ..reports import Section
-from ..reports.box_data import BoxView, write_box_view
-from ..reports.detection import DetectionReport, write_detection_report
+from ..reports.detection import BoxView, DetectionReport, write_box_view, write_detection_report
 from ..runs import RECIPE, REPORT, RunFolder
 from ..runtime import read_metadata
 from ..video import annotate, enlarge, read_many

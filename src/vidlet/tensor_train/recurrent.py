@@ -44,6 +44,10 @@ class _TTRecurrent(nn.Module):
         self.hidden_map = _mapping(hidden_modes, gate_modes, hidden_ranks, clip)
         self.bias = nn.Parameter(torch.zeros(self.gates * self.hidden_size))
         self._reset_hidden()
+        self._start_gates()
+
+    def _start_gates(self) -> None:
+        """Set what biases of single gates begin with."""
 
     def _reset_hidden(self) -> None:
         """A dense hidden matrix starts orthogonal, gate by gate; a train with variance 1 / hidden keeps the scale."""
@@ -86,16 +90,7 @@ class TTLSTM(_TTRecurrent):
 
     gates = 4
 
-    def __init__(
-        self,
-        in_modes: Sequence[int],
-        hidden_modes: Sequence[int],
-        ranks: int | Sequence[int] | None = 4,
-        hidden_ranks: int | Sequence[int] | None = None,
-        *,
-        clip: bool = True,
-    ) -> None:
-        super().__init__(in_modes, hidden_modes, ranks, hidden_ranks, clip=clip)
+    def _start_gates(self) -> None:
         nn.init.ones_(self.bias.data[self.hidden_size : 2 * self.hidden_size])
 
     def forward(
@@ -134,16 +129,7 @@ class TTGRU(_TTRecurrent):
 
     gates = 3
 
-    def __init__(
-        self,
-        in_modes: Sequence[int],
-        hidden_modes: Sequence[int],
-        ranks: int | Sequence[int] | None = 4,
-        hidden_ranks: int | Sequence[int] | None = None,
-        *,
-        clip: bool = True,
-    ) -> None:
-        super().__init__(in_modes, hidden_modes, ranks, hidden_ranks, clip=clip)
+    def _start_gates(self) -> None:
         self.hidden_bias = nn.Parameter(torch.zeros(self.hidden_size))
 
     def forward(

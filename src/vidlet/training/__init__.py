@@ -4,9 +4,8 @@ from .augment import check_amounts, training_sampling
 from .batches import Batch, Clips, Draw, FeatureClips, FrameClips
 from .checkpoint import Progress, save_tensors
 from .classification import ClipNetwork, predict_logits, train_network
-from .device import DEVICES, find_device
+from .device import DEVICES, find_device, keep_memory
 from .losses import Teacher
-from .memory import keep_memory
 from .optimizers import for_clips
 from .record_clips import RecordClips
 from .taught import StoredAnswers, TaughtClips

@@ -14,7 +14,7 @@ from ..models.head import Head
 from ..progress import say
 from ..recipe import Recipe, Training
 from ..tensor_train import TTConv2d, TTConv3d, TTLinear, slow_trains
-from ..training.precision import lacks_bfloat16
+from ..training.device import lacks_bfloat16
 
 Pair = tuple[frozenset[str], frozenset[str]]  # words of which one is the other's mirror image or reversal
 BACKGROUNDS = ("none", "nothing", "background", "no_action", "no action", "negative", "negatives", "none of these")

@@ -19,11 +19,10 @@ from ..recipe import Training
 from .augment import check_amounts
 from .batches import Batch, Clips, Draw
 from .checkpoint import Checkpoints, Progress, Row
-from .device import find_device
+from .device import autocast, find_device
 from .diagnosis import Odds
 from .loop import Objective, Part, run_epochs
 from .losses import Teacher, batch_loss, class_weights, clip_weights, label_losses, teacher_losses
-from .precision import autocast
 from .probes import solvable, solve_probes_
 from .statistics import least_items
 

@@ -13,9 +13,8 @@ from ..recipe import Training
 from .batches import Draw
 from .box_batches import BoxBatch, BoxClips, check_box_amounts
 from .checkpoint import Progress, Row
-from .device import find_device
+from .device import autocast, find_device
 from .loop import Objective, Part, run_epochs
-from .precision import autocast
 from .region_loss import WARM_IMAGES, BoxTargets, RegionWeights, region_loss
 from .statistics import least_items
 
