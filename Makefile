@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo lint docs test check dist clean fuzz
+.PHONY: install demo lint docs test check dist clean fuzz results results-check
 
 install: $(VENV)/installed
 
@@ -29,7 +29,16 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint docs test
+check: lint results-check docs test
+
+# The tables of the pages say what benchmarks/figures/ says; what was measured by other code than today's is listed.
+results-check: install
+	$(BIN)/python benchmarks/results.py --check
+
+# Measure what today's code has not, what ran longest ago first, and fill the pages. QUICK=1: what fits into an hour.
+# ONLY="suite decode": these benchmarks. What was done stays done when it is interrupted.
+results: install
+	$(BIN)/python benchmarks/results.py $(ONLY) $(if $(QUICK),--quick)
 
 # The site of the documents, with every link checked, in build/site; no network. `mkdocs serve` shows it while you write.
 docs: install

@@ -25,6 +25,7 @@ import http.server
 import json
 import shutil
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -36,6 +37,9 @@ from typing import Any
 import numpy as np
 
 from vidlet.web import write_page
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import add_option, rows_of, save
 
 CUTS = {"whole": ("head", 0, "mean"), "cut at block12": ("block12", 4, "grid-gru")}
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
@@ -81,6 +85,7 @@ def main() -> None:
     parser.add_argument("--runtime", metavar="FOLDER")
     parser.add_argument("--keep", metavar="FOLDER")
     parser.add_argument("--json", action="store_true")
+    add_option(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         models = {name: Path(name) for name in args.models} or mobilenets(Path(args.keep or folder))
@@ -89,6 +94,7 @@ def main() -> None:
             sites[name] = Path(folder) / f"site{number}"
             write_page(path, sites[name], args.runtime)
         rows = measure(sites, args.rounds, args.frames)
+    save(args, "browser", rows_of(rows), ("web", "artifact", "compression"))
     if args.json:
         print(json.dumps(rows))
         return

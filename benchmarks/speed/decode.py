@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +24,9 @@ import numpy as np
 
 from vidlet.recipe import Sampling
 from vidlet.video import iter_frames, probe, read_clip, resize, uniform_indices, write_video
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import add_option, rows_of, save
 
 FRAMES, SIZE = 25, (224, 224)
 
@@ -97,6 +101,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
+    add_option(parser)
     options = parser.parse_args()
     cv2.setNumThreads(1)
     results = {}
@@ -108,6 +113,7 @@ def main() -> None:
         path = render_720p(Path(folder) / "rendered.mp4")
         info = probe(path)
         results[f"rendered {info.width}x{info.height}, {info.frames} frames"] = compare([path], options.repeats)
+    save(options, "decode", rows_of(results), ("video", "recipe.py"))
     if options.json:
         print(json.dumps(results))
         return

@@ -10,8 +10,10 @@ The interpreter runs the whole network, classifier included (1.3 of its 301 mill
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,9 @@ from vidlet.compression.tflite import quantize_imported
 from vidlet.models import build_extractor
 from vidlet.models.weights import find_weights
 from vidlet.recipe import Extractor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import add_option, rows_of, save
 
 CUTS = (("whole", "head", 0), ("block12", "block12", 4))
 
@@ -104,8 +109,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--openvino", action="store_true")
     parser.add_argument("--json", action="store_true")
+    add_option(parser)
     options = parser.parse_args()
     result = measure(runners(options.file or str(find_weights("imagenet")), options.openvino), options.rounds)
+    save(options, "extractor", rows_of(result), ("models", "artifact", "compression", "onnx_graph"))
     if options.json:
         print(json.dumps(result))
         return

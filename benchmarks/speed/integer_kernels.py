@@ -10,6 +10,7 @@ import argparse
 import collections
 import json
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +28,9 @@ from vidlet.compression.deepeye_graph import deepeye_graph
 from vidlet.compression.int8 import quantize_graph, quantized_tensors
 from vidlet.compression.volumes import flatten_volumes
 from vidlet.models.tiny_yolo import TinyYolo
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import add_option, rows_of, save
 
 
 class Bytes(nn.Module):
@@ -94,6 +98,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=208)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", action="store_true")
+    add_option(parser)
     options = parser.parse_args()
     torch.manual_seed(0)
     draw = np.random.default_rng(0)
@@ -109,6 +114,7 @@ def main() -> None:
     models = graphs(video_network(), clips)
     models["as 2-D"] = flatten_volumes(models["int8"])  # what the step int8 writes
     results["3-D CNN 16x56x56"] = measure(models, clips[:1], max(3, options.rounds // 3))
+    save(options, "integer_kernels", rows_of(results), ("compression", "artifact", "onnx_graph"))
     if options.json:
         print(json.dumps(results))
         return

@@ -35,6 +35,9 @@ from numpy.typing import NDArray
 from vidlet.runtime import StaggeredWindows, load
 from vidlet.video import probe, write_video
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import add_option, rows_of, save
+
 SERVER = """
 import asyncio, sys, aio_rtsp_toolkit.server as server
 asyncio.run(server.serve(sys.argv[1], host="127.0.0.1", port=int(sys.argv[2])))
@@ -134,6 +137,7 @@ def main() -> None:
     parser.add_argument("--down-s", type=float, default=5.0, help="how long it stays away")
     parser.add_argument("--samples", metavar="FILE", help="write resident memory over time as CSV")
     parser.add_argument("--json", action="store_true")
+    add_option(parser)
     args = parser.parse_args()
     if importlib.util.find_spec("aio_rtsp_toolkit") is None:
         raise SystemExit("no RTSP server here: pip install aio-rtsp-toolkit")
@@ -148,6 +152,8 @@ def main() -> None:
     if args.samples:
         rows = (f"{at:.1f},{size}\n" for at, size in found["memory"])
         Path(args.samples).write_text("time_s,resident_bytes\n" + "".join(rows), "utf-8")
+    named = {f"{args.minutes:g} minutes, killed {args.kills} times": found}
+    save(args, "live", rows_of(named), ("live", "runtime", "video"))
     if args.json:
         print(json.dumps(found))
         return

@@ -13,13 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vidlet.metrics import MultiLabelScores, multilabel_summary
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import add_option, rows_of, save
 
 LABELS = 3.4  # of a video, on average
 
@@ -30,8 +35,11 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=3862)
     parser.add_argument("--chunk", type=int, default=1000, help="videos at once (%(default)s)")
     parser.add_argument("--check", action="store_true", help="compare with one matrix, which must fit into memory")
+    add_option(parser)
     args = parser.parse_args()
-    print(json.dumps(measure(args.videos, args.classes, args.chunk, args.check), indent=1))
+    found = measure(args.videos, args.classes, args.chunk, args.check)
+    save(args, "metrics", rows_of({f"{args.videos:,} videos": found}), ("metrics",))
+    print(json.dumps(found, indent=1))
 
 
 def measure(videos: int, classes: int, chunk: int, check: bool) -> dict[str, Any]:

@@ -39,6 +39,9 @@ from vidlet.training.classification import clip_objective
 from vidlet.training.loop import update
 from vidlet.training.optimizers import make_optimizer
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import add_option, rows_of, save
+
 WIDTHS = {"rgb": 1024, "audio": 128}
 LARGE = ("hidden", "experts.classify.gates", "experts.classify.scores", "experts.gating.gate")  # of the classifier
 LABELS = 3.4  # of a clip
@@ -59,12 +62,14 @@ def main() -> None:
     parser.add_argument("--file", action="store_true", help="the exported file too, through the runtime")
     parser.add_argument("--run-file", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
+    add_option(parser)
     args = parser.parse_args()
     if args.run_file:
         print(json.dumps(of_file(args.run_file, args.frames, args.repeats, args.threads)))
         return
     torch.set_num_threads(args.threads)
     found = measure(args)
+    save(args, "netvlad_speed", rows_of(found), ("models", "training"))
     print(json.dumps(found, indent=1))
     if args.out:
         args.out.write_text(json.dumps(found, indent=1))

@@ -12,7 +12,9 @@ import argparse
 import dataclasses
 import json
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -21,6 +23,9 @@ from vidlet.recipe import Training, load_recipe
 from vidlet.reports import text_table
 from vidlet.training import ClipNetwork
 from vidlet.training.device import autocast
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import add_option, rows_of, save
 
 USUAL = ["mobilenetv2-grid-gru", "mobilenetv2-grid-gru-large", "mobilenetv2-grid-statistics", "mobilenetv2-gru",
          "mobilenetv2-lstm", "tt-gru-grid", "tiny-grid-gru", "viva-1", "viva-1-tt", "viva-2", "viva-2-tt"]  # fmt: skip
@@ -35,8 +40,15 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=32, help="of a clip that is sampled at a rate")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", action="store_true")
+    add_option(parser)
     args = parser.parse_args()
     found = [measure(name, args.clips, args.frames, args.rounds) for name in args.recipe]
+    save(
+        args,
+        "precision",
+        rows_of({str(row["recipe"]): row for row in found}),
+        ("models", "training", "recipes", "recipe.py"),
+    )
     if args.json:
         print(json.dumps(found))
         return

@@ -17,14 +17,19 @@ GRU 96 -> 128 and 1280 -> 1280, frame by frame (T = 1) and a clip at once, one t
 import argparse
 import json
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-SIZES = ((96, 128), (1280, 1280))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import add_option, rows_of, save
+
+SIZES = ((96, 128), (256, 256), (1280, 1280))
 X_RANGE = (6 / 255, 0)  # features behind a ReLU6
 
 
@@ -236,8 +241,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--json", action="store_true")
+    add_option(parser)
     options = parser.parse_args()
     results = {f"{i} -> {h}": compare(i, h, options.frames, options.rounds) for i, h in SIZES}
+    save(options, "recurrent_int8", rows_of(results), ("compression",))
     if options.json:
         print(json.dumps(results))
         return

@@ -22,6 +22,9 @@ from vidlet.runtime import load
 from vidlet.runtime.model import CHUNK
 from vidlet.video import stream_clip
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import add_option, rows_of, save
+
 PREDICT = """
 import sys
 from vidlet.runtime import load, predict_timeline
@@ -40,6 +43,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=5, help="the fastest of so many is told")
     parser.add_argument("--json", action="store_true")
+    add_option(parser)
     args = parser.parse_args()
     rows = clip_to_label(args.model, args.clip, args.threads, args.repeat)
     rows["predict_peak_rss_bytes"], rows["predict_frames"] = predict_peak(args.model, args.clip, args.threads)
@@ -47,6 +51,7 @@ def main() -> None:
     rows["import_runtime_s"] = fastest(lambda: run([sys.executable, "-c", "import vidlet.runtime"]), args.repeat)
     rows["bare_python_s"] = fastest(lambda: run([sys.executable, "-c", ""]), args.repeat)
     rows["installed_bytes"] = installed_bytes("vidlet")
+    save(args, "runtime", rows_of({"model": Path(args.model).name, **rows}), ("runtime", "video", "cli"))
     if args.json:
         print(json.dumps(rows))
         return

@@ -17,14 +17,19 @@ import contextlib
 import importlib.util
 import json
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from vidlet.tensor_train import TTLSTM, TTConv3d, TTLinear, to_conv
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import add_option, rows_of, save
 
 PIXELS = ((8, 20, 20, 18), (16, 4, 4, 4), 4)  # 57,600 -> 1,024: 3,360 core parameters
 CONVOLUTIONS = {  # VIVA networks: modes, kernel, rank, size (T, H, W) where the layer stands, clips
@@ -42,6 +47,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
+    add_option(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -53,6 +59,7 @@ def main() -> None:
             measured[f"{name}, inference"], measured[f"{name}, training"] = convolution(name, max(3, args.rounds // 3))
     if "lstm" in args.parts:
         measured["LSTM on pixels, training step"] = lstm(max(3, args.rounds // 3))
+    save(args, "tensor_train", rows_of(measured), ("tensor_train",))
     if args.json:
         print(json.dumps(measured))
         return

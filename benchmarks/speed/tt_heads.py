@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -35,6 +36,9 @@ from vidlet.recipe import Extractor
 from vidlet.recipe import Head as HeadRecipe
 from vidlet.runtime.train_plan import TrainPlan, frame_bill, groupings, merge_shapes, plan_frame
 from vidlet.tensor_train import PlannedProduct, TTLinear
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import add_option, rows_of, save
 
 CLASSES = 10
 FRAMES: dict[str, Any] = {"in_modes": [8, 20, 20, 18]}
@@ -97,6 +101,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=60, help="of a round")
     parser.add_argument("--plans", action="store_true")
     parser.add_argument("--json", action="store_true")
+    add_option(parser)
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
     if args.plans:
@@ -106,6 +111,8 @@ def main() -> None:
         for name, forms in CASES.items():
             if name.startswith(args.only):
                 rows += compare(name, forms, args.rounds, args.frames)
+    named = {", ".join(str(row[key]) for key in list(row)[: 3 if args.plans else 2]): row for row in rows}
+    save(args, "tt_heads", rows_of(named), ("tensor_train", "models", "artifact", "runtime"))
     if args.json:
         print(json.dumps(rows))
         return

@@ -33,6 +33,9 @@ from vidlet.search.data import FEW_CLIPS, judge
 from vidlet.search.realize import clip_point, measure
 from vidlet.search.space import Space, cuts_of
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import TRAINED, Row, add_option, figure, save
+
 STYLE = (
     "text { font: 11px sans-serif; fill: #444 } .grid { stroke: #ddd } .dot { fill: #2557c7 } "
     ".line { fill: none; stroke: #b26a00; stroke-dasharray: 5 4 }"
@@ -104,6 +107,7 @@ def main() -> None:
     parser.add_argument("--input", type=int, default=224)
     parser.add_argument("--out", default="runs/fit-benchmark")
     parser.add_argument("--chart", help="an .svg file to draw the chosen files in")
+    add_option(parser)
     args = parser.parse_args()
     if args.what == "front":
         headers = ["search", "storage", "bytes", "accuracy", "again", "ms a frame", "again", "same"]
@@ -125,6 +129,7 @@ def main() -> None:
             ]
         )  # fmt: skip
         size = found["bytes"]["model.onnx"]
+        save(args, "fit", [as_row(run, args, found)], (*TRAINED, "search"))
         dots.append(Dot(size, found["accuracy"], f"{run.size}: {bytes_text(size)}, {found['accuracy']:.3f}", True))
         for line in _predictions(Path(args.out) / run.name):
             right.append(line[0])
@@ -136,6 +141,27 @@ def main() -> None:
     if args.what == "folds" and right:
         low, high = bootstrap_interval(np.array(right), groups)
         print(f"pooled over folds: {np.mean(right):.3f} [{low:.3f}, {high:.3f}] on {len(right)} clips")
+
+
+def as_row(run: Run, args: argparse.Namespace, found: dict[str, Any]) -> Row:
+    """What is kept of a search."""
+    chosen, data = found["chosen"], Path(args.data)
+    split = f"fold {run.fold}" if run.fold else "own split"
+    name = [data.name, split, run.size, args.time, run.kind, f"seed {run.seed}"]
+    low, high = found.get("accuracy_interval") or (None, None)
+    kept = {
+        "test": figure(found["accuracy"], low, high),
+        "chosen at": figure(chosen["accuracy"]),
+        "bytes": figure(found["bytes"]["model.onnx"]),
+        "ms a frame": figure(chosen["measured"]["frame_ms"]["p50"]),
+        "what": figure(f"{chosen['candidate']['place']} {chosen['chain'] or 'float32'}"),
+        "trials": figure(found["trials"]),
+        "seconds": figure(found["seconds"]),
+    }
+    words = [args.what, args.data, "--sizes", run.size, "--time", args.time, "--workers", str(args.workers)]
+    words += ["--seeds", str(run.seed), *(["--folds", str(args.folds)] if run.fold else [])]
+    clips = len(_predictions(Path(args.out) / run.name))
+    return Row(", ".join(name), kept, [run.seed], clips, f"python benchmarks/studies/fit.py {' '.join(words)}")
 
 
 def recheck(run: Run, args: argparse.Namespace) -> list[list[Any]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import random
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,12 +20,16 @@ from vidlet.datasets import read_table
 from vidlet.reports import text_table
 from vidlet.tasks.label_check import doubts_in_data
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import Row, add_option, figure, save
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="+", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--share", type=float, default=0.05)
+    add_option(parser)
     args = parser.parse_args()
     rows = []
     for data in args.data:
@@ -34,6 +39,11 @@ def main() -> None:
         told = [f"{100 * tenth / flipped:.0f}", each, f"{100 * first / flipped:.0f}", str(listed // len(found))]
         rows.append([data.name, str(flipped), *told])
         print(rows[-1], flush=True)
+        kept = {"tenth": figure(tenth / flipped), "each seed": figure(each), "first": figure(first / flipped)}
+        command = f"python benchmarks/studies/labels.py {data} --seeds {' '.join(map(str, args.seeds))}"
+        command += f" --share {args.share:g}"
+        row = Row(data.name, {"flipped": figure(flipped), **kept}, args.seeds, len(read_table(data)), command)
+        save(args, "labels", [row], ("video", "datasets", "features", "models", "selection", "tasks"))
     print(text_table(rows, ["set", "flipped, all seeds", "found, %", "each seed", "first, %", "listed"], "lrrrrr"))
 
 

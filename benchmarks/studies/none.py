@@ -24,6 +24,9 @@ from vidlet.datasets import Clip, read_table
 from vidlet.reports import text_table
 from vidlet.runtime import Model, load, predict_timeline
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import TRAINED, Row, add_option, figure, save
+
 SHIPPED = "model.int8.onnx"
 
 
@@ -36,6 +39,7 @@ def main() -> None:
         "--minutes", type=float, default=60.0, help="of other sets that a file sees, half of them unseen"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/none"))
+    add_option(parser)
     args = parser.parse_args()
     sets = [(Path(text.partition(":")[0]), int(text.partition(":")[2] or 0)) for text in args.data]
     halves = {data: by_half(list(read_table(data))) for data, _ in sets}
@@ -57,6 +61,11 @@ def main() -> None:
             what = "with" if none else "without"
             rows.append([data.name, what, f"{model.threshold:.2f}", *cells, f"{named:.1f}", f"{hits:.1f}", str(clips)])
             print(rows[-1], file=sys.stderr, flush=True)
+            kept = {"threshold": figure(model.threshold), "recall": figure(named / 100), "accuracy": figure(hits / 100)}
+            for kind, (events, seconds) in zip(("known kinds", "unseen"), counted, strict=True):
+                kept |= {kind: figure(3600 * events / seconds), f"{kind}, events": figure(events)}
+            row = Row(f"{data.name}, {f'fold 0 of {folds}' if folds else 'own split'}, {what}", kept, [0], clips)
+            save(args, "none", [row], (*TRAINED, "live"))
     columns = [
         "set",
         "--none",

@@ -7,6 +7,8 @@ milliseconds a frame of each file: one thread, all files in turn, medians.
 
     python benchmarks/studies/real_clips.py ../shared/data/egogestar --recipe mobilenetv2-grid-gru --folds 5
     python benchmarks/studies/real_clips.py DATA ... --recipe mobilenetv2-grid-gru mobilenetv2-gru mean --seeds 0
+
+`--figures` writes a row a set, recipe and options.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import csv
 import hashlib
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -29,6 +32,9 @@ from vidlet.metrics import bootstrap_interval, paired_bootstrap
 from vidlet.reports import text_table
 from vidlet.runtime import Model, load
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import TRAINED, Figure, Row, add_option, figure, save
+
 ROUNDS, FRAMES = 15, 4  # of timing: each file in turn, so many frames
 
 
@@ -42,8 +48,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/real"))
     parser.add_argument("--json", action="store_true")
+    add_option(parser)
     args = parser.parse_args()
     found = {(data, recipe): trained(args, data, recipe) for data in args.data for recipe in args.recipe}
+    save(args, "real_clips", [as_row(args, *key, row) for key, row in found.items()], TRAINED)
     if args.json:
         several = [{"data": str(data), "recipe": recipe, **row} for (data, recipe), row in found.items()]
         print(json.dumps(several if len(several) > 1 else several[0], indent=1))
@@ -51,6 +59,31 @@ def main() -> None:
         print(as_text(args, next(iter(found.values()))))
     else:
         print(several_text(args, found))
+
+
+def as_row(args: argparse.Namespace, data: Path, recipe: str, found: dict[str, Any]) -> Row:
+    """What is kept: of each file accuracy, difference to float32 and bytes, under the name of its chain."""
+    row: dict[str, Figure] = {}
+    for file, of in found["files"].items():
+        chain, less = chain_of(file), of["minus_first"]
+        row[chain] = figure(of["accuracy"], *of["interval"])
+        row[f"{chain}, bytes"] = figure(of["bytes"])
+        row[f"{chain}, sd"] = figure(of["deviation_over_seeds"])
+        if len(row) > 3:
+            row[f"{chain} - float32"] = figure(less["mean"], less["low"], less["high"])
+    split = f"{args.folds} folds" if args.folds else "own split"
+    name = ", ".join([data.name, split, recipe, *args.set, *([f"from {args.init.name}"] if args.init else [])])
+    words = [str(data), "--recipe", recipe, *(word for item in args.set for word in ("--set", item))]
+    words += ["--init", str(args.init)] if args.init else []
+    words += ["--folds", str(args.folds)] if args.folds else []
+    words += ["--seeds", *map(str, args.seeds)]
+    clips = next(iter(found["files"].values()))["clips"]
+    return Row(name, row, args.seeds, clips, f"python benchmarks/studies/real_clips.py {shlex.join(words)}")
+
+
+def chain_of(file: str) -> str:
+    """The chain that a file of a run is named for."""
+    return file.removesuffix(".onnx").removeprefix("model").lstrip(".") or "float32"
 
 
 def trained(args: argparse.Namespace, data: Path, recipe: str) -> dict[str, Any]:
@@ -157,7 +190,7 @@ def several_text(args: argparse.Namespace, found: dict[tuple[Path, str], dict[st
             low, high = (100 * bound for bound in f["interval"])
             took = "" if ms[f["path"]] is None else f"{ms[f['path']]:.2f}"
             spread = f"{100 * f['deviation_over_seeds']:.1f}" if len(args.seeds) > 1 else ""
-            rows.append([data.name, recipe, name.removesuffix(".onnx").removeprefix("model").lstrip(".") or "float32",
+            rows.append([data.name, recipe, chain_of(name),
                          f"{100 * f['accuracy']:.1f}", spread, f"{low:.1f} to {high:.1f}", str(f["clips"]),
                          f"{f['bytes']:,}", took])  # fmt: skip
     columns = ["set", "recipe", "file", "accuracy", "sd", "95 % groups", "clips", "bytes", "ms a frame"]

@@ -1,8 +1,9 @@
 """One table over sets: auto, the old default, other recipes and the best plain classifier, on the files that ship.
 
 Every run is `vidlet train` in a process of its own; finished runs are not repeated. Accuracy is that of the shipped
-int8 file, pooled over folds and averaged over seeds; the plain classifier is the best of each run's `baselines`, chosen
-on the pooled clips. Of `--few N ...` the same with so many training clips a class, drawn with the seed (a curve).
+int8 file, pooled over folds and averaged over seeds, its interval resamples groups; the plain classifier is the best of
+each run's `baselines`, chosen on the pooled clips. Of `--few N ...` the same with so many training clips a class, drawn
+with the seed (a curve). `--figures` writes each row when it is there.
 
     python benchmarks/studies/suite.py ../shared/data/weizmann_actions:9 ../shared/data/egogestar:5 --seeds 0
     python benchmarks/studies/suite.py ../shared/data/egogestar:5 --only-folds 0 --few 5 10 20 50
@@ -15,19 +16,23 @@ import csv
 import json
 import os
 import random
-import statistics
+import shlex
 import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from real_clips import frame_ms
+from real_clips import frame_ms, summary
 
 from vidlet.datasets import group_folds, read_table, with_splits
 from vidlet.reports import text_table
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import TRAINED, Figure, Row, add_option, figure, save
+
 SHIPPED = "model.int8.onnx"
+COLUMNS = ("float32", "int8", "int8 - float32", "plain", "which", "bytes", "ms a frame", "minutes")
 
 
 def main() -> None:
@@ -38,32 +43,35 @@ def main() -> None:
     parser.add_argument("--few", type=int, nargs="*", default=[0], help="training clips a class; 0: all")
     parser.add_argument("--only-folds", type=int, nargs="*", help="not all of the folds")
     parser.add_argument("--out", type=Path, default=Path("runs/suite"))
+    add_option(parser)
     args = parser.parse_args()
     rows = []
-    for text in args.data:
-        data, _, folds = text.partition(":")
+    for data in args.data:
         for few in args.few:
             for recipe in args.recipe:
-                runs = [
-                    run(args.out, Path(data), recipe, seed, fold, int(folds or 0), few)
-                    for seed in args.seeds
-                    for fold in (range(int(folds)) if folds else [None])
-                    if not args.only_folds or fold in args.only_folds
-                ]
-                rows.append([Path(data).name, str(few or "all"), recipe, *figures(runs)])
-    columns = [
-        "set",
-        "clips a class",
-        "recipe",
-        "int8",
-        "int8 - float32",
-        "plain",
-        "which",
-        "bytes",
-        "ms a frame",
-        "min",
-    ]
-    print(text_table(rows, columns, "lrlrrrlrrr"))
+                row = measured(args, data, recipe, few)
+                save(args, "suite", [row], TRAINED)
+                rows.append([*row.name.split(", "), str(row.clips), *cells(row.figures)])
+    print(text_table(rows, ["set", "split", "recipe", "clips", *COLUMNS], "lllr" + "r" * len(COLUMNS)))
+
+
+def measured(args: argparse.Namespace, data: str, recipe: str, few: int) -> Row:
+    """Train a recipe on a set with each seed and fold, unless that is done, and pool what its files say."""
+    path, _, folds = data.partition(":")
+    only = args.only_folds if args.only_folds and folds else range(int(folds)) if folds else [None]
+    runs = {
+        seed: [run(args.out, Path(path), recipe, seed, fold, int(folds or 0), few) for fold in only]
+        for seed in args.seeds
+    }
+    split = f"folds {' '.join(map(str, only))} of {folds}" if args.only_folds else f"{folds} folds"
+    place = Path(path)
+    known = place.name if place.parent.name == "data" else f"{place.parent.name} {place.name}"
+    name = [known, split if folds else "own split", recipe, *([f"{few} clips a class"] if few else [])]
+    words = [data, "--recipe", recipe, "--seeds", *args.seeds, *(["--few", few] if few else [])]
+    words += ["--only-folds", *args.only_folds] if args.only_folds else []
+    command = f"python benchmarks/studies/suite.py {shlex.join(map(str, words))}"
+    found, clips = pooled(runs)
+    return Row(", ".join(name), found, args.seeds, clips, command)
 
 
 def run(out: Path, data: Path, recipe: str, seed: int, fold: int | None, folds: int, few: int) -> Path:
@@ -98,27 +106,48 @@ def fewer(folder: Path, data: Path, seed: int, fold: int | None, folds: int, few
     return path
 
 
-def figures(runs: list[Path]) -> list[str]:
-    """Cells of a row: pooled over runs, each weighted by its scored clips."""
-    found: list[dict[str, Any]] = [json.loads((folder / "metrics.json").read_text()) for folder in runs]
-    clips = [m["files"][SHIPPED]["clips"] for m in found]
+def pooled(runs: dict[int, list[Path]]) -> tuple[dict[str, Figure], int]:
+    """Figures of a row, each run weighted by its scored clips, and how many clips there are."""
+    found = summary(runs)
+    whole, int8 = found["files"]["model.onnx"], found["files"][SHIPPED]
+    less, seeds = int8["minus_first"], list(int8["per_seed"].values())
+    ms = frame_ms([int8["path"]])[int8["path"]]
+    row = {
+        "float32": figure(whole["accuracy"], *whole["interval"]),
+        "int8": figure(int8["accuracy"], *int8["interval"]),
+        "int8 - float32": figure(less["mean"], less["low"], less["high"]),
+        "bytes": figure(int8["bytes"]),
+        "minutes": figure(found["median_seconds_a_run"] / 60),
+    }
+    row |= {"ms a frame": figure(ms)} if ms is not None else {}
+    row |= {"each seed": figure(", ".join(f"{100 * value:.1f}" for value in seeds))} if len(seeds) > 1 else {}
+    return row | plainest([folder for folders in runs.values() for folder in folders]), int8["clips"]
 
-    def pooled(values: list[float]) -> float:
-        return 100 * sum(v * n for v, n in zip(values, clips, strict=True)) / sum(clips)
 
-    int8 = pooled([m["files"][SHIPPED]["accuracy"] for m in found])
-    whole = pooled([m["files"]["model.onnx"]["accuracy"] for m in found])
+def plainest(folders: list[Path]) -> dict[str, Figure]:
+    """The best of the plain classifiers that every run has solved, and which it is; {} where there is none."""
+    found: list[dict[str, Any]] = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+    clips = [metrics["files"][SHIPPED]["clips"] for metrics in found]
     plain: dict[str, list[float]] = defaultdict(list)
-    for m in found:
-        for name, accuracy in m.get("baselines", {}).get("accuracy", {}).items():
+    for metrics in found:
+        for name, accuracy in metrics.get("baselines", {}).get("accuracy", {}).items():
             plain[name].append(accuracy)
-    best = max(((pooled(v), name) for name, v in plain.items() if len(v) == len(found)), default=(float("nan"), ""))
-    paths = [str(folder / SHIPPED) for folder in runs[:1]]
-    ms = frame_ms(paths)[paths[0]]
-    minutes = statistics.median(m["seconds"] for m in found) / 60
-    size = max(m["bytes"][SHIPPED] for m in found)
-    shown = "" if ms is None else f"{ms:.1f}"
-    return [f"{int8:.1f}", f"{int8 - whole:+.1f}", f"{best[0]:.1f}", best[1], f"{size:,}", shown, f"{minutes:.1f}"]
+    means = [
+        (sum(value * of for value, of in zip(values, clips, strict=True)) / sum(clips), name)
+        for name, values in plain.items()
+        if len(values) == len(found)
+    ]
+    if not means:
+        return {}
+    best, which = max(means)
+    return {"plain": figure(best), "which": figure(which)}
+
+
+def cells(row: dict[str, Figure]) -> list[str]:
+    """A row for people."""
+    shown = {"float32": "{:.3f}", "int8": "{:.3f}", "int8 - float32": "{:+.3f}", "plain": "{:.3f}", "bytes": "{:,}"}
+    values = [(row[name]["value"], shown.get(name, "{:.1f}")) if name in row else ("", "{}") for name in COLUMNS]
+    return [value if isinstance(value, str) else form.format(value) for value, form in values]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,396 @@
+"""The tables of the pages that are filled from benchmarks/figures/: which rows, which columns, written how.
+
+A page says `<!-- figures: NAME -->`, the table, `<!-- end of figures -->`; `python benchmarks/results.py --pages`
+writes what stands between. A table ends with the commands that made its rows, when, over which seeds and where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from figures import Row, read
+
+CARRIED = "†"
+Cell = Callable[[Row], str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of a benchmark as a page shows them.
+
+    ``spread`` (kept, spread): rows whose names have the same word at ``kept`` make one row of the table, in which the
+    figures are called "WORD: KEY" by the other word.
+    """
+
+    benchmark: str
+    columns: tuple[tuple[str, Cell], ...]
+    where: Callable[[Row], bool] = lambda row: True
+    spread: tuple[int, int] | None = None
+
+    def rows(self) -> list[Row]:
+        """What is shown, in the order of the file."""
+        return [row for row in read(self.benchmark) if self.where(row)]
+
+    def text(self) -> str:
+        """The table, and what its rows come from."""
+        rows = self.rows()
+        if not rows:
+            return "Not measured yet.\n"
+        lines = [" | ".join(name for name, _ in self.columns), "|".join(["---"] * len(self.columns))]
+        for row in spread(rows, *self.spread) if self.spread else rows:
+            cells = [cell(row) for _, cell in self.columns]
+            cells[0] += f" {CARRIED}" if row.carried else ""
+            lines.append(" | ".join(cells))
+        shown = [f"|{line}|" if set(line) <= set("-|") else f"| {line} |" for line in lines]
+        return "\n".join([*shown, "", *origins(rows)]) + "\n"
+
+
+def spread(rows: Sequence[Row], kept: int, other: int) -> list[Row]:
+    """One row of those that share a word of their names."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        words = row.name.split(", ")
+        figures = {f"{words[other]}: {key}": value for key, value in row.figures.items()}
+        before = found.get(words[kept])
+        carried = row.carried or (before.carried if before else "")
+        figures = {**before.figures, **figures} if before else figures
+        found[words[kept]] = Row(words[kept], figures, row.seeds, row.clips, carried=carried)
+    return list(found.values())
+
+
+def origins(rows: Sequence[Row]) -> list[str]:
+    """What rows come from: the command, when it ran, over how many seeds, where, by which version; alike ones together.
+
+    A last line says what is true of rows that were carried over.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        version = f"version {row.commit}" if row.commit else ""
+        about = ", ".join(filter(None, [row.date[:10], _seeds(row), row.machine, version]))
+        found.setdefault(about, []).append(row)
+    lines = []
+    for about, made in found.items():
+        commands = list(dict.fromkeys(row.command for row in made if row.command))
+        alike = f" and {len(commands) - 1} like it" if len(commands) > 1 else ""
+        lines.append(f"`{commands[0]}`{alike}: {about}." if commands else f"{about}.")
+    lines += [f"{CARRIED} {carried}" for carried in dict.fromkeys(row.carried for row in rows if row.carried)]
+    return [f"{line}<br>" for line in lines[:-1]] + lines[-1:]
+
+
+def name(row: Row) -> str:
+    """What was measured, as a cell."""
+    return row.name
+
+
+def part(number: int) -> Cell:
+    """One of the words of a name, which commas part."""
+    return lambda row: row.name.split(", ")[number]
+
+
+def clips(row: Row) -> str:
+    """How many clips were scored."""
+    return f"{row.clips:,}" if row.clips else ""
+
+
+def share(key: str, bounds: bool = True) -> Cell:
+    """A fraction in percent, with its interval."""
+    return _cell(key, lambda value: f"{100 * value:.1f}", bounds)
+
+
+def points(key: str) -> Cell:
+    """A difference of fractions in points, with its interval."""
+    return _cell(key, lambda value: f"{100 * value:+.1f}", True)
+
+
+def number(key: str, digits: int = 1) -> Cell:
+    """A number with so many digits behind the point, with its interval."""
+    return _cell(key, lambda value: f"{value:,.{digits}f}", True)
+
+
+def text(key: str) -> Cell:
+    """Words."""
+    return lambda row: str(row.figures[key]["value"]) if key in row.figures else ""
+
+
+def millions(key: str) -> Cell:
+    """Bytes, in MB."""
+    return _cell(key, lambda value: f"{value / 1e6:,.2f}" if value < 1e8 else f"{value / 1e6:,.0f}", False)
+
+
+def count(key: str) -> Cell:
+    """A whole number."""
+    return _cell(key, lambda value: f"{value:,.0f}", False)
+
+
+def _cell(key: str, shown: Callable[[float], str], bounds: bool) -> Cell:
+    def cell(row: Row) -> str:
+        found = row.figures.get(key)
+        if found is None:
+            return ""
+        if isinstance(found["value"], str):
+            return found["value"]
+        low_high = ", ".join(shown(bound) for bound in found.get("interval", ()))
+        return shown(found["value"]) + (f" [{low_high}]" if bounds and low_high else "")
+
+    return cell
+
+
+def _seeds(row: Row) -> str:
+    return f"{len(row.seeds)} seed{'s' if len(row.seeds) > 1 else ''}" if row.seeds else ""
+
+
+def one_of(position: int, *words: str) -> Callable[[Row], bool]:
+    """Rows whose names have one of these words at this place."""
+    return lambda row: (row.name.split(", ") + [""] * position)[position] in words
+
+
+def both(key: str, digits: int = 1, forms: tuple[str, str] = ("dense", "both in TT")) -> Cell:
+    """A figure of two forms beside each other, of a row that was spread over them."""
+    return lambda row: " / ".join(filter(None, (number(f"{form}: {key}", digits)(row) for form in forms)))
+
+
+SETS = ("egogestar", "weizmann_actions", "shrec_depth_gestures")
+TABLES: dict[str, Table] = {
+    "auto": Table(
+        "suite",
+        (
+            ("set", part(0)),
+            ("split", part(1)),
+            ("clips", clips),
+            ("float32", share("float32")),
+            ("int8", share("int8")),
+            ("int8 - float32, points", points("int8 - float32")),
+            ("best plain classifier", share("plain")),
+            ("which", text("which")),
+            ("bytes, int8", count("bytes")),
+            ("ms a frame", number("ms a frame")),
+        ),
+        where=lambda row: part(2)(row) == "auto" and len(row.name.split(", ")) == 3,
+    ),
+    "few": Table(
+        "suite",
+        (
+            ("set", part(0)),
+            ("split", part(1)),
+            ("recipe", part(2)),
+            ("training clips", part(3)),
+            ("clips", clips),
+            ("int8", share("int8")),
+            ("best plain classifier", share("plain")),
+            ("which", text("which")),
+        ),
+        where=lambda row: "clips a class" in row.name,
+    ),
+    "default": Table(
+        "real_clips",
+        (
+            ("set", part(0)),
+            ("recipe", part(2)),
+            ("split", part(1)),
+            ("clips", clips),
+            ("float32", share("float32")),
+            ("int8", share("int8")),
+            ("int8 - float32, points", points("int8 - float32")),
+            ("bytes float32", count("float32, bytes")),
+            ("bytes int8", count("int8, bytes")),
+        ),
+        where=lambda row: (
+            row.name
+            in (
+                "egogestar, 5 folds, mobilenetv2-grid-gru",
+                "shrec_depth_gestures, own split, mobilenetv2-grid-gru-large",
+                "weizmann_actions, 9 folds, mobilenetv2-grid-statistics",
+                "weizmann_actions, 9 folds, mobilenetv2-grid-gru",
+            )
+        ),
+    ),
+    "recipes": Table(
+        "real_clips",
+        (
+            ("recipe", name),
+            ("egogestar (61 clips)", share("egogestar: int8")),
+            ("weizmann_actions (30)", share("weizmann_actions: int8")),
+            ("shrec (510)", share("shrec_depth_gestures: int8")),
+            ("bytes", count("egogestar: int8, bytes")),
+            ("ms a frame", number("egogestar: int8, ms", 2)),
+        ),
+        where=lambda row: part(0)(row) in SETS and part(1)(row) == "own split" and len(row.name.split(", ")) == 3,
+        spread=(2, 0),
+    ),
+    "none": Table(
+        "none",
+        (
+            ("set", part(0)),
+            ("split", part(1)),
+            ("`--none`", part(2)),
+            ("threshold", number("threshold", 2)),
+            ("false events an hour, known kinds", number("known kinds", 0)),
+            ("unseen kinds", number("unseen", 0)),
+            ("recall", share("recall")),
+            ("accuracy", share("accuracy")),
+            ("test clips", clips),
+        ),
+    ),
+    "labels": Table(
+        "labels",
+        (
+            ("set", name),
+            ("clips", clips),
+            ("flipped, all seeds", count("flipped")),
+            ("among the first tenth", share("tenth")),
+            ("each seed", text("each seed")),
+            ("in as many places as are flipped", share("first")),
+        ),
+    ),
+    "fit": Table(
+        "fit",
+        (
+            ("budget, time", lambda row: f"{part(2)(row)}, {part(3)(row)}"),
+            ("seed", lambda row: str(row.seeds[0])),
+            ("chosen", text("what")),
+            ("bytes", count("bytes")),
+            ("ms a frame", number("ms a frame")),
+            ("where it was chosen", share("chosen at")),
+            ("test", share("test")),
+            ("seconds", count("seconds")),
+        ),
+        where=lambda row: part(0)(row) == "shrec_depth_gestures" and part(4)(row) == "fit",
+    ),
+    "boxes": Table(
+        "boxes",
+        (
+            ("set", part(0)),
+            ("network", lambda row: row.name.partition(", ")[2]),
+            ("images", clips),
+            ("mAP .5", share("mAP .5")),
+            ("mAP .5:.95", share("mAP .5:.95")),
+            ("int8 - float32, points", points("int8 - float32")),
+            ("bytes float32", count("float32, bytes")),
+            ("int8", count("int8, bytes")),
+        ),
+    ),
+    "extractor": Table(
+        "extractor",
+        (
+            ("MobileNetV2, 224 x 224", name),
+            ("ms a frame, median", number("ms", 2)),
+            ("5th percentile", number("p05_ms", 2)),
+            ("times the quickest of its cut", number("ratio", 2)),
+        ),
+    ),
+    "runtime": Table(
+        "runtime",
+        (
+            ("file", name),
+            ("frames", count("frames")),
+            ("decoding and sampling, ms", number("decode_ms")),
+            ("its frames, ms", number("frames_ms")),
+            ("file to label, ms", number("classify_ms")),
+            ("of the sum", number("ratio", 2)),
+            ("peak of `predict`, MB", millions("predict_peak_rss_bytes")),
+            ("`vidlet --help`, s", number("help_s", 2)),
+            ("importing the runtime, s", number("import_runtime_s", 2)),
+            ("installed, MB", millions("installed_bytes")),
+        ),
+    ),
+    "decode": Table(
+        "decode",
+        (
+            ("clips, reader", name),
+            ("ms a clip", number("clip_ms")),
+            ("frames a second", number("frames_per_s", 0)),
+            ("time, ours = 1", number("ratio_to_vidlet", 2)),
+        ),
+    ),
+    "precision": Table(
+        "precision",
+        (
+            ("recipe", name),
+            ("float32, ms", number("float32")),
+            ("bfloat16, ms", number("bfloat16")),
+            ("times faster", number("ratio", 2)),
+        ),
+    ),
+    "tensor-train products": Table(
+        "tensor_train",
+        (
+            ("57,600 -> 1,024, batch 16, forward and backward", name),
+            ("nn.Linear, ms", number("nn.Linear (ms)")),
+            ("TTLinear, ms", number("TTLinear (ms)")),
+            ("times faster", number("nn.Linear / TTLinear")),
+            ("an opt_einsum expression", number("nn.Linear / opt_einsum expression")),
+            ("tensorly-torch, factorized", number("nn.Linear / tensorly-torch, factorized")),
+        ),
+        where=lambda row: row.name.startswith("linear"),
+    ),
+    "tensor-train lstm": Table(
+        "tensor_train",
+        (
+            ("an LSTM on 160 x 120 pixels, batch 16, 6 frames", name),
+            ("nn.LSTM, ms", number("nn.LSTM (ms)")),
+            ("TTLSTM, ms", number("TTLSTM (ms)")),
+            ("times faster", number("nn.LSTM / TTLSTM")),
+            ("hidden in a train too", number("nn.LSTM / TTLSTM, hidden in TT too")),
+        ),
+        where=lambda row: row.name.startswith("LSTM"),
+    ),
+    "tensor-train convolutions": Table(
+        "tensor_train",
+        (
+            ("TTConv3d", lambda row: row.name.rpartition(", ")[0]),
+            ("", lambda row: row.name.rpartition(", ")[2]),
+            ("time, dense = 1", number("ratio", 2)),
+        ),
+        where=lambda row: row.name.startswith("V"),
+    ),
+    "tensor-train clips": Table(
+        "tt_heads",
+        (
+            ("dense / train", name),
+            ("bytes", both("bytes", 0)),
+            ("load, ms", both("load_ms")),
+            ("a frame, ms", both("frame_ms")),
+        ),
+        where=lambda row: row.name.startswith("clip"),
+        spread=(0, 1),
+    ),
+    "tensor-train heads": Table(
+        "tt_heads",
+        (
+            ("head", part(0)),
+            ("form", part(1)),
+            ("bytes", count("bytes")),
+            ("ms a frame", number("frame_ms", 3)),
+            ("load, dense = 1", number("load_share", 3)),
+        ),
+        where=lambda row: not row.name.startswith("clip"),
+    ),
+    "integer kernels": Table(
+        "integer_kernels",
+        (("network", part(0)), ("form", part(1)), ("ms, least", number("least_ms")), ("bytes", count("bytes"))),
+    ),
+    "recurrent cells": Table(
+        "recurrent_int8",
+        (
+            ("inputs -> units", part(0)),
+            ("form", part(1)),
+            ("a frame, ms, least", number("frame_ms_least", 3)),
+            ("a clip of 16, ms", number("clip_ms_least", 3)),
+        ),
+        where=one_of(1, "GRU float", "GRU scan int8"),
+    ),
+    "browser": Table(
+        "browser",
+        (
+            ("file", name),
+            ("model, ms a frame p50", number("model_ms")),
+            ("p95", number("model_p95_ms")),
+            ("resize, ms", number("resize_ms")),
+            ("frames/s", number("frames_s")),
+            ("load, s", number("load_s", 2)),
+            ("sent, MB", millions("bytes")),
+            ("gzipped, MB", millions("gzip_bytes")),
+        ),
+    ),
+}
