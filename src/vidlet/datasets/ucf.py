@@ -89,7 +89,7 @@ def read_ucf11(path: Path) -> ClipTable:
 
 
 def with_ucf_groups(table: ClipTable) -> ClipTable:
-    """Groups from the names of the files, where all clips are called v_CLASS_g01_c01 and none has a group (UCF101's)."""
+    """Groups from the names of the files, where all clips are called v_CLASS_g01_c01 and none has a group."""
     matches = [FILE.match(clip.path.name) for clip in table]
     if not matches or not all(matches) or any(clip.group for clip in table):
         return table
