@@ -41,7 +41,7 @@ OPTIONS = {
     "lstm-moe": {"hidden": 32},
     "tt-grid-gru": {"channels": 8, "project": 16, "hidden": 16, "ranks": [3], "appearance": True},
     "tt-lstm": {"out_modes": [2, 2, 4], "ranks": [3], "recurrent_ranks": [3, 2]},
-    "tt-gru": {"in_modes": [2, 2, 4], "out_modes": [2, 2, 4], "ranks": [3]},
+    "tt-gru": {"in_modes": [2, 2, 4], "out_modes": [2, 2, 4], "ranks": [3], "changes": True},
     "clip-network": {"network": "small", "frames": 12, "tt": "linear"},
     "frame-network": {"network": "cnn-2"},
     "window": {"frames": 12, "project": 16, "hidden": 32},

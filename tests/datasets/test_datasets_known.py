@@ -52,11 +52,11 @@ def test_ucf101_is_read_by_its_lists_and_groups_come_from_the_names(tmp_path):
     root = ucf101(tmp_path)
     table = read_table(root)
     assert table.labels == ("Archery", "YoYo")
-    assert ("v_YoYo_g08_c01.avi", "YoYo", "YoYo_g08", "train") in rows(table)
+    assert ("v_YoYo_g08_c01.avi", "YoYo", "g08", "train") in rows(table)
     assert [row[0] for row in rows(table.of_split("test"))] == ["v_Archery_g01_c01.avi", "v_YoYo_g01_c01.avi"]
     assert "Official split 1 of UCF101" in table.notes[0]
     second = read_table(root / "ucfTrainTestlist" / "testlist02.txt")
-    assert {row[2] for row in rows(second.of_split("test"))} == {"Archery_g02", "YoYo_g02"}
+    assert {row[2] for row in rows(second.of_split("test"))} == {"g02"}
     assert len(read_table(root / "ucfTrainTestlist")) == 6
     split = with_splits(table, seed=0)  # val is split off train, test stays
     assert split.of_split("test").clips == table.of_split("test").clips
@@ -84,7 +84,11 @@ def test_a_list_with_a_strange_line_is_named(tmp_path):
 def test_the_folder_of_ucf101_alone_gives_groups_too(tmp_path):
     root = ucf101(tmp_path) / "UCF-101"
     table = read_table(root)
-    assert {row[2] for row in rows(table)} == {f"{c}_g{g}" for c in ("Archery", "YoYo") for g in ("01", "02", "08")}
+    assert {row[2] for row in rows(table)} == {"g01", "g02", "g08"}
+    for fold, group in zip(leave_one_group_out(table), ("g01", "g02", "g08"), strict=True):  # of all classes at once
+        assert rows(fold.of_split("test")) == [
+            (f"v_{c}_{group}_c01.avi", c, group, "test") for c in ("Archery", "YoYo")
+        ]
 
 
 def test_the_official_lists_without_videos_say_how_many_are_missing(tmp_path):
@@ -101,8 +105,9 @@ def test_the_official_lists_without_videos_say_how_many_are_missing(tmp_path):
     assert len(table) == 3783  # as the thesis counts
     assert len(table.skipped) == 9537
     assert len(table.labels) == 101
-    groups = Counter(clip.label for clip in {clip.group: clip for clip in table}.values())
-    assert set(groups.values()) == {7}  # of the 25 of a class
+    groups = Counter(label for label, _ in {(clip.label, clip.group) for clip in table})
+    assert set(groups.values()) == {7}  # of the 25 of a class, the same numbers in all
+    assert {clip.group for clip in table} == {f"g{number:02d}" for number in range(1, 8)}
 
 
 def test_ucf11_has_a_folder_a_group_and_its_annotations_are_no_clips(tmp_path):
@@ -116,6 +121,22 @@ def test_ucf11_has_a_folder_a_group_and_its_annotations_are_no_clips(tmp_path):
     assert ("v_shooting_02_01.mpg", "basketball", "02", "") in rows(table)
     assert table.skipped == ()
     assert len(read_table(tmp_path, strict=True)) == 8
+
+
+def test_two_groups_of_ucf11_in_three_classes_are_two_folds_that_test_all_classes(tmp_path):
+    for name in ("basketball", "biking", "diving"):
+        for group in (1, 2):
+            touch(tmp_path, *(f"{name}/v_{name}_{group:02d}/v_{name}_{group:02d}_{k:02d}.mpg" for k in (1, 2)))
+    table = read_table(tmp_path)
+    assert {clip.group for clip in table} == {"01", "02"}
+    with pytest.raises(DataError, match="2 groups; to leave one out"):  # no group would be left to validate
+        leave_one_group_out(table)
+    folds = leave_one_group_out(table, val=0)
+    assert len(folds) == 2
+    for fold in folds:
+        assert {clip.label for clip in fold.of_split("test")} == set(table.labels)
+        assert {clip.label for clip in fold.of_split("train")} == set(table.labels)
+        assert len(fold.of_split("val")) == 0
 
 
 def test_leaving_one_group_of_ucf11_out_tests_every_class(tmp_path):

@@ -30,6 +30,7 @@ VARIANTS = [
     Head("probe", {"statistics": "segments+steps", "segments": 2, "positions": "mirrored"}),
     Head("clip-network", {"network": "small", "tt": "both"}),
     Head("grid-gru", {"appearance": True}),
+    Head("tt-lstm", {"out_modes": [2, 2, 4], "ranks": [3], "recurrent_ranks": [3], "changes": True}),
     Head("netvlad", {"clusters": 4, "hidden": 8, "light": True, "gating": False, "experts": 0, "standardize": True}),
     Head("bag-of-frames", {"project": 12, "hidden": 8, "pool": "mean"}),
     Head("pooled", {"top": 0, "deviation": False, "experts": 0}),

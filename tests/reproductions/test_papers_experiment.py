@@ -136,7 +136,7 @@ def test_a_detectors_run_gives_the_rows_on_its_features_and_its_map(monkeypatch,
     rows = measured_rows()
     assert asked[deepeye.EIGHT][1]["extractor.weights"] == str(run / "model.deepeye6.onnx")
     assert (rows["float"], rows["8 bits"]) == (0.5, 0.4)
-    assert rows[deepeye.EIGHT] == 0.4 and rows[f"{deepeye.EIGHT}: spread over seeds"] == 0.1414
+    assert rows[deepeye.EIGHT] == 0.4 and rows[f"{deepeye.EIGHT}: spread"] == 0.1414
     assert rows["DEEPEYE: epoch"] == 4.0 and rows["DEEPEYE: faster than plain on frames"] == 1.0
     (run / "metrics.json").write_text(json.dumps({"files": {"model.onnx": {"accuracy": 0.5}}}))
     with pytest.raises(RecipeError, match="not the run folder of a detector"):

@@ -58,5 +58,16 @@ def _text(figures: dict[str, Any]) -> str:
         f"a clip of {figures['clip_frames']} frames {figures['clip_ms']['p50']:.1f} ms "
         f"(p95 {figures['clip_ms']['p95']:.1f}), decoding not included\n"
         f"{figures['bytes']:,} bytes, peak memory {figures['peak_rss_bytes'] / 1e6:.0f} MB, "
-        f"{figures['threads']} thread{'s' * (figures['threads'] != 1)}, {figures['provider']}"
+        f"{figures['threads']} thread{'s' * (figures['threads'] != 1)}, {figures['provider']}\n"
+        f"{energy_text(figures['energy'])}"
+    )
+
+
+def energy_text(energy: dict[str, Any]) -> str:
+    """Joules a frame, or why they are not known."""
+    if energy["source"] is None:
+        return f"energy: {energy['reason']}"
+    return (
+        f"energy {energy['frame_j']:.3g} J a frame ({energy['watts']:.1f} W, {energy['idle_w']:.1f} W at rest; "
+        f"{energy['source']}, everything that runs here included)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from typing import Any
 
 from . import options
@@ -15,13 +16,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="a paper; without it, they are listed")
     parser.add_argument("--data", metavar="DATA", help="run its experiment on these clips, where one is built in")
     parser.add_argument(
-        "--epochs", type=options.number(int, 1), default=10, metavar="N", help="of each run with --data (%(default)s)"
+        "--protocol",
+        choices=("quick", "paper"),
+        default="quick",
+        help="some of its recipes, shortened, or all of its rows as it trained them (%(default)s)",
+    )
+    parser.add_argument(
+        "--epochs", type=options.number(int, 1), metavar="N", help="of each run with --data (quick: 10), at most"
     )
     parser.add_argument(
         "--seeds", type=options.number(int, 1), default=1, metavar="N", help="runs of each recipe (%(default)s)"
     )
     parser.add_argument(
         "--clips", type=options.number(float, 0.001, 1), default=1.0, metavar="SHARE", help="of the clips (%(default)s)"
+    )
+    parser.add_argument(
+        "--folds",
+        type=options.number(int, 1),
+        default=0,
+        metavar="N",
+        help="paper's protocol: the first N of a row",
+    )
+    parser.add_argument(
+        "--rows",
+        action="append",
+        default=[],
+        metavar="WORDS",
+        help="paper's protocol: rows with these in their name",
+    )
+    parser.add_argument(
+        "--extractor",
+        metavar="FILE[:TENSOR]",
+        help="mobile: Inception-v3's weights (torchvision's .pth), or any other network (.onnx, .tflite)",
     )
     parser.add_argument("--detector", metavar="RUN", help="deepeye: the run of a trained detector, for its features")
     parser.add_argument(
@@ -31,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="of its recipes; head options where the head has it",
     )
+    parser.add_argument(
+        "--record", nargs="?", const=True, default=False, metavar="FILE",
+        help="keep what was measured, in the package's own file or in FILE; without --data, show FILE's",
+    )  # fmt: skip
     options.add_device(parser)
     parser.add_argument("--out", metavar="FILE", help="a line a finished run, not run again (runs/papers-NAME.jsonl)")
 
@@ -46,10 +76,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     overrides = dict(parse_override(text) for text in args.set)
     found = papers(
-        args.name, args.data, args.epochs, args.seeds, args.clips, args.out, args.detector, overrides, args.device
-    )
+        args.name, args.data, args.epochs, args.seeds, args.clips, args.out, args.detector, overrides, args.device,
+        args.protocol, args.folds, args.rows, args.extractor, args.record,
+    )  # fmt: skip
     if not args.json:
-        print(tables_text(found["tables"]) if args.name else list_text(found["papers"]))
+        kept = found.get("measurements", [])
+        print(tables_text(found["tables"], _changed(kept)) if args.name else list_text(found["papers"]))
+        if kept:
+            print("\n\n" + kept_text(kept))
         if "measured_on" in found:
             print("\n\n" + measured_text(found["measured_on"]))
     return found
@@ -57,6 +91,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def measured_text(told: dict[str, Any]) -> str:
     """One line: what the measured column was measured on, and with how little."""
+    if told.get("protocol") == "paper":
+        reduced = ", ".join(told["reduced"])
+        how = f"reduced ({reduced})" if reduced else "whole"
+        return (
+            f"measured on {told['data']} by the paper's own protocol, {how}, seeds {told['seeds']}, "
+            f"{told['scored']} scored in a fold"
+        )
     changed = "".join(f", {key}={value}" for key, value in told.get("overrides", {}).items())
     return (
         f"measured on {told['data']}: {told['epochs']} epochs, seeds {told['seeds']}, {told['clips']:g} of the clips, "
@@ -72,14 +113,37 @@ def list_text(papers: list[dict[str, Any]]) -> str:
     return text_table(rows, ("paper", "what it is", "recipes"))
 
 
-def tables_text(tables: list[dict[str, Any]]) -> str:
-    """The tables one below the other, their columns aligned."""
+def kept_text(lines: list[dict[str, Any]]) -> str:
+    """Where the shipped values come from, a line a command; what is marked in the tables is said."""
+    from ..reports import text_table
+
+    commands = {line["command"]: line for line in lines}
+    rows = [
+        (line["data"], str(line["clips"]), line["reduction"] or "whole", f"{line['version']}, {line['date']}", command)
+        for command, line in commands.items()
+    ]
+    text = "measured:\n\n" + text_table(rows, ("data", "scored", "reduced", "version, date", "command"), "lrlll")
+    old = sorted({part for line in lines for part in line["changed"]})
+    return text + (f"\n\n* the code has changed since this was measured ({', '.join(old)})" if old else "")
+
+
+def _changed(lines: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    return {(line["table"], line["row"]) for line in lines if line["changed"]}
+
+
+def tables_text(tables: list[dict[str, Any]], changed: Collection[tuple[str, str]] = ()) -> str:
+    """The tables one below the other, their columns aligned; rows whose measured value is an old code's with a star."""
     from ..reports import text_table
 
     columns = ("printed", "recomputed", "measured")
     parts = []
     for table in tables:
-        rows = [(row["name"], row["unit"], *(number_text(row[key]) for key in columns)) for row in table["rows"]]
+        rows = []
+        for row in table["rows"]:
+            cells = [number_text(row[key]) for key in columns]
+            if (table["title"], row["name"]) in changed:
+                cells[-1] = f"{cells[-1]}*"
+            rows.append((row["name"], row["unit"], *cells))
         parts.append(f"{table['title']}\n\n{text_table(rows, ('', 'unit', *columns), 'llrrr')}")
     return "\n\n\n".join(parts)
 

@@ -9,6 +9,7 @@ from .kinetics import kinetics_tables, moments_tables, read_kinetics, read_momen
 from .something import numbered_lists, read_numbered
 from .table import ClipTable
 from .ucf import is_ucf11, read_ucf11, read_ucf101, ucf101_lists
+from .viva import read_viva, twin_folders
 
 
 def read_known(path: Path) -> ClipTable | None:
@@ -30,4 +31,6 @@ def read_known(path: Path) -> ClipTable | None:
         return read_moments(tables, root)
     if lists := numbered_lists(path):
         return read_numbered(lists, root)
+    if twin_folders(path):
+        return read_viva(path)
     return read_ucf11(path) if path.is_dir() and is_ucf11(path) else None

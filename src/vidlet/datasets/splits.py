@@ -43,31 +43,33 @@ def with_splits(table: ClipTable, seed: int = 0, val: float = 0.1, test: float =
 def group_folds(table: ClipTable, folds: int = 5, seed: int = 0, val: float = 0.08) -> list[ClipTable]:
     """K-fold by group: in table i the groups of fold i are test, of the rest some are val, the others train.
 
-    Splits that the table gives are not looked at. Every clip is test exactly once.
+    Splits that the table gives are not looked at. Every clip is test exactly once. With ``val`` 0 none are.
 
     Raises:
         DataError: fewer groups than folds, or too few for a val beside them.
     """
     keys, counts = _group_counts(table)
-    least = 2 if folds == 2 else 1  # what is not in a fold must be two groups, for train and val
-    if folds < 2 or folds * least > len(keys) or len(keys) < 3:
-        raise DataError(f"{table.root}: {len(keys)} groups cannot make {folds} folds with a val beside each")
+    least = 2 if folds == 2 and val else 1  # what is not in a fold must be two groups, for train and val
+    if folds < 2 or folds * least > len(keys) or len(keys) < (3 if val else 2):
+        beside = " with a val beside each" if val else ""
+        raise DataError(f"{table.root}: {len(keys)} groups cannot make {folds} folds{beside}")
     part = _fill_poor_parts(_deal(counts, np.full(folds, 1 / folds), seed), counts, folds, least)
     fold_of = dict(zip(keys, part, strict=True))
     return [_told(_hold_out(table, {key for key in keys if fold_of[key] == fold}, seed, val)) for fold in range(folds)]
 
 
 def leave_one_group_out(table: ClipTable, seed: int = 0, val: float = 0.08) -> list[ClipTable]:
-    """One table per group, in the order of their names: that group is test, of the rest some are val.
+    """One table per group, in the order of their names: that group is test, of the rest some are val (``val`` 0: none).
 
     Raises:
-        DataError: a clip has no group, or there are fewer than three.
+        DataError: a clip has no group, or there are fewer than three (without val, two).
     """
     if alone := next((clip for clip in table if not clip.group), None):
         raise DataError(f"{alone.path}: has no group; to leave one group out every clip needs one")
     keys = sorted({_group_key(table, index) for index in range(len(table))})
-    if len(keys) < 3:
-        raise DataError(f"{table.root}: {len(keys)} groups; to leave one out with a val beside it takes three")
+    if len(keys) < (3 if val else 2):
+        takes = "with a val beside it takes three" if val else "takes two"
+        raise DataError(f"{table.root}: {len(keys)} groups; to leave one out {takes}")
     return [_told(_hold_out(table, {key}, seed, val)) for key in keys]
 
 
@@ -99,7 +101,8 @@ def _split_off_val(table: ClipTable, seed: int, val: float) -> ClipTable:
 
 def _hold_out(table: ClipTable, test: set[GroupKey], seed: int, val: float) -> ClipTable:
     names = ["test" if _group_key(table, index) in test else "train" for index in range(len(table))]
-    return _split_off_val(_with_split_names(table, names), seed, val)
+    split = _with_split_names(table, names)
+    return _split_off_val(split, seed, val) if val else split
 
 
 def _told(table: ClipTable) -> ClipTable:

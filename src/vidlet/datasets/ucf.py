@@ -1,5 +1,8 @@
 """UCF101 with its official lists, and UCF11. The groups, recordings of one scene, stand in the names of the files.
 
+Both number the groups of each class from 1 to 25. The groups of a number are one group here, in whichever class: that
+is how UCF101's lists split them, and how UCF11 is evaluated (25 folds, each of which tests all classes).
+
 Source: Soomro et al. 2012, arXiv:1212.0402 (v_ApplyEyeMakeup_g08_c01.avi is clip 1 of group 8 of its class; three
 lists of train and test); Liu et al. 2009, "Recognizing Realistic Actions from Videos in the Wild" (UCF11:
 basketball/v_shooting_01/v_shooting_01_01.mpg).
@@ -55,7 +58,7 @@ def read_ucf101(lists: Path, split: int, root: Path) -> ClipTable:
                 label, _, file = video.partition("/")
                 if label not in known or not (match := FILE.match(file)):
                     raise DataError(f"{path} line {number}: {video!r} is not CLASS/v_CLASS_g01_c01.avi of {CLASSES}")
-                yield Listed((video, file), label, f"{label}_g{match[2]}", name)
+                yield Listed((video, file), label, f"g{match[2]}", name)
 
     listed = list(rows())
     first = {row.label for row in listed}
@@ -72,10 +75,9 @@ def is_ucf11(path: Path) -> bool:
 
 
 def read_ucf11(path: Path) -> ClipTable:
-    """A folder per class with a folder per group; the folders of annotations are left out.
+    """A folder per class with a folder per group: v_biking_01 and v_shooting_01 are both group 01.
 
-    The groups of a number are one group, in whichever class: v_biking_01 and v_shooting_01 are both group 01, so that
-    leaving one of the 25 out tests all classes, as in the paper.
+    The folders of annotations are left out.
     """
     table = read_folders(path)
     clips = tuple(
@@ -91,7 +93,5 @@ def with_ucf_groups(table: ClipTable) -> ClipTable:
     matches = [FILE.match(clip.path.name) for clip in table]
     if not matches or not all(matches) or any(clip.group for clip in table):
         return table
-    clips = [
-        replace(clip, group=f"{clip.label}_g{match[2]}") for clip, match in zip(table, matches, strict=True) if match
-    ]
+    clips = [replace(clip, group=f"g{match[2]}") for clip, match in zip(table, matches, strict=True) if match]
     return replace(table, clips=tuple(clips), notes=(*table.notes, "Groups were read from the names (g01, g02, ...)."))

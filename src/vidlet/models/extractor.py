@@ -20,7 +20,7 @@ from .mobilenetv2 import ConvNorm, MobileNetV2
 from .onnx_file import OnnxBackbone
 from .tflite import Range
 
-CHANNELS = {"rgb": 3, "gray": 1, "gray-sobel": 2}  # of Pixels
+CHANNELS = {"rgb": 3, "gray": 1, "gray-sobel": 2, "intensity-depth-sobel": 3}  # of Pixels
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 SCALE, BIAS = 4 / 255, 4 / 512 - 2  # of datasets.frame_record.dequantize
 
@@ -140,8 +140,9 @@ class Pixels(nn.Module):
 
     Args:
         cut: "rgb": the picture; "gray": its intensity, -1 to 1; "gray-sobel": intensity and the magnitude of its Sobel
-            gradient, 0 on a flat ground and 2 beside a step from black to white. The last is VIVA's input (Wang et
-            al.'s 3-D CNNs) without its third channel, depth, which RGB video does not have.
+            gradient, 0 on a flat ground and 2 beside a step from black to white, which is VIVA's input (Wang et al.'s
+            3-D CNNs) without its third channel, depth, which RGB video does not have; "intensity-depth-sobel": that
+            input, of pictures whose red is intensity and whose green is depth (tasks/joint_depth.py).
     """
 
     luma: Tensor
@@ -157,6 +158,8 @@ class Pixels(nn.Module):
         """Pictures (T, 3, H, W) -> channels (T, C, H, W)."""
         if self.cut == "rgb":
             return pictures
+        if self.cut == "intensity-depth-sobel":
+            return torch.cat([pictures[:, :2], sobel_magnitude(pictures[:, :1])], dim=1)
         gray = (pictures * self.luma).sum(1, keepdim=True)  # (T, 1, H, W)
         return gray if self.cut == "gray" else torch.cat([gray, sobel_magnitude(gray)], dim=1)
 

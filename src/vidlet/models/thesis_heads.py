@@ -26,12 +26,19 @@ class SingleFrame(Head):
     """Each frame is classified alone; a clip's logits are the mean over its frames. State: their sum and count.
 
     In training one random frame of each clip is seen, as in Chiche 2019.
+
+    ``scale``: features are multiplied by it, as there (see PaperRNN); 0: they are standardized.
     """
 
-    def __init__(self, feature_shape: tuple[int, ...], classes: int, units: int = 512, dropout: float = 0.5) -> None:
+    def __init__(
+        self, feature_shape: tuple[int, ...], classes: int, units: int = 512, dropout: float = 0.5, scale: float = 0.0
+    ) -> None:
         super().__init__()
         size = flat_size(feature_shape)
+        self.scale = scale
         self.standardize = Standardize(feature_shape[0], len(feature_shape) - 1)
+        if scale:
+            self.standardize.scale.fill_(scale)
         self.classifier = Classifier(size, classes, units, dropout)
         self.state_shapes = {"sum": (classes,), "count": (1,)}
 
@@ -43,6 +50,11 @@ class SingleFrame(Head):
         logits = self.classifier(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # (B, T, K)
         total, count = add_frames(logits, mask, state["sum"], state["count"])
         return total / count, {"sum": total, "count": count}
+
+    def calibrate(self, mean: Tensor, std: Tensor) -> None:
+        """See Head.calibrate; a scale that was given stays."""
+        if not self.scale:
+            super().calibrate(mean, std)
 
 
 class Mean(Head):
@@ -65,7 +77,8 @@ class PaperRNN(Head):
     """Chiche 2019: input dropout 0.5, a recurrent layer D -> D, its last output, batch norm, then Classifier.
 
     ``hidden`` 0 means D. ``scale``: the thesis divides the uint8 embedding by 255; 0..6 of a ReLU6 is 0..255 there.
-    State: h, and c of an LSTM.
+    ``input_dropout``: below 0 it is ``dropout``; the thesis prints "0.5 %", where it must mean .5. State: h, and c of
+    an LSTM.
     """
 
     layer: type[nn.GRU] | type[nn.LSTM]
@@ -78,12 +91,13 @@ class PaperRNN(Head):
         units: int = 512,
         dropout: float = 0.5,
         scale: float = 1 / 6,
+        input_dropout: float = -1.0,
     ) -> None:
         super().__init__()
         size = flat_size(feature_shape)
         hidden = hidden or size
         self.scale = scale
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout if input_dropout < 0 else input_dropout)
         self.rnn = self.layer(size, hidden, batch_first=True)
         _keras_recurrent_(self.rnn)
         self.classifier = Classifier(hidden, classes, units, dropout, norm_first=True)

@@ -34,6 +34,9 @@ class TTRecurrent(Head):
         groups: channels (C, ...) are read as (groups, C / groups, ...) and the groups moved behind the positions. 1:
             channels first; C: channels last; 25 of a tiny-YOLOv2's 425 x 19 x 19: 17 x 19 x 19 x 25, DEEPEYE's modes.
             0: modes of that kind for any map, of the smallest divisor of C not below its square root (25 of 425).
+        changes: what is read of a frame is its difference to the one before, every channel to scale; the first frame
+            has none. Not the papers': on gestures it is what the map tells them by (docs/lab-notes.md). State: previous
+            (the frame's features) and count (1,), too.
     """
 
     name: str
@@ -51,6 +54,7 @@ class TTRecurrent(Head):
         dropout: float = 0.25,
         recurrent_dropout: float = 0.25,
         groups: int = 1,
+        changes: bool = False,
     ) -> None:
         super().__init__()
         if not groups:
@@ -61,19 +65,25 @@ class TTRecurrent(Head):
         maps = [_ranks(bonds) if bonds else None for bonds in (ranks, recurrent_ranks)]
         self.rnn = self.layer(in_modes, out_modes, *maps)
         self.classify = nn.Linear(math.prod(out_modes), classes)
-        self.state_shapes = dict.fromkeys(("h", "c")[: 2 if self.layer is TTLSTM else 1], (math.prod(out_modes),))
+        self.recurrent = ("h", "c")[: 2 if self.layer is TTLSTM else 1]
+        self.state_shapes = dict.fromkeys(self.recurrent, (math.prod(out_modes),))
+        self.scale = nn.BatchNorm1d(feature_shape[0], affine=False) if changes else None
+        if changes:
+            self.state_shapes |= {"previous": feature_shape, "count": (1,)}
 
     def forward(self, features: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
         """Classify features (B, T, *feature_shape) by h at the last frame into logits (B, K).
 
         With a mask (training) the returned c of an LSTM is that after the padding: start from zeros then.
         """
-        x = group_last(self.standardize(features), self.groups)  # (B, T, D)
+        x = self.standardize(features)
+        seen = {} if self.scale is None else _last_seen(x, state, mask)
+        x = group_last(x if self.scale is None else self._changes(x, state), self.groups)  # (B, T, D)
         hidden_mask = None
         if self.training:
             x = x * functional.dropout(torch.ones_like(x[:, :1]), self.dropout)
             hidden_mask = functional.dropout(torch.ones_like(state["h"]), self.recurrent_dropout)
-        start = tuple(state[name].unsqueeze(0) for name in self.state_shapes)  # (1, B, H) each
+        start = tuple(state[name].unsqueeze(0) for name in self.recurrent)  # (1, B, H) each
         if isinstance(self.rnn, TTLSTM):
             out, after = self.rnn(x, (start[0], start[1]), hidden_mask)
             c = {"c": after[1].squeeze(0)}
@@ -81,7 +91,18 @@ class TTRecurrent(Head):
             out, _ = self.rnn(x, start[0], hidden_mask)
             c = {}
         h = last_of(out, mask)  # (B, H)
-        return self.classify(h), {"h": h, **c}
+        return self.classify(h), {"h": h, **c, **seen}
+
+    def _changes(self, x: Tensor, state: State) -> Tensor:
+        """Each frame less the one before, every channel to scale: (B, T, C, ...), batch 1 of x with the state's."""
+        assert self.scale is not None
+        x = x.expand(state["count"].shape[0], *x.shape[1:])
+        before = torch.cat([state["previous"].unsqueeze(1), x[:, :-1]], dim=1)
+        known = (state["count"] > 0).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))  # is there one before the first?
+        known = torch.cat([known.expand(-1, -1, *x.shape[2:]), torch.ones_like(x[:, :-1])], dim=1)
+        change = ((x - before) * known).flatten(0, 1)  # (B T, C, ...)
+        scaled: Tensor = self.scale(change.flatten(2) if change.ndim > 2 else change)
+        return scaled.reshape(x.shape)
 
 
 class TTLSTMHead(TTRecurrent):
@@ -120,6 +141,14 @@ class TTGridGRU(GridGRU):
         bonds = _ranks(ranks)
         self.project = TTLinear(factor(inputs, 3), factor(project, 3), bonds)
         self.rnn = TTGRU(factor(project, 3), factor(hidden, 3), bonds, bonds)
+
+
+def _last_seen(x: Tensor, state: State, mask: Tensor | None) -> State:
+    """The last real frame of x (B, T, ...), and how many frames were seen."""
+    rows = state["count"].shape[0]
+    frames = x.shape[1] * torch.ones_like(state["count"]) if mask is None else mask.sum(1, keepdim=True)
+    last = last_of(x, mask)
+    return {"previous": last.expand(rows, *last.shape[1:]), "count": state["count"] + frames}
 
 
 def group_last(features: Tensor, groups: int) -> Tensor:

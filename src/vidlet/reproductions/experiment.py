@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,36 +31,61 @@ from ..runs import MODEL
 from ..tasks import TASKS, scored_split
 from ..tasks.clips import labelled_clips
 from ..tasks.prepare import Prepared, sample_clips
-from ..training import ClipNetwork, predict_logits, train_network
+from ..training import ClipNetwork, Clips, predict_logits, train_network
 from .rows import Row
 
 PARITY_FRAMES = 5
 
 
+QUICK_EPOCHS = 10
+
+
 @dataclass(frozen=True)
 class Effort:
-    """How much is trained: epochs a run, seeds, and the share of the clips; ``detector``: a run folder to stand on.
+    """How much is trained, and where.
 
-    ``overrides``: values of every recipe; an option of the head, of those recipes whose head has it. ``device``: where
-    it is trained.
+    Args:
+        epochs: of a run at most; None: what the protocol says (quick: ``QUICK_EPOCHS``).
+        seeds: runs of each recipe; ``clips``: the share of the clips.
+        detector: a run folder that DEEPEYE's rows stand on.
+        overrides: values of every recipe; an option of the head, of those recipes whose head has it.
+        protocol: "quick", or "paper" (protocol.py).
+        folds: so many folds of a row, the first ones; 0: all.
+        rows: words of which a row must have one in its name; none: all rows.
+        extractor: a file for the rows of the thesis' other extractor.
     """
 
-    epochs: int = 10
+    epochs: int | None = None
     seeds: int = 1
     clips: float = 1.0
     detector: Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+    protocol: str = "quick"
+    folds: int = 0
+    rows: tuple[str, ...] = ()
+    extractor: str | None = None
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Clips, read once for all recipes that see them alike; ``sample`` (T, H, W, 3) is for the parity check."""
+    """Clips, read once for all recipes that see them alike; ``sample`` (T, H, W, 3) is for the parity check.
+
+    ``prepared.val`` are scored. ``watched``: what early stopping watches, where that is other clips.
+    """
 
     table: ClipTable
     extractor: FrameExtractor
     prepared: Prepared
     sample: np.ndarray
+    watched: Clips | None = None
+
+
+class Fitted(NamedTuple):
+    """A finished training: seconds of a median epoch, and the epochs until it ended."""
+
+    epoch_s: float
+    epochs: int
 
 
 def shortened(name: str, epochs: int, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -92,15 +117,29 @@ def read_setup(data: str | Path, plan: Recipe, share: float = 1.0) -> Setup:
 
 def train_and_score(setup: Setup, plan: Recipe, head: Head, device: str = "cpu") -> dict[str, Any]:
     """Train a head (and its extractor, where the recipe does) and return what ``score`` does."""
+    fitted = fit_head(setup, plan, head, device)
+    with working(f"score {plan.name}"):
+        return score(setup, plan, head, fitted.epoch_s)
+
+
+def fit_head(
+    setup: Setup, plan: Recipe, head: Head, device: str = "cpu", folder: Path | None = None, identity: str = ""
+) -> Fitted:
+    """Train a head in place, and its extractor where the recipe does; with a folder, on from what is there."""
     prepared = setup.prepared
-    network = ClipNetwork(head, setup.extractor if prepared.mean is None else None)
     times = [time.perf_counter()]
-    train_network(
-        network, prepared.train, prepared.val, plan.training, device=device, title=plan.name,
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    progress = train_network(
+        _network(setup, head), prepared.train, setup.watched or prepared.val, plan.training, folder, identity,
+        resume=folder is not None, device=device, title=plan.name,
         report=lambda row, epochs: times.append(time.perf_counter()), moments=prepared.moments,
     )  # fmt: skip
-    with working(f"score {plan.name}"):
-        return score(setup, plan, head, statistics.median(np.diff(times).tolist()))
+    return Fitted(statistics.median(np.diff(times).tolist()) if len(times) > 1 else 0.0, progress.epoch)
+
+
+def _network(setup: Setup, head: Head) -> ClipNetwork:
+    return ClipNetwork(head, setup.extractor if setup.prepared.mean is None else None)
 
 
 def score(setup: Setup, plan: Recipe, head: Head, epoch_s: float = 0.0) -> dict[str, Any]:
@@ -108,27 +147,43 @@ def score(setup: Setup, plan: Recipe, head: Head, epoch_s: float = 0.0) -> dict[
 
     Also ``parameters`` of the head, ``epoch_s`` and ``epochs``.
     """
-    network = ClipNetwork(head, setup.extractor if setup.prepared.mean is None else None)
-    logits = predict_logits(network, setup.prepared.val, plan.training.batch)
+    return {
+        **figures_of(probabilities(setup, plan, head), setup.prepared.val.targets.argmax(1)),
+        "bytes": written_bytes(setup, plan, head),
+        "parameters": sum(p.numel() for p in head.parameters()),
+        "epoch_s": epoch_s,
+        "epochs": plan.training.epochs,
+    }
+
+
+def probabilities(setup: Setup, plan: Recipe, head: Head) -> np.ndarray:
+    """What a trained network says of the scored clips: (N, K)."""
+    logits = predict_logits(_network(setup, head), setup.prepared.val, plan.training.batch)
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    found: np.ndarray = shifted / shifted.sum(1, keepdims=True)
+    return found
+
+
+def figures_of(scores: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    """Accuracy, top-5, the means over classes and how many were scored, of scores (N, K) and classes (N,)."""
+    hits = scores.argmax(1) == truth
+    macro = macro_average(confusion_matrix(scores.argmax(1), truth, scores.shape[1]))
+    return {
+        "accuracy": float(hits.mean()),
+        "top5": top_k_accuracy(scores, truth),
+        **{f"macro_{name}": value for name, value in macro._asdict().items()},
+        "scored": len(hits),
+    }
+
+
+def written_bytes(setup: Setup, plan: Recipe, head: Head) -> int:
+    """Bytes of the file of a trained network, which is held to it and kept nowhere."""
     artifact = ArtifactNetwork(setup.extractor, head).eval()
     metadata = artifact_metadata(plan, setup.table.labels, setup.prepared.median_s, setup.extractor.provenance)
     frames = np.resize(setup.sample, (PARITY_FRAMES, *setup.sample.shape[1:]))
     with tempfile.TemporaryDirectory() as folder:
         graph = artifact_graph(artifact, setup.extractor.input_size)
-        size = write_artifact(graph, Path(folder) / MODEL, metadata, frames, torch_reference(artifact))
-    truth = setup.prepared.val.targets.argmax(1)
-    hits = logits.argmax(1) == truth
-    macro = macro_average(confusion_matrix(logits.argmax(1), truth, logits.shape[1]))
-    return {
-        "accuracy": float(hits.mean()),
-        "top5": top_k_accuracy(logits, truth),
-        **{f"macro_{name}": value for name, value in macro._asdict().items()},
-        "scored": len(hits),
-        "bytes": size,
-        "parameters": sum(p.numel() for p in head.parameters()),
-        "epoch_s": epoch_s,
-        "epochs": plan.training.epochs,
-    }
+        return write_artifact(graph, Path(folder) / MODEL, metadata, frames, torch_reference(artifact))
 
 
 def run_recipes(
@@ -139,19 +194,19 @@ def run_recipes(
     Raises:
         RecipeError: an effort of nothing, or an override that no recipe takes.
     """
-    if effort.epochs < 1 or effort.seeds < 1 or not 0 < effort.clips <= 1:
-        raise RecipeError(f"papers: epochs and seeds must be at least 1 and clips a share in (0, 1], got {effort}")
+    check_effort(effort)
+    epochs = effort.epochs or QUICK_EPOCHS
     known = {row["key"]: row for row in map(json.loads, log.read_text().splitlines())} if log.exists() else {}
     log.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
     ready: tuple[str, Setup] | None = None
-    given = {name: _taken(effort.overrides, *case) for name, case in cases.items()}
+    given = {name: taken_values(effort.overrides, *case) for name, case in cases.items()}
     for key in effort.overrides:
         if not any(key in taken for taken in given.values()):
             raise RecipeError(f"papers: no recipe of the experiment has a head with {key}")
     for name, (recipe, overrides) in cases.items():
         for seed in range(effort.seeds):
-            plan = shortened(recipe, effort.epochs, {**overrides, **given[name], "training.seed": seed})
+            plan = shortened(recipe, epochs, {**overrides, **given[name], "training.seed": seed})
             key = json.dumps([Path(data).name, effort.clips, recipe_to_dict(plan)], sort_keys=True)
             if key not in known:
                 told = recipe_to_dict(plan)
@@ -171,7 +226,18 @@ def run_recipes(
     return found
 
 
-def _taken(given: Mapping[str, Any], recipe: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def check_effort(effort: Effort) -> None:
+    """Refuse an effort of nothing.
+
+    Raises:
+        RecipeError: epochs, seeds, folds or the share of the clips.
+    """
+    least = 1 if effort.epochs is None else effort.epochs
+    if least < 1 or effort.seeds < 1 or effort.folds < 0 or not 0 < effort.clips <= 1:
+        raise RecipeError(f"papers: epochs and seeds must be at least 1 and clips a share in (0, 1], got {effort}")
+
+
+def taken_values(given: Mapping[str, Any], recipe: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the given values that a case takes: all but options that its head does not have."""
     options = head_options(load_recipe(recipe, dict(overrides)).head.name)
     return {

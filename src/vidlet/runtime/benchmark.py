@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError, VidletError
+from .energy import energy_of
 from .session import open_session
 
 MAX_CLIP_FRAMES = 256
@@ -42,7 +43,8 @@ def benchmark(
     Returns:
         ``frame_ms`` and ``clip_ms`` {"p50", "p95"}: one frame with the state handed on; a clip from zeros, in the
         small pieces in which ``classify`` gives it. ``fps``: frames a second one by one; ``clip_frames``,
-        ``load_ms``, ``peak_rss_bytes``, ``bytes``, ``threads``, ``provider``.
+        ``load_ms``, ``peak_rss_bytes``, ``bytes``, ``threads``, ``provider``; ``energy``, joules a frame where the
+        machine has a sensor, else the ``reason`` (energy.py).
 
     Raises:
         ModelError: the file is not a model, or cannot be run.
@@ -116,16 +118,19 @@ def _measure(path: str, seconds: float, threads: int, provider: str, clip_frames
 
     frame_ms = _times_ms(one_frame, seconds / 2)
     clip_ms = _times_ms(one_clip, seconds / 2)
+    peak = peak_rss_bytes()
+    energy = energy_of(one_frame, min(2.0, seconds / 2))
     return {
         "frame_ms": frame_ms,
         "clip_ms": clip_ms,
         "fps": 1e3 / frame_ms["p50"],
         "clip_frames": clip_frames,
         "load_ms": load_ms,
-        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_rss_bytes": peak,
         "bytes": model.bytes,
         "threads": threads,
         "provider": provider,
+        "energy": energy,
     }
 
 

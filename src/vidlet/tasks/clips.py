@@ -80,6 +80,18 @@ def labelled_clips(
     return chosen
 
 
+def unsplit_clips(data: str | Path, strict: bool = False) -> ClipTable:
+    """Read a table of videos as it is, without a split where it gives none.
+
+    Raises:
+        DataError: nothing usable is there, or the data are stored features.
+    """
+    table = read_table(data, strict)
+    if table.features is not None:
+        raise DataError(f"{table.features}: stored features, no videos; this command takes clips")
+    return table
+
+
 def read_videos(source: DataSource) -> ClipTable:
     """Videos, or folders of frames, with a split each; see :func:`labelled_clips`."""
     return labelled_clips(source.path, source.fold, source.strict, val_shards=source.val_shards)

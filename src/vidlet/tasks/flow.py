@@ -9,10 +9,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ..datasets import Clip, ClipTable
@@ -57,7 +58,35 @@ def flow_clips(
         )
     if out is None:
         raise DataError("flow: name the folder for the flow clips with --out")
+
+    def pictures(clip: Clip) -> Iterable[np.ndarray]:
+        size, sampling = plan.extractor.input_size, plan.sampling
+        frames = read_clip(clip.path, sampling, size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps).frames
+        return flow_pictures(stored_flow(frames))
+
     root, table = Path(out), labelled_clips(data, strict=strict)
+    found = write_pictures(table, root, pictures, "flow", strict)
+    write_text(root / FLOW_FILE, json.dumps(FLOW_RULE | {"most_pixels": MOST_PIXELS}, indent=1))
+    return found
+
+
+def write_pictures(
+    table: ClipTable, root: Path, pictures: Callable[[Clip], Iterable[np.ndarray]], what: str, strict: bool = False
+) -> dict[str, Any]:
+    """Write every clip as a folder of PNG pictures, and clips.csv with the labels, groups and splits.
+
+    Clips that are there already are kept: a run that was killed goes on where it was.
+
+    Args:
+        pictures: clip -> its pictures uint8 (H, W, 3).
+        what: they are, for messages.
+
+    Returns:
+        See ``flow_clips``.
+
+    Raises:
+        DataError: none of the clips can be read; with ``strict``, one of them.
+    """
     _held = Lock(root).hold()
     made, failures = 0, []
 
@@ -65,17 +94,15 @@ def flow_clips(
         folder = root / stream_name(clip, table)
         if (folder / "whole").exists():
             return False
-        frames = read_clip(
-            clip.path, plan.sampling, plan.extractor.input_size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps
-        ).frames
+        found = list(pictures(clip))
         folder.mkdir(parents=True, exist_ok=True)
-        for number, picture in enumerate(flow_pictures(stored_flow(frames))):
+        for number, picture in enumerate(found):
             Image.fromarray(picture).save(folder / f"{number:05d}.png")
-        write_text(folder / "whole", f"{len(frames)} frames\n")
+        write_text(folder / "whole", f"{len(found)} frames\n")
         return True
 
     rows: list[Clip] = []
-    with bar("flow") as move:
+    with bar(what) as move:
         for done, (clip, result) in enumerate(read_many(list(table), write), 1):
             move(done, len(table))
             if isinstance(result, VidletError):
@@ -88,8 +115,7 @@ def flow_clips(
     if not rows:
         raise DataError(f"{table.root}: no clip could be read; first: {failures[0][1]}")
     write_text(root / "clips.csv", _csv(rows, table))
-    write_text(root / FLOW_FILE, json.dumps(FLOW_RULE | {"most_pixels": MOST_PIXELS}, indent=1))
-    say(f"{root}: flow of {len(rows)} clips ({made} new, {len(failures)} skipped)")
+    say(f"{root}: {what} of {len(rows)} clips ({made} new, {len(failures)} skipped)")
     return {
         "out": str(root),
         "files": {"clips.csv": (root / "clips.csv").stat().st_size},

@@ -28,6 +28,8 @@ AMOUNTS = {
     "light": "contrast and brightness change by up to this fraction",
     "contrast": "contrast alone changes by up to this fraction",
     "brighten": "everything becomes brighter by up to this fraction (depth, as Wang et al.'s)",
+    "intensity_contrast": "of pictures with depth in green: contrast of the intensity changes by up to this fraction",
+    "depth_brighten": "of pictures with depth in green: depth becomes larger by up to this fraction",
     "saturation": "saturation changes by up to this fraction",
     "flip": "probability of mirroring a clip (only where left and right mean the same; training.one_way)",
     "reverse": "probability of playing a clip backwards (only where that means the same; training.one_way)",
@@ -43,6 +45,8 @@ OF_FRAMES = (
     "light",
     "contrast",
     "brighten",
+    "intensity_contrast",
+    "depth_brighten",
     "saturation",
     "flip",
 )  # stored features cannot be changed so
@@ -151,6 +155,13 @@ def transform_frames(frames: Tensor, amounts: Mapping[str, float], rng: np.rando
         frames = _away_from(frames.mean(), frames, 1 + rng.uniform(-amount, amount))
     if amount := amounts.get("brighten", 0.0):
         frames = (frames * (1 + rng.uniform(0, amount))).clamp(0, 255)
+    if amount := amounts.get("intensity_contrast", 0.0):
+        intensity = frames[:, ::2]
+        changed = _away_from(intensity.mean(), intensity, 1 + rng.uniform(-amount, amount))
+        frames = torch.stack([changed[:, 0], frames[:, 1], changed[:, 1]], dim=1)
+    if amount := amounts.get("depth_brighten", 0.0):
+        depth = (frames[:, 1] * (1 + rng.uniform(0, amount))).clamp(0, 255)
+        frames = torch.stack([frames[:, 0], depth, frames[:, 2]], dim=1)
     if amount := amounts.get("saturation", 0.0):
         gray = (frames * frames.new_tensor(LUMA).reshape(3, 1, 1)).sum(1, keepdim=True)  # (T, 1, H, W)
         frames = _away_from(gray, frames, 1 + rng.uniform(-amount, amount))

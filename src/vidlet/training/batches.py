@@ -182,6 +182,24 @@ class FrameClips:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def some(self, rows: np.ndarray) -> FrameClips:
+        """Some of the clips, in this order."""
+        read, one_way = self.read, self.one_way[rows] if self.one_way is not None else None
+        names = [self.names[row] for row in rows]
+        return FrameClips(lambda i: read(int(rows[i])), self.targets[rows], names, self.max_frames, one_way)
+
+    def turned(self, turns: Sequence[tuple[bool, bool]]) -> FrameClips:
+        """The same clips, each mirrored or not, and played backwards or not."""
+        read = self.read
+
+        def frames(index: int) -> np.ndarray:
+            mirrored, back = turns[index]
+            return read(index)[:: -1 if back else 1, :, :: -1 if mirrored else 1]
+
+        changed = copy.copy(self)
+        changed.read = frames
+        return changed
+
     def with_targets(self, change: Callable[[Any], Any]) -> FrameClips:
         """See FeatureClips.with_targets."""
         changed = copy.copy(self)
