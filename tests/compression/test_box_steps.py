@@ -38,7 +38,7 @@ def run(graph, frames, tensor=MAP):
 
 def detector(name="tiny-yolov2"):
     torch.manual_seed(0)
-    config = Extractor(name, 0.1, SIZE, "block6", 0, "none")
+    config = Extractor(name, 0.1, SIZE, "block6" if name == "mobilenetv2" else "block12", 0, "none")
     found = build_detector(config, ["red", "green"], np.array([[0.2, 0.3], [0.4, 0.4]]))
     nn.init.normal_(found.network.predict.weight, std=0.3)
     return found
