@@ -60,6 +60,13 @@ def test_a_clip_without_its_depth_is_listed_and_other_folders_are_no_twins(viva)
     assert twin_folders(viva / "depth") is None
 
 
+def test_classes_that_are_called_so_are_no_twins(tmp_path):
+    for label in ("color_guard", "depth_jump"):
+        clip(tmp_path / label / "001", [1, 2])
+    assert twin_folders(tmp_path) is None
+    assert read_table(tmp_path).labels == ("color_guard", "depth_jump")
+
+
 def test_classes_may_be_folders(tmp_path):
     for kind in ("rgb_videos", "depth_videos"):
         for label in ("tap", "wave"):
@@ -80,6 +87,18 @@ def test_small_clips_have_the_nearest_of_their_frames_and_depth_in_green(viva, t
     assert [int(f[0, 0, 0]) for f in frames] == list(range(1, 64, 2))  # floor((k + .5) 64 / 32)
     assert [int(f[0, 0, 1]) for f in frames] == list(range(163, 100, -2))
     assert all((f[..., 0] == f[..., 2]).all() for f in frames)
+
+
+def test_pictures_of_other_data_of_the_same_names_are_made_anew(viva, tmp_path):
+    out = tmp_path / "small"
+    small_clips(viva, out)
+    changed = viva / "intensity" / "01_01_01"
+    for path in changed.iterdir():
+        path.unlink()
+    changed.rmdir()
+    clip(changed, [7] * 64)
+    assert small_clips(viva, out)["metrics"] == {"clips": 4, "computed": 1}
+    assert np.array(Image.open(out / "intensity" / "01_01_01" / "00000.png"))[0, 0, 0] == 7
 
 
 def test_small_clips_are_bicubic(tmp_path):

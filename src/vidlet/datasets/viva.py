@@ -2,7 +2,8 @@
 
 Source: Ohn-Bar and Trivedi 2014, "Hand Gesture Recognition in Real Time for Automotive Interfaces" (885 pairs of
 videos, 19 gestures, 8 subjects). Two folders side by side, one named for depth and one for intensity (or gray, rgb,
-color), hold clips of the same names: in a folder per class, or numbered GESTURE_SUBJECT_REPETITION (07_03_01.avi).
+color) and else alike (depth_clips, rgb_clips), hold clips of the same names: in a folder per class, or numbered
+GESTURE_SUBJECT_REPETITION (07_03_01.avi).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ def twin_folders(path: Path) -> tuple[Path, Path] | None:
     if len(folders) != 2 or None in named:
         return None
     intensity, depth = (folder for folder in named if folder is not None)
+    if _without(intensity.name, INTENSITY) != _without(depth.name, DEPTH):  # color_guard and depth_jump are classes
+        return None
     inside = [{entry.stem for entry in visible(folder)} for folder in (intensity, depth)]
     return (intensity, depth) if inside[0] & inside[1] else None
 
@@ -66,6 +69,12 @@ def depth_of(clip: Path, twins: tuple[Path, Path]) -> Path | None:
 def _named(folders: list[Path], words: tuple[str, ...]) -> Path | None:
     found = [folder for folder in folders if any(word in folder.name.casefold() for word in words)]
     return found[0] if len(found) == 1 else None
+
+
+def _without(name: str, words: tuple[str, ...]) -> str:
+    """A folder's name without the word that says what it holds."""
+    folded = name.casefold()
+    return next(folded.replace(word, "", 1) for word in sorted(words, key=len, reverse=True) if word in folded)
 
 
 def _numbered(folder: Path, root: Path) -> ClipTable | None:

@@ -14,7 +14,7 @@ from ..files import write_text
 from ..metrics import Curve
 from .charts import Series, line_chart, percent
 from .markup import Column, Html, Section, code, element, join, table
-from .page import page
+from .page import heading, page
 from .pictures import gallery
 from .sections import origin
 from .text import bytes_text, interval_text, ms_text, points_text, rate_text
@@ -48,13 +48,7 @@ class DetectionReport:
 
 def write_detection_report(path: str | os.PathLike[str], report: DetectionReport) -> None:
     """Write the report, whole or not at all."""
-    header = element(
-        "header",
-        element("p", "vidlet report", class_="eyebrow"),
-        element("h1", report.title),
-        element("p", report.summary, class_="summary"),
-        id="top",
-    )
+    header = heading("vidlet report", report.title, report.summary)
     parts = [*report.extra, _files(report), _curves(report), _classes(report), _pictures(report),
              _learning(report), _run(report), _data(report), _provenance(report)]  # fmt: skip
     write_text(path, page(report.title, header, [part for part in parts if part is not None]))
@@ -162,13 +156,7 @@ class BoxView:
 
 def write_box_view(path: str | os.PathLike[str], view: BoxView) -> None:
     """Write the page, whole or not at all."""
-    header = element(
-        "header",
-        element("p", "vidlet data", class_="eyebrow"),
-        element("h1", view.title),
-        element("p", view.summary, class_="summary"),
-        id="top",
-    )
+    header = heading("vidlet data", view.title, view.summary)
     remarks = element("ul", *(element("li", remark) for remark in view.remarks))
     sections = [
         Section(

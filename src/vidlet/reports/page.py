@@ -24,15 +24,19 @@ def report_html(report: Report) -> str:
     made += [section for build in _ORDER if (section := build(report)) is not None]
     made += report.extra
     made += [section for build in _LAST if (section := build(report)) is not None]
-    header = element(
+    return page(report.title, heading("vidlet report", report.title, report.summary, sections.headline(report)), made)
+
+
+def heading(kind: str, title: str, summary: str = "", figures: Html | str = "") -> Html:
+    """The top of a page: which command's it is, its title, a sentence, and what stands large."""
+    return element(
         "header",
-        element("p", "vidlet report", class_="eyebrow"),
-        element("h1", report.title),
-        element("p", report.summary, class_="summary") if report.summary else "",
-        sections.headline(report),
+        element("p", kind, class_="eyebrow"),
+        element("h1", title),
+        element("p", summary, class_="summary") if summary else "",
+        figures,
         id="top",
     )
-    return page(report.title, header, made)
 
 
 _ORDER = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,8 @@ def flow_clips(
 
     ``flow.json`` beside it says how the flow was computed and what a level of a picture is.
 
-    Flow is that of the frames which the recipe's sampling and size give. Clips that are there already are kept: a run
-    that was killed goes on where it was.
+    Flow is that of the frames which the recipe's sampling and size give. Clips that are there already are kept (see
+    ``write_pictures``).
 
     Returns:
         {"out", "files": {"clips.csv": bytes}, "metrics": {"clips", "computed"}, "skipped"}.
@@ -75,7 +76,8 @@ def write_pictures(
 ) -> dict[str, Any]:
     """Write every clip as a folder of PNG pictures, and clips.csv with the labels, groups and splits.
 
-    Clips that are there already are kept: a run that was killed goes on where it was.
+    Clips that are there already are kept, where they were made of a file of the same size and time: a run that was
+    killed goes on where it was, and other data of the same names are not taken for these.
 
     Args:
         pictures: clip -> its pictures uint8 (H, W, 3).
@@ -92,13 +94,15 @@ def write_pictures(
 
     def write(clip: Clip) -> bool:
         folder = root / stream_name(clip, table)
-        if (folder / "whole").exists():
+        mark, source = folder / "whole", _identity(clip)
+        if mark.exists() and mark.read_text("utf-8").endswith(f" {source}\n"):
             return False
         found = list(pictures(clip))
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(found):
             Image.fromarray(picture).save(folder / f"{number:05d}.png")
-        write_text(folder / "whole", f"{len(found)} frames\n")
+        write_text(mark, f"{len(found)} frames of {source}\n")
         return True
 
     rows: list[Clip] = []
@@ -122,6 +126,15 @@ def write_pictures(
         "metrics": {"clips": len(rows), "computed": made},
         "skipped": [{"path": path, "error": error} for path, error in (*table.skipped, *failures)],
     }
+
+
+def _identity(clip: Clip) -> str:
+    """What tells a file, or a folder of frames, from another of its name."""
+    try:
+        told = clip.path.stat()
+    except OSError as error:
+        raise DataError(f"{clip.path}: cannot be read ({error.strerror})") from error
+    return f"{told.st_size} bytes, changed at {told.st_mtime_ns} ns"
 
 
 def stream_name(clip: Clip, table: ClipTable) -> str:
