@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,9 +15,10 @@ from vidlet.jobs.evaluate import evaluate
 from vidlet.jobs.fit import fit
 from vidlet.recipe import load_recipe
 from vidlet.runtime import benchmark, load
+from vidlet.search import box_costs, course
 from vidlet.search import boxes as module
-from vidlet.search import course
-from vidlet.search.boxes import NETWORKS, SIZES, STORED, box_recipes, search_boxes
+from vidlet.search.box_costs import NETWORKS, SIZES, STORED, box_recipes
+from vidlet.search.boxes import search_boxes
 from vidlet.search.budget import Budget
 from vidlet.search.course import Asked
 from vidlet.tasks import DataSource
@@ -46,7 +48,7 @@ def quick():
     """Times from a few calls, no steps that train, and what files reach on validation images by their size."""
     qualities = itertools.cycle([0.2, 0.1])  # of trials: the first is the better one
     with pytest.MonkeyPatch.context() as patch:
-        for place in (module, course):
+        for place in (module, box_costs, course):
             patch.setattr(place, "benchmark", lambda path, seconds, threads: benchmark(path, 0.02, threads))
         patch.setattr(module, "TRAINED", ())
         patch.setattr(module, "LEAST_UPDATES", 1)
@@ -173,6 +175,38 @@ def test_an_impossible_budget_is_refused_at_once_with_the_smallest_and_the_faste
         search(squares, tmp_path / "b", Budget(max_bytes=200_000, max_latency_ms=1e-3))
     assert len(records(tmp_path / "b", "card")) == 1  # what is larger or slower need not be measured
     assert not records(tmp_path / "b", "order")
+
+
+def test_within_both_limits_a_detector_comes_in_the_quickest_storage_that_is_small_enough(
+    squares, tmp_path, monkeypatch
+):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(course, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def costs(name, seconds):
+        clock.now = 0.0
+        budget = Budget(max_bytes=10**6, max_latency_ms=5.0)
+        asked, task = Asked(str(squares), tmp_path / name, budget, seconds), module.TASKS["boxes"]
+        table = task.read(DataSource(squares))
+        states = course.Course(asked, task, table, asked.log("a"), dict, {}, "")
+        return module.BoxSearch(asked, table, states, few()).costs
+
+    def card(costs, name, chain):
+        clock.now += 10.0
+        took = {"": 1.0, "half": 2.0, "int8": 3.0}[chain]
+        measured = {"frame_ms": {"p50": took, "p95": took}}
+        size = costs.weights[name] * STORED[chain]
+        return {"name": name, "chain": chain, "bytes": size, "measured": measured}
+
+    monkeypatch.setattr(box_costs.BoxCosts, "_card", card)
+    small, large = (plan.name for plan in few())
+    found = costs("a", 3600.0)
+    found.measure()
+    assert 4 * found.weights[small] < 10**6 < 4 * found.weights[large]  # in float32 the larger is too large
+    assert found.able == {small: ["", "half", "int8"], large: ["half"]} and found.course.missed == []
+    short = costs("b", 100.0)  # a fifth of it is over behind the first
+    short.measure()
+    assert set(short.able) == {small} and short.course.missed == ["what 1 detectors cost was not measured"]
 
 
 def test_accuracy_that_is_not_reached_is_said(found, squares, tmp_path):

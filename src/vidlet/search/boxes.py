@@ -18,30 +18,22 @@ from typing import Any
 from ..artifact.detector import suppress, torch_boxes
 from ..compression import file_name
 from ..datasets import BoxTable
-from ..errors import RecipeError, WeightsError
+from ..errors import RecipeError
 from ..metrics import Truth, detection_summary
-from ..models.weights import find_weights
 from ..progress import say, working
-from ..recipe import Extractor, Recipe, load_recipe, recipe_to_dict
+from ..recipe import Recipe, recipe_to_dict
 from ..reports import rate_text
-from ..runs import DETECTOR, LOG, MODEL, RunFolder
+from ..runs import DETECTOR, LOG, RunFolder
 from ..runtime import benchmark, load
 from ..tasks import TASKS, DataSource
 from ..tasks.networks import Order
 from ..video import resize
-from .course import EVIDENCE_BYTES, FIGURES, Asked, Course, Trainings, Ways, conclude, follow
+from .box_costs import STORED, BoxCosts, box_recipes, chain_of
+from .course import FIGURES, Asked, Course, Trainings, Ways, conclude, follow
 from .points import Point, point_of
 from .trials import Record
 
-NETWORKS: dict[str, tuple[str, tuple[Any, ...]]] = {  # built-in recipe: what is varied of its extractor, and its values
-    "mobilenetv2-boxes": ("cut", ("block6", "block10", "block12")),
-    "tiny-yolov2": ("width", (0.1, 0.16, 0.24, 0.35, 0.5)),
-}
-SIZES = (224, 320, 160)  # of the square input, in the order in which they are tried
-STORED: dict[str, int] = {"": 4, "half": 2, "int8": 1}  # chain: bytes of a weight; the largest loses the least
-GRAPH_BYTES = 250_000  # of a file, beside its weights, at most: 10,000 to 180,000 were seen
 TRAINED = ("deepeye", "qat+int8")  # chains that are trained, of about the bytes of int8
-
 ROUNDS = ((1 / 30, 0.5), (1 / 6, 0.65))  # of a recipe's epochs; of the time behind the costs, until the round ends
 SEEN = 5  # candidates that the time of the first round must do for: where epochs are long, they see fewer images
 LEAST_UPDATES = 24  # of a trial: with fewer, networks that come pretrained look bad (docs/lab-notes.md)
@@ -52,7 +44,6 @@ LEAST = 1 / 2  # of its epochs: less is not begun for a further candidate
 RESERVE = 0.9  # of the time that is left: what a training is planned for
 SIMULATED = 1 / 2  # a step that trains in integers, of the training before it: a quarter of its epochs, twice as slow
 CONCLUSION_S = 10.0  # the report
-SAMPLE = {"train": 16, "val": 4}  # images that costs and paces are measured with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,46 +61,6 @@ class BoxPoint(Point):
         return f"{self.name}, {self.epochs} epochs"
 
 
-def box_recipes(
-    seed: int = 0,
-    networks: Mapping[str, tuple[str, tuple[Any, ...]]] = NETWORKS,
-    sizes: tuple[int, ...] = SIZES,
-    training: Mapping[str, Any] | None = None,
-) -> list[Recipe]:
-    """The candidates: two networks at several widths or cuts, which the pretrained one has, and input sizes.
-
-    Those whose pretrained weights cannot be had are left out, which is said.
-
-    Args:
-        training: values of the recipes' section of that name.
-    """
-    found = []
-    for name, (key, values) in networks.items():
-        try:
-            if (weights := load_recipe(name).extractor.weights) != "none":
-                find_weights(weights)
-        except WeightsError as error:
-            say(f"{name} is left out of the search: {error}")
-            continue
-        told = {"head.options": {"anchors": 5}, "compress": [], "training.seed": seed}
-        told |= {f"training.{part}": value for part, value in (training or {}).items()}
-        for value in values:
-            for size in sizes:
-                plan = load_recipe(name, {**told, f"extractor.{key}": value, "extractor.input_size": [size, size]})
-                label = f"{value:g}" if isinstance(value, float) else value
-                found.append(replace(plan, name=f"{name}-{label}-{size}"))
-    return found
-
-
-def chain_of(text: str, plan: Recipe) -> Any:
-    """The steps of a chain for the network of a recipe; none of float32.
-
-    Raises:
-        RecipeError: a step that this network cannot have.
-    """
-    return TASKS["boxes"].networks().find_chain(text, plan) if text else ()
-
-
 class BoxSearch:
     """What of a search is about detectors: their costs, their trials, their files."""
 
@@ -118,119 +69,10 @@ class BoxSearch:
         self.trainings = Trainings(asked, course.task, table, recipes, course.log, DETECTOR)
         self.plans, self.networks = self.trainings.plans, self.trainings.networks
         self.val = table.of_split("val")
-        parts = [(table.of_split(split), count) for split, count in SAMPLE.items()]
-        self.sample = table.with_images(image for part, count in parts for image in part.images[:count])
-        self.weights: dict[str, int] = {}  # how many each candidate has
+        self.costs = BoxCosts(course, self.trainings, table)
+        self.able, self.weights = self.costs.able, self.costs.weights
         self.paces: dict[str, float] = {}
         self.file_s = 5.0  # to write, score and time a file, at most, as far as was seen
-
-    # costs
-
-    def possible(self) -> None:
-        """Find the candidates that can keep the budget, each with the chains that do, the largest file first.
-
-        Raises:
-            RecipeError: none can; it names the smallest, and the fastest where time is limited.
-        """
-        with working("measure what detectors cost"):
-            cards = self._cards()
-        self.able: dict[str, list[str]] = {}
-        for card in cards:
-            if not self._broken(card):
-                self.able.setdefault(card["name"], []).append(card["chain"])
-        if not self.able:
-            raise RecipeError(f"no detector of the search fits {self.asked.budget.describe()}: {self._nearest(cards)}")
-        say(
-            f"search: {self.asked.budget.describe()}; {len(self.able)} detectors can keep it; judged on "
-            f"{self.course.judged_on}"
-        )
-
-    def _broken(self, card: Record) -> list[str]:
-        return self.asked.budget.broken(card["bytes"] + EVIDENCE_BYTES, card["measured"])
-
-    def _nearest(self, cards: Sequence[Record]) -> str:
-        def said(card: Record) -> str:
-            return f"{card['name']} in {card['chain'] or 'float32'}"
-
-        budget = self.asked.budget
-        small = min(cards, key=lambda card: int(card["bytes"]))
-        parts = [f"the smallest, {said(small)}, has {small['bytes'] + EVIDENCE_BYTES:,} bytes"]
-        timed = [card for card in cards if card["measured"]]
-        if timed and budget.max_latency_ms is not None:
-            fast = min(timed, key=lambda card: budget.latency_ms(card["measured"]))
-            took = f"{budget.latency_ms(fast['measured']):.2f} ms a {budget.latency[0]}"
-            parts.append(f"the fastest, {said(fast)}, takes {took} ({budget.latency[1]})")
-        if timed and budget.max_memory_bytes is not None:
-            lean = min(timed, key=lambda card: int(card["measured"]["peak_rss_bytes"]))
-            parts.append(f"{said(lean)} takes the least memory, {lean['measured']['peak_rss_bytes']:,} bytes")
-        return "; ".join(parts)
-
-    def _cards(self) -> list[Record]:
-        """What untrained files cost, from the smallest network.
-
-        Bytes are counted; a file is written where the count leaves open whether it fits, and where times are limited:
-        of the smallest network in every storage, of the others in the one that was the quickest there. What is larger
-        than a candidate of its kind that is too slow is not written. Where all are too large, the smallest is.
-        """
-        budget, timed = self.asked.budget, self.asked.budget.needs_times
-        counted: dict[Extractor, int] = {}
-        for name, plan in self.plans.items():
-            if (key := _network(plan)) not in counted:
-                network = self.networks.build(plan, self.table, None)
-                counted[key] = sum(parameter.numel() for parameter in network.detector.parameters())
-            self.weights[name] = counted[key]
-
-        def cost(name: str) -> tuple[int, int]:
-            return self.weights[name], math.prod(self.plans[name].extractor.input_size)
-
-        cards: list[Record] = []
-        chains = list(STORED)
-        for name in sorted(self.plans, key=cost):
-            if timed and self._too_slow(name, cards):
-                continue
-            for chain in chains:
-                least = self.weights[name] * STORED[chain]
-                card = {"name": name, "chain": chain, "bytes": least + GRAPH_BYTES, "measured": {}}
-                if not budget.broken(least):
-                    cards.append(self._card(name, chain) if timed or self._broken(card) else card)
-            if timed and cards and len(chains) > 1:
-                quick = min(cards, key=lambda card: float(card["measured"]["frame_ms"]["p50"]))
-                chains = [quick["chain"]]
-        if not cards:
-            cards.append(self._card(min(self.plans, key=cost), min(STORED, key=STORED.__getitem__)))
-        return cards
-
-    def _too_slow(self, name: str, cards: Sequence[Record]) -> bool:
-        """Whether a candidate of the same kind that is not larger was too slow however it was stored."""
-        own = self.plans[name].extractor
-
-        def below(other: str) -> bool:
-            plan = self.plans[other].extractor
-            smaller = self.weights[other] <= self.weights[name] and plan.input_size <= own.input_size
-            return plan.name == own.name and smaller
-
-        return any(
-            all(self.asked.budget.broken(0, card["measured"]) for card in cards if card["name"] == other)
-            for other in {card["name"] for card in cards if below(card["name"])}
-        )
-
-    def _card(self, name: str, chain: str) -> Record:
-        """What an untrained file costs, by writing it; all of it stands in the log."""
-        plan, timed, log = self.plans[name], self.asked.budget.needs_times, self.course.log
-        known = [card for card in log.of("card") if (card["name"], card["chain"]) == (name, chain)]
-        if known and (known[-1]["measured"] or not timed):
-            return known[-1]
-        for card in () if timed else log.of("card"):  # the size of the input moves the bytes by some hundred
-            if (_network(self.plans[card["name"]]), card["chain"]) == (_network(plan), chain):
-                return log.add("card", name=name, chain=chain, bytes=card["bytes"], measured={})
-        network = self.networks.build(plan, self.table, None)
-        prepared = self.networks.prepare(plan, self.sample, network, False)
-        writer = self.networks.writer(plan, self.sample, network, prepared, self.asked.device)
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / MODEL
-            writer.write(network, chain_of(chain, plan), path)
-            measured = benchmark(path, seconds=0.5, threads=1) if timed else {}
-            return log.add("card", name=name, chain=chain, bytes=path.stat().st_size, measured=measured)
 
     # trials
 
@@ -342,11 +184,11 @@ class BoxSearch:
             plan = self.plans[name]
             plan = replace(plan, training=replace(plan.training, epochs=1, least_updates=0))
             network = self.networks.build(plan, self.table, None)
-            prepared = self.networks.prepare(plan, self.sample, network, False)
+            prepared = self.networks.prepare(plan, self.costs.sample, network, False)
             with TemporaryDirectory() as folder:
                 began, run = time.monotonic(), RunFolder(Path(folder))
                 self.networks.fit(
-                    network, prepared, Order(plan, plan.training, self.sample, run, "", self.asked.device)
+                    network, prepared, Order(plan, plan.training, self.costs.sample, run, "", self.asked.device)
                 )
             self.paces[name] = (time.monotonic() - began) / len(prepared.train) * images
         return self.paces[name]
@@ -476,11 +318,6 @@ class BoxSearch:
             return list(csv.DictReader(rows))
 
 
-def _network(plan: Recipe) -> Extractor:
-    """What decides a file's bytes: the network, whatever the size of its input."""
-    return replace(plan.extractor, input_size=(0, 0))
-
-
 def _ends(names: Sequence[str]) -> list[str]:
     """First and last by turns: what differs most comes first."""
     return [names[i // 2] if i % 2 == 0 else names[-1 - i // 2] for i in range(len(names))]
@@ -505,6 +342,6 @@ def search_boxes(asked: Asked, recipes: Sequence[Recipe] = ()) -> dict[str, Any]
     counts = {part: len(table.of_split(part)) for part in ("train", "val")}
     course = Course(asked, task, table, log, partial(point_of, BoxPoint), counts, f"{counts['val']} validation images")
     search = BoxSearch(asked, table, course, tried)
-    search.possible()
+    search.costs.measure()
     steps = (search.rounds, search.finals, search.complete)
     return follow(steps, lambda: conclude(course, search.ways(), sum(1 for _ in log.of("trained"))))

@@ -30,8 +30,14 @@ from .points import P, evidence_sections, front, what_if, why_none
 from .trials import Record, TrialLog
 
 EVIDENCE_BYTES = 1200  # what the measured figures add to a file's metadata
+COSTS_SHARE = 0.2  # of the time: for measuring what candidates cost
 OVER = 1.1  # of the time: what took longer is said
 FIGURES = ("frame_ms", "clip_ms", "peak_rss_bytes", "load_ms")  # of what ``benchmark`` measures
+
+
+def now() -> float:
+    """Seconds of the clock that a search goes by."""
+    return time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -48,12 +54,17 @@ class Asked:
     command: str = ""
     workers: int = 1
     device: str = "cpu"
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=now)
 
     @property
     def left(self) -> float:
         """Seconds until the time is over; below 0: it is."""
-        return self.began + self.seconds - time.monotonic()
+        return self.began + self.seconds - now()
+
+    @property
+    def costs_over(self) -> bool:
+        """Whether the time for measuring what candidates cost is over."""
+        return self.left < (1 - COSTS_SHARE) * self.seconds
 
     def log(self, identity: str) -> TrialLog:
         """The log of the search; see there."""
@@ -204,7 +215,7 @@ def conclude(course: Course[P], ways: Ways[P], trials: int) -> dict[str, Any]:
     metrics |= {
         "split": split,
         "fold": asked.fold,
-        "seconds": round(time.monotonic() - asked.began, 1),
+        "seconds": round(now() - asked.began, 1),
         "skipped": [{"path": path, "error": error} for path, error in skipped],
         counted: {**course.counts, "scored": metrics["files"][MODEL][counted]},
         **task.remarks(table),
@@ -232,7 +243,7 @@ def time_warning(asked: Asked, missed: Sequence[str]) -> list[str]:
     Args:
         missed: what was left out because the time was over, in words.
     """
-    took = time.monotonic() - asked.began
+    took = now() - asked.began
     if not missed and took <= OVER * asked.seconds:
         return []
     spent = f"{duration(took)} of {duration(asked.seconds)}: more --time looks further"
