@@ -10,7 +10,13 @@ from hypothesis.extra import numpy as arrays
 from vidlet.compression.blocks import quantize_kernel
 from vidlet.compression.deepeye import weight_codes
 from vidlet.compression.exact import (
-    CLEAR, PAIR, added_together, clear_of_ties, pair_sums, quantize_exactly, room,
+    CLEAR,
+    PAIR,
+    added_together,
+    clear_of_ties,
+    pair_sums,
+    quantize_exactly,
+    room,
 )  # fmt: skip
 from vidlet.compression.fake_quant import channel_scales, fake_int8, pair_sums_of
 from vidlet.compression.storage import quantize_weight

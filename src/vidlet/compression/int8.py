@@ -306,8 +306,8 @@ class _Writer:
 
     def _write_quantized(self, node: onnx.NodeProto, tensor: str, chosen: Range) -> None:
         if node.op_type == "Add" and all(name in self.done for name in node.input):
-            scale, _ = clear_of_ties(*(self.done[name] for name in node.input), chosen[0])
-            chosen = (scale, chosen[1])
+            a, b = (self.done[name] for name in node.input)
+            chosen = (clear_of_ties(a, b, chosen[0])[0], chosen[1])
         node.output[0] = f"{tensor}.raw"
         self.nodes.append(node)
         scale, zero_point = self._parameters(*chosen)
