@@ -273,7 +273,10 @@ def test_the_int8_file_streams_in_integers_and_has_a_fraction_of_the_bytes(name,
     for frame in clip:
         scores, state = model(frame[None], state)
     np.testing.assert_allclose(scores, whole, atol=1e-5)
-    assert np.abs(whole - load(path, threads=1)(clip)[0]).max() < 0.1
+    float32, others = load(path, threads=1), [moving(9, seed) for seed in range(7, 27)]
+    differences = [np.abs(model(clip)[0] - float32(clip)[0]).max() for clip in others]
+    assert np.mean(differences) < 0.08  # of random weights that make the scores steep
+    assert np.median(differences) < 0.05
 
 
 def test_every_convolution_of_the_int8_extractor_is_an_integer_kernel(exported, tmp_path):

@@ -9,7 +9,15 @@ from hypothesis.extra import numpy as arrays
 
 from vidlet.compression.blocks import quantize_kernel
 from vidlet.compression.deepeye import weight_codes
-from vidlet.compression.exact import PAIR, added_together, pair_sums, quantize_exactly, room
+from vidlet.compression.exact import (
+    CLEAR,
+    PAIR,
+    added_together,
+    clear_of_ties,
+    pair_sums,
+    quantize_exactly,
+    room,
+)  # fmt: skip
 from vidlet.compression.fake_quant import channel_scales, fake_int8, pair_sums_of
 from vidlet.compression.storage import quantize_weight
 
@@ -153,3 +161,41 @@ def test_kernels_of_4_bits_and_deepeyes_codes_keep_the_bound():
         assert pair_sums(quantize_kernel(weight)[0]).max() <= PAIR
         kernel = torch.from_numpy(weights((12, 16, 3, 3), seed))
         assert pair_sums(weight_codes(kernel).numpy()).max() <= PAIR
+
+
+def sums_by(kernel: str, a: tuple[float, int], b: tuple[float, int], out: tuple[float, int]) -> np.ndarray:
+    """Codes of the sums of all pairs of codes, rounded from float32 as one of the kernels that are about does it."""
+    one = np.float32
+    x, y = (np.arange(256, dtype=one).reshape(shape) for shape in ((-1, 1), (1, -1)))
+    (sa, za), (sb, zb), (sc, zc) = ((one(scale), one(zero)) for scale, zero in (a, b, out))
+    if kernel == "ratios":
+        codes = x * (sa / sc) + (y * (sb / sc) + (zc - za * (sa / sc) - zb * (sb / sc)))
+    elif kernel == "divided":
+        codes = ((x - za) * sa + (y - zb) * sb) / sc + zc
+    else:
+        codes = ((x - za) * sa + (y - zb) * sb) * (one(1) / sc) + zc
+    return np.rint(codes)
+
+
+def test_sums_have_the_same_codes_in_whatever_order_float32_computes_them():
+    rng, different = np.random.default_rng(0), 0
+    for _ in range(50):
+        a, b = ((float(rng.uniform(0.02, 0.1)), int(rng.integers(0, 256))) for _ in range(2))
+        wanted = (a[0] + b[0]) * float(rng.uniform(0.5, 1.0))
+        scale, margin = clear_of_ties(a, b, wanted)
+        assert margin >= CLEAR
+        assert wanted * (1 - 1e-6) <= scale <= wanted * 1.01
+        for kernel in ("divided", "multiplied"):
+            np.testing.assert_array_equal(
+                sums_by(kernel, a, b, (scale, 128)), sums_by("ratios", a, b, (scale, 128)), kernel
+            )
+            different += (sums_by(kernel, a, b, (wanted, 128)) != sums_by("ratios", a, b, (wanted, 128))).any()
+    assert different > 0  # with the wanted scales some sums depend on the order
+
+
+def test_the_margin_of_a_sum_is_that_of_the_worst_pair_of_codes():
+    a, b = (0.031, 120), (0.047, 131)
+    scale, margin = clear_of_ties(a, b, 0.06)
+    x, y = ((np.arange(256) - zero) * float(np.float32(step)) for step, zero in (a, b))
+    halves = (x[:, None] + y) / scale - 0.5
+    assert margin == pytest.approx(np.abs(halves - np.rint(halves)).min(), rel=1e-6)

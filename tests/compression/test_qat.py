@@ -15,7 +15,7 @@ from vidlet.artifact import extractor_graph
 from vidlet.artifact.exporter import to_onnx_graph
 from vidlet.compression import find_chain, shrink_graph
 from vidlet.compression.blocks import quantize_blocks
-from vidlet.compression.exact import quantize_exactly
+from vidlet.compression.exact import CLEAR, clear_of_ties, quantize_exactly
 from vidlet.compression.fake_quant import channel_scales, fake_blocks, fake_int8, fake_int32, fake_rows, fake_uint8
 from vidlet.compression.material import Trained
 from vidlet.compression.qat import QuantizedNetwork, integer_graph, known_layers, prepare_qat, write_back_
@@ -134,6 +134,22 @@ def test_each_layer_alone_differs_by_one_step_at_ties_only():
                 assert (distance == 0).mean() > 0.9995, network.layers[name]
                 compared += 1
     assert compared == len(found)
+
+
+def test_the_trained_step_of_a_sum_keeps_clear_of_ties_in_the_simulation_and_the_file():
+    network, _, graph = tuned()
+    sums = [operation for operation in network.operations if operation.kind == "Add"]
+    assert len(sums) == 2
+    tensors = {layer: tensor for tensor, layer in known_layers(graph, network.ranges()).items()}
+    steps = {node.input[1]: node for node in integer().graph.node if node.op_type == "QuantizeLinear"}
+    for operation in sums:
+        a, b = ((float(network.step(part).detach()), network.zero_points[part]) for part in operation.inputs)
+        step = float(network.step(operation.outputs[0]).detach())
+        again, margin = clear_of_ties(a, b, step)
+        assert margin >= CLEAR
+        assert again == pytest.approx(step, rel=1e-5)  # it was clear before, but for float32 logarithms
+        written = [n for n in steps.values() if n.output[0] == f"{tensors[network.layers[operation.outputs[0]]]}.q"]
+        assert float(written[0].input[1].removeprefix("scale.")) == pytest.approx(step, rel=1e-5)
 
 
 def test_the_file_and_the_simulation_choose_the_same_channel():

@@ -89,7 +89,7 @@ def test_without_groups_every_class_is_in_train_and_shares_are_kept(labels, seed
     split = with_splits(unsplit([(label, "") for label in labels]), seed)
     assert {clip.label for clip in split.of_split("train")} == set(labels)
     assert abs(len(split.of_split("test")) - 0.2 * len(labels)) <= len(CLASSES)
-    assert abs(len(split.of_split("val")) - 0.15 * len(labels)) <= len(CLASSES)
+    assert abs(len(split.of_split("val")) - 0.1 * len(labels)) <= len(CLASSES)
 
 
 def test_equal_classes_without_groups_are_split_exactly():

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 
 from ..errors import ExportError
 from ..onnx_graph import Graph, alive, copy_model
-from .exact import PAIR, pair_sums, quantize_exactly
+from .exact import PAIR, clear_of_ties, pair_sums, quantize_exactly
 from .storage import store_weights_half, store_weights_int8
 
 __all__ = [
@@ -305,6 +305,9 @@ class _Writer:
             self._write_float(node, needed)
 
     def _write_quantized(self, node: onnx.NodeProto, tensor: str, chosen: Range) -> None:
+        if node.op_type == "Add" and all(name in self.done for name in node.input):
+            a, b = (self.done[name] for name in node.input)
+            chosen = (clear_of_ties(a, b, chosen[0])[0], chosen[1])
         node.output[0] = f"{tensor}.raw"
         self.nodes.append(node)
         scale, zero_point = self._parameters(*chosen)

@@ -23,6 +23,7 @@ from ..onnx_graph import names_read
 from ..onnx_graph.interpreter import GraphNetwork
 from ..onnx_graph.normal import Operation
 from .calibrate import calibrate
+from .exact import clear_of_ties
 from .fake_quant import channel_scales, fake_int8, fake_int32, fake_uint8
 from .int8 import QuantizableGraph, Range, quantize_graph, quantized_tensors, range_of
 
@@ -114,6 +115,16 @@ class QuantizedNetwork(GraphNetwork):
             for name, value in values.items()
         }
 
+    @torch.no_grad()
+    def clear_sums_(self) -> None:
+        """Move the steps of sums, by less than 1 %, to where every kernel rounds alike, as the file will (exact.py)."""
+        for operation in self.operations:
+            name, parts = operation.outputs[0], operation.inputs
+            if operation.kind == "Add" and name in self.zero_points and all(part in self.origin for part in parts):
+                a, b = ((float(self.step(part)), self.zero_points[self.origin[part]]) for part in parts)
+                step, _ = clear_of_ties(a, b, float(self.step(name)))
+                self.log_steps[_key(name)].copy_(torch.tensor(step).log())
+
     def ranges(self) -> dict[str, Range]:
         """(scale, zero point) by the name of the layer."""
         return {self.layers[name]: (float(self.step(name).detach()), zero) for name, zero in self.zero_points.items()}
@@ -151,8 +162,9 @@ def write_back_(module: nn.Module, network: QuantizedNetwork) -> None:
     """Give the module that a network was prepared from the rounded weights; normalizations become plain offsets.
 
     Batch normalizations behind a convolution are left in their place with scale 1, mean 0 and variance 1, so that the
-    module keeps its structure; their offset is the bias.
+    module keeps its structure; their offset is the bias. The network's sums are cleared of ties first.
     """
+    network.clear_sums_()
     for name, (weight, bias) in network.kernels().items():
         parent_path, _, own = name.removesuffix(".weight").rpartition(".")
         parent = module.get_submodule(parent_path)
