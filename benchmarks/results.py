@@ -91,6 +91,7 @@ def _fit(size: str) -> Run:
 RUNS = (
     _speed("decode", 2, f"--clips {DATA}/egogestar", (f"{DATA}/egogestar",)),
     _speed("extractor", 1),
+    _speed("extract", 2, f"{DATA}/egogestar --clips 48", (f"{DATA}/egogestar",)),
     _speed("integer_kernels", 2),
     _speed("recurrent_int8", 2),
     _speed("precision", 8, "--rounds 5"),

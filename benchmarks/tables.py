@@ -303,6 +303,18 @@ TABLES: dict[str, Table] = {
             ("time, ours = 1", number("ratio_to_vidlet", 2)),
         ),
     ),
+    "extract": Table(
+        "extract",
+        (
+            ("set, recipe", name),
+            ("clips", count("clips")),
+            ("frames", count("frames")),
+            ("cores", count("cores")),
+            ("frames a second", number("frames_s", 0)),
+            ("processor time a frame, ms", number("cpu_ms", 2)),
+            ("peak memory of the process, MB", number("peak_mb", 0)),
+        ),
+    ),
     "precision": Table(
         "precision",
         (

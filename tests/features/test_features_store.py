@@ -18,6 +18,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from vidlet.datasets import Clip, ClipTable
+from vidlet.errors import ModelError
 from vidlet.features import ClipFeatures, FeatureStore, clip_key, extract
 from vidlet.recipe import Sampling
 from vidlet.video import read_clip, write_video
@@ -82,6 +83,33 @@ def run(table, root, sampling=RATE, size=SIZE, graph=None, **options):
 def content(store: FeatureStore) -> dict[str, tuple]:
     found = [store.read(key) for key in list(store)]
     return {item.key: (item.features.tolist(), item.times_s.tolist(), item.damage) for item in found}
+
+
+def test_several_threads_store_what_one_stores_in_the_order_of_the_table(clips, tmp_path):
+    one = run(table_of(*clips), tmp_path / "one")
+    several = extract(table_of(*clips), mean_color(), RATE, SIZE, tmp_path / "several", threads=3)
+    assert content(several.store) == content(one.store)
+    assert several.keys == one.keys and len(set(one.keys)) == len(clips)
+
+
+def test_an_extractor_that_cannot_run_is_no_failure_of_a_clip(clips, tmp_path, monkeypatch):
+    whole = extracting.open_session
+
+    def failing(*args):
+        session, calls = whole(*args), []
+
+        class Failing:
+            def run(self, outputs, feeds):
+                calls.append(feeds)
+                if len(calls) > 1:  # the first one asks for the shape
+                    raise ModelError("no memory is left")
+                return session.run(outputs, feeds)
+
+        return Failing()
+
+    monkeypatch.setattr(extracting, "open_session", failing)
+    with pytest.raises(ModelError, match="no memory is left"):
+        run(table_of(*clips), tmp_path)
 
 
 # What is stored.

@@ -1,28 +1,31 @@
 """Extract features once, through the runtime: what training sees is what the device sees.
 
-Decoding (two threads) and inference overlap; frames of several short clips share a batch. Finished clips are stored in
-parts every few seconds, so that killing the process loses seconds, and running it again does the rest.
+As many clips as there are cores are worked on at once, each decoded and computed by one thread: neither waits for the
+other, and no operator for its threads. Finished clips are stored in parts every few seconds, so that killing the
+process loses seconds, and running it again does the rest.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..datasets import Clip, ClipTable
-from ..errors import DataError, VidletError
+from ..errors import DataError, ModelError, VidletError
 from ..recipe import Sampling
 from ..runtime import Session, open_session
-from ..video import RESIZE, SampledClip, read_clip, read_many
+from ..video import RESIZE, read_clip, read_many
 from .store import ClipFeatures, FeatureStore, clip_key
 
-BATCH_FRAMES = 8  # frames of one call of the extractor: more of them do not fit the caches, and cost memory
+BATCH_FRAMES = 2  # frames of one call of the extractor: more of them cost a tenth more, for they do not fit the caches
 PART_SECONDS = 5.0
 PART_CLIPS = 512
 
@@ -54,7 +57,7 @@ def extract(
         extractor: an ONNX graph, ``frames`` uint8 (T, H, W, 3) -> ``features`` float32 (T, ...).
         size: (H, W) of the frames.
         storage: "float16", "float32" or "uint8".
-        threads: of the runtime; 0 leaves the choice to it.
+        threads: that work, each on a clip of its own; 0: one a core.
         progress: called with (clips done, clips in all).
     """
     taps = {"features": extractor}
@@ -82,7 +85,8 @@ def extract_taps(
     Returns:
         output's name -> what :func:`extract` returns for its extractor.
     """
-    session = open_session(graph, "the extractor", threads)
+    threads = threads or _cores()
+    session = open_session(graph, "the extractor", max(1, threads // max(1, len(table))))
     outputs = dict(zip(taps, session.run(list(taps), {"frames": np.zeros((1, *size, 3), np.uint8)}), strict=True))
     stores = {
         name: FeatureStore(root, store_setting(sampling, size, extractor, outputs[name].shape[1:], storage))
@@ -101,35 +105,29 @@ def extract_taps(
             todo.setdefault(key, clip)
     done = len(table) - len(todo)
     failed: set[str] = set()
-    pending: list[tuple[str, Clip, SampledClip, dict[str, np.ndarray]]] = []
+    pending: list[tuple[Clip, dict[str, ClipFeatures]]] = []
     flushed = time.monotonic()
 
-    def read(job: tuple[str, Clip]) -> SampledClip:
-        clip = job[1]
-        return read_clip(clip.path, sampling, size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps)
-
-    def decoded() -> Iterator[tuple[tuple[str, Clip], SampledClip]]:
-        nonlocal done
-        for job, result in read_many(list(todo.items()), read):
-            if isinstance(result, VidletError):
-                failures.append((str(job[1].path), str(result)))
-                failed.add(job[0])
-                done += 1
-            else:
-                yield job, result
+    def work(job: tuple[str, Clip]) -> dict[str, ClipFeatures]:
+        key, clip = job
+        sampled = read_clip(clip.path, sampling, size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps)
+        found = _features(session, list(taps), sampled.frames)
+        return {name: ClipFeatures(key, values, sampled.times_s, sampled.damage) for name, values in found.items()}
 
     def flush() -> None:
         for name, store in stores.items():
-            store.write(
-                (ClipFeatures(key, features[name], sampled.times_s, sampled.damage), str(clip.path))
-                for key, clip, sampled, features in pending
-                if key not in store
-            )
+            store.write((of[name], str(clip.path)) for clip, of in pending if of[name].key not in store)
 
     try:
-        for (key, clip), sampled, features in _in_batches(decoded(), session, list(taps)):
-            pending.append((key, clip, sampled, features))
+        for (key, clip), result in read_many(list(todo.items()), work, threads, 2 * threads):
             done += 1
+            if isinstance(result, ModelError):
+                raise result  # it is not the clip's fault
+            if isinstance(result, VidletError):
+                failures.append((str(clip.path), str(result)))
+                failed.add(key)
+                continue
+            pending.append((clip, result))
             if progress:
                 progress(done, len(table))
             if len(pending) >= PART_CLIPS or time.monotonic() - flushed > PART_SECONDS:
@@ -273,33 +271,14 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
     return {"rule": "uniform", "frames": sampling.frames}
 
 
-def _in_batches(
-    clips: Iterator[tuple[tuple[str, Clip], SampledClip]], session: Session, outputs: list[str]
-) -> Iterator[tuple[tuple[str, Clip], SampledClip, dict[str, np.ndarray]]]:
-    """Run the extractor over frames of several clips at a time; a long clip is cut into several calls."""
-    waiting: list[tuple[tuple[str, Clip], SampledClip]] = []
-    frames = 0
-    for item in clips:
-        waiting.append(item)
-        frames += len(item[1].frames)
-        if frames >= BATCH_FRAMES:
-            yield from _run(waiting, session, outputs)
-            waiting, frames = [], 0
-    yield from _run(waiting, session, outputs)
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run(
-    clips: list[tuple[tuple[str, Clip], SampledClip]], session: Session, outputs: list[str]
-) -> Iterator[tuple[tuple[str, Clip], SampledClip, dict[str, np.ndarray]]]:
-    if not clips:
-        return
-    frames = np.concatenate([sampled.frames for _, sampled in clips])
+def _features(session: Session, outputs: list[str], frames: NDArray[np.uint8]) -> dict[str, np.ndarray]:
+    """What the extractor says of the frames of a clip, some at a time."""
     parts = [
         session.run(outputs, {"frames": frames[i : i + BATCH_FRAMES]}) for i in range(0, len(frames), BATCH_FRAMES)
     ]
-    features = {name: np.concatenate(column) for name, column in zip(outputs, zip(*parts, strict=True), strict=True)}
-    begin = 0
-    for job, sampled in clips:
-        end = begin + len(sampled.frames)
-        yield job, sampled, {name: values[begin:end] for name, values in features.items()}
-        begin = end
+    return {name: np.concatenate(column) for name, column in zip(outputs, zip(*parts, strict=True), strict=True)}
