@@ -1,7 +1,8 @@
 """Commands of vidlet that are killed at a moment of the program, for test_kills.py: a process that forks one a job.
 
-A moment is an atomic step: the renaming of a finished draft, by which every file of ours gets its name. Killed "before"
-step N, the draft is left and the file is not there; killed "behind" it, the file is there and nothing that follows.
+A moment is an atomic step: the renaming of a finished draft, by which every file of ours gets its name, or a line of a
+search's log. Killed "before" step N, the draft is left and the file is not there; killed "behind" it, the file is there
+and nothing that follows. The word "fit-small" searches a few small networks, untouched by the clock.
 Jobs come as lines of JSON on standard input: {"words", "folder", "env", "at", "when"}; "at" 0 kills never. Each is
 answered by {"code", "steps", "said"}: the exit status (-9 if killed), the steps that were begun, standard error.
 """
@@ -18,20 +19,43 @@ from pathlib import Path
 
 def kill_at(step: int, when: str, steps: Path) -> None:
     """From now on count the renamings of this process into a file, and kill it at one of them."""
-    real, done = Path.replace, 0
+    from vidlet.search.trials import TrialLog
 
-    def replace(self: Path, target: Path) -> Path:
-        nonlocal done
-        done += 1
-        steps.write_text(str(done))
-        if done == step and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        moved = real(self, target)
-        if done == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return moved
+    done = 0
 
-    Path.replace = replace
+    def counted(real):
+        def act(*given):
+            nonlocal done
+            done += 1
+            steps.write_text(str(done))
+            if done == step and when == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            found = real(*given)
+            if done == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return found
+
+        return act
+
+    Path.replace = counted(Path.replace)
+    TrialLog._write = counted(TrialLog._write)
+
+
+def fit_small(data: str, weights: str, resume: bool) -> int:
+    """A search over two cuts of an untrained network, with the heads that it begins with and all the time it needs."""
+    from vidlet.jobs.fit import fit
+    from vidlet.runtime import benchmark
+    from vidlet.search import cards, clips, course, halving, realize
+    from vidlet.search.space import Space, cuts_of
+
+    for place in (realize, course, cards):
+        place.benchmark = lambda path, seconds, threads: benchmark(path, 0.02, threads)
+    halving.DRAWS, own = 0, halving.finalists
+    clips.finalists = lambda *given: own(*given)[:1]
+    cuts = cuts_of(width=0.35, weights=weights, size=64, cuts=("block2", "block5"))
+    space = Space(cuts, epochs=2, rounds=(0.5,), begin=("default",))
+    fit(data, max_size=70_000, time=36_000, out="out", workers=1, resume=resume, space=space)
+    return 0
 
 
 def run(job: dict) -> None:
@@ -44,7 +68,8 @@ def run(job: dict) -> None:
     kill_at(job["at"], job["when"], folder / "steps")
     from vidlet.cli import main
 
-    os._exit(main(job["words"]))
+    words = job["words"]
+    os._exit(fit_small(*words[1:3], resume="--resume" in words) if words[0] == "fit-small" else main(words))
 
 
 def serve() -> None:
@@ -54,6 +79,7 @@ def serve() -> None:
     import torch
 
     import vidlet.jobs.compress
+    import vidlet.jobs.fit
     import vidlet.jobs.train  # noqa: F401
 
     torch.set_num_threads(1)

@@ -275,6 +275,25 @@ def make_video(folder: Path) -> Path:
     return folder / "v.mp4"
 
 
+def make_container(suffix: str, codec: str, pixels: str = "yuv420p") -> Make:
+    """A short video in another container."""
+
+    def make(folder: Path) -> Path:
+        import av
+
+        draw = np.random.default_rng(0)
+        with av.open(str(folder / f"v.{suffix}"), "w") as container:
+            stream = container.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt, stream.thread_count = 64, 48, pixels, 1
+            for _ in range(12):
+                picture = np.repeat(draw.integers(0, 255, (48, 8, 3), np.uint8), 8, axis=1)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture).reformat(format=pixels)))
+            container.mux(stream.encode(None))
+        return folder / f"v.{suffix}"
+
+    return make
+
+
 def read_video(path: Path) -> object:
     from vidlet.recipe import Sampling
     from vidlet.video import probe, read_clip
@@ -315,6 +334,13 @@ KINDS: dict[str, tuple[Make, Read]] = {
     "npz": (make_npz, read_npz),
     "arrow": (make_arrow, read_arrow),
     "video": (make_video, read_video),
+    "gif": (make_container("gif", "gif", "rgb8"), read_video),
+    "avi": (make_container("avi", "mjpeg", "yuvj420p"), read_video),
+    "mkv": (make_container("mkv", "mpeg4"), read_video),
+    "ts": (make_container("ts", "mpeg2video"), read_video),
+    "mpg": (make_container("mpg", "mpeg1video"), read_video),
+    "nut": (make_container("nut", "mpeg4"), read_video),
+    "mxf": (make_container("mxf", "mpeg2video"), read_video),
     "records": (make_records, read_records),
 }
 

@@ -1,5 +1,8 @@
 """A network of others that the judge does not know is run once in a process with limits, before it runs here."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from onnx import helper
@@ -54,3 +57,17 @@ def test_trust_skips_the_trial_and_not_the_structure(monkeypatch):
     check_runnable(endless(), "net.onnx", seconds=1)
     with pytest.raises(ModelError, match="not a whole ONNX file"):
         check_runnable(endless()[:-9], "net.onnx")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of this kind")
+def test_a_limit_that_was_set_before_is_kept_and_no_reason_to_refuse():
+    code = """
+import resource, sys
+limit = 5 * 2**30
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+from vidlet.runtime.trial import check_runnable
+check_runnable(sys.stdin.buffer.read(), "net.onnx")
+"""
+    network = model([helper.make_node("Einsum", ["x", "x"], ["made"], equation="ij,kj->ik")])
+    ended = subprocess.run([sys.executable, "-c", code], input=network, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr.decode()

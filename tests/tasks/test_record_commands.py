@@ -1,6 +1,7 @@
 """The commands on records: a run of stored features, its file's contract, scores, submissions, damage, ensembles."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,11 @@ from vidlet.cli import main
 from vidlet.datasets import Record, read_records, read_table, write_records
 from vidlet.datasets.frame_record import quantize
 from vidlet.datasets.residual import render_residual
-from vidlet.errors import DataError, RecipeError
+from vidlet.errors import DataError, RecipeError, TrainingError
 from vidlet.jobs.evaluate import evaluate
 from vidlet.metrics import gap
 from vidlet.recipe import load_recipe
-from vidlet.runtime import load
+from vidlet.runtime import graph_sha256, load
 from vidlet.tasks.clips import figures_of, labelled_clips, score_clips, summarize
 from vidlet.tasks.prepare_records import extractor_for, prepare_clips, recipe_for
 from vidlet.tasks.records import HEADER, predict_records
@@ -248,3 +249,23 @@ def test_the_ensemble_is_one_file_within_the_bytes(record_run, tmp_path, monkeyp
     assert len(list((tmp_path / "cache" / "predictions").iterdir())) == 2
     with pytest.raises(DataError, match="no model fits into 1000 bytes"):
         ensemble(record_run / "records", [run], 1000, tmp_path / "none")
+
+
+def test_an_ensemble_that_was_broken_off_is_finished_with_resume_and_no_other_run_is_written_over(record_run, tmp_path):
+    from vidlet.jobs.ensemble import ensemble
+
+    run, limit = record_run / "run", 400_000
+    whole = ensemble(record_run / "records", [run], limit, tmp_path / "whole")
+    out = tmp_path / "broken"
+    ensemble(record_run / "records", [run], limit, out)
+    for name in ("metrics.json", "report.html", "recipe.toml"):  # as killed behind its model file
+        (out / name).unlink()
+    with pytest.raises(TrainingError, match=r"holds a finished run; .* or --resume to finish this one"):
+        ensemble(record_run / "records", [run], limit, out)
+    again = ensemble(record_run / "records", [run], limit, out, resume=True)
+    assert again["metrics"]["ensemble"] == whole["metrics"]["ensemble"]
+    assert graph_sha256((out / "model.onnx").read_bytes()) == graph_sha256((tmp_path / "whole/model.onnx").read_bytes())
+    assert set(again["files"]) == set(whole["files"])
+    shutil.copytree(run, tmp_path / "other")
+    with pytest.raises(TrainingError, match="is no ensemble of these files"):
+        ensemble(record_run / "records", [run], limit, tmp_path / "other", resume=True)

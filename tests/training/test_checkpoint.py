@@ -15,7 +15,7 @@ import torch
 from training_case import AUGMENT, PLAIN, assert_same, made_up, network, weights
 from vidlet.errors import TrainingError
 from vidlet.recipe import Averaging, Schedule
-from vidlet.training import train_network
+from vidlet.training import checkpoint, train_network
 
 
 class Killed(BaseException):
@@ -73,8 +73,8 @@ def test_a_process_killed_with_minus_nine_in_an_epoch_loses_that_epoch_only(tmp_
         train_network(network(), clips, made_up(seed=1), PLAIN, Path({str(tmp_path / "run")!r}), "x")
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
-    log, deadline = tmp_path / "run" / "log.csv", time.monotonic() + 60
-    while not (log.exists() and log.read_text().count("\n") >= 3) and time.monotonic() < deadline:
+    log, deadline = tmp_path / "run" / "log.csv", time.monotonic() + 60  # its third row: two checkpoints are whole
+    while not (log.exists() and log.read_text().count("\n") >= 4) and time.monotonic() < deadline:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -126,7 +126,8 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_and_runs_nothing(damage, tmp
     assert not touched.exists()
 
 
-def test_a_full_disk_leaves_the_checkpoint_of_the_epoch_before(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["log.csv", "checkpoint.pt"])
+def test_a_full_disk_leaves_the_checkpoint_of_the_epoch_before(name, tmp_path, monkeypatch):
     import errno
 
     clips, val, config = made_up(), made_up(seed=1), replace(PLAIN, epochs=2)
@@ -134,13 +135,15 @@ def test_a_full_disk_leaves_the_checkpoint_of_the_epoch_before(tmp_path, monkeyp
     before = (tmp_path / "checkpoint.pt").read_bytes()
     with monkeypatch.context() as patched:
 
-        def full(*_):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        def full(number):
+            drafts = list(tmp_path.glob(f".{Path(name).stem}.*.part*"))
+            if any(path.stat().st_ino == os.fstat(number).st_ino for path in drafts):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         patched.setattr("vidlet.files.os.fsync", full)
         with pytest.raises(OSError, match="No space left") as told:
             train_network(network(), clips, val, config, tmp_path, "x", resume=True)
-    assert told.value.filename == str(tmp_path / "checkpoint.pt")
+    assert told.value.filename == str(tmp_path / name)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert not list(tmp_path.glob(".*part*"))
 
@@ -178,3 +181,16 @@ def test_a_checkpoint_that_lacks_something_is_one_line(tmp_path):
         with pytest.raises(TrainingError, match=r"checkpoint\.pt: not a whole checkpoint") as caught:
             folder.load(fresh, torch.optim.AdamW(fresh.parameters()), None)
         assert "\n" not in str(caught.value)
+
+
+def test_the_log_of_an_epoch_is_there_before_its_checkpoint(tmp_path, monkeypatch):
+    """Killed in between, the epoch is trained again; the other way round its row would be lost."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save_tensors", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_network(network(), made_up(), made_up(seed=1), PLAIN, tmp_path, "x")
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
+    assert not (tmp_path / "checkpoint.pt").exists()

@@ -159,3 +159,15 @@ def test_a_playlist_that_slides_is_a_stream_of_every_frame_at_its_time(tmp_path)
     assert len(seen) > 30 and seen[-1][1] > 200  # past many segments that were not listed at the beginning
     for time_s, number in seen:
         assert time_s - first_s == pytest.approx((number - first) / 25, abs=0.05)
+
+
+def test_a_file_with_its_table_at_the_end_on_a_server_that_gives_no_parts_is_copied(site, capfd):
+    folder, address = site
+    render(folder / "end.mp4", 100, options=gop(25))
+    source = address.replace("//", "//user:secret@") + "/end.mp4"
+    numbers = [number_of(frame.rgb()) for frame in iter_frames(source, 2.0, 2.4)]
+    assert numbers == list(range(50, 60))
+    assert str(probe(source).path) == source
+    assert "secret" not in capfd.readouterr().err
+    with pytest.raises(DataError, match="404 Not Found"):
+        probe(f"{address}/nothing.mp4")

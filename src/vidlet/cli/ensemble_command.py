@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-size", required=True, metavar="BYTES", help="of the file: 1MB (10^6), 1GiB, 700000")
     parser.add_argument("--file", default="", metavar="NAME", help="of run folders this file: model.half.onnx (all)")
     parser.add_argument("--out", default="runs/ensemble", metavar="FOLDER", help="the folder to make (%(default)s)")
+    parser.add_argument("--resume", action="store_true", help="finish an ensemble in --out that was broken off")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -36,5 +37,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args.file,
         fold=args.fold,
         strict=args.strict,
+        resume=args.resume,
         command="vidlet " + shlex.join(sys.argv[1:]),
     )

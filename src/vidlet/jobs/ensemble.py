@@ -18,6 +18,7 @@ def ensemble(
     file: str = "",
     fold: str | None = None,
     strict: bool = False,
+    resume: bool = False,
     command: str = "",
 ) -> dict[str, Any]:
     """Search the members and weights whose joint file fits, and leave it as ``model.onnx`` in ``out``.
@@ -32,15 +33,17 @@ def ensemble(
         models: model files, or run folders, of which every ``model*.onnx`` is a candidate.
         max_bytes: of the file, metadata included.
         file: of run folders, only the file of this name.
+        resume: finish an ensemble of these files in ``out`` that was broken off; else ``out`` must hold no model.
 
     Returns:
         {"out", "files": {name: bytes}, "metrics"}; metrics["ensemble"] has members, weights, bytes, the validation GAP
         and the candidates'; metrics["members"] what each member reaches on the scored clips.
 
     Raises:
+        TrainingError: ``out`` holds a run; with ``resume`` one that is no ensemble of these files.
         DataError: no candidate fits, or the candidates do not have the same labels or do not see the same frames.
     """
     run = RunFolder.of(out)
-    run.check_free()
+    run.check_free(resume=resume)
     _held = run.hold()
     return find_ensemble(run, data, models, max_bytes, file, fold, strict, command)

@@ -7,7 +7,6 @@ a redirect too) is given up at once. A process that ends leaves the rest in the 
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import http.client
@@ -25,6 +24,7 @@ from typing import Any
 
 from ..errors import RecipeError
 from ..files import Lock, cache_folder, write_bytes
+from ..video.fetch import web_request
 from ..wording import as_json, redact, shown
 from ..workers import supervised
 
@@ -95,16 +95,8 @@ def post(address: str, body: bytes, name: str = "", limit_s: float = REQUEST_S) 
 
 
 def _request(address: str, body: bytes, name: str) -> urllib.request.Request:
-    parts = urllib.parse.urlsplit(address)
     headers = {"Content-Type": "application/json", "User-Agent": "vidlet", **({"X-Vidlet-Event": name} if name else {})}
-    if parts.username is not None or parts.password is not None:
-        login = ":".join(urllib.parse.unquote(part or "") for part in (parts.username, parts.password))
-        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
-    host = parts.netloc.rpartition("@")[2].encode("idna").decode() if "[" not in parts.netloc else parts.netloc
-    path = urllib.parse.quote(parts.path, safe="/%:@!$&'()*+,;=~-._")
-    query = urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?[]")
-    plain = urllib.parse.urlunsplit((parts.scheme, host.rpartition("@")[2], path or "/", query, ""))
-    return urllib.request.Request(plain, body, headers, method="POST")
+    return web_request(address, headers, body)
 
 
 def _opener(connections: list[http.client.HTTPConnection], limit_s: float) -> urllib.request.OpenerDirector:

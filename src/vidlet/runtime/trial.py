@@ -74,9 +74,10 @@ def _run_once() -> None:
     with contextlib.suppress(ImportError):  # Windows has no limits of this kind; the time is limited from outside
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (int(memory_bytes), int(memory_bytes)))
-        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        limits = {resource.RLIMIT_AS: int(memory_bytes), resource.RLIMIT_CPU: int(seconds), resource.RLIMIT_CORE: 0}
+        for kind, most in limits.items():
+            _, allowed = resource.getrlimit(kind)  # whoever started us may have allowed less already
+            resource.setrlimit(kind, (most if allowed == resource.RLIM_INFINITY else min(most, allowed), allowed))
     import numpy as np
 
     from .session import open_session

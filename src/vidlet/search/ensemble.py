@@ -15,7 +15,7 @@ from ..artifact import write_artifact
 from ..compression.ensemble_search import Candidate, Chosen, TopScores, search_ensemble
 from ..compression.join import content_sizes, join_graphs
 from ..datasets import ClipTable
-from ..errors import DataError
+from ..errors import DataError, TrainingError
 from ..progress import say
 from ..reports import Column, Dot, Html, Section, bytes_text, front_chart, rate_text
 from ..reports import table as html_table
@@ -53,6 +53,7 @@ def find_ensemble(
     """As the job ``ensemble``, into a run folder that the caller holds."""
     started = time.monotonic()
     members = _open(models, file)
+    _check_own(run, members)
     task = task_of_model(members[0].model)
     task.check_options(DataError, ensemble=True)
     names = members[0].model.labels
@@ -128,6 +129,17 @@ def _open(models: Sequence[str | Path], file: str) -> list[Member]:
         members.append(Member(name, model, graph, graph.ByteSize()))
     twice = [m for m in members if sum(other.name == m.name for other in members) > 1]
     return [Member(str(m.model.path), m.model, m.graph, m.bytes) if m in twice else m for m in members]
+
+
+def _check_own(run: RunFolder, members: Sequence[Member]) -> None:
+    """Refuse to write over a model that is no ensemble of these members; what one of theirs was begun for is free."""
+    if not run.model.exists():
+        return
+    recipe = load(run.model, threads=1).metadata.get("recipe")
+    inside = recipe.get("members") if isinstance(recipe, dict) else None
+    names = {one.get("name") for one in inside or () if isinstance(one, dict)}
+    if not names or not names <= {member.name for member in members}:
+        raise TrainingError(f"{run}: its {MODEL} is no ensemble of these files; choose another --out")
 
 
 def _seen(model: Model) -> str:

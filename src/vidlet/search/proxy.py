@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +232,7 @@ def _begin(space: Space, pool: Pool) -> None:
 def follow_parent() -> None:
     """For a process that works for another: leave interrupts to it, and end when it has ended, killed or not."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
+    parent = getattr(parent_process(), "pid", 0)  # getppid would be another if it had ended already
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -85,14 +85,14 @@ class Checkpoints:
             "average": average.state_dict() if average is not None else None,
             "best": best,
         }
-        save_tensors(saved, self.checkpoint)
-        write_text(self.folder / LOG, log_csv(progress.history))
+        write_text(self.folder / LOG, log_csv(progress.history))  # first: behind the checkpoint it would not come again
         if self.board is not None:
             row = progress.history[-1]
             for key, value in row.items():
                 if key != "epoch":
                     self.board.add_scalar(key, value, progress.epoch)
             self.board.flush()
+        save_tensors(saved, self.checkpoint)
 
     def open_board(self, finished: int) -> None:
         """Draw curves for TensorBoard from now on, where it is installed."""

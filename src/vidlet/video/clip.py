@@ -179,11 +179,26 @@ def open_reader(path: PathLike, fps: float | None = None, resume: bool = False) 
     if isinstance(place, Path) and place.is_dir():
         reader: Reader = FolderReader(place, fps)
     else:
-        reader = VideoReader(place, resume)
+        reader = _open_file(place, resume)
     try:
         yield reader
     finally:
         reader.close()
+
+
+def _open_file(place: Path | str, resume: bool) -> VideoReader:
+    """A reader of a file; of one on the web that cannot be read from where it is, of a copy of it."""
+    try:
+        return VideoReader(place, resume)
+    except DataError:
+        if isinstance(place, Path):
+            raise
+        from .fetch import fetched  # what speaks with servers is imported where there is one
+
+        copy = fetched(place)
+        if copy is None:
+            raise
+        return VideoReader(copy, resume, str(place))
 
 
 def _at_rate(reader: Reader, hz: float, start: float, end: float, phase: float) -> Iterator[tuple[float, Frame]]:

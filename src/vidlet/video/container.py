@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .clock import Clock, Key, contents, jumping
+from .ending import broken_end
 from .frames import Frame, VideoInfo
 from .opening import (
     frame_rate,
@@ -45,6 +46,7 @@ class VideoReader:
 
     Args:
         path: A regular file, or the address of a file on the web.
+        name: What it is called in messages and ``info``, if not by its path.
         resume: What happens at a packet that the decoder refuses. False: reading ends there, because the pictures
             that follow are predicted from one that is missing. True: it goes on at the next intact key frame.
 
@@ -52,8 +54,8 @@ class VideoReader:
         DataError: not a readable video, or no frame of it can be decoded.
     """
 
-    def __init__(self, path: Path | str, resume: bool = False) -> None:
-        self._path, self._resume = path, resume
+    def __init__(self, path: Path | str, resume: bool = False, name: str = "") -> None:
+        self._path, self._resume, self._name = path, resume, name or path
         self._container = open_container(path)
         try:
             self._start()
@@ -67,6 +69,7 @@ class VideoReader:
         self._tick_s = float(self._stream.time_base or 1 / 90_000)
         self._fps = frame_rate(self._stream)
         self._clock = Clock(self._stream, jumping(self._container), self.interval_s)
+        self._broken_end = broken_end(self._path, self._container.format.name)
         self._contents = contents(self._path, self._container, self._stream, opened_again, self.interval_s)
         self._packets: Iterator[Any] = self._mended(self._container.demux(self._stream))
         self._pictures = Pictures()
@@ -79,7 +82,7 @@ class VideoReader:
         self._not_before = NEVER  # after a seek: frames before the key frame lack their references
         first = self._peek(first=True)
         if first is None:
-            raise DataError(f"{self._path}: no frame could be decoded ({self._reason or 'it holds none'})")
+            raise DataError(f"{self._name}: no frame could be decoded ({self._reason or 'it holds none'})")
         self._origin = 0.0 if first.pts is None else first.pts * self._tick_s
         self.info = self._describe(first)
 
@@ -90,6 +93,8 @@ class VideoReader:
     @property
     def damage(self) -> str:
         short = self._missing()
+        if self._broken_end and self._ended and not short:
+            short = f"the file breaks off: {self._broken_end}"
         found = [short] if short else []
         if self._errors and not (self._resume or self._sought):
             found = [f"{short or f'{self._count} frames decoded'}, then: {self._reason}"]
@@ -255,7 +260,7 @@ class VideoReader:
                 self._ended = True
                 return None
             if packet.size and packet.has_sidedata("encryption_info"):
-                raise DataError(f"{self._path}: the video is encrypted")
+                raise DataError(f"{self._name}: the video is encrypted")
             try:
                 self._decoded.extend(packet.decode())
             except av.FFmpegError as error:
@@ -277,6 +282,8 @@ class VideoReader:
             return f"the video ends at {end_s:.2f} of {self.info.duration_s:.2f} declared seconds" if early else ""
         if self._container.format.name.startswith("mov"):
             declared = sum(not entry.is_discard for entry in self._stream.index_entries)
+        elif self._container.format.name == "avi" and not self._broken_end and not self._errors:
+            return ""  # it counts moments, and where the picture stands as it was there is none
         return f"{self._count} of {declared} declared frames decoded" if self._count < declared else ""
 
     # Times and places in the file.
@@ -380,15 +387,15 @@ class VideoReader:
             duration_s = container.duration / av.time_base
         else:
             duration_s = stream.frames / self._fps
-        known, notes = self._contents, tuple[str, ...]()
+        known, notes = self._contents, (f"it breaks off: {self._broken_end}",) if self._broken_end else ()
         if known is not None and known.packets > 1:
             duration_s, self._own_duration = known.end_s - self._origin, True
             if not known.breaks and much_longer(told_s := header_s(container, own_s), duration_s):
                 duration_s = told_s
         if known is not None and (note := known.note()):
-            notes = (note,)
+            notes = (*notes, note)
         name = stream.codec_context.codec.canonical_name
         return VideoInfo(
-            self._path, width, height, self._fps, duration_s, stream.frames, turn, name, first.format.name, notes,
+            self._name, width, height, self._fps, duration_s, stream.frames, turn, name, first.format.name, notes,
             pixel_aspect(stream, swapped),
         )  # fmt: skip

@@ -12,10 +12,21 @@ import av
 
 from ..errors import DataError
 from .address import TIMEOUT_S, WEB_OPTIONS, container_name
+from .ending import boxes, broken_end
 from .frames import DEFAULT_FPS
 
 TELLING = ("flv", "mxf", "rm")  # formats read through once whose header tells a length: a shorter file broke off
 NOT_VIDEO = frozenset({"tty", "rawvideo", "lavfi", "image2"})  # "demuxers" that take texts, noise and single images
+OTHERS = {
+    b"version https://git-lfs": "it is a pointer of Git LFS; `git lfs pull` gets the file itself",
+    b"/annex/objects/": "it is a pointer of git-annex; `git annex get` gets the file itself",
+    b"<!doctype html": "it is an HTML page",
+    b"<html": "it is an HTML page",
+    b"{": "it is a JSON text",
+    b"pk\3\4": "it is a ZIP archive",
+    b"\x1f\x8b": "it is a gzip archive",
+}
+JPEG_SERIES = (".mjpeg", ".mjpg")  # of cameras: one JPEG behind the other
 
 # Tags that are not UTF-8 are no reason to refuse a video; from version 19 on PyAV has no word for it and never refuses.
 _FORGIVING: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -33,9 +44,13 @@ def open_container(path: Path | str) -> Any:
         check_file(path)
         options, timeout = {"protocol_whitelist": "file,crypto,data"}, None
     try:
-        return av.open(container_name(path), options=options, timeout=timeout, **_FORGIVING)
+        container = av.open(container_name(path), options=options, timeout=timeout, **_FORGIVING)
+        if container.format.name == "jpeg_pipe" and str(path).lower().endswith(JPEG_SERIES):
+            container.close()  # what one JPEG is, many in one file are, too, says FFmpeg
+            container = av.open(container_name(path), format="mjpeg", options=options, timeout=timeout, **_FORGIVING)
+        return container
     except (av.FFmpegError, OSError, ValueError) as error:
-        broken = "" if isinstance(path, str) else _broken_box(path)
+        broken = "" if isinstance(path, str) else _broken_box(path) or _other_kind(path)
         raise DataError(f"{path}: no frame could be decoded ({broken or reason_of(error)})") from error
 
 
@@ -48,8 +63,8 @@ def video_stream(container: Any, path: Path | str) -> Any:
         raise DataError(f"{path}: not a video, but {container.format.long_name} (a folder of images is a clip)")
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise DataError(f"{path}: no video stream (only {kinds})")
+        kinds = ", ".join(sorted({"a cover picture" if s.type == "video" else s.type for s in container.streams}))
+        raise DataError(f"{path}: no video stream (only {kinds or 'nothing'})")
     if len(streams) > 1:
         lengths = [_pictures_in(stream) for stream in streams]
         best = container.streams.best("video")  # the one of which FFmpeg saw most pictures when it opened the file
@@ -126,24 +141,20 @@ def frame_rate(stream: Any) -> float:
     return DEFAULT_FPS
 
 
+def _other_kind(path: Path) -> str:
+    """What a file is that is often found under a video's name; "" if it is none of these."""
+    with path.open("rb") as file:
+        begin = file.read(64).lstrip().lower()
+    return next((what for magic, what in OTHERS.items() if begin.startswith(magic)), "")
+
+
 def _broken_box(path: Path) -> str:
     """Why an MP4 or MOV file cannot be opened, from its outermost boxes; "" where they say nothing."""
-    names: list[bytes] = []
     size = path.stat().st_size
     with path.open("rb") as file:
-        offset = 0
-        while offset + 8 <= size and len(names) < 100:
-            file.seek(offset)
-            header = file.read(16)
-            length, name = int.from_bytes(header[:4], "big"), header[4:8]
-            if length == 1:
-                length = int.from_bytes(header[8:16], "big")
-            if length < 8 or not name.isalnum():
-                break
-            names.append(name)
-            offset += length
-    if b"ftyp" not in names[:1]:
+        names = [name for name, _ in boxes(file, size)]
+    if names[:1] != ["ftyp"]:
         return ""
-    if b"moov" not in names:
+    if "moov" not in names:
         return "moov atom not found: the file is cut off or was never finished"
-    return f"the file is cut off in its {names[-1].decode()} atom" if offset > size else ""
+    return broken_end(path, "mov")
