@@ -14,6 +14,7 @@ from artifacts import session
 from vidlet.artifact.exporter import to_onnx_graph
 from vidlet.compression.calibrate import METHODS, Histogram, calibrate
 from vidlet.compression.int8 import quantize_graph, quantized_tensors, range_of
+from vidlet.compression.settle import settle
 from vidlet.compression.storage import lattice_step, quantize_weight, store_weights_half, store_weights_int8
 from vidlet.errors import ExportError
 from vidlet.models import FrameExtractor, MobileNetV2
@@ -154,6 +155,40 @@ def test_quantized_features_stay_near_the_float_ones(values):
     assert b.dtype == np.float32
     assert np.sqrt(((a - b) ** 2).mean() / (a**2).mean()) < 0.12
     assert len(quantized.SerializeToString()) < 0.7 * len(graph.SerializeToString())
+
+
+def alike(count: int, seed: int) -> np.ndarray:
+    """Frames of one scene: all nearly the same picture, whose flat parts integers round in one direction."""
+    noise = np.random.default_rng(seed).integers(-4, 5, (count, *SIZE, 3))
+    return np.clip(some_frames(1).astype(int) + noise, 0, 255).astype(np.uint8)
+
+
+def test_the_means_of_frames_that_are_alike_stay_where_they_were():
+    graph, quantized = plain()
+    clips = [alike(4, seed) for seed in range(6)]
+    settled = settle(quantized, graph, clips)
+    frames = alike(20, 99)
+    wanted, before, after = (run(model, frames=frames).mean((0, 2, 3)) for model in (graph, quantized, settled))
+    assert np.abs(after - wanted).mean() < 0.5 * np.abs(before - wanted).mean()
+    kept = {tensor.name for tensor in quantized.graph.initializer}
+    assert {tensor.name for tensor in settled.graph.initializer} == kept
+    assert len(settled.SerializeToString()) == len(quantized.SerializeToString())
+
+
+def test_settling_changes_biases_alone_and_not_those_of_layers_that_stay_in_float():
+    graph, quantized = plain()
+    clips = [alike(4, seed) for seed in range(3)]
+    last = "backbone.block5.project.conv.weight"
+    kept = quantize_graph(graph, calibrate(graph, [{"frames": clips[0]}], quantized_tensors(graph)), keep=[last])
+    for before, after in (
+        (quantized, settle(quantized, graph, clips)),
+        (kept, settle(kept, graph, clips, keep=[last])),
+    ):
+        old, new = ({t.name: numpy_helper.to_array(t) for t in m.graph.initializer} for m in (before, after))
+        changed = {name for name, value in old.items() if not np.array_equal(value, new[name])}
+        assert changed
+        assert all(name.endswith("bias.q") and old[name].dtype == np.int32 for name in changed)
+        assert any("block5.project" in name for name in changed) == (before is quantized)
 
 
 def test_what_lies_behind_the_named_tensor_stays_as_it_is():

@@ -190,3 +190,9 @@ def test_the_baselines_are_chance_one_frame_mean_and_mean_and_deviation():
 def test_one_frame_is_the_middle_one():
     clips = clips_of("mean", frames=9)
     np.testing.assert_array_equal(middle_frame(clips).read(5), clips.read(5)[4:5])
+
+
+def test_many_clips_are_offered_probes_of_more_numbers():
+    few, many = ({c.name for c in probes_of_clips(PLACES, clips)} for clips in (999, 1000))
+    assert many > few
+    assert all("segments+steps+deviation+change" in name for name in many - few)

@@ -1,14 +1,22 @@
 """The recipe auto on real files: clips and records, its decision stored, made again by the run's recipe, resumed."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vidlet.datasets import Clip, ClipTable
 from vidlet.errors import DataError
 from vidlet.jobs.train import train
 from vidlet.recipe import load_recipe
 from vidlet.runtime import load
+from vidlet.selection import Pool
+from vidlet.tasks import auto
+from vidlet.tasks.auto import _slower
+from vidlet.training import FeatureClips
+from vidlet.video.frames import VideoInfo
 
 SMALL = {
     "extractor.width": 0.35,
@@ -63,3 +71,37 @@ def test_a_group_for_each_class_is_refused_in_a_line(tmp_path):
     (tmp_path / "clips.csv").write_text("\n".join(["path,label,group", *rows]))
     with pytest.raises(DataError, match="has no clip in train; where a group holds clips of one class alone"):
         train(tmp_path, out=tmp_path / "run")
+
+
+def pool_of(course) -> Pool:
+    """Sixty clips of two classes; ``course(kind, t)`` is what frame t of a clip shows."""
+    rng = np.random.default_rng(0)
+    targets = np.eye(2)[np.arange(60) % 2]
+    clips = [
+        np.array([course(i % 2, t) + rng.normal(0, 0.3, 4) for t in range(8)], np.float32) for i in range(len(targets))
+    ]
+    features = FeatureClips(clips.__getitem__, targets.astype(np.float32), ["clip"] * 60, np.ones(4, np.float32))
+    held = [np.arange(60) // 20 == fold for fold in range(3)]
+    return Pool(features, targets, {"head": (0, (4,))}, held)
+
+
+def test_frames_between_others_are_kept_where_they_tell_classes_apart():
+    assert _slower(pool_of(lambda kind, t: kind * (t % 2)), 2) == 1
+    assert _slower(pool_of(lambda kind, t: kind * (t % 4 == 2)), 4) == 2
+    assert _slower(pool_of(lambda kind, t: kind * (t // 4)), 4) == 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fps", "times"), [(1.0, 30.0, 2), (0.4, 30.0, 4), (0.4, 25.0, 2), (1.0, 10.0, 1), (3.0, 30.0, 1)]
+)
+def test_short_clips_are_looked_at_more_often_but_not_more_often_than_they_have_frames(
+    monkeypatch, seconds, fps, times
+):
+    told = VideoInfo("a.mp4", 64, 64, fps, seconds, round(seconds * fps), 0, "h264", "yuv420p")
+    monkeypatch.setattr(auto, "probe", lambda path: told)
+    table = ClipTable(
+        (Clip(Path("a.mp4"), ("a",), split="train"), Clip(Path("b.mp4"), ("b",), split="test")), ("a", "b"), Path()
+    )
+    sampling = load_recipe("auto").sampling
+    assert auto._times_more(sampling, table) == times
+    assert auto._times_more(replace(sampling, hz=6.0), table) == 1  # a rate that somebody asked for

@@ -14,6 +14,7 @@ from .calibrate import calibrate, clip_feeds
 from .int8 import QuantizableGraph, Range, quantize_graph, quantized_tensors
 from .qat import layer_names
 from .ranges import input_means, learned_ranges
+from .settle import settle
 
 FRAMES = 3  # of a clip, to find ranges on
 FEW_CHANNELS = 4
@@ -39,7 +40,8 @@ def int8_boxes(graph: onnx.ModelProto, pictures: Sequence[np.ndarray], until: st
         ranges = _by_layer(graph, learned, names, until)
     else:
         ranges = calibrate(graph, clip_feeds(graph, frames), names)
-    return quantize_graph(graph, ranges, until, keep=kept, means=input_means(graph, frames, until))
+    integer = quantize_graph(graph, ranges, until, keep=kept, means=input_means(graph, frames, until))
+    return integer if learned is not None else settle(integer, graph, frames, until, kept)
 
 
 def int8_detections(graph: onnx.ModelProto, amount: float | None, pictures: Sequence[np.ndarray]) -> onnx.ModelProto:

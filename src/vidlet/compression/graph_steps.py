@@ -24,7 +24,8 @@ from .int8 import quantize_graph, quantized_tensors
 from .kernels import round_kernels
 from .mixed import quantize_within
 from .products import integer_products, product_ranges
-from .ranges import activation_ranges, input_means
+from .ranges import input_means
+from .settle import integer_graph, settle
 from .sparse import store_sparse
 from .storage import large_weights, store_weights_half, store_weights_int8
 from .volumes import integer_volumes
@@ -48,8 +49,7 @@ def int8(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarra
     wide = product_ranges(graph, clips)
     if finds_boxes(graph):
         return store_weights_int8(integer_products(int8_detector(graph, clips), wide))
-    ranges = activation_ranges(graph, clips)
-    integer = integer_volumes(quantize_graph(graph, ranges, means=input_means(graph, clips)), clips)
+    integer = integer_volumes(integer_graph(graph, clips), clips)
     return store_weights_int8(integer_products(integer, wide))
 
 
@@ -67,7 +67,7 @@ def int4(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarra
     names = quantized_tensors(graph)
     ranges = calibrate(rounded.model, clip_feeds(graph, clips), names) if names else {}
     integer = quantize_graph(rounded.model, ranges, codes=rounded.codes, means=input_means(rounded.model, clips))
-    return store_weights_int4(store_codes_int4(integer, block), block)
+    return store_weights_int4(store_codes_int4(settle(integer, graph, clips), block), block)
 
 
 def head4(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:

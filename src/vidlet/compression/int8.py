@@ -94,8 +94,9 @@ def quantize_graph(
     The integers are the same on every processor: no kernel saturates, whatever the frames (exact.py).
 
     Conv (with the Clip or Relu behind it), Add, MaxPool and Concat become integer kernels; whatever else stands
-    among them reads dequantized values. uint8 frames that are only shifted and scaled by one number feed the first
-    convolution without a float pass over the picture. ``until`` keeps its name and stays float32.
+    among them reads dequantized values. Features side by side that no convolution reads keep their own precision. uint8
+    frames that are only shifted and scaled by one number feed the first convolution without a float pass over them.
+    ``until`` keeps its name and stays float32.
 
     Args:
         ranges: tensor -> (scale, zero point) for at least :func:`quantized_tensors`'s tensors.
@@ -131,6 +132,8 @@ class QuantizableGraph(Graph):
         inside = self.ancestors(until) if until is not None else set()
         layers = any(node.op_type == "Conv" and node.output[0] in inside for node in self.nodes)
         self.inside = inside if layers else set()  # without a convolution rounding would save nothing
+        convs = [node for node in self.nodes if node.op_type == "Conv" and node.output[0] in self.inside]
+        self.read = self.ancestors(*(conv.input[0] for conv in convs))
 
     def fused_output(self, conv: onnx.NodeProto) -> str:
         """The tensor behind a convolution's activation, or its own output."""
@@ -145,6 +148,8 @@ class QuantizableGraph(Graph):
         if node.output[0] not in self.inside or node.op_type not in _INTEGER:
             return False
         if node.output[0] in self.keep:
+            return False
+        if node.op_type == "Concat" and node.output[0] not in self.read:
             return False
         if node.op_type == "Conv":
             return node.input[1] not in self.keep and all(name in self.constants for name in node.input[1:] if name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ from ..runtime import open_session
 from .calibrate import zero_states
 from .int8 import quantize_graph, quantized_kernels
 from .products import integer_products, product_ranges, product_weights
-from .ranges import activation_ranges, input_means
+from .ranges import activation_ranges, input_means, learned_ranges
+from .settle import settle
 from .storage import large_weights, store_weights_half, store_weights_int8
 
 __all__ = ["Loss", "Mixed", "quantize_within", "score_loss"]
@@ -27,7 +29,7 @@ class Mixed:
     """A graph in 8 bits but for some layers.
 
     ``restored`` are the layers (names of their weights) that compute in float32 and are stored in float16, the
-    costliest first; ``losses`` the loss of the graph all in 8 bits, and after each of them was restored.
+    costliest first; ``losses`` the loss of the graph all in 8 bits and, where layers are restored, as it is.
     """
 
     model: onnx.ModelProto
@@ -45,8 +47,8 @@ def quantize_within(
     """Quantize a float32 artifact to 8 bits and restore layers until ``loss`` is at most ``bound``.
 
     A layer is a convolution or product that became an integer kernel, or a large matrix of the head. What each costs is
-    measured once: the loss with that layer alone restored. They are restored in this order, one by one; where all of
-    them are not enough, all are restored and the last loss stands above the bound.
+    measured once: the loss with that layer alone restored. Of this order the first are restored, as many as are enough
+    (found by halving); where all of them are not enough, all are restored and the last loss stands above the bound.
 
     Args:
         bound: of the loss, in its own unit.
@@ -55,25 +57,26 @@ def quantize_within(
     """
     measure = loss or score_loss(model, clips[:: max(1, len(clips) // LOSS_CLIPS)][:LOSS_CLIPS])
     ranges, means = activation_ranges(model, clips, until), input_means(model, clips, until)
-    wide = product_ranges(model, clips)
+    wide, settled = product_ranges(model, clips), learned_ranges(model) is None
     kernels = [*quantized_kernels(model, until), *product_weights(model)]
 
-    def quantized(kept: Sequence[str]) -> onnx.ModelProto:
-        integer = integer_products(quantize_graph(model, ranges, until, kept, means=means), wide, keep=kept)
-        return store_weights_half(store_weights_int8(integer, skip=kept))
+    def quantized(kept: Sequence[str], settled: bool = settled) -> onnx.ModelProto:
+        integer = quantize_graph(model, ranges, until, kept, means=means)
+        if settled:
+            integer = settle(integer, model, clips, until, kept)
+        return store_weights_half(store_weights_int8(integer_products(integer, wide, keep=kept), skip=kept))
 
     smallest = quantized(())
-    losses = [measure(smallest)]
-    if losses[0] <= bound:
-        return Mixed(smallest, (), tuple(losses))
+    before = measure(smallest)
+    if before <= bound:
+        return Mixed(smallest, (), (before,))
     layers = [*kernels, *(name for name in large_weights(model, 2) if name not in kernels)]
-    costs = {name: measure(quantized((name,))) for name in layers}
+    costs = {name: measure(quantized((name,), settled=False)) for name in layers}  # an order: biases take seconds each
     ordered = sorted(layers, key=costs.__getitem__)
-    restored: list[str] = []
-    while losses[-1] > bound and len(restored) < len(ordered):
-        restored.append(ordered[len(restored)])
-        losses.append(costs[restored[0]] if len(restored) == 1 else measure(quantized(restored)))
-    return Mixed(quantized(restored), tuple(restored), tuple(losses))
+    counts = range(len(ordered))
+    enough = bisect_left(counts, True, lo=1, key=lambda count: measure(quantized(ordered[:count])) <= bound)
+    found = quantized(ordered[:enough])
+    return Mixed(found, tuple(ordered[:enough]), (before, measure(found)))
 
 
 def score_loss(model: onnx.ModelProto, clips: Sequence[np.ndarray]) -> Loss:

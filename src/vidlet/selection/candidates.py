@@ -12,6 +12,7 @@ Places = Mapping[str, tuple[int, tuple[int, ...]]]  # cut -> where its features 
 STRENGTHS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of the penalty, in descending order
 ORDERED = ("segments", "steps")
 MOVES = "mean+deviation+change"
+COURSE = "segments+steps+deviation+change"  # where a clip goes, and how much moves on the way: for many clips
 DEEP = {"head": 0.006, "block16": 0.004, "block14": 0.002}  # of worth, that a cut must gain for its bytes and its time
 LARGE = 1000  # clips, from which on trained heads are the large ones
 
@@ -74,18 +75,20 @@ def probe(cuts: str, statistics: str, **options: Any) -> Candidate:
     )
 
 
-def probes_of_clips(places: Places) -> list[Candidate]:
+def probes_of_clips(places: Places, clips: int = 0) -> list[Candidate]:
     """The probes of a network's cuts: of its grids with and without order and position, and of pooled vectors."""
+    course = [COURSE] if clips >= LARGE else []  # fewer clips choose it where it is worse (docs/lab-notes.md)
     grids = [cut for cut, (_, shape) in places.items() if len(shape) == 3]
     vectors = [cut for cut in places if cut not in grids]
     found = []
     for cut in reversed(grids):
         found += [probe(cut, "segments+steps"), probe(cut, "segments+steps", positions="mirrored")]
+        found += [probe(cut, name, **seen) for name in course for seen in ({}, {"positions": "mirrored"})]
         found += [probe(cut, "middle"), probe(cut, MOVES), probe(cut, MOVES, positions="mirrored")]
         found += [probe(cut, f"{MOVES}+highest", positions="pooled")]
         found += [probe(cut, "deviation+change", positions="pooled")]
     for first, second in pairwise(grids):
-        found += [probe(f"{first}+{second}", "segments+steps"), probe(f"{first}+{second}", "steps")]
+        found += [probe(f"{first}+{second}", statistics) for statistics in ("segments+steps", "steps", *course)]
     for cut in vectors:
         found += [
             probe(cut, statistics)

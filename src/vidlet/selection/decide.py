@@ -13,14 +13,16 @@ from ..recipe import Head, Recipe
 from ..training.classification import Moments
 from .candidates import (
     LARGE,
+    MOVES,
     Candidate,
     Places,
+    probe,
     probes_of_clips,
     probes_of_records,
     trained_of_clips,
     trained_of_records,
 )
-from .choose import Choice, choose, order_matters
+from .choose import Choice, choose, order_matters, worth
 from .measure import Measured, Pool, measure_probes, measure_trained
 
 FOLDS = ((150, 5), (400, 3))  # up to so many clips trained heads are tried on so many folds; above, on one
@@ -112,7 +114,7 @@ def decide(
         frames: in the median clip.
         report: called with (what is measured, done, of how many).
     """
-    probes = (probes_of_records if records else probes_of_clips)(pool.places)
+    probes = probes_of_records(pool.places) if records else probes_of_clips(pool.places, len(pool.targets))
 
     def told(what: str) -> Callable[[int, int], None] | None:
         return (lambda done, total: report(what, done, total)) if report else None
@@ -127,6 +129,14 @@ def decide(
             what = f"{candidate.name}, {folds} folds"
             measured.append(measure_trained(pool, candidate, config, moments, folds, device, told(what)))
     return Decision(choose(measured, pool.targets, pool.multi_label), tuple(measured), pool.places)
+
+
+def worth_of_looks(pool: Pool) -> float:
+    """How well a few probes tell clips apart that have not been seen: in order, and by how much moves."""
+    grids = [cut for cut, (_, shape) in pool.places.items() if len(shape) == 3]
+    looks = [probe(cut, "segments+steps", positions="mirrored") for cut in grids[len(grids) // 2 :][:1]]
+    looks += [probe(cut, MOVES) for cut in list(pool.places)[-1:]]
+    return max(worth(m.probabilities, pool.targets, pool.multi_label) for m in measure_probes(pool, looks))
 
 
 def training_of(candidates: Sequence[Candidate], clips: int) -> dict[str, Any]:

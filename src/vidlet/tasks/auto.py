@@ -11,8 +11,8 @@ import numpy as np
 
 from ..artifact import extractor_graph
 from ..datasets import Clip, ClipTable, group_folds
-from ..errors import DataError, RecipeError
-from ..features import Extracted, extract, narrowed
+from ..errors import DataError, RecipeError, VidletError
+from ..features import Extracted, extract, narrowed, thinned
 from ..files import cache_folder, write_text
 from ..models import build_extractor
 from ..models.head import flat_size
@@ -21,8 +21,11 @@ from ..progress import bar, say
 from ..recipe import Recipe, Sampling, load_recipe, recipe_from_dict, recipe_to_dict
 from ..runs import SELECTION, RunFolder
 from ..selection import Decision, Pool, decide
-from ..selection.decide import training_of
+from ..selection.candidates import Places
+from ..selection.decide import training_of, worth_of_looks
 from ..training import FeatureClips
+from ..training.classification import Moments
+from ..video import probe
 from .doubts import held_out_findings
 from .prepare import moments, targets_of
 from .prepare_records import EXTRACTOR, prepare_records, widths_of, with_val
@@ -31,6 +34,9 @@ AUTO = "auto"  # head.name of a recipe whose head is chosen by measuring
 MOST, TARGETS = 1500, 3e6  # clips that candidates are measured on; clips times classes
 LARGEST = 2e8  # records times classes, above which nothing is solved
 FALLBACK = "records-mean"
+FEW_FRAMES = 16  # in the median clip, below which clips are looked at more often, for a try
+FASTER, FASTER_GAINS = 4, 0.01  # times as often, at most; what twice as often must gain, of ``worth``
+LOOKED_AT = 50  # clips whose lengths are asked for
 
 
 def resolve_auto(
@@ -65,6 +71,8 @@ def resolve_auto(
 def _of_clips(plan: Recipe, table: ClipTable, device: str) -> tuple[Recipe, dict[str, Any]]:
     extractor = build_extractor(plan.extractor)
     graph = extractor_graph(extractor).SerializeToString(deterministic=True)
+    more = _times_more(plan.sampling, table)
+    plan = replace(plan, sampling=replace(plan.sampling, hz=plan.sampling.hz * more))
     with bar("features") as move:
         found = extract(table, graph, plan.sampling, extractor.input_size, cache_folder("features"), progress=move)
     alone = {plan.extractor.cut: (0, extractor.feature_shape)}
@@ -73,15 +81,65 @@ def _of_clips(plan: Recipe, table: ClipTable, device: str) -> tuple[Recipe, dict
     if not rows:
         raise DataError(f"{table.root}: no readable clip in split train")
     clips = [table.clips[i] for i in rows]
-    mean, std = moments(found.store.read(str(found.keys[i])).features for i in rows)
+    own = moments(found.store.read(str(found.keys[i])).features for i in rows)
     whole = FeatureClips(
         lambda i: found.store.read(str(found.keys[rows[i]])).features,
-        targets_of(clips, table.labels), [clip.path.name for clip in clips], std, plan.sampling.max_frames,
+        targets_of(clips, table.labels), [clip.path.name for clip in clips], own[1], plan.sampling.max_frames,
     )  # fmt: skip
-    decision, seen = _decide(plan, table, clips, whole, places, (mean, std), device)
+    pool, seen = _pool(table, clips, whole, places)
+    stored, slower = found, _slower(pool, more) if more > 1 else 1
+    if slower > 1:
+        pool, stored = _every(pool, slower), thinned(found, plan.sampling, slower, cache_folder("features"))
+        plan = replace(plan, sampling=replace(plan.sampling, hz=plan.sampling.hz / slower))
+    decision = _decide(plan, table, pool, own, device)
     chosen = decision.recipe(plan, table.multi_label, _training(decision, len(clips)))
-    _store_own(chosen, decision, found, plan.sampling)
+    _store_own(chosen, decision, stored, plan.sampling)
     return chosen, decision.findings() | held_out_findings(decision.choice.probabilities, seen, table)
+
+
+def _times_more(sampling: Sampling, table: ClipTable) -> int:
+    """How many times as often clips are looked at for a try, a power of two: where the median clip has few frames.
+
+    Never more often than there are frames, at most ``FASTER`` times, and not where the recipe names a rate of its own.
+    """
+    if sampling != load_recipe(AUTO).sampling:
+        return 1
+    clips = [clip for clip in table if _learned(clip, table)]
+    lengths = []
+    for i in np.unique(np.linspace(0, len(clips) - 1, min(len(clips), LOOKED_AT)).astype(int)):
+        try:
+            lengths.append(_seconds_and_rate(clips[i]))
+        except VidletError:
+            continue  # it is told where it is read
+    if not lengths:
+        return 1
+    seconds, rate = np.median(lengths, axis=0)
+    more = 1
+    while more < FASTER and seconds * sampling.hz * more < FEW_FRAMES and sampling.hz * more * 2 <= 1.1 * rate:
+        more *= 2
+    return more
+
+
+def _seconds_and_rate(clip: Clip) -> tuple[float, float]:
+    info = probe(clip.path)
+    rate = clip.fps or info.fps
+    whole = info.frames / clip.fps if clip.fps else info.duration_s
+    return min(clip.end_s or whole, whole or np.inf) - (clip.start_s or 0.0), rate
+
+
+def _slower(pool: Pool, most: int) -> int:
+    """Of how many frames one is enough, a power of two up to ``most``; more must tell the clips apart better."""
+    kept, best = most, worth_of_looks(_every(pool, most))
+    while kept > 1 and (now := worth_of_looks(_every(pool, kept // 2))) > best + FASTER_GAINS:
+        kept, best = kept // 2, now
+    return kept
+
+
+def _every(pool: Pool, count: int) -> Pool:
+    """The clips of a pool with one of so many frames."""
+    clips = pool.clips
+    assert isinstance(clips, FeatureClips)
+    return replace(pool, clips=clips.reading(lambda i: clips.read(i)[::count]))
 
 
 def _of_records(plan: Recipe, table: ClipTable, device: str) -> tuple[Recipe, dict[str, Any]]:
@@ -97,15 +155,14 @@ def _of_records(plan: Recipe, table: ClipTable, device: str) -> tuple[Recipe, di
     prepared = prepare_records(plan, with_val(table), keys)
     assert isinstance(prepared.train, FeatureClips) and prepared.moments is not None
     places = {EXTRACTOR: (0, (prepared.moments[0].size,))}
-    decision, seen = _decide(plan, table, prepared.clips, prepared.train, places, prepared.moments, device)
+    pool, seen = _pool(table, prepared.clips, prepared.train, places)
+    decision = _decide(plan, table, pool, prepared.moments, device)
     chosen = decision.recipe(plan, table.multi_label, _training(decision, len(prepared.clips)))
     return chosen, decision.findings() | held_out_findings(decision.choice.probabilities, seen, table)
 
 
-def _decide(
-    plan: Recipe, table: ClipTable, clips: Sequence[Clip], whole: FeatureClips, places: Any, moments: Any, device: str
-) -> tuple[Decision, list[Clip]]:
-    """The decision, and the clips that were measured on.
+def _pool(table: ClipTable, clips: Sequence[Clip], whole: FeatureClips, places: Places) -> tuple[Pool, list[Clip]]:
+    """What candidates are measured on, and its clips: all, or some where there are very many.
 
     Raises:
         DataError: a class of which no clip is in train.
@@ -115,16 +172,19 @@ def _decide(
     most = int(max(200, min(MOST, TARGETS / len(table.labels))))
     rows = np.linspace(0, len(clips) - 1, min(len(clips), most)).astype(int)
     seen = whole if len(rows) == len(clips) else whole.some(rows)
-    held = held_out(table, [clips[i] for i in rows])
-    lengths = [len(seen.read(i)) for i in range(min(len(rows), 200))]
-    targets = seen.targets.astype(np.float64)
-    pool = Pool(seen, targets, places, held, table.multi_label)
+    chosen = [clips[i] for i in rows]
+    held = held_out(table, chosen)
+    return Pool(seen, seen.targets.astype(np.float64), places, held, table.multi_label), chosen
+
+
+def _decide(plan: Recipe, table: ClipTable, pool: Pool, moments: Moments, device: str) -> Decision:
+    assert isinstance(pool.clips, FeatureClips)
+    lengths = [len(pool.clips.read(i)) for i in range(min(len(pool.targets), 200))]
     with bar("measure") as move:
-        decision = decide(
+        return decide(
             pool, plan, moments, records=table.records is not None, frames=float(np.median(lengths)), device=device,
             report=lambda what, done, total: move(done, total),
         )  # fmt: skip
-    return decision, [clips[i] for i in rows]
 
 
 def _need_every_class(table: ClipTable, clips: Sequence[Clip]) -> None:
