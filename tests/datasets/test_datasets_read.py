@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from shared_data import shared
+from video_level import draw_video_level
 from vidlet.datasets import ClipTable, read_table
 from vidlet.errors import DataError
 from vidlet.video import write_video
@@ -240,10 +241,50 @@ def test_a_table_beside_stored_features_is_data_row_by_row(tmp_path):
     assert table.skipped == (("y", "line 3 has no label"),)
 
 
+def test_records_of_one_vector_have_class_numbers_and_names_beside_them(tmp_path):
+    table = read_table(draw_video_level(tmp_path, {"train": 5, "val": 2}))
+    assert table.labels == tuple(f"thing {i}" for i in range(7))
+    assert table.multi_label
+    assert [(clip.path.name, clip.row, clip.split) for clip in table][4:6] == [("id4", 4, "train"), ("id5", 5, "val")]
+    assert table.records is not None
+    record, stored = table.records.read(3), np.load(tmp_path / "features.npz")
+    assert dict(table.records.widths) == {"rgb": 12, "audio": 4}
+    np.testing.assert_array_equal(record.features["audio"], stored["audio"][3:4])
+    assert tuple(table.labels[i] for i in record.labels) == table.clips[3].labels
+    written = (tmp_path / "clips.csv").read_text().splitlines()[4].split(",")[2]
+    assert record.labels == tuple(map(int, written.split()))
+
+
+def test_class_numbers_without_names_are_a_vocabulary_up_to_the_highest(tmp_path):
+    feature_set(tmp_path, np.zeros((2, 8), np.uint8), "id,labels,split\nx,1 10,train\ny,2,val\n")
+    assert read_table(tmp_path).labels == tuple(map(str, range(11)))
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    assert "class 10, of 2 that have names beside it" in refusal(tmp_path)
+
+
+def test_a_column_of_rows_says_which_row_of_the_arrays_a_line_is_of(tmp_path):
+    feature_set(tmp_path, np.arange(6, dtype=np.uint8).reshape(3, 2), "row,id,label\n2,x,a\n0,y,b\n1,x,b\n")
+    table = read_table(tmp_path)
+    assert [clip.row for clip in table] == [2, 0, 1]
+    assert table.records is not None
+    record = table.records.read(2)
+    assert record.id == "x"
+    np.testing.assert_array_equal(record.features["rgb"], [[4, 5]])
+    assert any("1 names stand in several rows (first: x)" in note for note in table.notes)
+    for cell in ("3", "0", "two", ""):
+        (tmp_path / "clips.csv").write_text(f"row,id,label\n{cell},x,a\n0,y,b\n1,z,b\n")
+        assert f"row {cell!r}; each of 0 to 2, the rows of features.npz, must stand once" in refusal(tmp_path)
+
+
+def test_a_name_among_lists_of_class_numbers_is_refused(tmp_path):
+    feature_set(tmp_path, np.zeros((3, 8), np.uint8), "id,labels,split\nx,1 10,train\ny,2 dog,val\nz,1 2,val\n")
+    assert "clips.csv line 3: labels '2 dog', where most lines have lists of class numbers" in refusal(tmp_path)
+
+
 def test_features_that_do_not_fit_their_table_are_refused(tmp_path):
     text = "name,label\nx,run\ny,jump\n"
     feature_set(tmp_path, np.zeros((3, 4, 8), np.uint8), text)
-    assert "'rgb' has shape (3, 4, 8); clips.csv needs (2, frames, size)" in refusal(tmp_path)
+    assert "'rgb' has shape (3, 4, 8); clips.csv needs (2, frames, size), or (2, size)" in refusal(tmp_path)
     np.savez(tmp_path / "features.npz", audio=np.zeros(2))
     assert "holds no array 'rgb'" in refusal(tmp_path)
     (tmp_path / "features.npz").write_bytes(b"PK, but not really")

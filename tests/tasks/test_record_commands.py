@@ -215,7 +215,11 @@ def test_features_npz_trains_from_the_command_line(array_folder, capsys):
     assert not model.multi_label
     assert model.inputs == {"rgb": (12,)}
     assert main(["predict", str(out / "model.onnx"), str(array_folder), "--csv", str(array_folder / "s.csv")]) == 0
-    assert len((array_folder / "s.csv").read_text().splitlines()) == 49
+    submitted = (array_folder / "s.csv").read_text().splitlines()
+    assert len(submitted) == 49
+    (array_folder / "clips.csv").write_text("\n".join(["name", *(f"clip{i}" for i in range(48))]))  # no labels at all
+    assert main(["predict", str(out / "model.onnx"), str(array_folder), "--csv", str(array_folder / "s.csv")]) == 0
+    assert (array_folder / "s.csv").read_text().splitlines() == submitted
 
 
 def test_data_says_what_the_records_are(record_run, capsys):

@@ -347,7 +347,10 @@ def _class_warnings(table: ClipTable, classes: Mapping[str, Mapping[str, int]], 
             found.append(f"{_some(absent, 'class')} {_has(absent)} no clip in {split}: {what} {_it(absent)}.")
     if len(table.labels) < 2:
         found.append(f"There is one class only ({table.labels[0]}): nothing to tell apart.")
-    groups = {name: {clip.group for clip in table if name in clip.labels} for name in table.labels}
+    groups: dict[str, set[str]] = defaultdict(set)
+    for clip in table:
+        for name in clip.labels:
+            groups[name].add(clip.group)
     if all(clip.group for clip in table) and (bound := [n for n in groups if len(groups[n]) == 1 and totals[n] > 1]):
         found.append(f"{_some(bound, 'class')} {_has(bound)} one group only: no split by group can test {_it(bound)}.")
     alike: dict[str, list[str]] = defaultdict(list)

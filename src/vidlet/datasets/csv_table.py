@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +19,15 @@ from .segments import is_frame_code, overlap_notes, seconds_of_clock, seconds_of
 from .table import Clip, ClipTable, split_name
 from .texts import cell_key, table_rows
 
-PATHS, LABELS = ("path", "name", "file_name"), ("label", "labels")
+PATHS, LABELS = ("path", "name", "file_name", "id", "video_id"), ("label", "labels")
 TIMES = {"start_s": ("start_s", "start", "start_time"), "end_s": ("end_s", "end", "end_time")}
 FRAMES = ("start_frame", "end_frame")  # from 0, the last one included
-COLUMNS = (*PATHS, *LABELS, "group", "split", *TIMES["start_s"], *TIMES["end_s"], *FRAMES, "fps")
+ROW = "row"  # of the arrays beside the table
+COLUMNS = (ROW, *PATHS, *LABELS, "group", "split", *TIMES["start_s"], *TIMES["end_s"], *FRAMES, "fps")
 FEATURES_NAME = "features.npz"
 FEATURES_KEY = "rgb"
 MOST_ARRAY_BYTES = 2**35  # of one array of stored features in memory
+NUMBERS = re.compile(r"\d{1,9}(?: \d{1,9})*")  # several class numbers in a cell, as YouTube-8M's tables have them
 Row = tuple[int, dict[str, str]]  # number of the line, cells of the known columns
 
 
@@ -51,11 +54,12 @@ def table_of_rows(rows: list[Row], decimal: str, path: Path) -> ClipTable:
     features = path.parent / FEATURES_NAME
     media = Media()
     stored = features.is_file() and not any(_find(row, path.parent, media) for _, row in rows[:20])
+    places: Sequence[int] = range(len(rows))
     if stored:
-        _check_feature_rows(features, len(rows), path)
+        rows, places = _without_number_lists(rows, path), feature_rows(rows, features, path)
     clips: list[Clip] = []
     skipped: list[tuple[str, str]] = []
-    for index, (line, row) in enumerate(rows):
+    for index, (line, row) in zip(places, rows, strict=True):
         where = f"{path} line {line}"
         clip = _clip(row, path.parent, where, decimal)
         if not clip.labels:
@@ -66,14 +70,30 @@ def table_of_rows(rows: list[Row], decimal: str, path: Path) -> ClipTable:
             clips.append(_with_times(replace(clip, path=found), row, where, decimal))
         else:
             skipped.append((row["path"] or where, _why_absent(row, path.parent, line)))
-    kept, notes = (clips, ()) if stored else _without_repetitions(clips)
+    kept, notes = (clips, _repeated_names(clips)) if stored else _without_repetitions(clips)
     notes += (*media.notes(), *(() if stored else overlap_notes(kept)))
     labels = label_order((name for clip in kept for name in clip.labels), str(path))
     return ClipTable(tuple(kept), labels, path.parent, notes, tuple(skipped), features if stored else None)
 
 
-def csv_rows(path: Path) -> tuple[list[Row], str]:
-    """Non-empty rows of a text table, and the decimal mark of its numbers.
+def _without_number_lists(rows: list[Row], path: Path) -> list[Row]:
+    """The rows with their class numbers separated by ``|``, where every cell is a list of numbers ("3 4 9").
+
+    Raises:
+        DataError: some cells are lists of several numbers, and others are not.
+    """
+    others = [(line, row["label"]) for line, row in rows if row["label"] and not NUMBERS.fullmatch(row["label"])]
+    if not others:
+        return [(line, row | {"label": row["label"].replace(" ", "|")}) for line, row in rows]
+    lists = sum(" " in row["label"] and bool(NUMBERS.fullmatch(row["label"])) for _, row in rows)
+    if 2 * lists > len(rows):
+        line, label = others[0]
+        raise DataError(f"{path} line {line}: labels {label!r}, where most lines have lists of class numbers")
+    return rows
+
+
+def csv_rows(path: Path, labelled: bool = True) -> tuple[list[Row], str]:
+    """Non-empty rows of a text table, and the decimal mark of its numbers; ``labelled``: a column of labels is needed.
 
     Raises:
         DataError: not a text table, or a column is missing.
@@ -82,7 +102,7 @@ def csv_rows(path: Path) -> tuple[list[Row], str]:
     if not lines:
         raise DataError(f"{path}: empty")
     names = [cell_key(cell) for cell in lines[0][1]]
-    _check_columns(names, path)
+    _check_columns(names, path, labelled)
     rows = []
     for number, cells in lines[1:]:
         if any(cell.strip() for cell in cells[len(names) :]):
@@ -104,8 +124,8 @@ def known_cells(cells: Iterable[tuple[str, str]]) -> dict[str, str]:
     return row
 
 
-def _check_columns(names: list[str], path: Path) -> None:
-    accepted = {"path": PATHS, "label": LABELS}
+def _check_columns(names: list[str], path: Path, labelled: bool) -> None:
+    accepted = {"path": PATHS, "label": LABELS} if labelled else {"path": PATHS}
     missing = [what for what, known in accepted.items() if not set(known) & set(names)]
     if missing:
         found = ", ".join(names[:12])
@@ -206,11 +226,38 @@ def _without_repetitions(clips: list[Clip]) -> tuple[list[Clip], tuple[str, ...]
     return kept, tuple(notes)
 
 
-def _check_feature_rows(features: Path, rows: int, table: Path) -> None:
-    """Compare the number of rows with the array's header; the array itself is not read."""
+def _repeated_names(clips: list[Clip]) -> tuple[str, ...]:
+    """A note, where rows of stored features have the same name."""
+    twice = [name for name, count in Counter(clip.path.name for clip in clips).items() if count > 1]
+    return (f"{len(twice)} names stand in several rows (first: {twice[0]}).",) if twice else ()
+
+
+def feature_rows(rows: list[Row], features: Path, table: Path) -> Sequence[int]:
+    """Which row of the arrays each line of a table is of: its cell ``row``, from 0, else lines are in their order.
+
+    The arrays are not read, only the header of one.
+
+    Raises:
+        DataError: the array has not as many rows as the table, or numbers that are not each of 0 to N - 1 once.
+    """
     shape = feature_shape(features)
-    if len(shape) != 3 or shape[0] != rows:
-        raise DataError(f"{features}: {FEATURES_KEY!r} has shape {shape}; {table.name} needs ({rows}, frames, size)")
+    if len(shape) not in (2, 3) or shape[0] != len(rows):
+        raise DataError(
+            f"{features}: {FEATURES_KEY!r} has shape {shape}; {table.name} needs ({len(rows)}, frames, size), or "
+            f"({len(rows)}, size) of one vector a row"
+        )
+    cells = [row.get(ROW, "") for _, row in rows]
+    if not any(cells):
+        return range(len(rows))
+    numbers = [int(cell) if cell.isdecimal() else -1 for cell in cells]
+    count = Counter(numbers)
+    wrong = next((i for i, n in enumerate(numbers) if not 0 <= n < len(rows) or count[n] > 1), None)
+    if wrong is not None:
+        raise DataError(
+            f"{table} line {rows[wrong][0]}: row {cells[wrong]!r}; each of 0 to {len(rows) - 1}, the rows of "
+            f"{features.name}, must stand once"
+        )
+    return numbers
 
 
 def feature_shape(features: Path, key: str = FEATURES_KEY) -> tuple[int, ...]:

@@ -141,11 +141,13 @@ def is_records(where: Path) -> bool:
 
 def stores_features(path: str | os.PathLike[str]) -> bool:
     """Whether a path means stored features, as records or arrays, and no videos."""
-    where = Path(path)
-    if is_records(where):
-        return True
-    table = table_in(where) if where.is_dir() else where
-    return table is not None and table.is_file() and (table.parent / FEATURES_NAME).is_file()
+    return is_records(Path(path)) or table_of_features(path) is not None
+
+
+def table_of_features(path: str | os.PathLike[str]) -> Path | None:
+    """The table beside features.npz that a path means; None: other data."""
+    table = table_in(Path(path)) if Path(path).is_dir() else Path(path)
+    return table if table is not None and table.is_file() and (table.parent / FEATURES_NAME).is_file() else None
 
 
 def table_in(folder: Path) -> Path | None:

@@ -1,7 +1,8 @@
 """A folder or glob of record shards as a clip table, so that splits, checks and training treat it as clips.
 
 Names of classes come from clips.csv beside the shards (columns name, label and, if it has them, group and split), else
-from classes.txt (a name a line) or vocabulary.csv (columns Index, Name; YouTube-8M's), else they are the numbers. The
+from classes.txt (a name a line), vocabulary.csv (columns Index, Name) or label_names_2018.csv (label_id, label_name;
+both YouTube-8M's), else they are the numbers. The
 split is clips.csv's, else that of the shard's name: train0000.tfrecord, validate0000.tfrecord, test0000.tfrecord.
 """
 
@@ -23,7 +24,8 @@ from .records import Checks, RecordSet, find_shards
 from .table import Clip, ClipTable, split_name
 from .texts import MOST_CLASSES, Names, cell_key, class_number, numbered_names, table_rows
 
-TABLE_NAME, CLASSES_NAME, VOCABULARY_NAME = "clips.csv", "classes.txt", "vocabulary.csv"
+TABLE_NAME, CLASSES_NAME = "clips.csv", "classes.txt"
+VOCABULARIES = {"vocabulary.csv": ("Index", "Name"), "label_names_2018.csv": ("label_id", "label_name")}
 # A word for a split with the number of a shard: digits and what follows, or two letters as in Kaggle's of 2017.
 SPLIT_WORD = re.compile(r"(?i:(training|train|validation|validate|valid|val|testing|test))(?:\d\w*|[A-Za-z0-9]{2})?")
 
@@ -119,11 +121,11 @@ def named_classes(root: Path) -> Names:
     """``class_names``, and what had to be assumed."""
     if (root / CLASSES_NAME).is_file():
         return numbered_names(root / CLASSES_NAME)
-    for file, index, name in ((VOCABULARY_NAME, "Index", "Name"), (TABLE_NAME, "label_id", "label")):
+    for file, (index, name) in (*VOCABULARIES.items(), (TABLE_NAME, ("label_id", "label"))):
         path = root / file
         if path.is_file() and (found := _numbered(path, index, name)):
             missing = next((i for i in range(len(found)) if i not in found), None)
-            if missing is not None and file == VOCABULARY_NAME:
+            if missing is not None and file in VOCABULARIES:
                 raise DataError(f"{path}: class {missing} is missing")
             return Names(_unique([found.get(i, str(i)) for i in range(max(found) + 1)], path))
     return Names(())
@@ -175,7 +177,7 @@ def _unique(names: Sequence[str], path: Path) -> tuple[str, ...]:
     twice = [name for name, count in counts.items() if count > 1]
     if not twice:
         return tuple(names)
-    if path.name != VOCABULARY_NAME:
+    if path.name not in VOCABULARIES:
         raise DataError(f"{path}: class {twice[0]!r} stands twice")
     return tuple(f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names))
 

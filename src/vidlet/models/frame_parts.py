@@ -10,6 +10,8 @@ experts); Liu and Liu 2018 (ECCV workshop on YouTube-8M; the sizes and constants
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -94,12 +96,13 @@ class MixtureOfExperts(nn.Module):
 class Experts(nn.Module):
     """The last layer, (B, D) -> logits (B, K): a mixture of experts, or with ``experts`` 0 a logistic classifier.
 
-    ``gating`` lets each class through as far as the probabilities of all classes say.
+    ``gating`` lets each class through as far as the probabilities of all classes say. A logistic classifier begins at
+    the odds of one class a clip: of thousands of classes, it would take epochs to learn that most are absent.
     """
 
     def __init__(self, inputs: int, classes: int, experts: int, momentum: float, gating: bool = False) -> None:
         super().__init__()
-        self.classify = MixtureOfExperts(inputs, classes, experts) if experts else nn.Linear(inputs, classes)
+        self.classify = MixtureOfExperts(inputs, classes, experts) if experts else _unlikely(inputs, classes)
         self.gating = ContextGating(classes, momentum) if gating else None
         self.logistic = not experts
 
@@ -109,6 +112,13 @@ class Experts(nn.Module):
         if self.gating is None:
             return found if self.logistic else logit_of(found)
         return logit_of(self.gating(found.sigmoid() if self.logistic else found))
+
+
+def _unlikely(inputs: int, classes: int) -> nn.Linear:
+    """A logistic classifier that begins at the odds of one class a clip."""
+    layer = nn.Linear(inputs, classes)
+    nn.init.constant_(layer.bias, -math.log(max(1, classes - 1)))
+    return layer
 
 
 class GatedClassifier(nn.Module):

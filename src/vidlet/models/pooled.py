@@ -23,6 +23,7 @@ class Pooled(Head):
     Args:
         deviation, top: which statistics beside the mean. hidden: units of a layer between; 0: none.
         experts: of each class; 0: a logistic classifier.
+        dropout: of the statistics. hidden_dropout: of the hidden units.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Pooled(Head):
         sampled: int = 0,
         standardize: bool = True,
         momentum: float = 0.001,
+        hidden_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if top < 0 or hidden < 0:
@@ -45,8 +47,10 @@ class Pooled(Head):
         size, self.deviation, self.top = self.input.size, deviation, top
         inputs = size * (1 + deviation + top)
         self.dropout = nn.Dropout(dropout)
-        layers = [nn.Linear(inputs, hidden, bias=False), batch_norm(hidden, momentum), nn.ReLU()] if hidden else []
-        self.hidden = nn.Sequential(*layers)
+        self.hidden = nn.Sequential()
+        if hidden:
+            linear, norm = nn.Linear(inputs, hidden, bias=False), batch_norm(hidden, momentum)
+            self.hidden.extend([linear, norm, nn.ReLU(), nn.Dropout(hidden_dropout)])
         self.experts = Experts(hidden or inputs, classes, experts, momentum)
         self.state_shapes = {"sum": (size,), "count": (1,)}
         if deviation:

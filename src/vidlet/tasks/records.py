@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..datasets import Checks, ClipTable, Record, read_records, read_table
+from ..datasets.array_records import every_array_record
 from ..datasets.frame_record import frame_codes
-from ..datasets.read import is_records
+from ..datasets.read import is_records, table_of_features
 from ..errors import DataError
 from ..files import atomic_path
 from ..progress import say
@@ -108,6 +109,10 @@ def submission_line(name: str, classes: Any, scores: Any) -> str:
 def _records_of(source: str | Path, checks: Checks) -> Iterator[Record]:
     if is_records(Path(source)):
         yield from read_records(source, checks)
+        return
+    if (beside := table_of_features(source)) is not None:
+        records = every_array_record(beside)
+        yield from map(records.read, range(len(records.ids)))
         return
     table = read_table(source, strict=checks.strict)
     if table.records is None:
