@@ -52,12 +52,13 @@ def _remove_drafts(final: Path, machine: str) -> None:
     begin, end = f".{final.stem}.{machine}-", f".part{final.suffix}"
     for found in os.scandir(final.parent):
         process = found.name.removeprefix(begin).removesuffix(end)
-        if found.name == f"{begin}{process}{end}" and process.isdecimal() and not _lives(int(process)):
+        if found.name == f"{begin}{process}{end}" and process.isdecimal() and not lives(int(process)):
             with contextlib.suppress(OSError):
                 os.unlink(found.path)  # noqa: PTH108
 
 
-def _lives(process: int) -> bool:
+def lives(process: int) -> bool:
+    """Whether a process of this machine is there."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

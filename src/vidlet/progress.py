@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from .wording import shown_lines
 
 EVERY_S = 10.0  # between two lines where there is no bar
 LOOK_S = 0.5  # how often it is looked whether a line is due
+FIRST_SPEAKS_S = 20.0  # in which the first of several processes has said what is wrong in all
 
 _meters: list[_Meter] = []  # what is under way, the innermost last
 _beat: threading.Thread | None = None
@@ -67,7 +69,7 @@ def hushed() -> Iterator[None]:
 
 def say(line: str) -> None:
     """A line for the person, on standard error; what names in it would do to a terminal is escaped."""
-    if not _hushed:
+    if not _hushed and not follows():
         _tell(line)
 
 
@@ -181,10 +183,26 @@ def _in_notebook() -> bool:
 
 
 def _works_for_another() -> bool:
-    """Whether this is a process of a pool: who started it speaks for it."""
+    """Whether this is a process of a pool, or follows another one: that one speaks for it."""
     import multiprocessing
 
-    return multiprocessing.parent_process() is not None
+    return multiprocessing.parent_process() is not None or follows()
+
+
+def started_by_torchrun() -> bool:
+    """Whether torchrun started this process and others."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def follows() -> bool:
+    """Whether this is one of the processes that torchrun started, and not the first, which speaks for all."""
+    return started_by_torchrun() and os.environ.get("RANK") != "0"
+
+
+def let_the_first_speak() -> None:
+    """Before one of several processes says what is wrong: the first says it, and torchrun ends this one meanwhile."""
+    if follows():
+        time.sleep(FIRST_SPEAKS_S)
 
 
 def _drawn(text: str, unit: str) -> Any:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TextIO, cast
 
 from ..errors import VidletError
+from ..progress import let_the_first_speak
 from ..wording import as_json, shown, shown_lines
 
 COMMANDS = {
@@ -63,8 +64,9 @@ def _run(words: list[str]) -> int:
         parser.print_help()
         return 0
     try:
-        from .before_work import check_paths
+        from .before_work import check_paths, check_processes
 
+        check_processes(args.command)
         check_paths(args)
         _with_rate(args)
         with _stopped_politely(), _never_silent(args.command):
@@ -142,6 +144,7 @@ class _OneLineParser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong; its commands' parsers are of the same class."""
 
     def error(self, message: str) -> NoReturn:
+        let_the_first_speak()
         self.exit(2, f"{self.prog}: {shown(' '.join(message.split()))} (see {self.prog} --help)\n")
 
 
@@ -160,6 +163,7 @@ def _version() -> str:
 
 
 def _say(line: str, status: int) -> int:
+    let_the_first_speak()
     print(shown(" ".join(line.split())), file=sys.stderr)
     return status
 

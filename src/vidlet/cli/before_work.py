@@ -9,11 +9,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import DataError, TrainingError, why
+from ..progress import started_by_torchrun
 from ..recipe import nearest
 
 POSITIONAL = ("data", "model", "models", "source", "run_folder")
 READ = (*POSITIONAL, "init", "teacher", "against", "device", "extractor", "runtime", "detector")
 WRITTEN = ("out", "save", "csv", "report")  # options that name what a command writes
+
+
+def check_processes(command: str) -> None:
+    """Refuse to do the work of one process several times over.
+
+    Raises:
+        DataError: torchrun started several, of a command that is not trained together.
+    """
+    if command != "train" and started_by_torchrun():
+        raise DataError(f"vidlet {command}: is one process's work; of the commands torchrun is for train alone")
 
 
 def check_paths(args: argparse.Namespace) -> None:

@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser)
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Train, and say what was made."""
+def run(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Train, and say what was made; of several processes that train together the first one says it."""
     need_train_extra()
     from ..progress import working
     from ..recipe import load_recipe
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with working("load torch"):
         from ..jobs.train import train
 
-    return train(
+    found = train(
         args.data,
         args.recipe,
         args.out,
@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         seed=args.seed,
         none=args.none,
     )
+    return found or None
 
 
 def need_train_extra(command: str = "train") -> None:

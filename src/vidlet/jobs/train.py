@@ -22,7 +22,8 @@ from ..tasks.rejection import ship_rejection, ship_threshold
 from ..tasks.standing import say_standing
 from ..tasks.teachers import open_teachers
 from ..tasks.transfer import open_start
-from ..training import Progress, find_device, for_clips
+from ..training import Progress, check_alike, check_device, find_device, for_clips, the_team, together
+from ..training.team import Team
 
 if TYPE_CHECKING:
     from ..compression import Chain
@@ -32,6 +33,7 @@ AUTO = "auto"  # the recipe that is chosen by measuring
 REFIT_FIGURES = ("gap20", "hit1", "perr", "map", "accuracy", "accuracy_interval", "top5", "macro_f1")
 
 
+@together
 def train(
     data: str | Path,
     recipe: str | Path | Recipe = AUTO,
@@ -56,7 +58,8 @@ def train(
         vidlet.train("clips/", out="runs/a", epochs=30)
 
     The run folder holds ``model.onnx`` (float32), a file for each step of ``recipe.compress`` (``model.int8.onnx``),
-    ``report.html``, ``metrics.json`` and what docs/architecture.md lists.
+    ``report.html``, ``metrics.json`` and what docs/architecture.md lists. Of several processes
+    that torchrun started the first one writes and returns this; the others return {} (docs/scale.md).
 
     Args:
         data: a folder per class, a folder with clips.csv, a .csv file, or stored features (records, or features.npz);
@@ -90,7 +93,8 @@ def train(
         VidletError: whatever is wrong with data, recipe, weights or a resumed run, in one line.
     """
     started = time.monotonic()
-    device = find_device(device)
+    device, team = find_device(device), the_team()
+    check_device(team, device)
     overrides = full_keys(overrides or {})
     short = {"training.epochs": epochs, "training.seed": seed}
     overrides |= {key: value for key, value in short.items() if value is not None}
@@ -111,13 +115,17 @@ def train(
         table, background = with_background(table, none) if none is not None else (table, None)
     task.check(table)
     run = RunFolder.of(out or Path("runs") / plan.name)
-    run.check_free(resume=resume)
+    if team.leads:
+        run.check_free(resume=resume)
     if background:
         say(background.told)
-    plan, selection = networks.choose(plan, table, run, device, resume)
+    selection: dict[str, Any] = {}
+    if team.leads:
+        plan, selection = networks.choose(plan, table, run, device, resume)
     held_out, doubts = selection.pop("held_out", None), selection.pop("doubts", None)
     if background and held_out is None:  # the threshold is chosen by validation clips: they must not train
         plan = replace(plan, training=replace(plan.training, val_too=False))
+    plan = team.tell(plan)
     if selection:
         chains = [networks.find_chain(text, plan) for text in plan.compress]
     plan = networks.resolve(plan, table, device, overrides)
@@ -126,7 +134,8 @@ def train(
     taught_by = {str(model.path): sha256_of(model.path) for model in models}
     known = [recipe_to_dict(plan), table.sha256(), *([start.sha256] if start else []), *taught_by.values()]
     identity = hashlib.sha256(json.dumps(known).encode()).hexdigest()
-    _held = run.hold()
+    check_alike(team, identity, "reads other data, or has another recipe")
+    _held = run.hold() if team.leads else None
     order = Order(
         plan,
         plan.training,
@@ -138,18 +147,24 @@ def train(
         strict,
         start,
         tuple(models),
-        report=_each_epoch(callback),
+        report=_each_epoch(callback if team.leads else None),
+        team=team,
     )
     with working(f"build {plan.extractor.name} and {plan.head.name}"):
         network = networks.build(plan, table, start)
-    run.save_recipe(plan, resume)
-    say(_understood(plan, table, task.counted, device, run))
-    if callback is not None:
-        callback("start", _beginning(plan, table, data, run))
-    with working("prepare"):
+    if team.leads:
+        run.save_recipe(plan, resume)
+        say(_understood(plan, table, task.counted, device, run) + _by(team))
+        if callback is not None:
+            callback("start", _beginning(plan, table, data, run))
+    with working("prepare"), team.in_turn():
         prepared = networks.prepare(plan, table, network, strict)
-    warnings = networks.advise(plan, table, network, prepared, device)
+    warnings = networks.advise(plan, table, network, prepared, device) if team.leads else []
     progress = networks.fit(network, prepared, order)
+    if not team.leads:
+        if refit_all:
+            _fit_all(networks, order, progress)
+        return {}
     writer = networks.writer(plan, table, network, prepared, device)
     names = write_files(writer, network, chains, run)
     split, chosen = task.scored_split(background.without(table) if background else table)
@@ -222,19 +237,32 @@ def _understood(plan: Recipe, table: Any, counted: str, device: str, run: RunFol
     )
 
 
+def _by(team: Team) -> str:
+    return f", by {team.size} processes" if team.size > 1 else ""
+
+
 def _refit_all(
     networks: Networks, order: Order, progress: Progress, chains: Sequence[Chain], temperature: float | None
 ) -> dict[str, Any]:
     """Train a new network on the clips of all splits and write ``model.all.onnx`` and a file for each chain.
-
-    The schedule of the learning rate spans the epochs that are trained: those of the best validation loss where the
-    recipe stops early, else all. Augmentation, seed and order of the draws are the recipe's.
 
     Args:
         order: the training that validation judged, and ``progress`` and ``temperature`` what came of it.
 
     Returns:
         {"epochs", "clips", "files": [names]}.
+    """
+    again, network, prepared = _fit_all(networks, order, progress)
+    writer = networks.writer(again.plan, again.table, network, prepared, again.device)
+    names = write_files(writer, network, chains, order.folder, "model.all", temperature)
+    return {"epochs": again.training.epochs, "clips": len(prepared.train), "files": names}
+
+
+def _fit_all(networks: Networks, order: Order, progress: Progress) -> tuple[Order, Any, Any]:
+    """Train a new network on the clips of all splits: the order for that, the network, its clips.
+
+    The schedule of the learning rate spans the epochs that are trained: those of the best validation loss where the
+    recipe stops early, else all. Augmentation, seed and order of the draws are the recipe's.
     """
     epochs = progress.best_epoch if order.training.early_stopping else progress.epoch
     training = replace(order.training, epochs=max(1, epochs), least_updates=0, early_stopping=0)
@@ -250,11 +278,10 @@ def _refit_all(
         report=None,
     )
     network = networks.build(again.plan, again.table, again.start)
-    prepared = networks.prepare(again.plan, again.table, network, again.strict)
+    with again.team.in_turn():
+        prepared = networks.prepare(again.plan, again.table, network, again.strict)
     networks.fit(network, prepared, again)
-    writer = networks.writer(again.plan, again.table, network, prepared, again.device)
-    names = write_files(writer, network, chains, order.folder, "model.all", temperature)
-    return {"epochs": training.epochs, "clips": len(prepared.train), "files": names}
+    return again, network, prepared
 
 
 def _write_refit_evidence(run: RunFolder, metrics: Mapping[str, Any], table: Any, command: str) -> None:

@@ -118,8 +118,10 @@ def fit_boxes(network: TrainedBoxes, prepared: PreparedBoxes, order: Order[BoxTa
         device=order.device,
         report=order.report,
         title=order.title,
+        team=order.team,
     )
-    save_tensors(detector_state(network.detector), order.folder / DETECTOR)
+    if order.team.leads:
+        save_tensors(detector_state(network.detector), order.folder / DETECTOR)
     return progress
 
 

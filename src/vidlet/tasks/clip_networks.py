@@ -214,7 +214,8 @@ def fit_classifier(network: Trained, prepared: Prepared, order: Order[ClipTable]
         say(f"--init {order.start.name}: {start_head_(order.start, head, order.plan, table.labels)}")
     train, teacher = prepared.train, None
     if order.teachers:
-        train = taught(prepared.train, prepared.clips, table, order.teachers, order.strict)
+        with order.team.in_turn():
+            train = taught(prepared.train, prepared.clips, table, order.teachers, order.strict)
         teacher = Teacher(None, share=order.training.teacher_share)
         extractor.provenance["taught_by"] = provenance_of(order.teachers)
     frozen = order.training.mode == "frozen"
@@ -232,7 +233,10 @@ def fit_classifier(network: Trained, prepared: Prepared, order: Order[ClipTable]
         teacher=teacher,
         report=order.report,
         title=order.title,
+        team=order.team,
     )
+    if not order.team.leads:
+        return progress
     save_tensors(head.state_dict(), order.folder / HEAD)
     if not frozen:
         save_tensors(extractor.backbone.state_dict(), order.folder / EXTRACTOR)

@@ -13,6 +13,7 @@ from ..progress import working
 from ..recipe import Recipe, Training
 from ..runs import RunFolder
 from ..runtime import Model
+from ..training.team import ALONE, Team
 
 if TYPE_CHECKING:
     from ..compression import Chain
@@ -62,6 +63,7 @@ class Order(Generic[Table]):
         teachers: files whose answers are learned beside the labels.
         title: what the progress bar says.
         report: called after each epoch with its row of the log and the number of epochs in all.
+        team: the processes that train together; the first one writes.
     """
 
     plan: Recipe
@@ -76,6 +78,7 @@ class Order(Generic[Table]):
     teachers: tuple[Model, ...] = ()
     title: str = "train"
     report: Callable[[dict[str, float], int], None] | None = None
+    team: Team = ALONE
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from .losses import Teacher
 from .optimizers import for_clips
 from .record_clips import RecordClips
 from .taught import StoredAnswers, TaughtClips
+from .team import check_alike, check_device, the_team, together
 
 __all__ = [
     "DEVICES",
@@ -23,12 +24,16 @@ __all__ = [
     "StoredAnswers",
     "TaughtClips",
     "Teacher",
+    "check_alike",
     "check_amounts",
+    "check_device",
     "find_device",
     "for_clips",
     "keep_memory",
     "predict_logits",
     "save_tensors",
+    "the_team",
+    "together",
     "train_network",
     "training_sampling",
 ]

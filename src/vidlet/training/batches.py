@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import TrainingError, VidletError
 from ..video import read_many
 from .augment import mix, read_between, redrawn, time_positions, transform_frames, without_turns
+from .team import ALONE, Team
 
 WORKERS = min(8, max(2, (os.cpu_count() or 2) // 2))  # threads that decode and augment
 
@@ -24,7 +25,8 @@ WORKERS = min(8, max(2, (os.cpu_count() or 2) // 2))  # threads that decode and 
 class Batch:
     """x (B, T, ...), padded at the end; mask (B, T), True on real frames; y (B, K), target probabilities.
 
-    ``answers`` (B, K): the probabilities of a teacher that was asked before (taught.py).
+    ``answers`` (B, K): the probabilities of a teacher that was asked before (taught.py). ``there``: which of the B
+    clips x and mask hold, where several processes share a batch (team.py); None: all.
     """
 
     x: Tensor
@@ -32,6 +34,15 @@ class Batch:
     y: Tensor
     names: tuple[str, ...]
     answers: Tensor | None = None
+    there: tuple[int, ...] | None = None
+
+    def clips(self, rows: slice | Sequence[int]) -> tuple[Tensor, Tensor]:
+        """x and mask of some of the clips, without what is padding in all of them."""
+        if self.there is not None:
+            rows = [self.there.index(row) for row in (range(len(self.y))[rows] if isinstance(rows, slice) else rows)]
+        mask = self.mask[rows]
+        frames = int(mask.sum(1).max())
+        return self.x[rows, :frames], mask[:, :frames]
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class Draw:
         amounts: of augmentations; None: the items as they are.
         seed: fixes every draw.
         least: items of the smallest batch (``batch_slices``).
+        team: what is dear to read is read only where it is one of its items of a batch.
     """
 
     size: int
@@ -51,6 +63,7 @@ class Draw:
     amounts: Mapping[str, float] | None = None
     seed: Sequence[int] = (0,)
     least: int = 1
+    team: Team = ALONE
 
     def parts(self) -> list[slice]:
         """The batches as slices of the order."""
@@ -208,31 +221,30 @@ class FrameClips:
 
     def batches(self, draw: Draw) -> Iterator[Batch]:
         """See Clips.batches. x is float (B, T, 3, H, W), 0..255."""
-        clips: list[Tensor] = []
-        chosen: list[int] = []
-        ends = {rows.stop for rows in draw.parts()}
+        dealt = [(list(draw.order[rows]), draw.team.items(rows.stop - rows.start)) for rows in draw.parts()]
 
         def prepare(index: int) -> Tensor:
             return self._clip(index, draw.amounts, np.random.default_rng([*draw.seed, index]))
 
-        read = read_many(list(draw.order), prepare, workers=WORKERS, ahead=2 * draw.size)
-        for done, (index, clip) in enumerate(read, 1):
-            if isinstance(clip, VidletError):
-                raise TrainingError(f"a clip became unreadable during training: {clip}")
-            clips.append(clip)
-            chosen.append(index)
-            if done in ends:
-                yield self._batch(clips, chosen)
-                clips, chosen = [], []
+        wanted = [chosen[row] for chosen, there in dealt for row in there]
+        read = read_many(wanted, prepare, workers=WORKERS, ahead=2 * draw.size)
+        for chosen, there in dealt:
+            clips: list[Tensor] = []
+            for _, clip in itertools.islice(read, len(there)):
+                if isinstance(clip, VidletError):
+                    raise TrainingError(f"a clip became unreadable during training: {clip}")
+                clips.append(clip)
+            yield self._batch(clips, chosen, None if draw.team.size == 1 else tuple(there))
 
-    def _batch(self, clips: list[Tensor], chosen: list[int]) -> Batch:
+    def _batch(self, clips: list[Tensor], chosen: list[int], there: tuple[int, ...] | None) -> Batch:
         longest = max(len(c) for c in clips)
         x = clips[0].new_zeros(len(clips), longest, *clips[0].shape[1:])
         mask = torch.zeros(len(clips), longest, dtype=torch.bool)
         for row, clip in enumerate(clips):
             x[row, : len(clip)] = clip
             mask[row, : len(clip)] = True
-        return Batch(x, mask, torch.from_numpy(self.targets[chosen]), tuple(self.names[i] for i in chosen))
+        y = torch.from_numpy(self.targets[chosen])
+        return Batch(x, mask, y, tuple(self.names[i] for i in chosen), there=there)
 
     def _clip(self, index: int, amounts: Mapping[str, float] | None, rng: np.random.Generator) -> Tensor:
         frames = self.read(index)

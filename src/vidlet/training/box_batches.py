@@ -38,11 +38,15 @@ EMPTY = 114  # what lies outside of the picture
 
 @dataclass(frozen=True)
 class BoxBatch:
-    """Pictures float32 (B, 3, H, W), 0..255, channels last in memory; their truths; their files."""
+    """Pictures float32 (B, 3, H, W), 0..255, channels last in memory; their truths; the files of the whole batch.
+
+    ``there``: which of those the pictures are, where several processes share a batch (team.py); None: all.
+    """
 
     pictures: Tensor
     targets: BoxTargets
     names: tuple[str, ...]
+    there: tuple[int, ...] | None = None
 
 
 def check_box_amounts(amounts: Mapping[str, float]) -> None:
@@ -113,10 +117,15 @@ class BoxClips:
                 sides = _batch_size(
                     self.size, int(amounts.get("scales", 0)), cell, np.random.default_rng([*seed, number])
                 )
-            items = [self._item(i, sides, amounts, np.random.default_rng([*seed, 10_000_019, i])) for i in rows]
+            there = draw.team.items(len(rows))
+            items = [
+                self._item(rows[at], sides, amounts, np.random.default_rng([*seed, 10_000_019, rows[at]]))
+                for at in there
+            ]
             pictures = torch.from_numpy(np.stack([picture for picture, *_ in items])).permute(0, 3, 1, 2).float()
             names = tuple(self.images[i].path.name for i in rows)
-            yield BoxBatch(pictures, pad_targets([item[1:] for item in items]), names)
+            targets = pad_targets([item[1:] for item in items])
+            yield BoxBatch(pictures, targets, names, None if draw.team.size == 1 else tuple(there))
 
     def _read(self, image: BoxImage) -> np.ndarray:
         height, width = self._canvas

@@ -51,6 +51,14 @@ class Checkpoints:
         Raises:
             TrainingError: damaged, or of another recipe or other data.
         """
+        return restore_(self.read(), self.checkpoint, network, optimizer, average)
+
+    def read(self) -> dict[str, Any]:
+        """What the checkpoint holds.
+
+        Raises:
+            TrainingError: damaged, or of another recipe or other data.
+        """
         path = self.checkpoint
         try:
             saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
@@ -58,15 +66,7 @@ class Checkpoints:
             raise _not_whole(path, error) from error
         if not isinstance(saved, dict) or saved.get("identity") != self.identity:
             raise TrainingError(f"{path}: was made with another recipe or other data; train into another --out folder")
-        try:
-            network.load_state_dict(saved["network"])
-            optimizer.load_state_dict(saved["optimizer"])
-            _check_optimizer(optimizer)
-            if average is not None:
-                average.load_state_dict(saved["average"])
-            return _progress(saved["progress"]), _weights(saved["best"], network)
-        except Exception as error:
-            raise _not_whole(path, error) from error
+        return saved
 
     def save(
         self,
@@ -106,6 +106,25 @@ class Checkpoints:
         """Finish the curves."""
         if self.board is not None:
             self.board.close()
+
+
+def restore_(
+    saved: dict[str, Any], path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None
+) -> tuple[Progress, dict[str, Tensor] | None]:
+    """Put what a checkpoint holds into network, optimizer and average; return the progress and the best weights.
+
+    Raises:
+        TrainingError: it is not whole; names ``path``.
+    """
+    try:
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+        _check_optimizer(optimizer)
+        if average is not None:
+            average.load_state_dict(saved["average"])
+        return _progress(saved["progress"]), _weights(saved["best"], network)
+    except Exception as error:
+        raise _not_whole(path, error) from error
 
 
 def _not_whole(path: Path, error: Exception) -> TrainingError:

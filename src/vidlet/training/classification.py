@@ -25,6 +25,7 @@ from .loop import Objective, Part, run_epochs
 from .losses import Teacher, batch_loss, class_weights, clip_weights, label_losses, teacher_losses
 from .probes import solvable, solve_probes_
 from .statistics import least_items
+from .team import ALONE, Team, own_rows
 
 Moments = tuple[np.ndarray, np.ndarray]  # mean and deviation of features, (C,) each
 
@@ -62,6 +63,7 @@ def train_network(
     hold: Callable[[], None] | None = None,
     moments: Moments | None = None,
     title: str = "train",
+    team: Team = ALONE,
 ) -> Progress:
     """Train ``network`` in place; its chosen weights (loop.py) are left in it, on the CPU, in eval mode.
 
@@ -73,7 +75,7 @@ def train_network(
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
         teacher: whose answers are learned beside the labels; training clips whose targets are NaN have no label.
         moments: of the training features; the head is calibrated with them first.
-        folder, identity, resume, report, hold, title: see ``run_epochs``.
+        folder, identity, resume, report, hold, title, team: see ``run_epochs``.
 
     Raises:
         TrainingError: as ``run_epochs``; "cuda" where there is none.
@@ -87,12 +89,17 @@ def train_network(
         for number, member in enumerate(left):
             progress = train_network(
                 ClipNetwork(member), train, val, config, folder / f"member{number}" if folder and number else folder,
-                f"{identity} member {number}" if number else identity, multi_label, resume, device, report,
+                f"{identity} member {number}" if number else identity, multi_label, resume, device, report, team=team,
             )  # fmt: skip
         network.eval()
-        return progress if left else _solved(network, train, val, config, multi_label, folder, identity, report)
-    objective = clip_objective(network, train, val, config, multi_label, find_device(device), teacher)
-    return run_epochs(objective, config, folder, identity, resume=resume, report=report, hold=hold, title=title)
+        if left:
+            return progress
+        own = folder if team.leads else None
+        return _solved(network, train, val, config, multi_label, own, identity, report)
+    objective = clip_objective(network, train, val, config, multi_label, find_device(device), teacher, team)
+    return run_epochs(
+        objective, config, folder, identity, resume=resume, report=report, hold=hold, title=title, team=team
+    )
 
 
 def _solved(
@@ -126,6 +133,7 @@ def clip_objective(
     multi_label: bool = False,
     device: str = "cpu",
     teacher: Teacher | None = None,
+    team: Team = ALONE,
 ) -> Objective:
     """The labels of clips, and what a teacher says of them, as what ``run_epochs`` learns.
 
@@ -148,18 +156,21 @@ def clip_objective(
         )
 
     def batches(order: Sequence[int], seed: Sequence[int]) -> Iterator[Batch]:
-        return train.batches(Draw(config.batch, order, config.augment, seed, least))
+        return train.batches(Draw(config.batch, order, config.augment, seed, least, team))
 
     def parts(batch: Batch, updates: int) -> Iterator[Part]:
         weights = clip_weights(batch.y, of_class)
         counted = weights.sum().clamp(min=1e-12)
+        there = range(len(batch.y)) if batch.there is None else batch.there
         for rows in _parts(len(batch.y), config.micro_batch, least):
-            loss, logits = _loss(network, batch, rows, weights[rows] / counted, config, multi_label, device, teacher)
-            right = logits.argmax(1).cpu() == batch.y[rows].argmax(1)
-            yield Part(loss, (right & (weights[rows] > 0)).sum().item(), batch.names[rows])
+            own = team.deal(rows, there)
+            loss, logits = _loss(network, batch, own, weights[own] / counted, config, multi_label, device, teacher)
+            right = logits.argmax(1).cpu() == batch.y[own].argmax(1)
+            hits = (right & (weights[own] > 0)).sum().item()
+            yield Part(loss * 0, 0.0, batch.names[rows]) if team.idle else Part(loss, hits, batch.names[rows])
 
-    def judge(judged: nn.Module) -> Row:
-        logits = predict_logits(judged, val, size, device)
+    def judge(judged: nn.Module, by: Team = ALONE) -> Row:
+        logits = predict_logits(judged, val, size, device, by)
         y = torch.from_numpy(val.targets)
         loss = batch_loss(torch.from_numpy(logits), y, config.label_smoothing, None, multi_label).item()
         return {"val_loss": loss, "val_accuracy": float((logits.argmax(1) == val.targets.argmax(1)).mean())}
@@ -184,12 +195,11 @@ def clip_objective(
 
 
 def _loss(
-    network: nn.Module, batch: Batch, rows: slice, weights: Tensor, config: Training, multi_label: bool, device: str,
-    teacher: Teacher | None,
+    network: nn.Module, batch: Batch, rows: slice | list[int], weights: Tensor, config: Training, multi_label: bool,
+    device: str, teacher: Teacher | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """What some clips, with these weights (B,), add to the batch's loss, and their logits (B, K)."""
-    frames = int(batch.mask[rows].sum(1).max())
-    x, mask = batch.x[rows, :frames].to(device), batch.mask[rows, :frames].to(device)
+    x, mask = (part.to(device) for part in batch.clips(rows))
     y = batch.y[rows].to(device)
     with autocast(config, device):
         logits = network(x, mask).float()
@@ -210,14 +220,17 @@ def _parts(clips: int, most: int, least: int) -> Iterator[slice]:
 
 
 @torch.no_grad()
-def predict_logits(network: nn.Module, clips: Clips, batch: int, device: str = "cpu") -> np.ndarray:
-    """Logits (N, K) of clips as they are, in their order; every module is left in the mode it was in."""
+def predict_logits(network: nn.Module, clips: Clips, batch: int, device: str = "cpu", team: Team = ALONE) -> np.ndarray:
+    """Logits (N, K) of clips as they are, in their order; every module is left in the mode it was in.
+
+    Each process of ``team`` computes those of its own stretch, and all get all.
+    """
     modes = {module: module.training for module in network.modules()}
     network.eval()
     parts = [
         network(b.x.to(device), b.mask.to(device)).float().cpu().numpy()
-        for b in clips.batches(Draw(batch, range(len(clips))))
+        for b in clips.batches(Draw(batch, own_rows(team, len(clips))))
     ]
     for module, mode in modes.items():
         module.training = mode
-    return np.concatenate(parts)
+    return np.concatenate([part for parts in team.gather(parts) for part in parts])

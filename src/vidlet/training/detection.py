@@ -17,6 +17,7 @@ from .device import autocast, find_device
 from .loop import Objective, Part, run_epochs
 from .region_loss import WARM_IMAGES, BoxTargets, RegionWeights, region_loss
 from .statistics import least_items
+from .team import ALONE, Team, own_rows
 
 EXACT = Training(precision="float32")
 
@@ -35,19 +36,22 @@ def fit_detector(
     report: Callable[[Row, int], None] | None = None,
     hold: Callable[[], None] | None = None,
     title: str = "train",
+    team: Team = ALONE,
 ) -> Progress:
     """Train ``detector`` in place; its chosen weights (loop.py) are left in it, on the CPU, in eval mode.
 
     Args:
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
-        folder, identity, resume, report, hold, title: see ``run_epochs``.
+        folder, identity, resume, report, hold, title, team: see ``run_epochs``.
 
     Raises:
         TrainingError: as ``run_epochs``; "cuda" where there is none.
         RecipeError: an augmentation that boxes do not know.
     """
-    objective = box_objective(detector, train, val, config, find_device(device), weights)
-    return run_epochs(objective, config, folder, identity, resume=resume, report=report, hold=hold, title=title)
+    objective = box_objective(detector, train, val, config, find_device(device), weights, team)
+    return run_epochs(
+        objective, config, folder, identity, resume=resume, report=report, hold=hold, title=title, team=team
+    )
 
 
 def box_objective(
@@ -57,6 +61,7 @@ def box_objective(
     config: Training,
     device: str = "cpu",
     weights: RegionWeights | None = None,
+    team: Team = ALONE,
 ) -> Objective:
     """The boxes of pictures as what ``run_epochs`` learns; a batch is computed in one part."""
     check_box_amounts(config.augment)
@@ -66,15 +71,19 @@ def box_objective(
     least = least_items(detector)
 
     def batches(order: Sequence[int], seed: Sequence[int]) -> Iterator[BoxBatch]:
-        return train.batches(Draw(config.batch, order, config.augment, seed, least), cell)
+        return train.batches(Draw(config.batch, order, config.augment, seed, least, team), cell)
 
     def parts(batch: BoxBatch, updates: int) -> Iterator[Part]:
+        there = range(len(batch.names)) if batch.there is None else batch.there
+        team.deal(slice(0, len(batch.names)), there)
         loss = _loss(detector, batch, weights, device, updates * config.batch, config)
+        if team.size > 1:
+            loss = loss * (0 if team.idle else len(there) / len(batch.names))
         yield Part(loss, 0.0, batch.names)
 
-    def judge(judged: nn.Module) -> Row:
+    def judge(judged: nn.Module, by: Team = ALONE) -> Row:
         assert isinstance(judged, Detector)
-        return {"val_loss": validation_loss(judged, val, config.batch, weights, device)}
+        return {"val_loss": validation_loss(judged, val, config.batch, weights, device, by)}
 
     def plain() -> Iterator[BoxBatch]:
         return train.batches(Draw(max(2, config.batch), range(len(train)), None, (config.seed, 0), least=least))
@@ -95,15 +104,16 @@ def validation_loss(
     batch: int,
     weights: RegionWeights | None = None,
     device: str = "cpu",
+    team: Team = ALONE,
 ) -> float:
     """The region loss, without its pull to the anchors, on pictures as they are; the detector keeps its mode."""
     was_training = detector.training
     detector.eval()
     total = 0.0
-    for found in val.batches(Draw(batch, range(len(val)))):
+    for found in val.batches(Draw(batch, own_rows(team, len(val)))):
         total += _loss(detector, found, weights, device, WARM_IMAGES).item() * len(found.names)
     detector.train(was_training)
-    return total / len(val)
+    return sum(team.gather(total)) / len(val)
 
 
 def _parts(detector: Detector) -> tuple[nn.Module, nn.Module | None]:

@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from ..errors import TrainingError
 from ..progress import bar
 from ..recipe import Training
+from ..runs import CHECKPOINT
 from .batches import batch_slices
-from .checkpoint import Checkpoints, Progress, Row
+from .checkpoint import Checkpoints, Progress, Row, restore_
 from .diagnosis import Odds, what_failed
 from .optimizers import average_, clip_, for_clips, make_optimizer, penalize_, rate_at
 from .snapshots import Snapshots
 from .statistics import Hurry, estimate_statistics_, is_short, learning_norms
+from .team import ALONE, Team, same_weights_, shared_norms
 
 
 class Part(NamedTuple):
@@ -45,8 +47,9 @@ class Objective:
         learners: the part of it that learns at ``training.lr``, and the one that learns at ``training.extractor_lr``.
         count: items that it learns from.
         batches: (their order, seed) -> an epoch's batches, augmented; the seed fixes every draw.
-        parts: (batch, updates before it) -> the parts of the batch, computed one at a time.
-        judge: network -> the columns of the log that are measured on validation items, ``val_loss`` among them.
+        parts: (batch, updates before it) -> the parts of the batch, computed one at a time, this process's share.
+        judge: (network, the processes that share the work) -> the columns of the log that are measured on validation
+            items, ``val_loss`` among them; without processes, by this one alone.
         quality: network -> what checkpoints are chosen by; higher is better.
         plain: the items that it learns from, in batches, in order, not augmented.
         see: a batch goes through the network, for its running statistics.
@@ -60,7 +63,7 @@ class Objective:
     count: int
     batches: Callable[[Sequence[int], Sequence[int]], Iterator[Any]]
     parts: Callable[[Any, int], Iterator[Part]]
-    judge: Callable[[nn.Module], Row]
+    judge: Callable[..., Row]
     quality: Callable[[nn.Module], float]
     plain: Callable[[], Iterator[Any]]
     see: Callable[[Any], object]
@@ -84,6 +87,7 @@ def run_epochs(
     report: Callable[[Row, int], None] | None = None,
     hold: Callable[[], None] | None = None,
     title: str = "train",
+    team: Team = ALONE,
 ) -> Progress:
     """Train the objective's network in place and leave its chosen weights in it, on the CPU, in eval mode.
 
@@ -97,18 +101,24 @@ def run_epochs(
         report: called after each epoch with its row of the log and the number of epochs in all.
         title: what the progress bar says, which moves with every update.
         hold: called after each update, to keep the network's weights where they belong (masks of pruning).
+        team: the processes that train together, whose batches the objective shares out. The first one writes and
+            chooses; in the others the weights after the last epoch are left.
 
     Raises:
         TrainingError: a loss that is not finite (says where), or a checkpoint that does not belong to this run.
     """
     objective.network.to(objective.device)
     config = for_clips(config, objective.count)
+    same_weights_(team, objective.network)
+    folder = folder if team.leads else None
     weights = _Weights.begin(objective, config, folder)
     progress = Progress()
     run = Checkpoints(folder, identity) if folder is not None else None
+    saved = team.tell(run.read() if run is not None and resume and run.checkpoint.exists() else None)
+    if saved is not None:
+        where = Path(CHECKPOINT) if run is None else run.checkpoint
+        progress, weights.best = restore_(saved, where, weights.network, weights.optimizer, weights.average)
     if run is not None:
-        if resume and run.checkpoint.exists():
-            progress, weights.best = run.load(weights.network, weights.optimizer, weights.average)
         run.open_board(progress.epoch)
     every = config.epochs * objective.steps(config)
     hurry = Hurry(objective.network, every)
@@ -120,7 +130,7 @@ def run_epochs(
             move(progress.updates, every, note)
 
         while progress.epoch < config.epochs and not _stopped(progress, config):
-            row = _run_epoch(objective, config, weights, progress, hurry, moved)
+            row = _run_epoch(objective, config, weights, progress, hurry, moved, team)
             weights.keep_best(row["val_loss"], progress, config)
             if run is not None:
                 run.save(progress, weights.network, weights.optimizer, weights.average, weights.best)
@@ -130,8 +140,9 @@ def run_epochs(
         if run is not None:
             run.close()
         hurry.end()
-        changed = weights.choose_(objective, config, progress)
-        progress.warnings = _warnings(objective, config, progress, changed)
+        if team.leads:
+            changed = weights.choose_(objective, config, progress)
+            progress.warnings = _warnings(objective, config, progress, changed)
     weights.network.to("cpu").eval()
     return progress
 
@@ -211,27 +222,29 @@ def _run_epoch(
     progress: Progress,
     hurry: Hurry,
     moved: Callable[[], None],
+    team: Team,
 ) -> Row:
     """Train for one epoch and validate; the row of the log."""
     seed = [config.seed, progress.epoch]
-    torch.manual_seed(config.seed * 100_003 + progress.epoch)
+    torch.manual_seed(config.seed * 100_003 + progress.epoch + team.rank * 1_000_003)  # dropout differs
     order = np.random.default_rng(seed).permutation(objective.count).tolist()
     steps = objective.steps(config)
     weights.network.train()
     total, hits = 0.0, 0.0
-    for index, batch in enumerate(objective.batches(order, seed)):
-        rate = rate_at(config, progress.updates, steps)
-        for group in weights.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * rate
-        hurry.before(progress.updates)
-        where = f"epoch {progress.epoch + 1}, batch {index + 1}"
-        loss, correct = update(objective, config, weights.optimizer, batch, progress.updates, where)
-        progress.updates += 1
-        moved()
-        weights.moved(config, progress.updates)
-        total += loss * len(batch.names)
-        hits += correct
-    judged = objective.judge(weights.judged)
+    with shared_norms(objective.network, team):
+        for index, batch in enumerate(objective.batches(order, seed)):
+            rate = rate_at(config, progress.updates, steps)
+            for group in weights.optimizer.param_groups:
+                group["lr"] = group["base_lr"] * rate
+            hurry.before(progress.updates)
+            where = f"epoch {progress.epoch + 1}, batch {index + 1}"
+            loss, correct = update(objective, config, weights.optimizer, batch, progress.updates, where, team)
+            progress.updates += 1
+            moved()
+            weights.moved(config, progress.updates)
+            total += loss * len(batch.names)
+            hits += correct
+    judged = team.tell(objective.judge(weights.judged, team))  # one opinion of when to stop, whatever their rounding
     progress.epoch += 1
     row = {
         "epoch": progress.epoch,
@@ -245,7 +258,13 @@ def _run_epoch(
 
 
 def update(
-    objective: Objective, config: Training, optimizer: torch.optim.Optimizer, batch: Any, updates: int, where: str
+    objective: Objective,
+    config: Training,
+    optimizer: torch.optim.Optimizer,
+    batch: Any,
+    updates: int,
+    where: str,
+    team: Team = ALONE,
 ) -> tuple[float, float]:
     """Move the network by one batch; the batch's loss, and how many of its items were answered rightly."""
     optimizer.zero_grad(set_to_none=True)
@@ -260,6 +279,7 @@ def update(
         part.loss.backward()
         total += loss
         hits += part.hits
+    total, hits = team.add_gradients_(objective.network, total, hits)
     penalize_(objective.network, config.l2)
     clip_(objective.network, config)
     optimizer.step()
