@@ -8,13 +8,16 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..cloud import is_address
 from ..errors import DataError, TrainingError, why
 from ..progress import started_by_torchrun
 from ..recipe import nearest
+from ..wording import shown
 
 POSITIONAL = ("data", "model", "models", "source", "run_folder")
 READ = (*POSITIONAL, "init", "teacher", "against", "device", "extractor", "runtime", "detector")
 WRITTEN = ("out", "save", "csv", "report")  # options that name what a command writes
+REACHING = {"data": ("data", "evaluate", "extract", "fit", "train"), "out": ("extract", "fit", "train")}  # see cloud.py
 
 
 def check_processes(command: str) -> None:
@@ -38,7 +41,11 @@ def check_paths(args: argparse.Namespace) -> None:
         if any(not str(path).strip() for path in _several(given.get(option))):
             name = option.upper() if option in POSITIONAL else f"--{option}"
             raise DataError(f"{name}: an empty path (a variable of the shell that is not set?)")
-    if given.get("data"):
+    for option in ("data", *WRITTEN):
+        for path in _several(given.get(option)):
+            if is_address(path) and args.command not in REACHING.get(option, ()):
+                raise DataError(f"{option} {shown(path)}: vidlet {args.command} takes no address here, only a path")
+    if given.get("data") and not is_address(given["data"]):
         _there(given["data"], "no such folder or table", DataError)
     if given.get("run_folder"):
         _there(given["run_folder"], "no such run folder", TrainingError)
@@ -46,7 +53,7 @@ def check_paths(args: argparse.Namespace) -> None:
         for path in _several(given.get(option)):
             _there(path, "no such run folder or model file", TrainingError, f"--{option} ")
     for option in WRITTEN:
-        if given.get(option):
+        if given.get(option) and not is_address(given[option]):
             _writable(Path(given[option]), f"--{option}")
 
 

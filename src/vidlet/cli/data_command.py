@@ -38,15 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Inspect the data, print a table of classes, what stands out, and what to do."""
+    from ..cloud import local
     from ..jobs.data import inspect_data
     from ..progress import bar
     from ..tasks import task_of_data
 
     if args.labels:
         need_train_extra("data --labels")
-    task = task_of_data(args.data)
+    data = local(args.data)
+    task = task_of_data(data)
     with bar("open", task.unit) as move:
-        report = inspect_data(args.data, args.strict, args.workers, move, args.out, args.labels)
+        report = inspect_data(data, args.strict, args.workers, move, args.out, args.labels)
     found: dict[str, Any] = report.to_dict()
     if args.out:
         found["files"] = {args.out: Path(args.out).stat().st_size}

@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from ..cloud import here
 from ..errors import DataError
 from ..files import atomic_path
 from .crc32c import crc32c, masked, raw_crcs
@@ -65,6 +66,7 @@ def open_shard(path: str | Path, told: Told | None = None) -> BinaryIO:
     Raises:
         DataError: it cannot be opened.
     """
+    here(path)
     try:
         stream = Path(path).open("rb")  # noqa: SIM115 - the caller closes it
         start = stream.read(HEADER)

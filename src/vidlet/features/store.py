@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cloud import here
 from ..datasets import Clip
 from ..errors import DataError, DependencyError, why
 from ..files import sha256_of, write_bytes, write_text
@@ -188,9 +189,12 @@ def clip_key(clip: Clip) -> str:
     try:
         if clip.path.is_dir():
             files = sorted(image_files(clip.path))
+            for file in files:
+                here(file)
             listed = "".join(f"{p.name}:{sha256_of(p)}" for p in files)
             content = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
         else:
+            here(clip.path)
             status = clip.path.stat()
             content = _content(clip.path, status.st_size, status.st_mtime_ns)
     except OSError as error:

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..cloud import reaching
 from ..errors import DataError
 from ..tasks import task_of_data
 from ..tasks.clip_report import write_doubts
 
 
+@reaching
 def inspect_data(
     path: str | os.PathLike[str],
     strict: bool = False,

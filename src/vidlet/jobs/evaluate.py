@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..cloud import reaching
 from ..errors import DataError
 from ..runs import product_of, verify_evidence
 from ..runtime import load
 from ..tasks import DataSource, task_of_model
 
 
+@reaching
 def evaluate(
     model: str | Path,
     data: str | Path,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..cloud import reaching
 from ..errors import DataError
 from ..files import Lock
 from ..tasks.flow import flow_clips
@@ -15,6 +16,7 @@ from ..tasks.record_files import extract_records
 __all__ = ["extract", "extract_records", "flow_clips"]
 
 
+@reaching
 def extract(
     data: str | Path,
     recipe: str | Path = "auto",

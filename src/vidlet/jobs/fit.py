@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..cloud import reaching
 from ..errors import RecipeError, TrainingError
 from ..files import Lock
 from ..search.boxes import search_boxes
@@ -27,6 +28,7 @@ SEARCHES: dict[str, Callable[..., dict[str, Any]]] = {  # by the name of a task;
 }
 
 
+@reaching
 def fit(
     data: str | Path,
     max_size: str | int | None = None,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..cloud import reaching
 from ..datasets import with_background
 from ..errors import RecipeError, TrainingError
 from ..files import sha256_of
@@ -33,6 +34,7 @@ AUTO = "auto"  # the recipe that is chosen by measuring
 REFIT_FIGURES = ("gap20", "hit1", "perr", "map", "accuracy", "accuracy_interval", "top5", "macro_f1")
 
 
+@reaching
 @together
 def train(
     data: str | Path,

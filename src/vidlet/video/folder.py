@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..cloud import here
 from ..errors import DataError, reading
 from .frame_names import FrameNames, order_frames
 from .frames import DEFAULT_FPS, Frame, VideoInfo
@@ -103,6 +104,7 @@ def image_files(path: Path) -> list[Path]:
 
 def open_image(path: Path) -> Image.Image:
     """Open an image without decoding it. DataError: not an image, or of an absurd size."""
+    here(path)
     with reading(path, "a readable image"):
         return Image.open(path)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 
+from ..cloud import here
 from ..errors import DataError
 from .address import TIMEOUT_S, WEB_OPTIONS, container_name
 from .ending import boxes, broken_end
@@ -115,6 +116,7 @@ def opened_again(path: Path | str) -> tuple[Any, Any]:
 
 def check_file(path: Path) -> None:
     """Raise a DataError unless the path is a readable regular file with something in it (a fifo would wait forever)."""
+    here(path)
     try:
         status = path.stat()
     except OSError as error:
