@@ -116,3 +116,14 @@ def test_python_says_the_same_in_the_same_words(run, tiny_run):
     ours = vidlet.evaluate(tiny_run.model, tiny_run.clips)
     assert ours["per_class"] == theirs["per_class"]
     assert vidlet.load(tiny_run.model).classify(clip).label == from_python["label"]
+
+
+def test_what_had_to_be_assumed_to_read_a_source_is_told(run, tiny_run, tmp_path):
+    from PIL import Image
+
+    for number in range(8):
+        for kind in ("img", "flow_x"):
+            Image.new("RGB", (64, 64), (30 * number, 90, 0)).save(tmp_path / f"{kind}_{number:05d}.png")
+    note = "its frames have names of several kinds: flow_x_#.png (8), img_#.png (8); only img_#.png is read"
+    assert one_object(run("predict", tiny_run.model, tmp_path, "--json")[1])["notes"] == [note]
+    assert f"  note: {note}\n" in run("predict", tiny_run.model, tmp_path)[1]

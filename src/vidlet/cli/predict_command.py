@@ -112,6 +112,7 @@ def _result_text(found: dict[str, Any]) -> str:
         best = f"nothing  (below threshold; most likely {best})"
     lines = [f"{shown(found['source'])}: {best}"]
     lines += [f"  damaged: {shown(found['damage'])}"] if "damage" in found else []
+    lines += [f"  note: {shown(note)}" for note in found.get("notes", ())]
     lines += [
         f"  {s['start_s']:8.2f} - {s['end_s']:8.2f} s  {shown(s['label'])}  {s['score']:.3f}" for s in segments or ()
     ]

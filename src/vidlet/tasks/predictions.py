@@ -21,8 +21,9 @@ from ..live.watching import detect_moments, drawn_boxes, frames_with_boxes
 from ..progress import say, working
 from ..runtime import Model, Timeline, predict_timeline
 from ..video import Strip, VideoWriter, annotate, as_place, container_of, enlarge, iter_frames, probe, resize
+from ..video.ending import BREAKS_OFF
 from ..video.frames import DEFAULT_FPS
-from ..wording import cell
+from ..wording import cell, shown
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def predict_clips(model: Model, source: str | Path, wanted: Wanted) -> Said:
         if target is not None:
             with working(f"write {target}"):
                 save_annotated(path, timeline, target, model, threshold, wanted.fps)
-        yield as_result(path, timeline)
+        notes = _notes(path, wanted.fps, timeline.damage)
+        yield {**as_result(path, timeline), **({"notes": notes} if notes else {})}
 
     yield from _each_source(source, wanted, timeline_of)
 
@@ -73,11 +75,18 @@ def predict_boxes(model: Model, source: str | Path, wanted: Wanted) -> Said:
     def moments_of(path: Path | str, target: Path | None) -> Said:
         for line in detect_moments(model, path, threshold, wanted.min_s, wanted.fps):
             yield {"source": str(path), **line}
+        for note in _notes(path, wanted.fps):
+            say(f"{shown(path)}: {note}")
         if target is not None:
             with working(f"write {target}"):
                 save_annotated(path, Timeline((), "", 0.0, {}), target, model, threshold, wanted.fps)
 
     yield from _each_source(source, wanted, moments_of)
+
+
+def _notes(path: Path | str, fps: float | None, damage: str = "") -> list[str]:
+    """What had to be assumed to read a video, but for what its damage says already."""
+    return [note for note in probe(path, fps).notes if not (damage and note.startswith(BREAKS_OFF))]
 
 
 def _each_source(source: str | Path, wanted: Wanted, said_of: Callable[[Path | str, Path | None], Said]) -> Said:

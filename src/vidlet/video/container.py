@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .clock import Clock, Key, contents, jumping
-from .ending import broken_end
+from .ending import BREAKS_OFF, broken_end
 from .frames import Frame, VideoInfo
 from .opening import (
     frame_rate,
@@ -387,7 +387,7 @@ class VideoReader:
             duration_s = container.duration / av.time_base
         else:
             duration_s = stream.frames / self._fps
-        known, notes = self._contents, (f"it breaks off: {self._broken_end}",) if self._broken_end else ()
+        known, notes = self._contents, (f"{BREAKS_OFF}{self._broken_end}",) if self._broken_end else ()
         if known is not None and known.packets > 1:
             duration_s, self._own_duration = known.end_s - self._origin, True
             if not known.breaks and much_longer(told_s := header_s(container, own_s), duration_s):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+BREAKS_OFF = "it breaks off: "  # how the note on such a file begins
 TAIL = 2**17  # more than the largest page of Ogg
 
 
