@@ -82,6 +82,11 @@ def _suite(data: str, minutes: float, recipe: str = "auto") -> Run:
     return Run("suite", f"python benchmarks/studies/suite.py {data} --recipe {recipe} --seeds 0 1 2", minutes, (path,))
 
 
+def _few(data: str, clips: int, minutes: float) -> Run:
+    command = f"python benchmarks/studies/few.py {data} --clips {clips} --seeds 0"
+    return Run("few", command, minutes, (data.partition(":")[0],))
+
+
 def _fit(size: str) -> Run:
     data = f"{DATA}/shrec_depth_gestures"
     command = f"python benchmarks/studies/fit.py budgets {data} --sizes {size} --time 10m --workers 1 --seeds 0"
@@ -108,6 +113,9 @@ RUNS = (
     _suite(f"{DATA}/thetis_tennis_features", 10),
     _suite(f"{DATA}/shrec_depth_gestures", 60),
     _suite(f"{DATA}/egogestar:5", 40, "mobilenetv2-grid-gru"),
+    *(_few(f"{DATA}/egogestar", clips, 3) for clips in (5, 10)),
+    *(_few(f"{DATA}/miracl_vc1_lips/words:5", clips, 3) for clips in (5, 10, 20, 50)),
+    *(_few(f"{DATA}/shrec_depth_gestures", clips, 4) for clips in (5, 10, 20, 50)),
     *map(_fit, ("64KB", "256KB", "1MB", "4MB")),
 )
 """What `make results` runs: each command as its rows name it."""

@@ -169,18 +169,18 @@ TABLES: dict[str, Table] = {
         where=lambda row: part(2)(row) == "auto" and len(row.name.split(", ")) == 3,
     ),
     "few": Table(
-        "suite",
+        "few",
         (
             ("set", part(0)),
             ("split", part(1)),
-            ("recipe", part(2)),
-            ("training clips", part(3)),
+            ("training clips", part(2)),
+            ("seeds", lambda row: str(len(row.seeds))),
             ("clips", clips),
-            ("int8", share("int8")),
+            ("auto", share("auto")),
+            ("mobilenetv2-grid-gru", share("before")),
             ("best plain classifier", share("plain")),
             ("which", text("which")),
         ),
-        where=lambda row: "clips a class" in row.name,
     ),
     "default": Table(
         "real_clips",

@@ -2,20 +2,15 @@
 
 Every run is `vidlet train` in a process of its own; finished runs are not repeated. Accuracy is that of the shipped
 int8 file, pooled over folds and averaged over seeds, its interval resamples groups; the plain classifier is the best of
-each run's `baselines`, chosen on the pooled clips. Of `--few N ...` the same with so many training clips a class, drawn
-with the seed (a curve), scored on at most `--scored` clips a class. `--figures` writes each row when it is there.
+each run's `baselines`, chosen on the pooled clips. `--figures` writes each row when it is there.
 
     python benchmarks/studies/suite.py ../shared/data/weizmann_actions:9 ../shared/data/egogestar:5 --seeds 0
-    python benchmarks/studies/suite.py ../shared/data/egogestar:5 --only-folds 0 --few 5 10 20 50
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
-import random
 import shlex
 import subprocess
 import sys
@@ -25,7 +20,6 @@ from typing import Any
 
 from real_clips import frame_ms, summary
 
-from vidlet.datasets import ClipTable, group_folds, read_table, with_splits
 from vidlet.reports import text_table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -40,78 +34,46 @@ def main() -> None:
     parser.add_argument("data", nargs="+", metavar="DATA[:FOLDS]", help="without FOLDS: the table's own splits")
     parser.add_argument("--recipe", nargs="+", default=["auto", "mobilenetv2-grid-gru"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--few", type=int, nargs="*", default=[0], help="training clips a class; 0: all")
-    parser.add_argument("--scored", type=int, default=10, help="test clips a class where training clips are few")
     parser.add_argument("--only-folds", type=int, nargs="*", help="not all of the folds")
     parser.add_argument("--out", type=Path, default=Path("runs/suite"))
     add_option(parser)
     args = parser.parse_args()
     rows = []
     for data in args.data:
-        for few in args.few:
-            for recipe in args.recipe:
-                row = measured(args, data, recipe, few)
-                save(args, "suite", [row], TRAINED)
-                rows.append([*row.name.split(", "), str(row.clips), *cells(row.figures)])
+        for recipe in args.recipe:
+            row = measured(args, data, recipe)
+            save(args, "suite", [row], TRAINED)
+            rows.append([*row.name.split(", "), str(row.clips), *cells(row.figures)])
     print(text_table(rows, ["set", "split", "recipe", "clips", *COLUMNS], "lllr" + "r" * len(COLUMNS)))
 
 
-def measured(args: argparse.Namespace, data: str, recipe: str, few: int) -> Row:
+def measured(args: argparse.Namespace, data: str, recipe: str) -> Row:
     """Train a recipe on a set with each seed and fold, unless that is done, and pool what its files say."""
     path, _, folds = data.partition(":")
     only = args.only_folds if args.only_folds and folds else range(int(folds)) if folds else [None]
-    runs = {
-        seed: [run(args, Path(path), recipe, seed, fold, int(folds or 0), few) for fold in only] for seed in args.seeds
-    }
+    runs = {seed: [run(args.out, Path(path), recipe, seed, fold, folds) for fold in only] for seed in args.seeds}
     split = f"folds {' '.join(map(str, only))} of {folds}" if args.only_folds else f"{folds} folds"
     place = Path(path)
     known = place.name if place.parent.name == "data" else f"{place.parent.name} {place.name}"
-    name = [known, split if folds else "own split", recipe, *([f"{few} clips a class"] if few else [])]
-    words = [data, "--recipe", recipe, "--seeds", *args.seeds, *(["--few", few] if few else [])]
+    name = [known, split if folds else "own split", recipe]
+    words = [data, "--recipe", recipe, "--seeds", *args.seeds]
     words += ["--only-folds", *args.only_folds] if args.only_folds else []
     command = f"python benchmarks/studies/suite.py {shlex.join(map(str, words))}"
     found, clips = pooled(runs)
     return Row(", ".join(name), found, args.seeds, clips, command)
 
 
-def run(args: argparse.Namespace, data: Path, recipe: str, seed: int, fold: int | None, folds: int, few: int) -> Path:
+def run(out: Path, data: Path, recipe: str, seed: int, fold: int | None, folds: str) -> Path:
     """One training, unless it is finished; its folder."""
     where = "own" if fold is None else f"{fold}of{folds}"
-    folder: Path = (
-        args.out / f"{data.parent.name}-{data.name}-{Path(recipe).stem}-{few or 'all'}" / f"seed{seed}-{where}"
-    )
+    folder = out / f"{data.parent.name}-{data.name}-{Path(recipe).stem}-all" / f"seed{seed}-{where}"
     if (folder / "report.html").exists():
         return folder
     command = [sys.executable, "-m", "vidlet.cli", "train", str(data), "--recipe", recipe, "--seed", str(seed)]
-    if few:
-        table = with_splits(read_table(data)) if fold is None else group_folds(read_table(data), folds)[fold]
-        command[4] = str(fewer(table, folder.with_suffix(".csv"), seed, few, args.scored))
-    elif fold is not None:
+    if fold is not None:
         command += ["--fold", f"{fold}/{folds}"]
     subprocess.run([*command, "--out", str(folder), "--resume"], check=True)
     return folder
-
-
-def fewer(table: ClipTable, path: Path, seed: int, few: int, scored: int) -> Path:
-    """Write a table of at most ``few`` clips of each class to learn from and ``scored`` to test; val is split off.
-
-    Those to learn from are drawn with the seed, the others are the same with every seed.
-    """
-    held = "test" if table.of_split("test") else "val"
-    drawn = {"train": (random.Random(seed), few), held: (random.Random(0), scored)}
-    rows = []
-    for label in table.labels:
-        for split, (source, most) in drawn.items():
-            own = [clip for clip in table if clip.label == label and (clip.split == held) == (split == held)]
-            for clip in source.sample(own, min(most, len(own))):
-                place = os.path.abspath(clip.path)  # noqa: PTH100
-                rows.append([place, clip.label, clip.group, split, clip.start_s or "", clip.end_s or ""])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(["path", "label", "group", "split", "start_s", "end_s"])
-        writer.writerows(rows)
-    return path
 
 
 def pooled(runs: dict[int, list[Path]]) -> tuple[dict[str, Figure], int]:
