@@ -102,6 +102,7 @@ RUNS = (
     _speed("precision", 8, "--rounds 5"),
     _speed("tensor_train", 4, "linear lstm --rounds 21"),
     _speed("tensor_train", 4, "convolution --rounds 21"),
+    _speed("tensor_train", 4, "network --rounds 21"),
     _speed("tt_heads", 10, "--rounds 11 --frames 60"),
     _speed("metrics", 2, "--videos 1000000"),
     _speed("netvlad_speed", 4, "--threads 1 --batches 32 --repeats 3"),

@@ -356,6 +356,16 @@ TABLES: dict[str, Table] = {
         ),
         where=lambda row: row.name.startswith("V"),
     ),
+    "tensor-train networks": Table(
+        "tensor_train",
+        (
+            ("a training step of a 3-D network", lambda row: row.name.removeprefix("network ").rpartition(", ")[0]),
+            ("dense, ms", number("dense (ms)", 0)),
+            ("convolutions in trains, ms", number("trains (ms)", 0)),
+            ("time, dense = 1", number("ratio", 2)),
+        ),
+        where=lambda row: row.name.startswith("network"),
+    ),
     "tensor-train clips": Table(
         "tt_heads",
         (

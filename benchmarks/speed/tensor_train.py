@@ -1,13 +1,13 @@
 """What tensor-train layers cost beside dense ones: a large product, convolutions, a training step on pixels.
 
-    python benchmarks/speed/tensor_train.py [linear] [convolution] [lstm] [--rounds 21] [--threads 1] [--json]
+    python benchmarks/speed/tensor_train.py [linear] [convolution] [lstm] [network] [--rounds 21] [--threads 1] [--json]
 
 Each comparison is one interleaved run: a round calls every variant once, in turn; medians over the rounds. Where
 tensorly-torch or opt_einsum is installed, it (factorized) or a plain expression of it is measured as well.
 
 Targets: TTLinear 57,600 -> 1,024 at rank 4, batch 16, forward and backward at least 25 times faster than nn.Linear and
 faster than tensorly-torch; TTConv3d inference 1.00 times dense, training step at most 1.25; a training step of an LSTM
-on pixels (batch 16, 6 frames, hidden 256) at least 10 times faster.
+on pixels (batch 16, 6 frames, hidden 256) at least 10 times faster; a training step of a whole 3-D network no slower.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vidlet.models import build_extractor, build_head
+from vidlet.recipe import load_recipe
 from vidlet.tensor_train import TTLSTM, TTConv3d, TTLinear, to_conv
+from vidlet.training import ClipNetwork
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figures import add_option, rows_of, save
@@ -38,12 +41,13 @@ CONVOLUTIONS = {  # VIVA networks: modes, kernel, rank, size (T, H, W) where the
     "V4 64 -> 128, 3x5x5": ((4, 4, 4), (4, 8, 4), (3, 5, 5), 16, (16, 14, 31), 2),
     "V4 256 -> 256, 3x3x3": ((4, 8, 8), (8, 8, 4), (3, 3, 3), 32, (4, 4, 8), 8),
 }
+NETWORKS = {"viva-1": 8, "viva-2": 8, "viva-4": 4, "ucf-rgb": 2}  # recipes, of which each has a "-tt", and clips a step
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["linear", "convolution", "lstm"])
+    parser.add_argument("parts", nargs="*", default=["linear", "convolution", "lstm", "network"])
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
@@ -59,6 +63,9 @@ def main() -> None:
             measured[f"{name}, inference"], measured[f"{name}, training"] = convolution(name, max(3, args.rounds // 3))
     if "lstm" in args.parts:
         measured["LSTM on pixels, training step"] = lstm(max(3, args.rounds // 3))
+    if "network" in args.parts:
+        for recipe in NETWORKS:
+            measured[f"network {recipe}, training"] = network_step(recipe, max(3, args.rounds // 3))
     save(args, "tensor_train", rows_of(measured), ("tensor_train",))
     if args.json:
         print(json.dumps(measured))
@@ -180,6 +187,30 @@ def lstm(rounds: int, batch: int = 16, frames: int = 6, hidden: int = 256, class
     found = medians_ms(variants, rounds)
     ratios = {f"nn.LSTM / {name}": found["nn.LSTM"] / ms for name, ms in found.items() if name != "nn.LSTM"}
     return {**{f"{name} (ms)": ms for name, ms in found.items()}, **ratios}
+
+
+def network_step(recipe: str, rounds: int) -> dict[str, float]:
+    """Milliseconds of a training step of a whole 3-D network from frames: forward, loss, backward, AdamW."""
+
+    def learn(name: str) -> Callable[[], None]:
+        torch.manual_seed(0)
+        plan = load_recipe(name)
+        extractor = build_extractor(plan.extractor)
+        network = ClipNetwork(build_head(plan.head, extractor.feature_shape, 14), extractor).train()
+        extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        frames = 255 * torch.rand(NETWORKS[recipe], plan.sampling.frames, 3, *extractor.input_size)
+        mask = torch.ones(frames.shape[:2], dtype=torch.bool)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+
+        def call() -> None:
+            optimizer.zero_grad()
+            network(frames, mask).logsumexp(1).mean().backward()
+            optimizer.step()
+
+        return call
+
+    found = medians_ms({"dense": learn(recipe), "trains": learn(f"{recipe}-tt")}, rounds)
+    return {**{f"{name} (ms)": ms for name, ms in found.items()}, "ratio": found["trains"] / found["dense"]}
 
 
 def step_of(network: nn.Module, x: Tensor, upstream: Tensor) -> Callable[[], None]:
