@@ -12,18 +12,18 @@ from vidlet.artifact.exporter import to_onnx_graph
 
 
 class Scaled(nn.Module):
-    """A layer, statistics of which a constant is folded, and a number that is an attribute."""
+    """Layers, a buffer of which a constant is folded, and a number that is an attribute."""
 
     def __init__(self, seed: int, temperature: float = 1.0, hidden: int = 4) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.layer = nn.GRU(3, hidden)
+        self.layer = nn.Linear(3, hidden)
         self.out = nn.Linear(hidden, 2)
         self.register_buffer("spread", torch.rand(hidden) + 1)
         self.temperature = temperature
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.layer(x)[0] / self.spread.sqrt()) / self.temperature
+        return self.out(self.layer(x).tanh() / self.spread.sqrt()) / self.temperature
 
 
 @pytest.fixture(autouse=True)
