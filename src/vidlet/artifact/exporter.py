@@ -3,25 +3,34 @@
 Everything that vidlet exports goes through ``to_onnx_graph``. It works around what torch.onnx's exporter is known for:
 named dynamic dimensions that a second export in one process silently fixes, external data, debug records in every
 node; and it proves that what should be dynamic is.
+
+The exporter takes seconds, and most of what is exported differs from something before in its weights only: a search
+writes hundreds of files of a dozen structures. So a module is exported with its weights as inputs, which no node can
+depend on, the graph is kept for the structure, and the weights are put in and folded for each module.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
+import io
 import logging
+import pickle
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
+import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
 
 from ..errors import ExportError, ModelError
 from ..models.mobilenetv2 import fuse_batch_norm
-from ..onnx_graph import Graph, clean, fold_pads
+from ..onnx_graph import Graph, clean, copy_model, fold_pads
 from ..runtime import open_session
 
 OPSET = 20
@@ -52,26 +61,12 @@ def to_onnx_graph(
     for name, axes in dynamic.items():
         for axis, dimension in axes.items():
             assert examples[name].shape[axis] >= 2, f"{name}: axis {axis} ({dimension}) needs an example of 2 or more"
-    network: nn.Module = fuse_batch_norm(module)
-    cores = {name: p.detach() for name, p in network.named_parameters() if _CORE.search(name)}
-    axes_of = [dict.fromkeys(dynamic.get(name, {}), torch.export.Dim.AUTO) or None for name in (*examples, *cores)]
-    if cores:
-        network = _CoresAsInputs(network, tuple(cores))
-    shapes = _as_signature(network, axes_of)
-    with _silent(), torch.no_grad():
-        try:
-            program = torch.onnx.export(
-                network, (*examples.values(), *cores.values()), dynamo=True, external_data=False,
-                opset_version=OPSET, input_names=[*examples, *cores], output_names=list(outputs),
-                dynamic_shapes=shapes, verbose=False,
-            )  # fmt: skip
-        except torch.onnx.errors.OnnxExporterError as error:
-            raise ExportError(f"{type(module).__name__}: cannot be exported ({_line(error)})") from error
-    assert program is not None
-    model: onnx.ModelProto = program.model_proto
-    model.ir_version = min(model.ir_version, IR_VERSION)
-    if cores:
-        _store_inputs(model, cores)
+    network = fuse_batch_norm(module)
+    weights = {name: tensor.detach() for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
+    model = _exported(network, weights, examples, outputs, dynamic, type(module).__name__)
+    _store_inputs(model, {name: tensor for name, tensor in weights.items() if not _CORE.search(name)})
+    model = onnxscript.optimizer.optimize(model)
+    _store_inputs(model, {name: tensor for name, tensor in weights.items() if _CORE.search(name)})
     _name_dimensions(model, dynamic, type(module).__name__)
     fold_pads(model, "Conv", 0.0)
     clean(model)
@@ -80,25 +75,94 @@ def to_onnx_graph(
     return model
 
 
+KEPT = 64  # graphs of structures
+_kept: OrderedDict[object, onnx.ModelProto] = OrderedDict()
+
+
+def _exported(
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    examples: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    dynamic: Mapping[str, Mapping[int, str]],
+    what: str,
+) -> onnx.ModelProto:
+    """The graph of a network whose weights are inputs too; the caller may change it."""
+    key = _structure(network, weights, examples, outputs, dynamic)
+    if key is None or key not in _kept:
+        axes_of = [
+            dict.fromkeys(dynamic.get(name, {}), torch.export.Dim.AUTO) or None for name in (*examples, *weights)
+        ]
+        opened: nn.Module = _WeightsAsInputs(network, tuple(weights))
+        with _silent(), torch.no_grad():
+            try:
+                program = torch.onnx.export(
+                    opened, (*examples.values(), *weights.values()), dynamo=True, external_data=False,
+                    opset_version=OPSET, input_names=[*examples, *weights], output_names=list(outputs),
+                    dynamic_shapes=_as_signature(opened, axes_of), verbose=False,
+                )  # fmt: skip
+            except torch.onnx.errors.OnnxExporterError as error:
+                raise ExportError(f"{what}: cannot be exported ({_line(error)})") from error
+        assert program is not None
+        model: onnx.ModelProto = program.model_proto
+        model.ir_version = min(model.ir_version, IR_VERSION)
+        if key is None:
+            return model
+        _kept[key] = model
+    _kept.move_to_end(key)
+    while len(_kept) > KEPT:
+        _kept.popitem(last=False)
+    return copy_model(_kept[key])
+
+
+def _structure(
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    examples: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    dynamic: Mapping[str, Mapping[int, str]],
+) -> object:
+    """All that a graph depends on but the values of the weights; None where a module holds what cannot be pickled.
+
+    Classes and their ``forward`` count by identity: who defines a class anew in a notebook has another.
+    """
+    names = {id(tensor): name for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, item: object) -> object:
+            if id(item) not in names or not isinstance(item, Tensor):
+                return None
+            return names[id(item)], tuple(item.shape), str(item.dtype)
+
+    sink = io.BytesIO()
+    try:
+        Pickler(sink, protocol=4).dump(network)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
+    shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in examples.items())
+    axes = tuple((name, tuple(of.items())) for name, of in dynamic.items())
+    classes = tuple((type(layer), type(layer).forward) for layer in network.modules())
+    return hashlib.sha256(sink.getvalue()).digest(), classes, tuple(weights), shapes, tuple(outputs), axes
+
+
 _CORE = re.compile(r"(^|\.)cores\.\d+$")
 
 
-class _CoresAsInputs(nn.Module):
-    """A module whose cores are arguments: as constants the exporter would multiply them out and lose their names."""
+class _WeightsAsInputs(nn.Module):
+    """A module whose parameters and buffers are arguments: what is computed of them stays in the graph as nodes."""
 
     def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__()
         self.module, self.names = module, names
 
     def forward(self, *values: Tensor) -> object:
-        arguments, cores = values[: -len(self.names)], values[-len(self.names) :]
-        return torch.func.functional_call(self.module, dict(zip(self.names, cores, strict=True)), arguments)
+        arguments, weights = values[: len(values) - len(self.names)], values[len(values) - len(self.names) :]
+        return torch.func.functional_call(self.module, dict(zip(self.names, weights, strict=True)), arguments)
 
 
 def _store_inputs(model: onnx.ModelProto, tensors: Mapping[str, Tensor]) -> None:
-    """Make inputs of these names initializers, and give the others the names that they have in the module itself."""
+    """Make inputs of these names initializers."""
     graph = Graph(model)
-    graph.rename(lambda name: name.removeprefix("module.") if name in graph.constants else name)
     graph.set_inputs(value for value in model.graph.input if value.name not in tensors)
     for name, tensor in tensors.items():
         graph.store(name, tensor.cpu().contiguous().numpy())

@@ -1,0 +1,107 @@
+"""One graph is kept a structure of a module: what depends on anything but the weights' values must be exported anew."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from artifacts import session
+from vidlet.artifact import exporter
+from vidlet.artifact.exporter import to_onnx_graph
+
+
+class Scaled(nn.Module):
+    """Layers, a buffer of which a constant is folded, and a number that is an attribute."""
+
+    def __init__(self, seed: int, temperature: float = 1.0, hidden: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layer = nn.Linear(3, hidden)
+        self.out = nn.Linear(hidden, 2)
+        self.register_buffer("spread", torch.rand(hidden) + 1)
+        self.temperature = temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.layer(x).tanh() / self.spread.sqrt()) / self.temperature
+
+
+@pytest.fixture(autouse=True)
+def exports(monkeypatch):
+    """How often torch's exporter ran; nothing is kept from other tests."""
+    monkeypatch.setattr(exporter, "_kept", type(exporter._kept)())
+    ran, export = [], torch.onnx.export
+    monkeypatch.setattr(torch.onnx, "export", lambda *a, **k: (ran.append(1), export(*a, **k))[1])
+    return ran
+
+
+def exported(module: nn.Module, size: int = 3) -> onnx.ModelProto:
+    return to_onnx_graph(module, {"x": torch.zeros(2, size)}, ["y"], {"x": {0: "T"}})
+
+
+def difference(graph: onnx.ModelProto, module: nn.Module) -> float:
+    x = torch.randn(7, 3)
+    with torch.no_grad():
+        return float(np.abs(session(graph).run(None, {"x": x.numpy()})[0] - module.eval()(x).numpy()).max())
+
+
+def test_modules_of_one_structure_are_exported_once_and_each_graph_has_its_own_weights(exports):
+    modules = [Scaled(seed) for seed in range(3)]
+    graphs = [exported(module) for module in modules]
+    assert len(exports) == 1
+    for graph, module in zip(graphs, modules, strict=True):
+        assert difference(graph, module) < 1e-6
+    assert [node.op_type for node in graphs[0].graph.node] == [node.op_type for node in graphs[2].graph.node]
+    assert difference(graphs[0], modules[1]) > 1e-3
+
+
+def test_a_graph_is_the_same_to_the_byte_whether_its_structure_was_known_or_not(exports, monkeypatch):
+    exported(Scaled(1))
+    known = exported(Scaled(2)).SerializeToString(deterministic=True)
+    exporter._kept.clear()
+    assert exported(Scaled(2)).SerializeToString(deterministic=True) == known
+    assert len(exports) == 2
+
+
+def test_weights_are_folded_and_no_input_is_left_of_them():
+    graph = exported(Scaled(0)).graph
+    assert [value.name for value in graph.input] == ["x"]
+    assert "Sqrt" not in {node.op_type for node in graph.node}
+
+
+def test_an_attribute_a_size_and_a_training_flag_are_part_of_the_structure(exports):
+    for module in (Scaled(0), Scaled(0, temperature=2.0), Scaled(0, hidden=5)):
+        assert difference(exported(module), module) < 1e-6
+    assert len(exports) == 3
+
+
+def test_a_class_that_is_defined_anew_is_another_structure(exports):
+    def defined(factor: float) -> nn.Module:
+        class Cell(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return x * factor
+
+        Cell.__qualname__ = "Cell"
+        Cell.__module__ = __name__
+        globals()["Cell"] = Cell  # as a cell of a notebook that is run again
+        return Cell()
+
+    for factor in (2.0, 3.0):
+        module = defined(factor)
+        assert difference(exported(module), module) < 1e-6
+    assert len(exports) == 2
+
+
+def test_a_module_that_cannot_be_pickled_is_exported_each_time(exports):
+    module = Scaled(0)
+    module.extra = lambda x: x
+    for _ in range(2):
+        assert difference(exported(module), module) < 1e-6
+    assert len(exports) == 2
+
+
+def test_so_many_structures_are_kept_and_no_more(exports, monkeypatch):
+    monkeypatch.setattr(exporter, "KEPT", 1)
+    for temperature in (1.0, 2.0, 2.0, 1.0):
+        exported(Scaled(0, temperature))
+    assert len(exports) == 3
