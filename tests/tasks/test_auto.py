@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from video_level import draw_video_level
 from vidlet.datasets import Clip, ClipTable
 from vidlet.errors import DataError
 from vidlet.jobs.train import train
@@ -61,6 +62,46 @@ def test_every_training_says_how_it_stands_to_plain_classifiers(chosen):
 def test_a_training_of_frames_is_held_against_the_colors_of_a_grid(tiny_run):
     found = tiny_run.result["metrics"]["baselines"]
     assert set(found["accuracy"]) == {"chance", "one frame", "mean", "mean and deviation"}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "held"),
+    [
+        ([1] * 100, 20),  # records without groups
+        ([20, 20, 20, 20, 20], 20),
+        ([90, 4, 3, 3], 10),  # a group that is most of the set is learned from
+        ([100], 20),  # of one group, single records are held out
+        ([60, 40], 40),
+        ([3, 2], 2),
+    ],
+)
+def test_about_a_fifth_of_the_records_is_held_out_in_whole_groups_where_these_are_small(sizes, held):
+    single = len(set(sizes)) == 1 and sizes[0] == 1
+    groups = ["" if single else f"g{i}" for i, size in enumerate(sizes) for _ in range(size)]
+    clips = [Clip(Path(f"{i}"), ("a",), group) for i, group in enumerate(groups)]
+    found = auto._held_part(clips)
+    assert found.sum() == held
+    if len(sizes) > 1 and not single:
+        assert not {g for g, own in zip(groups, found, strict=True) if own} & {
+            g for g, own in zip(groups, found, strict=True) if not own
+        }
+
+
+@pytest.mark.slow  # half a minute: a network is trained twice, and three files are written
+def test_many_records_of_many_labels_get_a_hidden_layer_where_that_is_better(tmp_path, monkeypatch):
+    """What no linear classifier sees is learned by the head that is tried on all records."""
+    monkeypatch.setattr(auto, "MANY", 500)
+    data = draw_video_level(tmp_path / "set", {"train": 900, "val": 200})
+    found = train(data, out=tmp_path / "run", overrides={"compress": []})["metrics"]
+    selection = found["selection"]
+    figures = {c["name"]: c["gap20"] for c in selection["candidates"] if "gap20" in c}
+    assert len(figures) >= 2
+    assert "features records-video" in selection["chosen"]
+    best_probe = max(value for name, value in figures.items() if "records-video" not in name)
+    assert selection["gap20"] == pytest.approx(max(selection["gap20"], *figures.values()))
+    assert selection["gap20"] > best_probe + 0.02
+    assert found["gap20"] > best_probe
+    assert load(tmp_path / "run" / "model.onnx").labels == tuple(f"thing {i}" for i in range(7))
 
 
 def test_a_group_for_each_class_is_refused_in_a_line(tmp_path):

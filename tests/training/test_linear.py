@@ -92,6 +92,7 @@ def test_of_many_clips_some_hold_the_solution_which_is_close_to_that_of_all(monk
     x[:, :, :3] += np.eye(3, dtype=np.float32)[y][:, None]
     clips = FeatureClips(x.__getitem__, np.eye(3, dtype=np.float32)[y], [str(i) for i in range(900)], np.ones(30))
     found = []
+    monkeypatch.setattr("vidlet.training.probes.ENOUGH", 100)
     for most in (4000, 300):
         monkeypatch.setattr("vidlet.training.probes.LANDMARKS", most)
         probe = Probe((30,), 3, "mean+highest", strength=1e-2).eval()
@@ -121,6 +122,20 @@ def test_a_probe_solved_by_squares_names_what_one_of_cross_entropy_names():
     logits = probe(torch.from_numpy(features), probe.zero_state(90, torch.from_numpy(features)))[0].detach().numpy()
     assert (logits.argmax(1) == y).all()
     assert logits.max() == pytest.approx(4, abs=2)  # a score of 1, less one half, times 8
+
+
+def test_by_squares_some_clips_that_span_all_numbers_give_ridge_regression_of_all_clips(monkeypatch):
+    """What is orthogonal over the some is not over all: solved one by one, correlated numbers would be half lost."""
+    rng = np.random.default_rng(3)
+    x = (rng.normal(size=(900, 20)) @ rng.normal(size=(20, 20))).astype(np.float32)
+    targets = (x @ rng.normal(size=(20, 5)) + rng.normal(size=(900, 5)) > 1).astype(np.float32)
+    features = x[:, None]
+    clips = FeatureClips(features.__getitem__, targets, [str(i) for i in range(900)], np.ones(20))
+    monkeypatch.setattr("vidlet.training.probes.LANDMARKS", 30)
+    probe = Probe((20,), 5, "mean", strength=1e-6, squares=8.0).eval()
+    solve_probe_(probe, clips, True)
+    logits = probe(torch.from_numpy(features), probe.zero_state(900, torch.from_numpy(features)))[0].detach().numpy()
+    np.testing.assert_allclose(logits / 8 + 0.5, Ridge(alpha=1e-3).fit(x, targets).predict(x), atol=2e-3)
 
 
 def test_by_squares_a_class_of_few_clips_is_not_outbid():

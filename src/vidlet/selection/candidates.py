@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
+from ..recipe import load_recipe
+
 Places = Mapping[str, tuple[int, tuple[int, ...]]]  # cut -> where its features begin in a frame's vector, their shape
 
 STRENGTHS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of the penalty, in descending order
@@ -14,6 +16,7 @@ ORDERED = ("segments", "steps")
 MOVES = "mean+deviation+change"
 COURSE = "segments+steps+deviation+change"  # where a clip goes, and how much moves on the way: for many clips
 DEEP = {"head": 0.006, "block16": 0.004, "block14": 0.002}  # of worth, that a cut must gain for its bytes and its time
+VIDEO = "records-video"  # the recipe whose head is tried where records are many, and have many labels
 LARGE = 1000  # clips, from which on trained heads are the large ones
 
 
@@ -99,11 +102,18 @@ def probes_of_clips(places: Places, clips: int = 0) -> list[Candidate]:
     return found
 
 
-def probes_of_records(places: Places) -> list[Candidate]:
-    """The probes of stored features: components of very different size are whitened by a part, or wholly."""
+def probes_of_records(places: Places, frames: float = 2.0) -> list[Candidate]:
+    """The probes of stored features: components of very different size are whitened by a part, or wholly.
+
+    Args:
+        frames: in the median record; of one vector a record there is nothing but it.
+    """
     found = []
     for cut in places:
         for whiten in (0.3, 0.6, 1.0):
+            if frames <= 1:
+                found.append(probe(cut, "mean", whiten=whiten))
+                continue
             for statistics in ("mean", "mean+deviation", "mean+highest", "segments", "segments+deviation"):
                 found.append(probe(cut, statistics, whiten=whiten))
             found.append(probe(cut, "segments", segments=4, whiten=whiten))
@@ -129,6 +139,12 @@ def trained_of_records(places: Places, frames: float) -> list[Candidate]:
     if frames > 32:
         return []
     return [Candidate(f"{cut} window", "window", (cut,), {"frames": max(2, round(frames)), "whiten": 0.5})]
+
+
+def trained_of_many_labels(places: Places) -> Candidate:
+    """The head that is trained where records are many and have many labels."""
+    head = load_recipe(VIDEO).head
+    return Candidate(f"{next(iter(places))} {VIDEO}", head.name, tuple(places), dict(head.options))
 
 
 def _size(shape: tuple[int, ...]) -> int:

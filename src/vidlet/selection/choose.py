@@ -31,6 +31,7 @@ class Choice:
     loss: float
     temperature: float
     probabilities: np.ndarray
+    gap20: float | None = None  # where it was chosen by
 
 
 def worth(p: np.ndarray, y: np.ndarray, multi_label: bool) -> float:

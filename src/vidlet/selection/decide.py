@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..models.head import flat_size
-from ..recipe import Head, Recipe
+from ..recipe import Averaging, Head, Recipe, load_recipe
 from ..training.classification import Moments
 from .candidates import (
     LARGE,
     MOVES,
+    VIDEO,
     Candidate,
     Places,
     probe,
@@ -45,6 +46,7 @@ class Decision:
             "accuracy": self.choice.accuracy,
             "loss": self.choice.loss,
             "temperature": self.choice.temperature,
+            **({} if self.choice.gap20 is None else {"gap20": self.choice.gap20}),
             "candidates": [m.row() for m in self.measured],
         }
 
@@ -114,7 +116,7 @@ def decide(
         frames: in the median clip.
         report: called with (what is measured, done, of how many).
     """
-    probes = probes_of_records(pool.places) if records else probes_of_clips(pool.places, len(pool.targets))
+    probes = probes_of_records(pool.places, frames) if records else probes_of_clips(pool.places, len(pool.targets))
 
     def told(what: str) -> Callable[[int, int], None] | None:
         return (lambda done, total: report(what, done, total)) if report else None
@@ -142,6 +144,10 @@ def worth_of_looks(pool: Pool) -> float:
 def training_of(candidates: Sequence[Candidate], clips: int) -> dict[str, Any]:
     """How the heads among some candidates are trained, as keys of the recipe's ``training``; updates are bounded."""
     heads = {candidate.head for candidate in candidates} - {"probe"}
+    if "pooled" in heads:
+        video = load_recipe(VIDEO).training
+        keys = ("epochs", "least_updates", "batch", "lr", "weight_decay", "clip_norm", "class_weights")
+        return {key: getattr(video, key) for key in keys} | {"augment": {}, "averaging": Averaging()}
     if "window" in heads:
         return {"optimizer": "sgd", "lr": 3e-2, "weight_decay": 2e-2, "epochs": _epochs(25, clips, 32), "batch": 32,
                 "class_weights": False, "augment": {"speed": 0.2, "mixup": 0.3}}  # fmt: skip

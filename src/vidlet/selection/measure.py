@@ -36,13 +36,15 @@ class Measured:
     probabilities: np.ndarray
     accuracy: float
     loss: float
+    gap20: float | None = None  # where it was measured: of many labels, on many records
 
     def row(self) -> dict[str, object]:
         """It in metrics.json."""
         clips = int(np.isfinite(self.probabilities[:, 0]).sum())
         own = self.candidate
-        told = {"name": own.name, "head": own.head, "cuts": list(own.cuts), "options": own.options}
-        return told | {"accuracy": self.accuracy, "loss": self.loss, "clips": clips}
+        told: dict[str, object] = {"name": own.name, "head": own.head, "cuts": list(own.cuts), "options": own.options}
+        wide = {} if self.gap20 is None else {"gap20": self.gap20}
+        return told | {"accuracy": self.accuracy, "loss": self.loss, "clips": clips} | wide
 
 
 @dataclass(frozen=True)

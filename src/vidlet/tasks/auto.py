@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,7 @@ from ..runs import SELECTION, RunFolder
 from ..selection import Decision, Pool, decide
 from ..selection.candidates import Places
 from ..selection.decide import training_of, worth_of_looks
+from ..selection.wide import decide_widely
 from ..training import FeatureClips
 from ..training.classification import Moments
 from ..video import probe
@@ -33,10 +38,13 @@ from .prepare_records import EXTRACTOR, prepare_records, widths_of, with_val
 AUTO = "auto"  # head.name of a recipe whose head is chosen by measuring
 MOST, TARGETS = 1500, 3e6  # clips that candidates are measured on; clips times classes
 LARGEST = 2e8  # records times classes, above which nothing is solved
-FALLBACK = "records-mean"
+FALLBACK = "records-video"
 FEW_FRAMES = 16  # in the median clip, below which clips are looked at more often, for a try
 FASTER, FASTER_GAINS = 4, 0.01  # times as often, at most; what twice as often must gain, of ``worth``
 LOOKED_AT = 50  # clips whose lengths are asked for
+MANY = 2000  # records of many labels, from which on a trained head is tried on all of them
+HELD = 0.2  # of them
+TRIALS = "trials"  # in a run: checkpoints of heads that are tried, until the choice is made
 
 
 def resolve_auto(
@@ -59,11 +67,20 @@ def resolve_auto(
         stored = json.loads(known.read_text("utf-8"))
         if stored["identity"] == json.loads(json.dumps(identity)):
             return recipe_from_dict(stored["recipe"]), stored["findings"]
-    own, findings = (_of_records if table.records is not None else _of_clips)(plan, table, device)
+    if table.records is not None:
+        trials = run / TRIALS
+        if not resume:
+            shutil.rmtree(trials, ignore_errors=True)
+        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+        own, findings = _of_records(plan, table, device, trials, key)
+        shutil.rmtree(trials, ignore_errors=True)
+    else:
+        own, findings = _of_clips(plan, table, device)
     saved = {"identity": identity, "recipe": recipe_to_dict(own), "findings": findings}
     write_text(known, json.dumps(saved, indent=1))
     if "chosen" in findings:
-        share = f"{findings['accuracy']:.3f} on training clips that were held out"
+        measure = f"GAP@20 {findings['gap20']:.4f}" if "gap20" in findings else f"{findings['accuracy']:.3f}"
+        share = f"{measure} on training clips that were held out"
         say(f"auto: {' and '.join(findings['chosen'])}; {share}")
     return own, findings
 
@@ -142,7 +159,9 @@ def _every(pool: Pool, count: int) -> Pool:
     return replace(pool, clips=clips.reading(lambda i: clips.read(i)[::count]))
 
 
-def _of_records(plan: Recipe, table: ClipTable, device: str) -> tuple[Recipe, dict[str, Any]]:
+def _of_records(
+    plan: Recipe, table: ClipTable, device: str, trials: Path, identity: str
+) -> tuple[Recipe, dict[str, Any]]:
     extractor = replace(plan.extractor, name=EXTRACTOR, cut="", grid=0, weights="none")
     plan = replace(
         plan, extractor=extractor, sampling=Sampling("rate", hz=1.0, max_frames=300), compress=("half", "int8")
@@ -157,6 +176,12 @@ def _of_records(plan: Recipe, table: ClipTable, device: str) -> tuple[Recipe, di
     places = {EXTRACTOR: (0, (prepared.moments[0].size,))}
     pool, seen = _pool(table, prepared.clips, prepared.train, places)
     decision = _decide(plan, table, pool, prepared.moments, device)
+    if table.multi_label and len(prepared.clips) >= MANY:
+        held = _held_part(prepared.clips)
+        decision = decide_widely(
+            decision, prepared.train, held, plan.training, prepared.moments, device, trials, identity
+        )
+        seen = [clip for clip, own in zip(prepared.clips, held, strict=True) if own]
     chosen = decision.recipe(plan, table.multi_label, _training(decision, len(prepared.clips)))
     return chosen, decision.findings() | held_out_findings(decision.choice.probabilities, seen, table)
 
@@ -206,6 +231,21 @@ def held_out(table: ClipTable, clips: Sequence[Clip]) -> list[np.ndarray]:
         parts = group_folds(plain, min(folds, len(groups)))
         return [np.array([clip.split == "test" for clip in part]) for part in parts]
     return [np.arange(count) % folds == i for i in range(folds)]
+
+
+def _held_part(clips: Sequence[Clip]) -> np.ndarray:
+    """Which clips (N,) are held out: about ``HELD`` of them, whole groups where these are small enough."""
+    groups = [clip.group or f"{clip.path}" for clip in clips]
+    sizes = Counter(groups)
+    held: set[str] = set()
+    count, wanted = 0, HELD * len(clips)
+    for name in map(str, np.random.default_rng(0).permutation(sorted(sizes))):
+        if count < wanted and count + sizes[name] <= 2 * wanted:
+            held.add(name)
+            count += sizes[name]
+    if not held:
+        return np.arange(len(clips)) % round(1 / HELD) == 0
+    return np.array([group in held for group in groups])
 
 
 def _learned(clip: Clip, table: ClipTable) -> bool:

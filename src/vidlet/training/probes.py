@@ -19,6 +19,7 @@ Take = Callable[[torch.Tensor], torch.Tensor]  # features (B, T, ...) -> the par
 LANDMARKS = 4000  # clips whose span holds the solution, where there are more of them; of fewer where
 KEPT = 1e8  # numbers would be more: those of the landmarks' statistics, and their products with all clips
 LEAST_LANDMARKS = 200
+ENOUGH = 1.5  # landmarks a number: so many clips span all that the numbers can say
 CHUNK = 256  # clips described at once, where not all of them are kept
 _CONSTANT = 1e-6  # deviation below which a number says nothing
 
@@ -74,15 +75,17 @@ def solve_probe_(probe: Probe, clips: Clips, multi_label: bool, take: Take = lam
     """
     count = len(clips)
     numbers = sum(probe.rows) * probe.seen
-    most = int(np.clip(min(KEPT / numbers, KEPT / count), LEAST_LANDMARKS, LANDMARKS))
+    most = int(np.clip(min(KEPT / numbers, KEPT / count, ENOUGH * numbers), LEAST_LANDMARKS, LANDMARKS))
     chosen = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
     parts = [scaled(values, probe.whiten) for values in describe(probe, clips, take, chosen.tolist())]
     share = np.float32(len(parts) ** -0.5)
     landmarks = np.concatenate([part.vectors for part in parts], 1) * share  # (M, rows * D of all)
     span = coordinates((landmarks @ landmarks.T).astype(np.float64))
-    z = span.z if len(chosen) == count else _all_coordinates(probe, clips, take, parts, landmarks, span.basis)
+    z, basis = span.z, span.basis
+    if len(chosen) < count:
+        z, basis = _orthogonal(_all_coordinates(probe, clips, take, parts, landmarks, basis), basis)
     weights = _weights(probe, z, clips.targets, multi_label)
-    dense = landmarks.T.astype(np.float64) @ (span.basis @ weights[:-1])  # (rows * D of all, K)
+    dense = landmarks.T.astype(np.float64) @ (basis @ weights[:-1])  # (rows * D of all, K)
     middle = np.concatenate([part.middle for part in parts]) * share
     with torch.no_grad():
         probe.center.copy_(torch.from_numpy(np.stack([part.center for part in parts])))
@@ -93,7 +96,7 @@ def solve_probe_(probe: Probe, clips: Clips, multi_label: bool, take: Take = lam
 
 def _weights(probe: Probe, z: np.ndarray, targets: np.ndarray, multi_label: bool) -> np.ndarray:
     """Weights (R + 1, K) for coordinates (N, R), the last row a bias."""
-    sizes = np.square(z, dtype=np.float64).sum(0)
+    sizes = len(z) * z.var(0, dtype=np.float64)
     if probe.squares:
         found = solve_squares(z, sizes, targets, probe.strength, multi_label)
         found[-1] -= 0.5
@@ -120,6 +123,16 @@ def _all_coordinates(
         ]
         z[begin : begin + len(rows)] = np.concatenate(own, 1) * share @ there
     return z
+
+
+def _orthogonal(z: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (N, R) turned so that they are orthogonal over all clips, as the solvers need them, and their basis.
+
+    Those of the landmarks are orthogonal over the landmarks alone.
+    """
+    center = z.mean(0, dtype=np.float64)
+    turn = np.linalg.eigh((z.T @ z).astype(np.float64) - len(z) * np.outer(center, center))[1]
+    return z @ turn.astype(z.dtype), basis @ turn
 
 
 def probe_of(head: Head) -> Probe | None:
