@@ -39,10 +39,10 @@ def model_path(tmp_path):
     return artifacts.save(artifacts.classifier(), tmp_path / "model.onnx")
 
 
-def python_client():
+def python_client(which=0):
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 1
-    return blocks[0]
+    assert len(blocks) == 2
+    return blocks[which]
 
 
 def test_the_python_client_of_the_docs_runs_without_vidlet_and_says_the_same(model_path):
@@ -54,6 +54,20 @@ def test_the_python_client_of_the_docs_runs_without_vidlet_and_says_the_same(mod
     name, expected, _ = load(model_path).name_scores(load(model_path)(frames)[0][0])
     assert label == name
     assert float(score) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_client_of_a_tflite_file_runs_without_vidlet_and_says_the_same(model_path):
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+    from vidlet.artifact.litert import export_litert
+
+    frames = np.random.default_rng(0).integers(0, 256, (7, *SIZE, 3), np.uint8)
+    np.save(model_path.parent / "frames.npy", frames)
+    export_litert(model_path, model_path.with_suffix(".tflite"))
+    given = "import numpy as np\nframes = np.load('frames.npy')\n"
+    printed = run_blocked(given + python_client(1), model_path.parent, "vidlet", "onnx", "onnxruntime", "torch", "av")
+    label, score = printed.split()
+    name, expected, _ = load(model_path).name_scores(load(model_path)(frames)[0][0])
+    assert (label, float(score)) == (name, pytest.approx(expected, abs=1e-5))
 
 
 def test_the_python_client_of_the_docs_has_about_ten_lines():

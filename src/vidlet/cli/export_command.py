@@ -19,8 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         default="onnx",
-        choices=["onnx", "web", "darknet"],
-        help="web: a folder with a page that runs it; darknet: .cfg and .weights of a tiny-yolov2 (%(default)s)",
+        choices=["onnx", "web", "litert", "darknet"],
+        help="web: a folder with a page that runs it; litert: a .tflite file of a classifier on frames, for phones; "
+        "darknet: .cfg and .weights of a tiny-yolov2 (%(default)s)",
     )
     parser.add_argument("--out", required=True, metavar="PATH", help="the file, or the folder, to write")
     parser.add_argument(
@@ -49,4 +50,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         )
         return found
     say(f"{found['out']}: {', '.join(f'{name} {megabytes(size)}' for name, size in found['files'].items())}")
+    if args.format == "litert":
+        told = found["metrics"]
+        say(
+            f"{told['frames']:,} frames: scores differ by {told['score_difference']:.1g}, states by "
+            f"{told['state_difference']:.1g}; {told['litert_ms']:.2g} ms a frame, the .onnx {told['onnx_ms']:.2g}"
+        )
     return found

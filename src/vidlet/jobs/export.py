@@ -25,7 +25,8 @@ def export(
 
     Args:
         format: "onnx" writes a file (needs the training extra); "web" a folder with a page that runs the model;
-            "darknet", of the run of a tiny-yolov2, OUT.cfg, OUT.weights and OUT.names.
+            "darknet", of the run of a tiny-yolov2, OUT.cfg, OUT.weights and OUT.names; "litert" a .tflite file for
+            phones, one frame a call, of a classifier on frames (needs the extra ``litert``).
         labels: of such a detector, see ``export_brought``.
         runtime: of "web", a folder of the npm package onnxruntime-web; None: see ``vidlet.web.find_runtime``.
 
@@ -33,18 +34,22 @@ def export(
         ExportError: the source is none of these, or the format is unknown. DependencyError: no onnxruntime-web.
     """
     path = Path(source)
+    if labels is not None and not (format == "onnx" and _is_brought(path)):
+        raise ExportError(f"--labels {labels}: names the classes of a detector that others trained; {path} is none")
     if format == "web":
         return _export_page(_model_file(path), Path(out), runtime)
-    if format not in ("onnx", "darknet") or runtime is not None:
-        raise ExportError(f"--format {format}: known are onnx, darknet, and web, which alone takes --runtime")
+    if format not in ("onnx", "darknet", "litert") or runtime is not None:
+        raise ExportError(f"--format {format}: known are onnx, darknet, litert, and web, which alone takes --runtime")
     if format == "darknet":
         return _export_darknet(path, Path(out))
-    if _is_brought(path):
+    if format == "litert":
+        from ..artifact.litert import export_litert
+
+        metrics = export_litert(_model_file(path), out)
+    elif _is_brought(path):
         from ..artifact.brought import export_brought
 
         metrics = export_brought(path, Path(out), labels)
-    elif labels is not None:
-        raise ExportError(f"--labels {labels}: names the classes of a detector that others trained; {path} is none")
     elif path.suffix == ".tflite":
         from ..compression.tflite import export_tflite
 

@@ -7,7 +7,7 @@ attribute's name, axes count from 0, paddings are numbers, and only tensors are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from .constants import fold_constants
 from .graph import Graph, attribute, attributes
 
 Shapes = Mapping[str, tuple[int, ...]]
-REDUCTIONS = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2")
+REDUCTIONS = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceLogSumExp")
 
 # What the inputs behind the first are: options, which the file must store.
 _PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -127,7 +127,9 @@ def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     return {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer} | found
 
 
-def operations_between(graph: Graph, source: str, until: str, shapes: Shapes, known: Sequence[str]) -> list[Operation]:
+def operations_between(
+    graph: Graph, source: str, until: str, shapes: Shapes, known: Collection[str]
+) -> list[Operation]:
     """The operators from tensor ``source`` to tensor ``until``, in order.
 
     Args:
@@ -141,14 +143,23 @@ def operations_between(graph: Graph, source: str, until: str, shapes: Shapes, kn
     if until not in graph.makers:
         raise ModelError(f"the graph has no tensor {until!r}")
     inside = graph.ancestors(until, stop=[source])
-    versions = {opset.domain or "ai.onnx": opset.version for opset in graph.model.opset_import}
-    found = []
-    for node in graph.nodes:
-        if node.op_type == "Constant" or not inside & set(node.output):
-            continue
+    nodes = [node for node in graph.nodes if inside & set(node.output)]
+    for node in nodes:
         for name in node.input:
             if name and name != source and name not in graph.constants and name not in inside:
                 raise ModelError(f"{until} depends on {name}, not on {source} alone")
+    return operations_of(graph, nodes, shapes, known)
+
+
+def operations_of(
+    graph: Graph, nodes: Sequence[onnx.NodeProto], shapes: Shapes, known: Collection[str]
+) -> list[Operation]:
+    """The operators of some nodes of a graph; arguments and errors are those of ``operations_between``."""
+    versions = {opset.domain or "ai.onnx": opset.version for opset in graph.model.opset_import}
+    found = []
+    for node in nodes:
+        if node.op_type == "Constant":
+            continue
         version = versions.get(node.domain or "ai.onnx", 0)
         if node.op_type not in known or node.domain not in ("", "ai.onnx"):
             kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
