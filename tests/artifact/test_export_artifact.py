@@ -18,7 +18,7 @@ from vidlet.artifact import (
     write_artifact,
 )
 from vidlet.compression import CLIP_STEPS
-from vidlet.errors import ParityError
+from vidlet.errors import ExportError, ParityError
 from vidlet.models import HEADS, build_extractor, build_head
 from vidlet.recipe import Extractor, Head, Recipe
 from vidlet.runtime import load, read_metadata
@@ -309,3 +309,23 @@ def test_steps_are_deterministic(exported):
         step = CLIP_STEPS[name].apply
         first, second = (step(graph, None, clips).SerializeToString(deterministic=True) for _ in range(2))
         assert first == second
+
+
+# heads whose step has no form in a .tflite file, and what is said of it
+WITHOUT_LITERT = {"clip-network": "over time and space", "pooled": "GatherElements, TopK"}
+
+
+@every_head
+def test_a_file_for_litert_answers_as_the_file_it_is_made_of_or_its_head_is_named_here(name, exported):
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+    from vidlet.artifact.litert import compare_litert, litert_graph
+    from vidlet.artifact.tflite_file import tflite_bytes
+
+    path = exported(name)[2]
+    if name in WITHOUT_LITERT:
+        with pytest.raises(ExportError, match=WITHOUT_LITERT[name]):
+            litert_graph(path.read_bytes(), str(path))
+        return
+    told = compare_litert(tflite_bytes(litert_graph(path.read_bytes(), name), "", {}), load(path, threads=1), 60)
+    assert told["score_difference"] < 1e-4
+    assert told["state_difference"] < 1e-4

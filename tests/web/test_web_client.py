@@ -247,7 +247,7 @@ def test_a_folder_with_other_files_and_a_model_without_frames_are_refused(tmp_pa
         export(model, tmp_path, "web")
     with pytest.raises(ExportError, match="is a file"):
         export(model, model, "web")
-    with pytest.raises(ExportError, match="known are onnx, darknet, and web"):
+    with pytest.raises(ExportError, match="known are onnx, darknet, litert, and web"):
         export(model, tmp_path / "b.onnx", "onnx", runtime=tmp_path)
     changes = {"labels": ["a", "b", "c"], "inputs": ["rgb", "audio"]}
     stored = artifacts.save(artifacts.features_model(), tmp_path / "b.onnx", **changes)

@@ -361,7 +361,9 @@ def _gru(file: Lowering, op: Operation) -> None:
     x, h, weights, recurrent, bias, size = _cell(file, op, 3)
     after = bool(op.options.get("linear_before_reset", 0))
     given = file.product(x, weights, bias[: 3 * size], op.inputs[1])
-    z, r = (_sigmoid_of(file, given, _gates(file, h, recurrent, bias, size, i, op.inputs[2]), i, size) for i in (0, 1))
+    kept = file.product(h, recurrent[: 2 * size], bias[3 * size : 5 * size], f"{op.inputs[2]}.gates")
+    gates = file.changed("LOGISTIC", file.combined("ADD", file.sliced(given, 1, 0, 2 * size), kept))
+    z, r = (file.sliced(gates, 1, i * size, (i + 1) * size) for i in (0, 1))
     matrix, more = recurrent[2 * size :], bias[5 * size :]
     if after:
         new = file.combined("MUL", r, file.product(h, matrix, more, op.inputs[2]))
@@ -398,16 +400,6 @@ def _cell(file: Lowering, op: Operation, gates: int) -> tuple[int, int, np.ndarr
     x = file.reshaped(file.tensor(op.inputs[0]), (1, weights.shape[1]))
     h = file.reshaped(file.tensor(op.inputs[5]), (1, size))
     return x, h, weights, recurrent, bias, size
-
-
-def _gates(file: Lowering, h: int, recurrent: np.ndarray, bias: np.ndarray, size: int, i: int, name: str) -> int:
-    rows = slice(i * size, (i + 1) * size)
-    return file.product(h, recurrent[rows], bias[3 * size :][rows], f"{name}.{i}")
-
-
-def _sigmoid_of(file: Lowering, given: int, kept: int, i: int, size: int) -> int:
-    part = file.sliced(given, 1, i * size, (i + 1) * size)
-    return file.changed("LOGISTIC", file.combined("ADD", part, kept))
 
 
 def _end_of_cell(file: Lowering, op: Operation, states: Sequence[int]) -> None:
