@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="bring --out folders of shards together, check that all is there",
     )
+    parser.add_argument("--engine", choices=["ray"], help="by the workers of a cluster: Ray's (vidlet[ray])")
+    parser.add_argument("--address", help="of a Ray cluster, as HOST:6379 or auto; without it one is started here")
+    parser.add_argument(
+        "--workers", type=options.number(int, 1), default=0, metavar="N", help="of --engine (as many as have room)"
+    )
     parser.add_argument("--out", metavar="FOLDER", help="where features are kept (the cache that train reads)")
 
 
@@ -45,8 +50,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from .train_command import need_train_extra
 
     need_train_extra("extract")
-    if (args.flow or args.format == "records") and (args.shard or args.merge is not None):
-        raise DataError("--shard and --merge are of stored features, not of --flow or --format records")
+    if (args.flow or args.format == "records") and (args.shard or args.merge is not None or args.engine):
+        raise DataError("--shard, --merge and --engine are of stored features, not of --flow or --format records")
     if args.flow:
         from ..jobs.extract import flow_clips
 
@@ -64,8 +69,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         from ..jobs.extract import extract
 
         found = extract(
-            args.data, args.recipe, args.out, options.overrides(args), args.storage, args.strict, args.shard, args.merge
-        )
+            args.data, args.recipe, args.out, options.overrides(args), args.storage, args.strict, args.shard,
+            args.merge, args.engine, args.address, args.workers,
+        )  # fmt: skip
     done, skipped = found["metrics"], found["skipped"]
     say(
         f"{found['out']}: {done['clips'] - len(skipped)} clips ({done['computed']} new, {len(skipped)} skipped), "

@@ -1,5 +1,6 @@
 """Features of clips: extracted once through the runtime, stored, read memory-mapped."""
 
+from .cluster import extract_on_ray
 from .extract import (
     Extracted,
     damaged_clips,
@@ -22,6 +23,7 @@ __all__ = [
     "clip_key",
     "damaged_clips",
     "extract",
+    "extract_on_ray",
     "extract_taps",
     "joined",
     "merge_stores",

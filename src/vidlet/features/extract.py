@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,38 +103,14 @@ def extract_taps(
             continue
         if any(key not in store for store in stores.values()):
             todo.setdefault(key, clip)
-    done = len(table) - len(todo)
-    failed: set[str] = set()
-    pending: list[tuple[Clip, dict[str, ClipFeatures]]] = []
-    flushed = time.monotonic()
-
-    def work(job: tuple[str, Clip]) -> dict[str, ClipFeatures]:
-        key, clip = job
-        sampled = read_clip(clip.path, sampling, size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps)
-        found = _features(session, list(taps), sampled.frames)
-        return {name: ClipFeatures(key, values, sampled.times_s, sampled.damage) for name, values in found.items()}
-
-    def flush() -> None:
-        for name, store in stores.items():
-            store.write((of[name], str(clip.path)) for clip, of in pending if of[name].key not in store)
-
-    try:
-        for (key, clip), result in read_many(list(todo.items()), work, threads, 2 * threads):
-            done += 1
-            if isinstance(result, ModelError):
-                raise result  # it is not the clip's fault
-            if isinstance(result, VidletError):
-                failures.append((str(clip.path), str(result)))
-                failed.add(key)
-                continue
-            pending.append((clip, result))
-            if progress:
-                progress(done, len(table))
-            if len(pending) >= PART_CLIPS or time.monotonic() - flushed > PART_SECONDS:
-                flush()
-                pending, flushed = [], time.monotonic()
-    finally:
-        flush()
+    failed = {}
+    filling = fill_stores(todo, session, stores, sampling, size, threads)
+    for done, (key, why) in enumerate(filling, len(table) - len(todo) + 1):
+        if why:
+            failures.append((str(todo[key].path), why))
+            failed[key] = why
+        if progress:
+            progress(done, len(table))
     if progress:
         progress(len(table), len(table))
     keys = [None if key in failed else key for key in keys]
@@ -143,6 +119,54 @@ def extract_taps(
         damaged = damaged_clips(store, table, keys)
         found[name] = Extracted(store, list(keys), list(failures), damaged, computed=len(todo) - len(failed))
     return found
+
+
+def fill_stores(
+    todo: Mapping[str, Clip],
+    session: Session,
+    stores: Mapping[str, FeatureStore],
+    sampling: Sampling,
+    size: tuple[int, int],
+    threads: int,
+) -> Iterator[tuple[str, str]]:
+    """Compute the features of clips, by their keys; each key as it is done, with why it cannot be read, or "".
+
+    Parts are written every few seconds and at the end, however that comes.
+
+    Args:
+        stores: output of the session -> where it is stored.
+        threads: that work, each on a clip of its own.
+
+    Raises:
+        ModelError: the extractor cannot compute; it is not the clip's fault.
+    """
+    pending: list[tuple[Clip, dict[str, ClipFeatures]]] = []
+    flushed = time.monotonic()
+
+    def work(job: tuple[str, Clip]) -> dict[str, ClipFeatures]:
+        key, clip = job
+        sampled = read_clip(clip.path, sampling, size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps)
+        found = _features(session, list(stores), sampled.frames)
+        return {name: ClipFeatures(key, values, sampled.times_s, sampled.damage) for name, values in found.items()}
+
+    def flush() -> None:
+        for name, store in stores.items():
+            store.write((of[name], str(clip.path)) for clip, of in pending if of[name].key not in store)
+
+    try:
+        for (key, clip), result in read_many(list(todo.items()), work, threads, 2 * threads):
+            if isinstance(result, ModelError):
+                raise result
+            if isinstance(result, VidletError):
+                yield key, str(result)
+                continue
+            pending.append((clip, result))
+            yield key, ""
+            if len(pending) >= PART_CLIPS or time.monotonic() - flushed > PART_SECONDS:
+                flush()
+                pending, flushed = [], time.monotonic()
+    finally:
+        flush()
 
 
 def damaged_clips(store: FeatureStore, table: ClipTable, keys: Sequence[str | None]) -> list[tuple[str, str]]:

@@ -26,6 +26,9 @@ def extract(
     strict: bool = False,
     shard: str | None = None,
     merge: Sequence[str | Path] | None = None,
+    engine: str | None = None,
+    address: str | None = None,
+    workers: int = 0,
 ) -> dict[str, Any]:
     """Store the features that a recipe's extractor gives, in ``out`` or the cache that ``train`` reads.
 
@@ -35,6 +38,8 @@ def extract(
         shard: "3/64": of the clips only the third of 64 parts; which part a clip is of is decided by its name alone.
         merge: nothing is computed: folders ``out`` of shards, whose features are brought together, each clip once; none
             of them where all shards wrote to one folder. That no clip is missing is checked.
+        engine: "ray": by the actors of a Ray cluster (docs/scale.md), at ``address``, or one on this machine that is
+            started for it; so many ``workers``, 0: as many as it has processors.
         storage: "float16" (what ``train`` reads), "float32" or "uint8".
 
     Returns:
@@ -46,9 +51,16 @@ def extract(
     """
     if shard is not None and merge is not None:
         raise DataError("--shard makes a part and --merge brings parts together; give one of them")
+    if engine not in (None, "ray"):
+        raise DataError(f"--engine {engine}: must be ray")
+    if engine is None and (address is not None or workers):
+        raise DataError("--address and --workers are of --engine ray")
+    if engine is not None and merge is not None:
+        raise DataError("--merge computes nothing; give no --engine")
+    ray = None if engine is None else {"address": address, "workers": workers}
     # The cache may be filled by several at a time, and so may the folder of shards.
     _held = Lock(out).hold() if out and shard is None else None
-    table, found, metrics = extract_features(data, recipe, out, overrides, storage, strict, shard, merge)
+    table, found, metrics = extract_features(data, recipe, out, overrides, storage, strict, shard, merge, ray)
     folder = found.store.folder
     return {
         "out": str(folder),

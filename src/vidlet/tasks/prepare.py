@@ -16,7 +16,16 @@ import torch
 from ..artifact import extractor_graph
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, RecipeError, VidletError
-from ..features import Extracted, FeatureStore, Shard, damaged_clips, extract, merge_stores, store_setting
+from ..features import (
+    Extracted,
+    FeatureStore,
+    Shard,
+    damaged_clips,
+    extract,
+    extract_on_ray,
+    merge_stores,
+    store_setting,
+)
 from ..files import cache_folder
 from ..models import FrameExtractor, build_extractor
 from ..progress import bar, say, working
@@ -81,6 +90,7 @@ def extract_features(
     strict: bool,
     shard: str | None = None,
     merge: Sequence[str | Path] | None = None,
+    ray: Mapping[str, Any] | None = None,
 ) -> tuple[ClipTable, Extracted, dict[str, Any]]:
     """The table, its stored features, and the figures that :func:`extract` returns; arguments as there."""
     plan = load_recipe(recipe, overrides)
@@ -94,7 +104,13 @@ def extract_features(
     metrics: dict[str, Any] = {"clips": len(table)}
     if part:
         metrics |= {"shard": str(shard), "clips_in_all": len(everything)}
-    if merge is None:
+    if ray is not None:
+        setting = store_setting(plan.sampling, extractor.input_size, graph, extractor.feature_shape, storage)
+        with bar("features") as move:
+            found = extract_on_ray(
+                table, graph, plan.sampling, extractor.input_size, root, setting, progress=move, **ray
+            )
+    elif merge is None:
         with bar("features") as move:
             found = extract(table, graph, plan.sampling, extractor.input_size, root, storage=storage, progress=move)
     else:

@@ -1,0 +1,181 @@
+"""Features of many clips on a Ray cluster: ``vidlet extract DATA --engine ray`` (vidlet[ray]).
+
+An actor holds one extractor. It is given clips, never frames, decodes them by our own rule, writes its own parts of the
+store, each whole or not at all, and returns keys and reasons. An actor that is killed is started again by Ray, finds in
+the store what it had written, and does the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..datasets import Clip, ClipTable
+from ..errors import DataError, DependencyError
+from ..recipe import Sampling
+from ..runtime import open_session
+from ..wording import how_to_install, shown
+from .extract import Extracted, damaged_clips, fill_stores
+from .store import FeatureStore, clip_key
+
+TASK_CLIPS = 64  # of one call of an actor, at most
+AHEAD = 2  # calls that wait at each actor, so that none is idle
+Done = tuple[int, str, str]  # number of the clip, its key, why it cannot be read
+
+
+class Extracting:
+    """One worker: an extractor and its parts of a store.
+
+    Args:
+        graph: of the extractor; ``setting`` is that of its store (``store_setting``).
+        threads: that work, each on a clip of its own.
+    """
+
+    def __init__(
+        self, graph: bytes, sampling: Sampling, size: tuple[int, int], root: str, setting: dict[str, Any], threads: int
+    ) -> None:
+        self.graph, self.sampling, self.size, self.threads = graph, sampling, size, threads
+        self.root, self.setting = root, setting
+        self.opened: tuple[Any, FeatureStore] | None = None
+
+    def version(self) -> str:
+        """Which vidlet the worker runs."""
+        return version("vidlet")
+
+    def work(self, clips: Sequence[tuple[int, Clip]]) -> list[Done]:
+        """Store the features of some clips, with their numbers."""
+        if self.opened is None:
+            session = open_session(self.graph, "the extractor", 1)
+            self.opened = session, FeatureStore(self.root, self.setting)
+        session, store = self.opened
+        found: list[Done] = []
+        keys: dict[int, str] = {}
+        todo: dict[str, Clip] = {}
+        for number, clip in clips:
+            try:
+                keys[number] = key = clip_key(clip)
+            except DataError as error:
+                found.append((number, "", str(error)))
+                continue
+            if key not in store:
+                todo.setdefault(key, clip)
+        filling = fill_stores(todo, session, {"features": store}, self.sampling, self.size, self.threads)
+        failed = dict(filling)
+        return found + [(number, "" if failed.get(key) else key, failed.get(key, "")) for number, key in keys.items()]
+
+
+def extract_on_ray(
+    table: ClipTable,
+    graph: bytes,
+    sampling: Sampling,
+    size: tuple[int, int],
+    root: Path,
+    setting: dict[str, Any],
+    address: str | None = None,
+    workers: int = 0,
+    threads: int = 1,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Extracted:
+    """``extract`` by the actors of a Ray cluster, into a folder that all of them see.
+
+    Args:
+        setting: see ``store_setting``.
+        address: of a cluster ("auto", "host:6379"); None starts one on this machine, for as long as this takes.
+        workers: actors; 0: as many as the cluster has room for, ``threads`` processors each.
+        progress: called with (clips done, clips in all, what else is worth telling).
+
+    Raises:
+        DataError: no cluster at the address, another vidlet there, or a disk that is not shared.
+        DependencyError: Ray is not installed.
+    """
+    ray = _ray()
+    before = FeatureStore(root, setting)  # the folder is there before anybody writes
+    _join(ray, address)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # where Ray prints of workers that died
+            room = int(ray.cluster_resources().get("CPU", 1)) // max(1, threads)
+            actor = ray.remote(num_cpus=max(1, threads), max_restarts=-1, max_task_retries=-1)(Extracting)
+            if workers > room:
+                raise DataError(f"--workers {workers}: the cluster has room for {room}")
+            shared = ray.put(graph)
+            actors = [
+                actor.remote(shared, sampling, size, str(root.absolute()), setting, threads)
+                for _ in range(workers or max(1, room))
+            ]
+            same_version(ray, actors)
+            keys: list[str | None] = [None] * len(table)
+            failures = []
+            for done, (number, key, why) in enumerate(_results(ray, actors, list(enumerate(table))), 1):
+                keys[number] = key or None
+                if why:
+                    failures.append((str(table.clips[number].path), why))
+                if progress:
+                    progress(done, len(table), f"{len(failures)} failed" if failures else "")
+    except ray.exceptions.RayError as error:
+        raise DataError(f"Ray: {shown(' '.join(str(error).split())[-300:])}") from error
+    finally:
+        ray.shutdown()
+    store = FeatureStore(root, setting)
+    absent = [table.clips[i] for i, key in enumerate(keys) if key and key not in store]
+    if absent:
+        raise DataError(
+            f"{store.folder}: lacks {len(absent)} clips that workers have stored, the first is {absent[0].path}: "
+            "--out must be a folder that all machines of the cluster share"
+        )
+    new = {key for key in keys if key and key not in before}
+    return Extracted(store, keys, failures, damaged_clips(store, table, keys), computed=len(new))
+
+
+def _results(ray: Any, actors: Sequence[Any], clips: Sequence[tuple[int, Clip]]) -> Iterator[Done]:
+    """What the actors return, as it comes; each has a few calls before it, and no more are made."""
+    size = max(1, min(TASK_CLIPS, len(clips) // (2 * AHEAD * len(actors))))
+    parts = (clips[begin : begin + size] for begin in range(0, len(clips), size))
+    waiting: dict[Any, Any] = {}
+    free = deque(actor for _ in range(AHEAD) for actor in actors)
+    while True:
+        while free and (part := next(parts, None)):
+            actor = free.popleft()
+            waiting[actor.work.remote(part)] = actor
+        if not waiting:
+            return
+        (ready,), _ = ray.wait(list(waiting), num_returns=1)
+        free.append(waiting.pop(ready))
+        yield from ray.get(ready)
+
+
+def same_version(ray: Any, actors: Sequence[Any]) -> None:
+    """Refuse workers that run another vidlet than this process. DataError: names both."""
+    own = version("vidlet")
+    for number, other in enumerate(ray.get([actor.version.remote() for actor in actors]), 1):
+        if other != own:
+            raise DataError(f"worker {number} of the cluster runs vidlet {other}, this machine {own}: install the same")
+
+
+def _join(ray: Any, address: str | None) -> None:
+    """Join the cluster at an address, or start one here that only this machine reaches."""
+    local = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    host, colon, port = str(address).rpartition(":")
+    try:
+        if colon and port.isdecimal() and "/" not in host:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()  # Ray itself waits for minutes
+        ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **local)
+    except (OSError, RuntimeError, ValueError) as error:
+        where = f"--address {shown(address)}" if address else "on this machine"
+        raise DataError(f"{where}: no Ray cluster ({shown(' '.join(str(error).split())[:160])})") from error
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise DependencyError(f"--engine ray needs Ray: {how_to_install('ray')}") from error
+    return ray
