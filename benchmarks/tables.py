@@ -243,6 +243,18 @@ TABLES: dict[str, Table] = {
             ("in as many places as are flipped", share("first")),
         ),
     ),
+    "gigabyte": Table(
+        "gigabyte",
+        (
+            ("step", name),
+            ("bytes, float32", count("model")),
+            ("float16", count("model.half")),
+            ("seconds", number("seconds", 0)),
+            ("of processor", number("cpu_seconds", 0)),
+            ("peak memory, MB", millions("peak_bytes")),
+            ("GAP@20", number("gap20", 3)),
+        ),
+    ),
     "fit": Table(
         "fit",
         (

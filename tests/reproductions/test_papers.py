@@ -104,7 +104,6 @@ def test_without_a_name_the_papers_are_listed_with_recipes_that_exist(capsys):
     ("words", "said"),
     [
         (["deepye"], "RecipeError: no paper 'deepye' (did you mean deepeye?); known: youtube8m, deepeye, tt3dcnn"),
-        (["youtube8m", "--data", "."], "papers youtube8m: no experiment on data is built in\n"),
         (["--data", "."], "papers: data is of use with the name of a paper only"),
     ],
 )

@@ -1,11 +1,17 @@
 """Every size that the YouTube-8M paper prints follows from the shapes, and our network has these shapes."""
 
+import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
+from video_level import draw_video_level
+from vidlet.compression.sparse import store_sparse
+from vidlet.errors import DataError, RecipeError
+from vidlet.jobs.papers import papers
 from vidlet.models import build_head
 from vidlet.recipe import Head
-from vidlet.reproductions import youtube8m
+from vidlet.reproductions import youtube8m, youtube8m_records
 from vidlet.reproductions.youtube8m import ENSEMBLES, MIB, MODELS, ensemble_bytes, parameter_count, stored_bytes, tables
 
 TOO_HIGH = {
@@ -56,4 +62,85 @@ def test_the_tables_have_the_contracts_form_and_numbers():
     sizes = [row for row in rows if row["unit"] == "MiB" and row["printed"]]
     assert len(sizes) == 2 * len(MODELS) + len(ENSEMBLES)
     assert all(abs(row["printed"] - row["recomputed"]) < 0.75 for row in sizes)
-    assert sum(row["unit"] == "GAP@20" for row in rows) == 2 * 18 + 12 + 5 * 2
+    assert sum(row["unit"] == "GAP@20" and row["printed"] is not None for row in rows) == 2 * 18 + 12 + 5 * 2 + 2
+
+
+def test_what_float16_saves_is_what_the_abstract_says():
+    saved = [youtube8m.saved_by_half(model.clusters, model.hidden) for model in MODELS.values()]
+    assert sum(saved) / len(saved) == pytest.approx(0.485, abs=5e-4)
+    assert all(
+        value == pytest.approx(1 - m.half_mib / m.float32_mib, abs=1e-4)
+        for value, m in zip(saved, MODELS.values(), strict=True)
+    )
+
+
+def test_28_models_were_trained_and_each_that_was_dropped_is_named_once():
+    kept = {(model.clusters, model.hidden) for model in MODELS.values()}
+    assert len({*kept, *youtube8m.DROPPED}) == 28
+
+
+def test_the_public_board_is_above_local_validation_by_what_the_text_says():
+    gains = [round(e.gap_public - e.gap_local, 4) for e in ENSEMBLES.values() if e.gap_public is not None]
+    assert (min(gains), max(gains)) == youtube8m.PUBLIC_GAINS
+
+
+def test_pruned_bytes_are_those_that_the_step_writes():
+    """A bit a number, and two bytes each that is left; nodes and names are little beside."""
+    rng = np.random.default_rng(0)
+    weight = np.where(rng.random((512, 512)) < 0.75, 0, rng.standard_normal((512, 512))).astype(np.float16)
+    tensor = numpy_helper.from_array(weight, "w")
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["w"], ["y"])], "g", [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT16, [512, 512])], [tensor],
+    )  # fmt: skip
+    stored = store_sparse(helper.make_model(graph)).ByteSize()
+    left = int((weight != 0).sum())
+    assert stored == pytest.approx(weight.size / 8 + 2 * left, rel=0.02)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """The experiment on a drawn set of video-level records, with two small members."""
+    folder = tmp_path_factory.mktemp("measured")
+    data = draw_video_level(folder / "set", {"train": 300, "val": 120})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(youtube8m_records, "HIDDEN", (16, 128))
+        changed = {"training.averaging.every": 2, "training.batch": 50}
+        kept = str(folder / "kept.jsonl")
+        found = papers("youtube8m", str(data), 3, out=str(folder / "log.jsonl"), overrides=changed, record=kept)
+        before = (folder / "log.jsonl").read_text()
+        again = papers("youtube8m", str(data), 3, out=str(folder / "log.jsonl"), overrides=changed)
+    assert (folder / "log.jsonl").read_text() == before
+    assert again["tables"] == found["tables"]
+    assert figures_of(papers("youtube8m", record=kept)) == figures_of(found)
+    return found
+
+
+def figures_of(found):
+    """What was measured, table by table."""
+    own = [table for table in found["tables"] if table["title"].startswith("On these")]
+    return {table["title"]: {row["name"]: row["measured"] for row in table["rows"]} for table in own}
+
+
+@pytest.mark.slow  # a minute: two networks, nine files, two ensembles, twice
+def test_the_experiment_measures_members_ensembles_and_claims(measured):
+    members, joined, claims = figures_of(measured).values()
+    assert 0 < members["mean-H16, averaged checkpoints"] < 1
+    assert members["mean-H16, float16: bytes"] < members["mean-H128, float16: bytes"]
+    assert members["mean-H128, half of the weights, float16: bytes"] < members["mean-H128, float16: bytes"]
+    assert joined["its file, float16"] <= joined["limit, float16"]
+    assert claims["float16 - float32, largest"] < 0.01
+    assert 0 < claims["bytes saved by float16, mean"] < 0.5
+    assert measured["measured_on"]["scored"] == 60  # half of the groups of val
+
+
+def test_the_papers_own_protocol_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(RecipeError, match="papers youtube8m: has the quick protocol only"):
+        papers("youtube8m", str(draw_video_level(tmp_path, {"train": 6, "val": 4})), protocol="paper")
+
+
+def test_records_of_one_label_are_refused(tmp_path):
+    np.savez(tmp_path / "features.npz", rgb=np.zeros((4, 2, 8), np.uint8))
+    (tmp_path / "clips.csv").write_text("name,label,split\na,x,train\nb,y,train\nc,x,val\nd,y,val\n")
+    with pytest.raises(DataError, match="takes records of stored features that have several labels"):
+        papers("youtube8m", str(tmp_path))

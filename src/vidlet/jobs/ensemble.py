@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runs import RunFolder
-from ..search.ensemble import find_ensemble
+from ..tasks.ensemble import find_ensemble
 
 
 def ensemble(

@@ -45,4 +45,4 @@ PAPERS = {  # each is the module of this name
 }
 
 
-EXPERIMENTS = ("tt3dcnn", "deepeye", "mobile")  # these have ``measure(tables, data, effort, log)``
+EXPERIMENTS = ("youtube8m", "tt3dcnn", "deepeye", "mobile")  # these have ``measure(tables, data, effort, log)``

@@ -40,6 +40,12 @@ _TRAINS = tuple(f"tensor_train/{name}.py" for name in ("cores", "layers", "conv"
 _UCF = ("ucf-rgb", "ucf-rgb-tt", "ucf-flow", "ucf-flow-tt")
 _MODELS = ("models/head.py", "models/extractor.py")
 SOURCES: dict[str, dict[str, tuple[str, ...]]] = {  # what determines what was measured of a paper, part by part
+    "youtube8m": {
+        "training": (*_TRAINING, "training/record_clips.py", "training/snapshots.py", "tasks/prepare_records.py"),
+        "protocol": ("reproductions/youtube8m_records.py", "tasks/ensemble.py", "compression/ensemble_search.py"),
+        "models": (*_MODELS, "models/pooled.py", "models/centers.py", "models/frame_parts.py"),
+        "recipes": ("recipes/records-mean.toml", "recipes/gated-netvlad-small.toml"),
+    },
     "tt3dcnn": {
         "training": _TRAINING,
         "protocol": (*_PROTOCOL, "reproductions/tt3dcnn.py", "tasks/joint_depth.py", "tasks/flow.py"),

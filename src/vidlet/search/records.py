@@ -29,11 +29,11 @@ from ..runtime import benchmark, load
 from ..tasks import TASKS
 from ..tasks.cached import cached_scores
 from ..tasks.clips import figures_of, labelled_clips
+from ..tasks.ensemble import find_ensemble
 from ..tasks.networks import write_files
 from ..tasks.prepare_records import extractor_for, recipe_for
 from ..training import ClipNetwork, predict_logits
 from .course import Asked, Trainings, follow, time_warning
-from .ensemble import find_ensemble
 from .space import Storage
 from .trials import TrialLog
 

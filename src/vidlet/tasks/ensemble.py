@@ -21,9 +21,9 @@ from ..reports import Column, Dot, Html, Section, bytes_text, front_chart, rate_
 from ..reports import table as html_table
 from ..runs import MODEL, RunFolder
 from ..runtime import Model, load
-from ..tasks import DataSource, Task, task_of_model
-from ..tasks.cached import cached_scores
-from ..tasks.joint import graph_of, joint_metadata, weighted_scores
+from . import DataSource, Task, task_of_model
+from .cached import cached_scores
+from .joint import graph_of, joint_metadata, weighted_scores
 
 TRIES = 20  # of joining and writing an ensemble that was counted to fit
 EVIDENCE_BYTES = 6000  # room for what the figures add to the file's metadata
@@ -51,13 +51,28 @@ def find_ensemble(
     command: str = "",
 ) -> dict[str, Any]:
     """As the job ``ensemble``, into a run folder that the caller holds."""
-    started = time.monotonic()
-    members = _open(models, file)
+    members = open_members(models, file)
     _check_own(run, members)
     task = task_of_model(members[0].model)
     task.check_options(DataError, ensemble=True)
+    table = task.read(DataSource(data, fold, strict, names=members[0].model.labels))
+    return join_best(run, table, members, max_bytes, fold=fold, strict=strict, command=command, data=str(data))
+
+
+def join_best(
+    run: RunFolder,
+    table: ClipTable,
+    members: Sequence[Member],
+    max_bytes: int,
+    fold: str | None = None,
+    strict: bool = False,
+    command: str = "",
+    data: str = "",
+) -> dict[str, Any]:
+    """The same of members that are open and clips that are read: chosen on val, scored on test where there is one."""
+    started = time.monotonic()
+    task = task_of_model(members[0].model)
     names = members[0].model.labels
-    table = task.read(DataSource(data, fold, strict, names=names))
     val = table.of_split("val")
     if not len(val):
         raise DataError(f"{table.root}: no validation clips to choose members by")
@@ -96,13 +111,18 @@ def find_ensemble(
     found_of = metrics["ensemble"]
     run.write_members(f"ensemble of {len(found_of['members'])}", found_of["members"])
     section = Section("Files, and the ensemble of the best that fit", _candidates(found_of), _ABOUT)
-    task.report(run, metrics, (), found, table, str(data), extra=[section])
+    task.report(run, metrics, (), found, table, data, extra=[section])
     task.say(run, metrics, [MODEL])
     task.say_next(run, metrics, [MODEL])
     return run.result(metrics)
 
 
-def _open(models: Sequence[str | Path], file: str) -> list[Member]:
+def open_members(models: Sequence[str | Path], file: str = "") -> list[Member]:
+    """The candidates of an ensemble: model files, or those of run folders (``file``: the one of this name).
+
+    Raises:
+        DataError: their labels or inputs differ, or a folder has no such file.
+    """
     paths: list[Path] = []
     for item in map(Path, models):
         if not item.is_dir():
