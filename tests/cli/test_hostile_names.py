@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,20 @@ def test_names_in_latin_1_go_through_a_whole_training_where_standard_output_is_a
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
     with (tmp_path / "said.csv").open(encoding="utf-8") as lines:
         assert sum(1 for _ in lines) >= 1
+
+
+def test_damaged_exif_of_a_frame_prints_no_warning_of_a_library(run, tmp_path):
+    from PIL import Image
+
+    upright = Image.Exif()
+    upright[0x0112] = 6
+    for label in "ab":
+        (tmp_path / "d" / label / "c").mkdir(parents=True)
+        for number in range(3):
+            picture = Image.new("RGB", (40, 24), (90 * number, 9, 9))
+            picture.save(tmp_path / "d" / label / "c" / f"{number}.jpg", exif=upright.tobytes()[:20])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        status, _, err = run("data", tmp_path / "d")
+    assert (status, err) == (0, "")
+    assert not [one for one in told if "PIL" in one.filename]

@@ -109,8 +109,8 @@ def test_rows_that_name_no_file_are_skipped_and_listed_and_an_error_when_strict(
     [
         ("", "empty"),
         ("path,label\n", "a header and no row"),
-        ("path,class\na.mp4,run\n", "needs a column 'label' (columns found: path, class)"),
-        ("file,class\na.mp4,run\n", "needs a column 'path' and 'label' (columns found: file, class)"),
+        ("path,kind\na.mp4,run\n", "needs a column 'label' (columns found: path, kind)"),
+        ("where,kind\na.mp4,run\n", "needs a column 'path' and 'label' (columns found: where, kind)"),
         ("path,label,path\na.mp4,run,b.mp4\n", "column 'path' stands twice"),
         ("path,label,split\na.mp4,run,holdout\n", "line 2: split 'holdout' is none of train, val and test"),
         ("path,label,start_s\na.mp4,run,soon\n", "line 2: start_s 'soon' is not a number of seconds"),

@@ -13,6 +13,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TextIO, cast
 
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that are not text end nothing
     words = list(sys.argv[1:] if argv is None else argv)
-    with _escaped_output():
+    with _escaped_output(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # what it says of damaged images, with lines of its source
         return _run(words)
 
 

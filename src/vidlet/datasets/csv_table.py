@@ -19,7 +19,8 @@ from .segments import is_frame_code, overlap_notes, seconds_of_clock, seconds_of
 from .table import Clip, ClipTable, split_name
 from .texts import cell_key, table_rows
 
-PATHS, LABELS = ("path", "name", "file_name", "id", "video_id"), ("label", "labels")
+PATHS = ("path", "name", "file_name", "filename", "file", "video", "id", "video_id")
+LABELS = ("label", "labels", "class")
 TIMES = {"start_s": ("start_s", "start", "start_time"), "end_s": ("end_s", "end", "end_time")}
 FRAMES = ("start_frame", "end_frame")  # from 0, the last one included
 ROW = "row"  # of the arrays beside the table

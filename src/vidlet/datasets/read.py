@@ -16,6 +16,7 @@ from .exports import EXPORTS, read_export
 from .folders import read_folders
 from .known import read_known
 from .media import visible
+from .positional import positional_lists, read_positional
 from .record_table import read_record_table
 from .records import SHARD_SUFFIXES
 from .segments import in_stretches
@@ -71,6 +72,8 @@ def _read(where: Path) -> ClipTable:
         return known
     if (exported := read_export(where)) is not None:
         return exported
+    if lists := positional_lists(where):
+        return with_ucf_groups(read_positional(lists, where if where.is_dir() else where.parent))
     if where.is_dir():
         return with_ucf_groups(read_folders(where))
     if where.suffix.lower() in (".csv", ".tsv", ".txt"):
