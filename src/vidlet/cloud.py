@@ -39,7 +39,7 @@ LAZY = frozenset({".mkv", ".ts", ".mts", ".m2ts", ".tfrecord", ".gz", ".webp", "
 SCRATCH_BYTES = 50_000_000_000  # unless VIDLET_SCRATCH_BYTES says otherwise
 RESTS_S = 600.0  # a file that was opened so lately is not emptied
 SEND_S = 5.0  # between two looks at what is to be sent
-LAST = "model.onnx"  # a run that has it is finished
+PRODUCT = ".onnx"  # a run that has its model files is finished
 COPIED = ("data", "path", "none")  # arguments of jobs that are read
 WRITTEN = "out"
 SENT = ".sent-"  # and the process that writes there
@@ -268,10 +268,14 @@ class _There:
         return sent
 
     def send(self, folder: Path, sent: dict[str, tuple[int, int]], last: bool) -> None:
-        """Copy whole files that changed since; the finished model only at the end."""
-        for path in sorted(_whole_files(folder), key=lambda path: path.name == LAST):
+        """Copy whole files that changed since; the models of the run itself only at the end."""
+
+        def is_product(path: Path) -> bool:
+            return path.parent == folder and path.suffix == PRODUCT
+
+        for path in sorted(_whole_files(folder), key=is_product):
             name = path.relative_to(folder).as_posix()
-            if path.name == LAST and not last:
+            if is_product(path) and not last:
                 continue
             with contextlib.suppress(FileNotFoundError):
                 stamp = _stamp(path)
