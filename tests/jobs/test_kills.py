@@ -137,12 +137,7 @@ def stored(part):
     return [(key, hashlib.sha256(repr(values).encode()).hexdigest()) for key, values in rows]
 
 
-LOG_DIFFERS = pytest.mark.xfail(
-    reason="its files are the same to the bit; its log was not, killed behind step 20: open"
-)
-
-
-@pytest.mark.parametrize("command", [pytest.param(n, marks=LOG_DIFFERS) if n == "fit" else n for n in COMMANDS])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_killed_command_is_run_again_to_the_same_bits(command, zygote, ground):
     words, again = COMMANDS[command]
     whole = fresh(ground, f"{command}-whole", command)

@@ -374,7 +374,8 @@ class ClipSearch:
                 with working(f"measure {place}"):
                     cards = kept_cards(space, table, extractor, place, budget, samples)
                 for card in cards:
-                    self.log.add("card", card=asdict(card))
+                    if (place, card.chain) not in known:  # a killed search may have left some
+                        self.log.add("card", card=asdict(card))
             self.cards.add(place, extractor.feature_shape, cards)
             if not self.cards.possible(place, budget):
                 break
