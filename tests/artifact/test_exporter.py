@@ -92,9 +92,18 @@ def test_a_class_that_is_defined_anew_is_another_structure(exports):
     assert len(exports) == 2
 
 
-def test_a_module_that_cannot_be_pickled_is_exported_each_time(exports):
+class Refusing:
+    """What cannot be pickled, for a reason of its own."""
+
+    def __reduce__(self) -> str:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize("extra", [lambda x: x, memoryview(b""), Refusing()], ids=["lambda", "memory", "refusing"])
+def test_a_module_that_cannot_be_pickled_is_exported_each_time(extra, exports, monkeypatch):
+    monkeypatch.setattr(exporter, "fuse_batch_norm", lambda module: module.eval())  # which copies
     module = Scaled(0)
-    module.extra = lambda x: x
+    module.extra = extra
     for _ in range(2):
         assert difference(exported(module), module) < 1e-6
     assert len(exports) == 2

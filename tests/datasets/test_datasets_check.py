@@ -122,6 +122,12 @@ def test_frame_folders_are_described_and_their_copies_found(tmp_path):
     assert warning_about(report, "one class only")
 
 
+def test_classes_that_have_names_but_no_clips_do_not_hide_that_there_is_one(clips):
+    found = table(clips, *[f"run/{n}.mp4,run,g{n},train" for n in "abc"])
+    report = inspect_table(replace(found, labels=("jump", "run", "wave")))
+    assert warning_about(report, "one class only") == "There is one class only (run): nothing to tell apart."
+
+
 def test_classes_that_cannot_be_learned_or_measured_are_told(clips):
     lines = [f"run/{n}.mp4,run,g{n},train" for n in "abc"] + ["jump/d.mp4,jump,gd,test", "jump/e.mp4,jump,gd,test"]
     report = inspect_table(table(clips, *lines, "jump/f.mp4,ju-mp,gf,train"))

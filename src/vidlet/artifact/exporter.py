@@ -88,7 +88,10 @@ def _exported(
     what: str,
 ) -> onnx.ModelProto:
     """The graph of a network whose weights are inputs too; the caller may change it."""
-    key = _structure(network, weights, examples, outputs, dynamic)
+    structure = _structure(network)
+    shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in examples.items())
+    axes = tuple((name, tuple(of.items())) for name, of in dynamic.items())
+    key = None if structure is None else (structure, tuple(weights), shapes, tuple(outputs), axes)
     if key is None or key not in _kept:
         axes_of = [
             dict.fromkeys(dynamic.get(name, {}), torch.export.Dim.AUTO) or None for name in (*examples, *weights)
@@ -115,16 +118,11 @@ def _exported(
     return copy_model(_kept[key])
 
 
-def _structure(
-    network: nn.Module,
-    weights: Mapping[str, Tensor],
-    examples: Mapping[str, Tensor],
-    outputs: Sequence[str],
-    dynamic: Mapping[str, Mapping[int, str]],
-) -> object:
-    """All that a graph depends on but the values of the weights; None where a module holds what cannot be pickled.
+def _structure(network: nn.Module) -> object:
+    """All of a module that its graph depends on but the values of its weights; None where it cannot be pickled.
 
-    Classes and their ``forward`` count by identity: who defines a class anew in a notebook has another.
+    Classes and their ``forward`` count by identity: who defines a class anew in a notebook has another. The pickle is
+    hashed and thrown away; nothing is ever loaded from one.
     """
     names = {id(tensor): name for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
 
@@ -137,12 +135,11 @@ def _structure(
     sink = io.BytesIO()
     try:
         Pickler(sink, protocol=4).dump(network)
-    except (pickle.PicklingError, AttributeError, TypeError):
+    except Exception:  # whatever a module of others holds: it is then exported each time
         return None
-    shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in examples.items())
-    axes = tuple((name, tuple(of.items())) for name, of in dynamic.items())
-    classes = tuple((type(layer), type(layer).forward) for layer in network.modules())
-    return hashlib.sha256(sink.getvalue()).digest(), classes, tuple(weights), shapes, tuple(outputs), axes
+    return hashlib.sha256(sink.getvalue()).digest(), tuple(
+        (type(layer), type(layer).forward) for layer in network.modules()
+    )
 
 
 _CORE = re.compile(r"(^|\.)cores\.\d+$")

@@ -1,19 +1,16 @@
-"""What each ONNX operator becomes in a TFLite file."""
+"""What each ONNX operator becomes in a TFLite file; lowered_pictures.py has convolutions, poolings and integers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from ..errors import ExportError
 from ..onnx_graph.normal import Operation
-from .lowering import Codes, Lowering, shifted
-from .tflite_file import Quantization
+from .lowered_pictures import PICTURES
+from .lowering import Lowering
 
-SAME, VALID = 0, 1
-_RELU, _RELU6 = 1, 3
 _COMBINED = {
     "Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Max": "MAXIMUM", "Min": "MINIMUM", "Pow": "POW",
     "Greater": "GREATER", "GreaterOrEqual": "GREATER_EQUAL", "Less": "LESS", "LessOrEqual": "LESS_EQUAL",
@@ -34,21 +31,12 @@ _CELL_OPTIONS = (
 _MOST_AXES = 4  # that kernels of numbers by numbers take
 
 
-def _keep(file: Lowering, op: Operation, index: int, picture: bool = False) -> None:
-    """The result of an operator, in one of the two orders."""
-    (file.pictures if picture else file.plain)[op.outputs[0]] = index
-
-
-def _shape(file: Lowering, index: int) -> tuple[int, ...]:
-    return file.file.tensors[index].shape
-
-
 # Numbers by numbers
 
 
 def _change(file: Lowering, op: Operation) -> None:
     picture = file.is_picture(op.inputs[0])
-    _keep(file, op, file.changed(_CHANGED[op.kind], file.tensor(op.inputs[0], picture)), picture)
+    file.keep(op, file.changed(_CHANGED[op.kind], file.tensor(op.inputs[0], picture)), picture)
 
 
 def _clip(file: Lowering, op: Operation) -> None:
@@ -62,7 +50,7 @@ def _clip(file: Lowering, op: Operation) -> None:
             if bound is not None:
                 dtype = file.file.tensors[index].dtype
                 index = file.combined(kind, index, file.store(np.array(bound, dtype)))
-    _keep(file, op, index, picture)
+    file.keep(op, index, picture)
 
 
 def _combine(file: Lowering, op: Operation) -> None:
@@ -79,7 +67,7 @@ def _combine(file: Lowering, op: Operation) -> None:
     index = indices[0]
     for other in indices[1:]:
         index = file.combined(_COMBINED[op.kind], index, other, dtype)
-    _keep(file, op, index if small == shape else file.reshaped(index, shape), picture)
+    file.keep(op, index if small == shape else file.reshaped(index, shape), picture)
 
 
 def _operand(file: Lowering, name: str, picture: bool, rank: int) -> int:
@@ -94,14 +82,14 @@ def _operand(file: Lowering, name: str, picture: bool, rank: int) -> int:
 
 def _without_ones(file: Lowering, index: int, shape: Sequence[int]) -> int:
     """A tensor without those axes that have one number in the result ``shape``."""
-    found = [1] * (len(shape) - len(_shape(file, index))) + list(_shape(file, index))
+    found = [1] * (len(shape) - len(file.shape_of(index))) + list(file.shape_of(index))
     return file.reshaped(index, [size for size, wide in zip(found, shape, strict=True) if wide != 1])
 
 
 def _where(file: Lowering, op: Operation) -> None:
     shape = file.shapes[op.outputs[0]]
     indices = [_operand(file, name, False, len(shape)) for name in op.inputs]
-    _keep(file, op, file.emit("SELECT_V2", indices, shape, dtype=file.dtype(op.outputs[0]), options="SelectV2Options"))
+    file.keep(op, file.emit("SELECT_V2", indices, shape, dtype=file.dtype(op.outputs[0]), options="SelectV2Options"))
 
 
 def _cast(file: Lowering, op: Operation) -> None:
@@ -109,20 +97,20 @@ def _cast(file: Lowering, op: Operation) -> None:
     index = file.tensor(op.inputs[0], picture)
     dtype = file.dtype(op.outputs[0])
     if file.file.tensors[index].dtype != dtype:
-        index = file.emit("CAST", [index], _shape(file, index), dtype=dtype, options="CastOptions")
-    _keep(file, op, index, picture)
+        index = file.emit("CAST", [index], file.shape_of(index), dtype=dtype, options="CastOptions")
+    file.keep(op, index, picture)
 
 
 def _leaky(file: Lowering, op: Operation) -> None:
     picture = file.is_picture(op.inputs[0])
     index = file.tensor(op.inputs[0], picture)
     slope = file.combined("MUL", index, file.store(np.float32(op.options.get("alpha", 0.01))))
-    _keep(file, op, file.combined("MAXIMUM", index, slope), picture)
+    file.keep(op, file.combined("MAXIMUM", index, slope), picture)
 
 
 def _reciprocal(file: Lowering, op: Operation) -> None:
     picture = file.is_picture(op.inputs[0])
-    _keep(file, op, file.combined("DIV", file.store(np.float32(1)), file.tensor(op.inputs[0], picture)), picture)
+    file.keep(op, file.combined("DIV", file.store(np.float32(1)), file.tensor(op.inputs[0], picture)), picture)
 
 
 def _batch_norm(file: Lowering, op: Operation) -> None:
@@ -132,7 +120,7 @@ def _batch_norm(file: Lowering, op: Operation) -> None:
     factor = factor / np.sqrt(variance + np.float32(op.options.get("epsilon", 1e-5)))
     shape = [-1] if picture else [-1] + [1] * (len(file.shapes[op.inputs[0]]) - 2)
     index = file.combined("MUL", file.tensor(op.inputs[0], picture), file.store(factor.reshape(shape)))
-    _keep(file, op, file.combined("ADD", index, file.store((offset - mean * factor).reshape(shape))), picture)
+    file.keep(op, file.combined("ADD", index, file.store((offset - mean * factor).reshape(shape))), picture)
 
 
 # Moved numbers
@@ -141,22 +129,22 @@ def _batch_norm(file: Lowering, op: Operation) -> None:
 def _alike(file: Lowering, op: Operation) -> None:
     """Identity and its kin."""
     picture = file.is_picture(op.inputs[0])
-    _keep(file, op, file.tensor(op.inputs[0], picture), picture)
+    file.keep(op, file.tensor(op.inputs[0], picture), picture)
 
 
 def _reshape(file: Lowering, op: Operation) -> None:
-    _keep(file, op, file.reshaped(file.tensor(op.inputs[0]), file.shapes[op.outputs[0]]))
+    file.keep(op, file.reshaped(file.tensor(op.inputs[0]), file.shapes[op.outputs[0]]))
 
 
 def _transpose(file: Lowering, op: Operation) -> None:
     source = op.inputs[0]
     order = tuple(op.options.get("perm") or reversed(range(len(file.shapes[source]))))
     if order == (0, 3, 1, 2) and not file.is_picture(source):
-        _keep(file, op, file.tensor(source), picture=True)  # the same numbers, called a picture
+        file.keep(op, file.tensor(source), picture=True)  # the same numbers, called a picture
     elif order == (0, 2, 3, 1) and file.is_picture(source):
-        _keep(file, op, file.tensor(source, picture=True))
+        file.keep(op, file.tensor(source, picture=True))
     else:
-        _keep(file, op, file.transposed(file.tensor(source), order))
+        file.keep(op, file.transposed(file.tensor(source), order))
 
 
 def _concat(file: Lowering, op: Operation) -> None:
@@ -172,14 +160,14 @@ def _concat(file: Lowering, op: Operation) -> None:
         index = file.emit(
             "CONCATENATION", indices, shape, dtype=dtype, options="ConcatenationOptions", fields={"axis": axis}
         )
-    _keep(file, op, index, picture)
+    file.keep(op, index, picture)
 
 
 def _slice(file: Lowering, op: Operation) -> None:
     index = file.tensor(op.inputs[0])
     ranges = zip(op.options["axes"], op.options["starts"], op.options["ends"], op.options["steps"], strict=True)
     for axis, start, end, step in ranges:
-        size = _shape(file, index)[axis]
+        size = file.shape_of(index)[axis]
         places = range(size)[start:end:step]
         if places == range(size):
             continue
@@ -187,12 +175,12 @@ def _slice(file: Lowering, op: Operation) -> None:
             index = file.sliced(index, axis, places.start, places.stop)
         else:
             index = _taken(file, index, axis, places)
-    _keep(file, op, index)
+    file.keep(op, index)
 
 
 def _taken(file: Lowering, index: int, axis: int, places: Sequence[int]) -> int:
     """The numbers at some places of an axis."""
-    shape = list(_shape(file, index))
+    shape = list(file.shape_of(index))
     shape[axis] = len(places)
     return file.same_type(
         "GATHER", index, [file.numbers(places)], shape, options="GatherOptions", fields={"axis": axis}
@@ -212,28 +200,28 @@ def _gather(file: Lowering, op: Operation) -> None:
     index = file.tensor(op.inputs[0])
     if not file.is_constant(op.inputs[1]):
         raise ExportError(f"Gather ({op.outputs[0]}): computed places have no form in TFLite here")
-    places = file.constant(op.inputs[1]) % _shape(file, index)[axis]
+    places = file.constant(op.inputs[1]) % file.shape_of(index)[axis]
     if places.ndim == 0:
         found = file.sliced(index, axis, int(places), int(places) + 1)
-        _keep(file, op, file.reshaped(found, file.shapes[op.outputs[0]]))
+        file.keep(op, file.reshaped(found, file.shapes[op.outputs[0]]))
         return
     found = _taken(file, index, axis, places.ravel().tolist())
-    _keep(file, op, file.reshaped(found, file.shapes[op.outputs[0]]))
+    file.keep(op, file.reshaped(found, file.shapes[op.outputs[0]]))
 
 
 def _gather_nd(file: Lowering, op: Operation) -> None:
     if op.options.get("batch_dims", 0):
         raise ExportError(f"GatherND ({op.outputs[0]}): places of a batch have no form in TFLite here")
     index, places = (file.tensor(name) for name in op.inputs)
-    _keep(file, op, file.same_type("GATHER_ND", index, [places], file.shapes[op.outputs[0]], options="GatherNdOptions"))
+    file.keep(op, file.same_type("GATHER_ND", index, [places], file.shapes[op.outputs[0]], options="GatherNdOptions"))
 
 
 def _expand(file: Lowering, op: Operation) -> None:
     index, shape = file.tensor(op.inputs[0]), file.shapes[op.outputs[0]]
-    if int(np.prod(_shape(file, index))) == int(np.prod(shape)):
-        _keep(file, op, file.reshaped(index, shape))
+    if int(np.prod(file.shape_of(index))) == int(np.prod(shape)):
+        file.keep(op, file.reshaped(index, shape))
         return
-    _keep(file, op, file.same_type("BROADCAST_TO", index, [file.numbers(shape)], shape, version=2))
+    file.keep(op, file.same_type("BROADCAST_TO", index, [file.numbers(shape)], shape, version=2))
 
 
 def _pad(file: Lowering, op: Operation) -> None:
@@ -245,17 +233,7 @@ def _pad(file: Lowering, op: Operation) -> None:
     index = file.tensor(op.inputs[0], picture)
     if picture:
         pairs = pairs[[0, 2, 3, 1]]
-    _keep(file, op, _padded(file, index, pairs, op.options["value"]), picture)
-
-
-def _padded(file: Lowering, index: int, pairs: np.ndarray, value: float = 0.0) -> int:
-    """A tensor with ``pairs`` (axes, 2) of numbers before and behind; of integers the number 0."""
-    shape = [size + int(sum(pair)) for size, pair in zip(_shape(file, index), pairs, strict=True)]
-    more = [file.store(np.ascontiguousarray(pairs, np.int32))]
-    if value:
-        more.append(file.store(np.float32(value)))
-    kind = "PADV2" if value else "PAD"
-    return file.same_type(kind, index, more, shape, options="PadV2Options" if value else "PadOptions")
+    file.keep(op, file.padded(index, pairs, op.options["value"]), picture)
 
 
 # Many numbers to one
@@ -267,60 +245,52 @@ def _reduce(file: Lowering, op: Operation) -> None:
     picture = file.is_picture(source) and (keep or axes == [2, 3] or 1 in axes)
     index = file.tensor(source, picture)
     places = [(0, 3, 1, 2)[axis] for axis in axes] if picture else axes
-    _keep(file, op, _reduced(file, kind, index, places, keep), picture and keep)
-
-
-def _reduced(file: Lowering, kind: str, index: int, axes: Sequence[int], keep: bool) -> int:
-    found = file.file.tensors[index]
-    shape = [1 if i in axes else size for i, size in enumerate(found.shape) if keep or i not in axes]
-    fields = {"keepDims": keep}
-    inputs = [index, file.numbers(sorted(axes))]
-    return file.emit(kind, inputs, shape, dtype=found.dtype, options="ReducerOptions", fields=fields)
+    file.keep(op, file.reduced(kind, index, places, keep), picture and keep)
 
 
 def _norm(file: Lowering, op: Operation) -> None:
     index = file.tensor(op.inputs[0])
-    total = _reduced(file, "SUM", file.combined("MUL", index, index), op.options["axes"], op.options["keepdims"])
-    _keep(file, op, file.changed("SQRT", total))
+    total = file.reduced("SUM", file.combined("MUL", index, index), op.options["axes"], op.options["keepdims"])
+    file.keep(op, file.changed("SQRT", total))
 
 
 def _log_sum_exp(file: Lowering, op: Operation) -> None:
     index, axes = file.tensor(op.inputs[0]), op.options["axes"]
     _, total, largest = _exponentials(file, index, axes)
     found = file.combined("ADD", file.changed("LOG", total), largest)
-    _keep(file, op, file.reshaped(found, file.shapes[op.outputs[0]]))
+    file.keep(op, file.reshaped(found, file.shapes[op.outputs[0]]))
 
 
 def _exponentials(file: Lowering, index: int, axes: Sequence[int]) -> tuple[int, int, int]:
     """Numbers less their largest, the sum of their exponentials, and the largest."""
-    largest = _reduced(file, "REDUCE_MAX", index, axes, True)
+    largest = file.reduced("REDUCE_MAX", index, axes, True)
     less = file.combined("SUB", index, largest)
-    return less, _reduced(file, "SUM", file.changed("EXP", less), axes, True), largest
+    return less, file.reduced("SUM", file.changed("EXP", less), axes, True), largest
 
 
 def _softmax(file: Lowering, op: Operation) -> None:
     index, axes = file.tensor(op.inputs[0]), op.options["axes"]
-    if axes == [len(_shape(file, index)) - 1] and op.kind == "Softmax":
-        shape = _shape(file, index)
-        _keep(file, op, file.emit("SOFTMAX", [index], shape, options="SoftmaxOptions", fields={"beta": 1.0}))
+    if axes == [len(file.shape_of(index)) - 1] and op.kind == "Softmax":
+        shape = file.shape_of(index)
+        file.keep(op, file.emit("SOFTMAX", [index], shape, options="SoftmaxOptions", fields={"beta": 1.0}))
         return
     less, total, _ = _exponentials(file, index, axes)
     if op.kind == "LogSoftmax":
-        _keep(file, op, file.combined("SUB", less, file.changed("LOG", total)))
+        file.keep(op, file.combined("SUB", less, file.changed("LOG", total)))
     else:
-        _keep(file, op, file.combined("DIV", file.changed("EXP", less), total))
+        file.keep(op, file.combined("DIV", file.changed("EXP", less), total))
 
 
 def _layer_norm(file: Lowering, op: Operation) -> None:
     index = file.tensor(op.inputs[0])
-    axes = list(range(op.options["axis"], len(_shape(file, index))))
-    less = file.combined("SUB", index, _reduced(file, "MEAN", index, axes, True))
-    spread = _reduced(file, "MEAN", file.combined("MUL", less, less), axes, True)
+    axes = list(range(op.options["axis"], len(file.shape_of(index))))
+    less = file.combined("SUB", index, file.reduced("MEAN", index, axes, True))
+    spread = file.reduced("MEAN", file.combined("MUL", less, less), axes, True)
     spread = file.combined("ADD", spread, file.store(np.float32(op.options.get("epsilon", 1e-5))))
     found = file.combined("DIV", less, file.changed("SQRT", spread))
     for kind, name in zip(("MUL", "ADD"), op.inputs[1:], strict=False):
         found = file.combined(kind, found, file.tensor(name))
-    _keep(file, op, found)
+    file.keep(op, found)
 
 
 # Products
@@ -332,10 +302,10 @@ def _matmul(file: Lowering, op: Operation) -> None:
     if file.is_constant(b) and len(file.shapes[b]) == 2:
         rows = file.reshaped(file.tensor(a), (int(np.prod(shape[:-1])), file.shapes[a][-1]))
         found = file.product(rows, file.constant(b).T, None, b)
-        _keep(file, op, file.reshaped(found, shape))
+        file.keep(op, file.reshaped(found, shape))
         return
     indices = [file.tensor(name) for name in (a, b)]
-    _keep(file, op, file.emit("BATCH_MATMUL", indices, shape, options="BatchMatMulOptions"))
+    file.keep(op, file.emit("BATCH_MATMUL", indices, shape, options="BatchMatMulOptions"))
 
 
 def _gemm(file: Lowering, op: Operation) -> None:
@@ -350,7 +320,7 @@ def _gemm(file: Lowering, op: Operation) -> None:
         if beta != 1.0:
             more = file.combined("MUL", more, file.store(np.float32(beta)))
         index = file.combined("ADD", index, more)
-    _keep(file, op, index)
+    file.keep(op, index)
 
 
 # Recurrent layers, one frame
@@ -408,201 +378,11 @@ def _end_of_cell(file: Lowering, op: Operation, states: Sequence[int]) -> None:
             file.plain[name] = file.reshaped(index, file.shapes[name])
 
 
-# Pictures
-
-
-def _conv(file: Lowering, op: Operation) -> None:
-    axes = len(op.options["kernel_shape"])
-    if axes > 2:
-        raise ExportError(f"Conv ({op.outputs[0]}): convolutions over time and space have no form in TFLite here")
-    if axes == 1:
-        _conv_line(file, op)
-    elif not _integer_conv(file, op):
-        weights = file.constant(op.inputs[1])
-        bias = file.constant(op.inputs[2]) if len(op.inputs) > 2 else np.zeros(len(weights), np.float32)
-        depth = _is_depthwise(file, op, weights)
-        kernel = file.weights(_kernel(weights, depth), op.inputs[1], 3 if depth else 0)
-        index = _windowed(file, op, file.tensor(op.inputs[0], True), [kernel, file.store(bias)], depth)
-        _keep(file, op, index, picture=True)
-
-
-def _conv_line(file: Lowering, op: Operation) -> None:
-    """A convolution over one axis is one over pictures of one row."""
-    n, channels, length = file.shapes[op.inputs[0]]
-    weights = file.constant(op.inputs[1])[:, :, None]
-    bias = file.constant(op.inputs[2]) if len(op.inputs) > 2 else np.zeros(len(weights), np.float32)
-    picture = file.transposed(file.reshaped(file.tensor(op.inputs[0]), (n, channels, 1, length)), (0, 2, 3, 1))
-    first, last = op.options["pads"]
-    more = {name: [1, *op.options[name]] for name in ("strides", "dilations", "kernel_shape")}
-    wide = Operation(op.kind, op.inputs, op.outputs, {**op.options, **more, "pads": [0, first, 0, last]})
-    depth = op.options.get("group", 1) == channels > 1
-    kernel = file.weights(_kernel(weights, depth), op.inputs[1], 3 if depth else 0)
-    found = _windowed(file, wide, picture, [kernel, file.store(bias)], depth)
-    _keep(file, op, file.reshaped(file.transposed(found, (0, 3, 1, 2)), file.shapes[op.outputs[0]]))
-
-
-def _is_depthwise(file: Lowering, op: Operation, weights: np.ndarray) -> bool:
-    groups = op.options.get("group", 1)
-    return bool(groups > 1 and groups == file.shapes[op.inputs[0]][1])
-
-
-def _kernel(weights: np.ndarray, depth: bool) -> np.ndarray:
-    """(O, I, h, w) as TFLite has it: (O, h, w, I), or (1, h, w, O) of a convolution a channel."""
-    return np.ascontiguousarray(weights.transpose(1, 2, 3, 0) if depth else weights.transpose(0, 2, 3, 1))
-
-
-def _windowed(
-    file: Lowering, op: Operation, index: int, more: Sequence[int], depth: bool, kind: str = "", **rest: Any
-) -> int:
-    """A convolution or pooling of a picture; paddings that TFLite's rule SAME would not give are an operator before."""
-    strides, kernel, pads = (op.options[name] for name in ("strides", "kernel_shape", "pads"))
-    dilations = op.options.get("dilations") or [1, 1]
-    sizes = _shape(file, index)[1:3]
-    same = all(_same(*numbers) for numbers in zip(sizes, strides, kernel, dilations, pads[:2], pads[2:], strict=True))
-    if any(pads) and not same:
-        index = _padded(file, index, np.array([[0, 0], [pads[0], pads[2]], [pads[1], pads[3]], [0, 0]]))
-        sizes = _shape(file, index)[1:3]
-    reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
-    shape = [
-        -(-size // stride) if same and any(pads) else (size - length) // stride + 1
-        for size, stride, length in zip(sizes, strides, reach, strict=True)
-    ]
-    fields = {"padding": SAME if same and any(pads) else VALID, "strideH": strides[0], "strideW": strides[1]}
-    if kind:
-        fields |= {"filterHeight": kernel[0], "filterWidth": kernel[1]}
-        channels, options = _shape(file, index)[3], "Pool2DOptions"
-    else:
-        fields |= {"dilationHFactor": dilations[0], "dilationWFactor": dilations[1]}
-        channels = _shape(file, more[0])[3 if depth else 0]
-        kind, options = ("DEPTHWISE_CONV_2D", "DepthwiseConv2DOptions") if depth else ("CONV_2D", "Conv2DOptions")
-        fields |= {"depthMultiplier": channels // _shape(file, index)[3]} if depth else {}
-    fields |= rest.pop("fields", {})
-    return file.emit(kind, [index, *more], [1, *shape, channels], options=options, fields=fields, **rest)
-
-
-def _same(size: int, stride: int, kernel: int, dilation: int, before: int, after: int) -> bool:
-    """Whether paddings are those of TFLite's rule SAME."""
-    total = max(0, (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size)
-    return (before, after) == (total // 2, total - total // 2)
-
-
-def _pool(file: Lowering, op: Operation) -> None:
-    pads, mean = list(op.options["pads"]), op.kind == "AveragePool"
-    whole = not op.options.get("ceil_mode", 0)
-    if not whole:  # a last window that reaches over the edge
-        sizes = zip(file.shapes[op.inputs[0]][2:], op.options["kernel_shape"], op.options["strides"], strict=True)
-        for i, (size, kernel, stride) in enumerate(sizes):
-            pads[i + 2] += -(size + pads[i] + pads[i + 2] - kernel) % stride
-    zeros = whole and op.options.get("count_include_pad", 0)  # count in a mean
-    if len(op.options["kernel_shape"]) != 2 or (mean and any(pads) and not zeros):
-        raise ExportError(f"{op.kind} ({op.outputs[0]}): this pooling has no form in TFLite here")
-    index = file.tensor(op.inputs[0], True)
-    if any(pads):
-        pairs = np.array([[0, 0], [pads[0], pads[2]], [pads[1], pads[3]], [0, 0]])
-        index = _padded(file, index, pairs, 0.0 if mean else float(np.finfo(np.float32).min))
-    plain = Operation(op.kind, op.inputs, op.outputs, {**op.options, "pads": [0, 0, 0, 0]})
-    kind = "AVERAGE_POOL_2D" if mean else "MAX_POOL_2D"
-    _keep(file, op, _windowed(file, plain, index, [], False, kind), picture=True)
-
-
-def _global_pool(file: Lowering, op: Operation) -> None:
-    kind = "MEAN" if op.kind == "GlobalAveragePool" else "REDUCE_MAX"
-    _keep(file, op, _reduced(file, kind, file.tensor(op.inputs[0], True), [1, 2], True), picture=True)
-
-
-# Integers
-
-
-def _scale_of(file: Lowering, op: Operation) -> tuple[float, int]:
-    """Scale and zero point of a QuantizeLinear or DequantizeLinear of a whole tensor of uint8."""
-    scale = file.graph.value(op.inputs[1])
-    zero = file.graph.value(op.inputs[2]) if len(op.inputs) > 2 else np.uint8(0)
-    if scale.size != 1 or zero.dtype != np.uint8:
-        raise ExportError(f"{op.kind} ({op.outputs[0]}): only codes of uint8 and one scale have a form in TFLite here")
-    return float(scale.item()), int(zero.item())
-
-
-def _dequantize(file: Lowering, op: Operation) -> None:
-    """The float values are only made where an operator asks for them."""
-    file.integers[op.outputs[0]] = (op.inputs[0], *_scale_of(file, op))
-
-
-def _quantize(file: Lowering, op: Operation) -> None:
-    picture = file.is_picture(op.inputs[0])
-    index = file.tensor(op.inputs[0], picture)
-    found = file.emit(
-        "QUANTIZE", [index], _shape(file, index), op.outputs[0], "int8", "QuantizeOptions",
-        quantization=shifted(*_scale_of(file, op)),
-    )  # fmt: skip
-    _keep(file, op, found, picture)
-
-
-def _rounded(file: Lowering, name: str) -> tuple[Operation, int] | None:
-    """The QuantizeLinear that alone reads a tensor, and the rectifier between the two as TFLite fuses it."""
-    fused, op = 0, None
-    node = file.graph.only_reader(name)
-    if node is not None and node.op_type in ("Relu", "Clip"):
-        op = file.read[name]
-        bounds = (0, None) if op.kind == "Relu" else (op.options["min"], op.options["max"])
-        fused = {(0, None): _RELU, (0, 6): _RELU6}.get(bounds, 0)
-        if not fused:
-            return None
-        name = op.outputs[0]
-        node = file.graph.only_reader(name)
-    if node is None or node.op_type != "QuantizeLinear":
-        return None
-    file.done |= {name, *([op.outputs[0]] if op else [])}
-    return file.read[name], fused
-
-
-def _integer_conv(file: Lowering, op: Operation) -> bool:
-    """A convolution between integers: what stands between DequantizeLinear and QuantizeLinear."""
-    source, kernel = op.inputs[:2]
-    if source not in file.integers or kernel not in file.codes or len(op.inputs) < 3:
-        return False
-    after = _rounded(file, op.outputs[0])
-    if after is None:
-        return False
-    rounding, fused = after
-    codes, scale, zero = file.integers[source]
-    weights, scales = file.codes[kernel]
-    scales = np.broadcast_to(scales.reshape(-1), len(weights))
-    depth = _is_depthwise(file, op, weights)
-    bias = _bias_codes(file, op.inputs[2], scale * scales)
-    more = [
-        file.store(_kernel(weights, depth), kernel, _per_channel(scales, 3 if depth else 0)),
-        file.store(bias, op.inputs[2], _per_channel(scale * scales, 0)),
-    ]
-    index = file.code_tensor(codes, scale, zero, True)
-    found = _windowed(
-        file, op, index, more, depth, name=rounding.outputs[0], dtype="int8", version=3,
-        quantization=shifted(*_scale_of(file, rounding)), fields={"fusedActivationFunction": fused},
-    )  # fmt: skip
-    file.done.add(rounding.outputs[0])
-    _keep(file, rounding, found, picture=True)
-    return True
-
-
-def _per_channel(scales: np.ndarray, axis: int) -> Quantization:
-    return Quantization(tuple(float(scale) for scale in scales), (0,) * len(scales), axis)
-
-
-def _bias_codes(file: Lowering, name: str, scales: np.ndarray) -> np.ndarray:
-    """A bias in int32 whose unit is the product of the scales of picture and weights."""
-    found: Codes | None = file.codes.get(name)
-    if found is not None and np.allclose(found[1].reshape(-1), scales, rtol=1e-5):
-        return found[0].astype(np.int32)
-    return np.rint(file.constant(name).astype(np.float64) / scales).astype(np.int32)
-
-
 LOWERED: dict[str, Callable[[Lowering, Operation], None]] = {
-    "AveragePool": _pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "Clip": _clip,
     "Concat": _concat,
-    "Conv": _conv,
-    "DequantizeLinear": _dequantize,
     "Dropout": _alike,
     "Expand": _expand,
     "Flatten": _reshape,
@@ -610,17 +390,13 @@ LOWERED: dict[str, Callable[[Lowering, Operation], None]] = {
     "Gather": _gather,
     "GatherND": _gather_nd,
     "Gemm": _gemm,
-    "GlobalAveragePool": _global_pool,
-    "GlobalMaxPool": _global_pool,
     "Identity": _alike,
     "LSTM": _lstm,
     "LayerNormalization": _layer_norm,
     "LeakyRelu": _leaky,
     "LogSoftmax": _softmax,
     "MatMul": _matmul,
-    "MaxPool": _pool,
     "Pad": _pad,
-    "QuantizeLinear": _quantize,
     "Reciprocal": _reciprocal,
     "ReduceL2": _norm,
     "ReduceLogSumExp": _log_sum_exp,
@@ -633,4 +409,5 @@ LOWERED: dict[str, Callable[[Lowering, Operation], None]] = {
     "Unsqueeze": _reshape,
     "Where": _where,
 }
+LOWERED |= PICTURES
 LOWERED |= dict.fromkeys(_COMBINED, _combine) | dict.fromkeys(_CHANGED, _change) | dict.fromkeys(_REDUCED, _reduce)

@@ -250,6 +250,30 @@ class Lowering:
         begin[axis], size[axis] = first, end - first
         return self.same_type("SLICE", index, [self.numbers(begin), self.numbers(size)], size, options="SliceOptions")
 
+    def shape_of(self, index: int) -> tuple[int, ...]:
+        """The shape of a tensor of the file."""
+        return self.file.tensors[index].shape
+
+    def keep(self, op: Operation, index: int, picture: bool = False) -> None:
+        """The result of an operator, in one of the two orders."""
+        (self.pictures if picture else self.plain)[op.outputs[0]] = index
+
+    def padded(self, index: int, pairs: np.ndarray, value: float = 0.0) -> int:
+        """A tensor with ``pairs`` (axes, 2) of numbers before and behind; of integers the number 0."""
+        shape = [size + int(sum(pair)) for size, pair in zip(self.shape_of(index), pairs, strict=True)]
+        more = [self.store(np.ascontiguousarray(pairs, np.int32))]
+        if value:
+            more.append(self.store(np.float32(value)))
+        kind = "PADV2" if value else "PAD"
+        return self.same_type(kind, index, more, shape, options="PadV2Options" if value else "PadOptions")
+
+    def reduced(self, kind: str, index: int, axes: Sequence[int], keep: bool) -> int:
+        """Many numbers to one along some axes."""
+        found = self.file.tensors[index]
+        shape = [1 if i in axes else size for i, size in enumerate(found.shape) if keep or i not in axes]
+        inputs = [index, self.numbers(sorted(axes))]
+        return self.emit(kind, inputs, shape, dtype=found.dtype, options="ReducerOptions", fields={"keepDims": keep})
+
 
 def shifted(scale: float, zero: int) -> Quantization:
     """The scale of int8 codes that stand for uint8 codes of this zero point."""

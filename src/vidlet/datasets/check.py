@@ -345,8 +345,9 @@ def _class_warnings(table: ClipTable, classes: Mapping[str, Mapping[str, int]], 
         if split in splits and (absent := [name for name in classes if not classes[name][split]]):
             what = "the model cannot learn" if split == "train" else f"nothing is known on {split} of"
             found.append(f"{_some(absent, 'class')} {_has(absent)} no clip in {split}: {what} {_it(absent)}.")
-    if len(table.labels) < 2:
-        found.append(f"There is one class only ({table.labels[0]}): nothing to tell apart.")
+    used = [name for name in table.labels if totals.get(name)]
+    if len(used) < 2:
+        found.append(f"There is one class only ({', '.join(used)}): nothing to tell apart.")
     groups: dict[str, set[str]] = defaultdict(set)
     for clip in table:
         for name in clip.labels:
