@@ -6,6 +6,7 @@ One of its training clips could not be read, as happens.
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores; read when torch is first imported
 
 TINY_CLIPS = 48
+GRAPHS = "VIDLET_GRAPHS"
 FIRST_WORDS = ("train ", "model ", "render ")  # of what a command says before it works
 TINY_OVERRIDES = {"training.epochs": 2}
 
@@ -34,6 +36,22 @@ class TinyRun:
     def model(self) -> Path:
         """The float32 product."""
         return self.folder / "model.onnx"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All processes of a test run share the graphs that torch's exporter made in it, and none from before."""
+    if not hasattr(config, "workerinput"):
+        config.stash[_graphs] = tempfile.TemporaryDirectory(prefix="vidlet-graphs-")
+        os.environ[GRAPHS] = config.stash[_graphs].name
+
+
+_graphs = pytest.StashKey[tempfile.TemporaryDirectory]()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Nothing is left of them."""
+    if _graphs in config.stash:
+        config.stash[_graphs].cleanup()
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> tuple[Path, Any]:

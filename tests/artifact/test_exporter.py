@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from artifacts import session
-from vidlet.artifact import exporter
+from vidlet.artifact import kept_graphs
 from vidlet.artifact.exporter import to_onnx_graph
 
 
@@ -27,9 +27,10 @@ class Scaled(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def exports(monkeypatch):
+def exports(monkeypatch, tmp_path):
     """How often torch's exporter ran; nothing is kept from other tests."""
-    monkeypatch.setattr(exporter, "_kept", type(exporter._kept)())
+    monkeypatch.setattr(kept_graphs, "_kept", type(kept_graphs._kept)())
+    monkeypatch.setenv("VIDLET_GRAPHS", str(tmp_path / "graphs"))
     ran, export = [], torch.onnx.export
     monkeypatch.setattr(torch.onnx, "export", lambda *a, **k: (ran.append(1), export(*a, **k))[1])
     return ran
@@ -58,7 +59,7 @@ def test_modules_of_one_structure_are_exported_once_and_each_graph_has_its_own_w
 def test_a_graph_is_the_same_to_the_byte_whether_its_structure_was_known_or_not(exports, monkeypatch):
     exported(Scaled(1))
     known = exported(Scaled(2)).SerializeToString(deterministic=True)
-    exporter._kept.clear()
+    kept_graphs._kept.clear()
     assert exported(Scaled(2)).SerializeToString(deterministic=True) == known
     assert len(exports) == 2
 
@@ -101,7 +102,7 @@ class Refusing:
 
 @pytest.mark.parametrize("extra", [lambda x: x, memoryview(b""), Refusing()], ids=["lambda", "memory", "refusing"])
 def test_a_module_that_cannot_be_pickled_is_exported_each_time(extra, exports, monkeypatch):
-    monkeypatch.setattr(exporter, "fuse_batch_norm", lambda module: module.eval())  # which copies
+    monkeypatch.setattr("vidlet.artifact.exporter.fuse_batch_norm", lambda module: module.eval())  # which copies
     module = Scaled(0)
     module.extra = extra
     for _ in range(2):
@@ -110,7 +111,72 @@ def test_a_module_that_cannot_be_pickled_is_exported_each_time(extra, exports, m
 
 
 def test_so_many_structures_are_kept_and_no_more(exports, monkeypatch):
-    monkeypatch.setattr(exporter, "KEPT", 1)
+    monkeypatch.setattr(kept_graphs, "IN_MEMORY", 1)
     for temperature in (1.0, 2.0, 2.0, 1.0):
         exported(Scaled(0, temperature))
     assert len(exports) == 3
+
+
+def layers(hidden: int = 4) -> nn.Module:
+    """A module of torch's own classes."""
+    return nn.Sequential(nn.Linear(3, hidden), nn.Tanh(), nn.Linear(hidden, 2))
+
+
+def as_another_process(module: nn.Module) -> onnx.ModelProto:
+    kept_graphs._kept.clear()
+    return exported(module)
+
+
+def test_another_process_finds_a_graph_of_code_that_is_known_and_not_of_others(exports, tmp_path):
+    first = exported(layers()).SerializeToString(deterministic=True)
+    module = layers()
+    again = as_another_process(module)
+    assert len(exports) == 1 and difference(again, module) < 1e-6
+    assert len(first) == len(again.SerializeToString(deterministic=True))
+    as_another_process(Scaled(0))
+    as_another_process(Scaled(0))  # whose class is of this file
+    assert len(exports) == 3 and len(list((tmp_path / "graphs").iterdir())) == 1
+
+
+def test_other_code_of_vidlet_or_another_exporter_makes_it_again(exports, monkeypatch):
+    as_another_process(layers())
+    monkeypatch.setattr(kept_graphs, "_versions", lambda: "others")
+    as_another_process(layers())
+    as_another_process(layers(5))
+    assert len(exports) == 3
+
+
+def test_a_forward_that_was_put_in_place_of_vidlets_is_not_kept_for_others(exports, monkeypatch):
+    as_another_process(layers())
+    monkeypatch.setattr(nn.Tanh, "forward", lambda self, x: x * 2)
+    module = layers()
+    assert difference(as_another_process(module), module) < 1e-6 and len(exports) == 2
+    monkeypatch.undo()
+    module = layers()
+    assert difference(exported(module), module) < 1e-6
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:40] + bytes([b[40] ^ 1]) + b[41:], lambda b: b""])
+def test_a_damaged_graph_is_made_again(damage, exports, tmp_path):
+    exported(layers())
+    [path] = (tmp_path / "graphs").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    as_another_process(layers())
+    assert len(exports) == 2 and path.read_bytes() == whole
+
+
+def test_where_nothing_can_be_written_a_module_is_exported_all_the_same(exports, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VIDLET_GRAPHS", str(tmp_path / "file"))
+    module = layers()
+    assert difference(exported(module), module) < 1e-6 and len(exports) == 1
+
+
+def test_the_graphs_used_longest_ago_are_removed(exports, monkeypatch, tmp_path):
+    monkeypatch.setattr(kept_graphs, "ON_DISK", 1)
+    as_another_process(layers(4))
+    as_another_process(layers(5))
+    assert len(list((tmp_path / "graphs").iterdir())) == 1
+    as_another_process(layers(5))
+    assert len(exports) == 2

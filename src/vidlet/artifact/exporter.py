@@ -6,20 +6,16 @@ node; and it proves that what should be dynamic is.
 
 The exporter takes seconds, and most of what is exported differs from something before in its weights only: a search
 writes hundreds of files of a dozen structures. So a module is exported with its weights as inputs, which no node can
-depend on, the graph is kept for the structure, and the weights are put in and folded for each module.
+depend on, the graph is kept for the structure (``kept_graphs``), and the weights are put in and folded for each module.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import inspect
-import io
 import logging
-import pickle
 import re
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -30,8 +26,9 @@ from torch import Tensor, nn
 
 from ..errors import ExportError, ModelError
 from ..models.mobilenetv2 import fuse_batch_norm
-from ..onnx_graph import Graph, clean, copy_model, fold_pads
+from ..onnx_graph import Graph, clean, fold_pads
 from ..runtime import open_session
+from .kept_graphs import kept, structure_of
 
 OPSET = 20
 IR_VERSION = 10  # the highest that ONNX Runtime 1.20 reads
@@ -75,10 +72,6 @@ def to_onnx_graph(
     return model
 
 
-KEPT = 64  # graphs of structures
-_kept: OrderedDict[object, onnx.ModelProto] = OrderedDict()
-
-
 def _exported(
     network: nn.Module,
     weights: Mapping[str, Tensor],
@@ -88,11 +81,8 @@ def _exported(
     what: str,
 ) -> onnx.ModelProto:
     """The graph of a network whose weights are inputs too; the caller may change it."""
-    structure = _structure(network)
-    shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in examples.items())
-    axes = tuple((name, tuple(of.items())) for name, of in dynamic.items())
-    key = None if structure is None else (structure, tuple(weights), shapes, tuple(outputs), axes)
-    if key is None or key not in _kept:
+
+    def export() -> onnx.ModelProto:
         axes_of = [
             dict.fromkeys(dynamic.get(name, {}), torch.export.Dim.AUTO) or None for name in (*examples, *weights)
         ]
@@ -109,37 +99,14 @@ def _exported(
         assert program is not None
         model: onnx.ModelProto = program.model_proto
         model.ir_version = min(model.ir_version, IR_VERSION)
-        if key is None:
-            return model
-        _kept[key] = model
-    _kept.move_to_end(key)
-    while len(_kept) > KEPT:
-        _kept.popitem(last=False)
-    return copy_model(_kept[key])
+        return model
 
-
-def _structure(network: nn.Module) -> object:
-    """All of a module that its graph depends on but the values of its weights; None where it cannot be pickled.
-
-    Classes and their ``forward`` count by identity: who defines a class anew in a notebook has another. The pickle is
-    hashed and thrown away; nothing is ever loaded from one.
-    """
-    names = {id(tensor): name for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, item: object) -> object:
-            if id(item) not in names or not isinstance(item, Tensor):
-                return None
-            return names[id(item)], tuple(item.shape), str(item.dtype)
-
-    sink = io.BytesIO()
-    try:
-        Pickler(sink, protocol=4).dump(network)
-    except Exception:  # whatever a module of others holds: it is then exported each time
-        return None
-    return hashlib.sha256(sink.getvalue()).digest(), tuple(
-        (type(layer), type(layer).forward) for layer in network.modules()
-    )
+    structure = structure_of(network)
+    if structure is None:
+        return export()
+    shapes = tuple((name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in examples.items())
+    axes = tuple((name, tuple(of.items())) for name, of in dynamic.items())
+    return kept(structure, (tuple(weights), shapes, tuple(outputs), axes), export)
 
 
 _CORE = re.compile(r"(^|\.)cores\.\d+$")
