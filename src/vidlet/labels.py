@@ -1,10 +1,12 @@
 """Class names: how a cell names them, their order, and what may not stand side by side."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
 from .errors import DataError
 
+WHOLE = re.compile(r"0*(\d+)(?:\.0+)?")  # a whole number, however it is written
 # Characters that nobody sees and that come along when names are copied: spaces of no width, marks of byte order and
 # direction. (Joiners stay: they make one emoji or letter of several.)
 UNSEEN = dict.fromkeys((0xAD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF))
@@ -37,13 +39,15 @@ def label_order(names: Iterable[str], where: str) -> tuple[str, ...]:
 
     Raises:
         DataError: two names differ only in upper and lower case (one class, most likely, and one folder on some
-            file systems).
+            file systems), or are one number, as "1" and "1.0" in tables that a program wrote in parts.
     """
     order = tuple(sorted(set(names)))
     seen: dict[str, str] = {}
     for name in order:
-        folded = name.casefold()
+        number = WHOLE.fullmatch(name)
+        folded = number[1] if number else name.casefold()
         if folded in seen:
-            raise DataError(f"{where}: classes {seen[folded]!r} and {name!r} differ only in upper and lower case")
+            how = "are the same number" if number else "differ only in upper and lower case"
+            raise DataError(f"{where}: classes {seen[folded]!r} and {name!r} {how}")
         seen[folded] = name
     return order

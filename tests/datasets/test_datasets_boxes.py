@@ -164,10 +164,10 @@ def test_the_lists_of_voc_give_the_splits(tmp_path):
     (lists / "cat_train.txt").write_text("e\n")
     table = read_boxes(root)
     assert {image.path.stem: image.split for image in table} == {"a": "train", "b": "train", "c": "val", "d": "train"}
-    assert table.skipped == (("JPEGImages/missing", "listed in ImageSets, without an annotation"),)
-    assert any("1 annotated images are in no list" in note for note in table.notes)
+    assert table.skipped == (("JPEGImages/missing", "listed for a split, without an annotation"),)
+    assert any("1 annotated images are in none of the lists" in note for note in table.notes)
     (lists / "test.txt").write_text("a\n")
-    with pytest.raises(DataError, match=r"test.txt: a is in train.txt too"):
+    with pytest.raises(DataError, match=r"train.txt: a 1 is in a list of test too"):
         read_boxes(root)
 
 

@@ -408,3 +408,176 @@ def test_an_image_of_a_name_that_no_file_can_have_is_skipped(tmp_path, name):
         (tmp_path / f"{own}.json").write_text(json.dumps(about))
     table = read_boxes(tmp_path)
     assert list(found(table)) == ["a.jpg"] and len(table.skipped) == 1
+
+
+def yolo(root, *folders, names=("cat", "dog"), **more):
+    """Folders of an image each with the class 0, and a data.yaml that says ``more``."""
+    for folder in folders:
+        picture = image(root / folder / "a.jpg")
+        text = root / folder.replace("images", "labels") / "a.txt"
+        text.parent.mkdir(parents=True, exist_ok=True)
+        text.write_text("0 0.2 0.5 0.2 0.6\n")
+        assert picture.parent == text.parent or "images" in folder
+    said = {"names": list(names), **more}
+    (root / "data.yaml").write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in said.items()))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("folders", "said", "splits"),
+    [
+        (("ds/images/a", "ds/images/b"), {"path": "ds", "train": "images/a", "val": "images/b"}, ["train", "val"]),
+        (("images/a", "images/b"), {"train": "/home/me/x/images/a", "val": "C:\\x\\images\\b"}, ["train", "val"]),
+        (("images/train2017", "images/val2017"), {}, ["train", "val"]),
+        (("images/a", "images/b"), {"path": "../x", "train": "a.txt", "test": "b.txt"}, ["train", "test"]),
+        (("images/a", "images/b", "images/c"), {"train": ["images/a", "images/b"], "val": "images/c"},
+         ["train", "train", "val"]),
+        (("images/a", "images/b"), {"train": "images/a", "val": "images/b", "test": "images/b"}, ["train", "val"]),
+        (("images",), {"train": "images", "val": "images"}, [""]),
+    ],
+)  # fmt: skip
+def test_the_splits_that_a_yaml_names_are_found_wherever_its_paths_begin(tmp_path, folders, said, splits):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(f"./images/{name}/a.jpg\n")
+    if "a.txt" not in said.values():
+        (tmp_path / "a.txt").unlink()
+        (tmp_path / "b.txt").unlink()
+    table = read_boxes(yolo(tmp_path, *folders, **said))
+    assert [image.split for image in table] == splits
+    assert any("it is taken for" in note for note in table.notes) == (len(set(map(str, said.values()))) < len(said))
+
+
+def test_what_a_yaml_names_and_is_not_there_is_told(tmp_path):
+    table = read_boxes(yolo(tmp_path, "images/train", train="images/train", val="images/later", nc=3))
+    assert table.notes == (
+        "data.yaml: nc is 3, and 2 names are listed.",
+        "data.yaml: what it names for val is not there (images/later).",
+    )
+
+
+@pytest.mark.parametrize("place", ["classes.txt", "labels/classes.txt"])
+def test_a_list_of_names_that_contradicts_the_yaml_is_refused(tmp_path, place):
+    yolo(tmp_path, "images")
+    (tmp_path / place).write_text("cat\ndog\n")
+    assert read_boxes(tmp_path).labels == ("cat", "dog")
+    (tmp_path / place).write_text("dog\ncat\n")
+    with pytest.raises(DataError, match="class 0 is 'dog' there, and 'cat' in"):
+        read_boxes(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["names: [a]\nnames: [b]\n", "names: {0: a, 0: b}\n"])
+def test_a_key_that_stands_twice_in_a_yaml_is_refused(tmp_path, text):
+    yolo(tmp_path, "images")
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(DataError, match="stands twice"):
+        read_boxes(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["annotations", "labels_yolo", "Label"])
+def test_texts_beside_a_folder_of_images_are_found_by_what_their_folder_is_called(tmp_path, folder):
+    yolo(tmp_path, "images")
+    (tmp_path / "labels").rename(tmp_path / folder)
+    assert found(read_boxes(tmp_path)) == {"images/a.jpg": ("", [pytest.approx(CAT)])}
+
+
+@pytest.mark.parametrize(
+    ("lists", "splits"),
+    [
+        ({"ImageSets/Main/train.txt": "a.jpg\n", "ImageSets/Main/val.txt": "b.jpg\n"}, ["train", "val"]),
+        ({"train.txt": "JPEGImages/a.jpg Annotations/a.xml\n", "val.txt": "JPEGImages/b.jpg x\n"}, ["train", "val"]),
+        ({"ImageSets/Main/cat_train.txt": "a  1\n", "ImageSets/Main/cat_val.txt": "b -1\n"}, ["train", "val"]),
+        ({"ImageSets/Main/trainval.txt": "a\nb\n", "ImageSets/Main/test.txt": "b\n"}, ["test", "train"]),
+        ({"train.txt": "some notes\n"}, ["", ""]),
+    ],
+)
+def test_lists_of_voc_are_found_however_they_name_the_images(tmp_path, lists, splits):
+    for name in "ab":
+        image(tmp_path / "JPEGImages" / f"{name}.jpg")
+        xml(tmp_path / "Annotations" / f"{name}.xml", f"{name}.jpg")
+    for place, text in lists.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(text)
+    table = read_boxes(tmp_path)
+    assert [image.split for image in table] == splits and not table.skipped
+
+
+def test_an_image_is_never_taken_for_another_of_its_name(tmp_path):
+    """COCO's paths are followed whole before their last part is; where several may be meant none is."""
+    for camera in ("cam1", "cam2"):
+        image(tmp_path / "images" / camera / "a.jpg")
+    image(tmp_path / "annotations" / "a.jpg")
+    (tmp_path / "annotations" / "boxes.json").write_text(coco("cam2/a.jpg", images_of="x"))
+    assert found(read_boxes(tmp_path)) == {"images/cam2/a.jpg": ("", [CAT])}
+    (tmp_path / "annotations" / "a.jpg").unlink()
+    (tmp_path / "annotations" / "boxes.json").write_text(coco("cam3/a.jpg"))
+    with pytest.raises(DataError, match="no such image"):
+        read_boxes(tmp_path)
+
+
+def test_images_of_coco_with_one_id_are_skipped_not_mixed_up(tmp_path):
+    for name in "abc":
+        image(tmp_path / f"{name}.jpg")
+    said = json.loads(coco("a.jpg"))
+    said["images"] += [
+        {**said["images"][0], "file_name": "b.jpg"},
+        {**said["images"][0], "id": 2, "file_name": "c.jpg"},
+    ]
+    (tmp_path / "coco.json").write_text(json.dumps(said))
+    table = read_boxes(tmp_path)
+    assert list(found(table)) == ["c.jpg"]
+    assert [why for _, why in table.skipped] == [
+        f"image {name}.jpg: its id 1 stands at several images" for name in "ab"
+    ]
+
+
+@pytest.mark.parametrize("place", ["images/a.jpg", "data/a.jpg", "train_images/a.png"])
+def test_the_images_of_coco_are_found_by_name_in_any_folder(tmp_path, place):
+    image(tmp_path / place)
+    (tmp_path / "labels.json").write_text(coco("https://a.org/x/a.jpg?s=1"))
+    assert found(read_boxes(tmp_path)) == {place: ("train" if "train" in place else "", [CAT])}
+
+
+@pytest.mark.parametrize("kind", ["voc", "csv", "labelme"])
+def test_a_box_without_a_class_is_left_out(tmp_path, kind):
+    image(tmp_path / "a.jpg")
+    if kind == "voc":
+        xml(tmp_path / "a.xml", "a.jpg", label=" ")
+    elif kind == "csv":
+        (tmp_path / "a.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.jpg,\u200b,10,10,30,40\n")
+    else:
+        shape = {"label": "", "points": [[10, 10], [30, 40]], "shape_type": "rectangle"}
+        (tmp_path / "a.json").write_text(json.dumps({"imagePath": "a.jpg", "shapes": [shape]}))
+    with pytest.raises(DataError, match="none of its 1 boxes can be used"):
+        read_boxes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("filename,label,x_center,y_center,width,height", "a.jpg,cat,0.2,0.5,0.2,0.6"),
+        ("Image Name,class,xc,yc,w,h", "a.jpg,cat,20,25,20,30"),
+        ("img_id,label,bbox", 'a.jpg,cat,"10,10,20,30"'),
+    ],
+)
+def test_boxes_by_their_center_and_columns_of_other_names_are_read(tmp_path, header, row):
+    image(tmp_path / "a.jpg")
+    (tmp_path / "boxes.csv").write_text(f"{header}\n{row}\n")
+    assert found(read_boxes(tmp_path)) == {"a.jpg": ("", [pytest.approx(CAT)])}
+
+
+def test_the_classes_of_open_images_have_their_names_and_groups_are_not_counted(tmp_path):
+    image(tmp_path / "a.jpg")
+    (tmp_path / "class-descriptions-boxable.csv").write_text("/m/01,cat\n/m/02,dog\n")
+    (tmp_path / "train-annotations-bbox.csv").write_text(
+        "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\na,/m/01,0.1,0.3,0.2,0.8,0\na,/m/01,0.5,0.9,0.2,0.8,1\n"
+    )
+    (picture,) = read_boxes(tmp_path)
+    assert [(box.label, box.difficult) for box in picture.boxes] == [("cat", False), ("cat", True)]
+    assert picture.split == "train"
+
+
+def test_classes_that_are_one_number_are_refused(tmp_path):
+    image(tmp_path / "a.jpg")
+    (tmp_path / "b.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.jpg,1,0,0,9,9\na.jpg,1.0,9,9,20,20\n")
+    with pytest.raises(DataError, match=r"classes '1' and '1\.0' are the same number"):
+        read_boxes(tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from ..labels import composed
 from .media import is_image, visible
+from .table import folder_split, split_in_name
 
 MOST_DEPTH = 8
 
@@ -38,8 +39,8 @@ class Pictures:
     def find(self, name: str, beside: Path) -> Path:
         """The image of a name, as written with or without folders and suffix; of several the nearest to a file.
 
-        Near is who shares most of the written path, then who shares most folders with ``beside``. Where there is none,
-        the place where it would lie beside it.
+        Near is who shares most of the written path, then the split that ``beside`` is named for, then most folders
+        with it. Where there is none, or several are equally near, the place where it would lie beside it.
         """
         written = PurePosixPath(composed(name.replace("\\", "/")))
         parts = [part for part in written.parts if part not in ("", ".", "..", "/")]
@@ -48,7 +49,14 @@ class Pictures:
         found = self._by_name.get(parts[-1]) or self._by_stem.get(parts[-1]) or self._by_stem.get(written.stem) or []
         if not found:
             return beside.parent.joinpath(*parts[-1:])
-        return max(found, key=lambda image: (_same_end(parts, image), _same_folders(image, beside)))
+        split = folder_split(beside.parent.name) or split_in_name(beside.stem)
+        nearness = [
+            (_same_end(parts, image), bool(split) and folder_split(image.parent.name) == split,
+             _same_folders(image, beside))
+            for image in found
+        ]  # fmt: skip
+        best = max(nearness)
+        return found[nearness.index(best)] if nearness.count(best) == 1 else beside.parent.joinpath(*parts[-1:])
 
 
 def _same_end(parts: list[str], image: Path) -> int:

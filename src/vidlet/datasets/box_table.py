@@ -3,8 +3,8 @@
 Coordinates are relative to the upright image: x1 y1 x2 y2 in [0, 1]. What an annotation says wrongly is judged once,
 in ``BoxGatherer``, by one rule:
 
-* a box without area, of numbers that are not finite, wholly outside of its image or of a class that the list of names
-  lacks is left out and named;
+* a box without area, of numbers that are not finite, wholly outside of its image, without a class or of one that the
+  list of names lacks is left out and named;
 * a box that reaches outside of its image by more than a pixel is cut at the border and counted;
 * an image that is absent, cannot be opened, has other proportions than its annotation says, or has boxes of which none
   can be used or one cannot be read is skipped and named: it is never taken for one that shows nothing.
@@ -25,6 +25,7 @@ from ..errors import DataError
 from ..labels import composed, label_order
 from ..video.folder import open_image, orientation
 from .box_images import is_there
+from .table import folder_split
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,10 @@ class BoxGatherer:
     def add(
         self, path: Path, boxes: Iterable[Written], split: str = "", written: tuple[float, float] | None = None
     ) -> None:
-        """Take an image with boxes in pixels of ``written`` (height, width), or relative ones where that is None."""
+        """Take an image with boxes in pixels of ``written`` (height, width), or relative ones where that is None.
+
+        Its split, where nothing says it, is what a folder is named for in which the image lies.
+        """
         try:
             height, width = image_size(path)
         except DataError as error:
@@ -133,7 +137,7 @@ class BoxGatherer:
         if items and not kept:  # it shows something, so it is no background
             self.skip(path, f"none of its {len(items)} boxes can be used")
             return
-        self.images.append(BoxImage(path, tuple(kept), (height, width), split))
+        self.images.append(BoxImage(path, tuple(kept), (height, width), split or split_of_place(path, self.root)))
 
     def skip(self, path: Path, why: str) -> None:
         """An image that cannot be used."""
@@ -202,6 +206,9 @@ class BoxGatherer:
         if self.names is not None and label not in self.names:
             self.drop(path, f"box {said}: class {label!r} is not in the list of classes")
             return None
+        if not label:
+            self.drop(path, f"box {said.strip()}: without a class")
+            return None
         if corners[2] <= corners[0] or corners[3] <= corners[1]:
             self.drop(path, f"box {said}: no area")
             return None
@@ -213,6 +220,12 @@ class BoxGatherer:
         if min(x1, 1 - x2) < -1.01 * pixel[1] or min(y1, 1 - y2) < -1.01 * pixel[0]:
             self.clipped += 1
         return Box(inner[0], inner[1], inner[2], inner[3], label, difficult)
+
+
+def split_of_place(path: Path, root: Path) -> str:
+    """The split that one of the folders below the root is named for in which a file lies; "" where none is."""
+    parts = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
+    return next((split for part in parts if (split := folder_split(part))), "")
 
 
 def image_size(path: Path) -> tuple[int, int]:

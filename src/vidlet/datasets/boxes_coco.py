@@ -15,13 +15,14 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..errors import DataError, reading
 from ..labels import composed
-from .box_images import is_there
+from .box_images import Pictures, is_there
 from .box_table import BoxGatherer, BoxTable, Written
 from .media import visible
-from .table import split_in_name, split_name
+from .table import folder_split, split_in_name
 from .texts import read_text
 
 LISTS = ("images", "categories", "annotations")
@@ -48,6 +49,7 @@ def read_coco(root: Path) -> BoxTable:
     found = BoxGatherer(root if root.is_dir() else root.parent, "coco", [])
     names: list[str] = []
     found.names = names
+    pictures = Pictures(found.root)
     files = coco_files(root)
     for file in files:
         data = _load(file)
@@ -61,7 +63,7 @@ def read_coco(root: Path) -> BoxTable:
         if names and set(categories.values()) != set(names):
             found.notes.append(f"{file.name} has other categories than the files before it; they are joined by name.")
         names += [name for name in categories.values() if name not in names]
-        _read_file(file, data, categories, found)
+        _read_file(file, data, categories, pictures, found)
     return found.table()
 
 
@@ -112,11 +114,12 @@ def _id(value: Any) -> str | None:
     return composed(value.strip())[:200] or None
 
 
-def _read_file(path: Path, data: dict[str, Any], names: dict[str, str], found: BoxGatherer) -> None:
-    split = split_name(path.parent.name) or split_in_name(path.stem)
+def _read_file(path: Path, data: dict[str, Any], names: dict[str, str], pictures: Pictures, found: BoxGatherer) -> None:
+    split = folder_split(path.parent.name) or split_in_name(path.stem)
     boxes: dict[str, list[Written]] = {}
     unread: set[str] = set()  # images with an annotation that cannot be read
-    known = {_id(item.get("id")) for item in data["images"] if isinstance(item, dict)}
+    listed = {(_id(item.get("id")), str(item.get("file_name"))) for item in data["images"] if isinstance(item, dict)}
+    known = Counter(key for key, _ in listed)
     for item in data["annotations"]:
         owner = _id(item.get("image_id")) if isinstance(item, dict) else None
         try:
@@ -133,6 +136,7 @@ def _read_file(path: Path, data: dict[str, Any], names: dict[str, str], found: B
             unread.add(owner)
         else:
             boxes.setdefault(owner, []).append((x, y, x + width, y + height, names[category], crowd))
+    images: list[tuple[str, str, tuple[float, float], Path]] = []
     for item in data["images"]:
         try:
             key = _id(item["id"])
@@ -142,10 +146,19 @@ def _read_file(path: Path, data: dict[str, Any], names: dict[str, str], found: B
             continue
         if key is None:
             found.skip(path, f"image {composed(name[:60])}: no id")
-        elif key in unread and key not in boxes:
-            found.skip(_picture(path, name, found.root), "none of its annotations can be read")
         else:
-            found.add(_picture(path, name, found.root), boxes.get(key, []), split, written)
+            images.append((key, name, written, _picture(path, name, found.root, pictures)))
+    images = list(dict.fromkeys(images))
+    meaning = Counter(place for place, _ in {(place, name) for _, name, _, place in images})
+    for key, name, written, place in images:
+        if known[key] > 1:
+            found.skip(path, f"image {composed(name[:60])}: its id {key} stands at several images")
+        elif meaning[place] > 1:
+            found.skip(path, f"image {composed(name[:60])}: several names of the file mean {place.name}")
+        elif key in unread and key not in boxes:
+            found.skip(place, "none of its annotations can be read")
+        else:
+            found.add(place, boxes.get(key, []), split, written)
 
 
 def _around(polygons: list[list[float]]) -> tuple[float, float, float, float]:
@@ -155,13 +168,14 @@ def _around(polygons: list[list[float]]) -> tuple[float, float, float, float]:
     return min(across), min(down), max(across) - min(across), max(down) - min(down)
 
 
-def _picture(path: Path, name: str, root: Path) -> Path:
-    """Where an image of a file lies: beside it, or in one of the usual folders; never above the root."""
-    inner = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+def _picture(path: Path, name: str, root: Path, pictures: Pictures) -> Path:
+    """Where an image of a file lies: beside it, in one of the usual folders, or by its name; never above the root."""
+    plain = urlsplit(name).path if "://" in name else name
+    inner = [part for part in plain.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     stem = path.stem.replace("instances_", "")
     folders = [path.parent, root, root / stem, root / "images", root / "images" / stem, path.parent / "images"]
-    for folder in folders:
-        for part in (Path(*inner), Path(inner[-1])) if inner else ():
+    for part in dict.fromkeys((Path(*inner), Path(inner[-1]))) if inner else ():  # the whole path anywhere first
+        for folder in folders:
             if is_there(folder / part):
                 return folder / part
-    return path.parent / (Path(*inner) if inner else "")
+    return pictures.find("/".join(inner), path)

@@ -10,8 +10,9 @@ folder's.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from ..errors import DataError
 from .box_images import Pictures
 from .box_table import BoxGatherer, BoxTable, Written
 from .media import is_image, visible
-from .table import split_in_name, split_name
+from .table import folder_split, split_in_name, split_name
 from .texts import SEPARATORS, cell_key, table_rows
 
 ONLY_CLASS = "object"
@@ -35,6 +36,7 @@ IMAGE = (
     "img",
     "path",
     "name",
+    *("frame", "img_id", "img_name", "img_path", "image_file", "file_path", "filepath", "fname"),
 )
 LABEL = (
     *("class_name", "classname", "category_name", "label_name", "labelname", "class", "label", "category", "name"),
@@ -47,6 +49,10 @@ CORNERS = (
     ("left", "top", "right", "bottom"), ("bbox_xmin", "bbox_ymin", "bbox_xmax", "bbox_ymax"),
 )  # fmt: skip
 SIDES = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("bbox_x", "bbox_y", "bbox_width", "bbox_height"))
+CENTERS = (
+    ("x_center", "y_center", "width", "height"), ("x_center", "y_center", "w", "h"), ("xc", "yc", "w", "h"),
+    ("center_x", "center_y", "width", "height"), ("cx", "cy", "w", "h"), ("x_center", "y_center", "box_w", "box_h"),
+)  # fmt: skip
 SPLIT = ("split", "subset", "set", "usage")
 HEADER_BYTES = 4096
 
@@ -56,6 +62,7 @@ class _Columns(NamedTuple):
     label: str
     corners: tuple[str, ...]  # four names, or one of a list "[x, y, w, h]"
     sides: bool  # whether the third and fourth are width and height
+    centers: bool  # whether, beside that, the first two are the center
     split: str
 
 
@@ -77,9 +84,16 @@ def read_box_tables(root: Path) -> BoxTable:
     folder = root if root.is_dir() else root.parent
     found = BoxGatherer(folder, "csv", None)
     pictures = Pictures(folder)
+    described = _descriptions(folder)
     for table in box_tables(root):
-        _read_table(table, pictures, found)
+        _read_table(table, pictures, described, found)
     return found.table()
+
+
+def _descriptions(folder: Path) -> dict[str, str]:
+    """The names of Open Images' classes: class-descriptions-boxable.csv, a line "/m/011k07,Tortoise" each."""
+    files = [path for path in visible(folder) if re.fullmatch(r"class[-_]descriptions?.*\.csv", path.name.lower())]
+    return {cells[0]: cells[1] for path in files for _, cells in table_rows(path)[0] if len(cells) == 2}
 
 
 def _header(path: Path) -> _Columns | None:
@@ -91,7 +105,7 @@ def _header(path: Path) -> _Columns | None:
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     lines = data.decode(encoding, "replace").splitlines()
     first = next((line for line in lines if not line.lower().startswith("sep=")), "")
-    found = (_columns([cell_key(cell) for cell in first.split(mark)]) for mark in SEPARATORS)
+    found = (_columns([_key(cell) for cell in first.split(mark)]) for mark in SEPARATORS)
     plain = (_columns(PLAIN) for mark in SEPARATORS if _is_plain(first.split(mark)))
     return next((columns for columns in (*found, *plain) if columns is not None), None)
 
@@ -105,32 +119,38 @@ def _is_plain(cells: Sequence[str]) -> bool:
     return bool(label) and all(numbers) if any(corners) else not label
 
 
+def _key(cell: str) -> str:
+    """A column's name as it is compared: "Image Name" is image_name."""
+    return cell_key(cell).replace(" ", "_").replace("-", "_")
+
+
 def _columns(names: Sequence[str]) -> _Columns | None:
     """Which columns say what, None where no box is in them."""
     image = next((name for name in IMAGE if name in names), "")
     corners: tuple[str, ...] = next((four for four in CORNERS if set(four) <= set(names)), ())
-    sides: tuple[str, ...] = next((four for four in (*SIDES, ("bbox",)) if set(four) <= set(names)), ())
+    sides: tuple[str, ...] = next((four for four in (*CENTERS, *SIDES, ("bbox",)) if set(four) <= set(names)), ())
     if corners:
         sides = ()
     if not image or not (corners or sides):
         return None
     label = next((name for name in LABEL if name in names and name != image), "")
     split = next((name for name in SPLIT if name in names), "")
-    return _Columns(image, label, corners or sides, bool(sides), split)
+    return _Columns(image, label, corners or sides, bool(sides), sides in CENTERS, split)
 
 
-def _read_table(path: Path, pictures: Pictures, found: BoxGatherer) -> None:
-    known = {*IMAGE, *LABEL, *SPLIT, "bbox", "width", "height", *(name for four in (*CORNERS, *SIDES) for name in four)}
+def _read_table(path: Path, pictures: Pictures, described: Mapping[str, str], found: BoxGatherer) -> None:
+    known = {*IMAGE, *LABEL, *SPLIT, "bbox", "width", "height"}
+    known |= {name for four in (*CORNERS, *SIDES, *CENTERS) for name in four}
     rows, separator = table_rows(path, sorted(known))
     if rows and _is_plain(rows[0][1]):
         rows.insert(0, (0, list(PLAIN)))
-    names = [cell_key(cell) for cell in rows[0][1]] if rows else []
+    names = [_key(cell) for cell in rows[0][1]] if rows else []
     columns = _columns(names)
     if columns is None:
         raise DataError(f"{path}: needs columns of image and box, as filename, class, xmin, ymin, xmax, ymax")
     if not columns.label:
         found.notes.append(f"{path.name} has no column of classes; every box is an {ONLY_CLASS!r}.")
-    default = split_name(path.parent.name) or split_in_name(path.stem)
+    default = folder_split(path.parent.name) or split_in_name(path.stem)
     boxes: dict[str, list[Written]] = defaultdict(list)
     about: dict[str, tuple[str, tuple[float, float]]] = {}
     failed: dict[str, str] = {}
@@ -149,7 +169,7 @@ def _read_table(path: Path, pictures: Pictures, found: BoxGatherer) -> None:
             if any(cell.strip() for cell in cells[len(names) :]):
                 raise ValueError(f"{len(cells)} cells under {len(names)} column names")
             if (box := _box(row, columns, separator)) is not None:
-                boxes[image].append(box)
+                boxes[image].append((*box[:4], described.get(box[4], box[4]), box[5]))
         except ValueError as error:
             wrong = str(error) if "cells" in str(error) else "no box of four numbers and a class"
             failed[image] = f"line {line}: {wrong}"
@@ -173,12 +193,14 @@ def _box(row: dict[str, str], columns: _Columns, separator: str) -> Written | No
     if separator != ",":
         texts = [text.replace(",", ".") for text in texts]
     x1, y1, x2, y2 = (float(text) for text in texts)
+    if columns.centers:
+        x1, y1 = x1 - x2 / 2, y1 - y2 / 2
     if columns.sides:
         x2, y2 = x1 + x2, y1 + y2
     label = row.get(columns.label, "") if columns.label else ONLY_CLASS
     if not label:
         raise ValueError("no class")
-    return (x1, y1, x2, y2, label, False)
+    return (x1, y1, x2, y2, label, row.get("isgroupof") == "1")
 
 
 def _size(row: dict[str, str], columns: _Columns) -> tuple[float, float]:

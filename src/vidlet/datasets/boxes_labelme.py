@@ -13,9 +13,8 @@ from typing import Any
 
 from ..errors import DataError, reading
 from .box_images import Pictures, is_there
-from .box_table import BoxGatherer, BoxTable, Written
+from .box_table import BoxGatherer, BoxTable, Written, split_of_place
 from .media import visible
-from .table import split_name
 from .texts import read_text
 
 MOST_BYTES = 2**28  # the picture stands in it as text
@@ -42,7 +41,7 @@ def read_labelme(root: Path) -> BoxTable:
         DataError: no image can be used.
     """
     found = BoxGatherer(root, "labelme", None)
-    pictures = Pictures(root)
+    pictures, without = Pictures(root), 0
     for path in labelme_files(root):
         try:
             said = _load(path)
@@ -58,11 +57,14 @@ def read_labelme(root: Path) -> BoxTable:
             continue
         place = pictures.find(path.with_suffix("").name, path)
         place = place if is_there(place) else pictures.find(said["imagePath"], path)
-        split = next((split for part in path.relative_to(root).parts[:-1] if (split := split_name(part))), "")
+        split = split_of_place(path, root)
+        without += len(said["shapes"]) - len(boxes)
         if said["shapes"] and not boxes:
             found.skip(place, f"none of its {len(said['shapes'])} shapes has an area")
         else:
             found.add(place, boxes, split, size)
+    if without:
+        found.notes.append(f"{without} shapes are points or lines, which are no boxes, and were left out.")
     return found.table()
 
 

@@ -18,12 +18,12 @@ from xml.parsers import expat
 
 from ..errors import DataError
 from .box_images import Pictures, is_there
-from .box_table import BoxGatherer, BoxTable, Written
+from .box_table import BoxGatherer, BoxTable, Written, split_of_place
 from .media import is_image, visible
-from .table import SPLITS, split_name
+from .table import folder_split, split_in_name
 from .texts import numbered_names, text_lines
 
-LISTS = ("ImageSets/Main", "ImageSets/Layout", "ImageSets")
+LISTS = ("ImageSets/Main", "ImageSets/Layout", "ImageSets", "ImageSets/Segmentation", "")  # "": beside the folders
 NAMES = ("labels.txt", "classes.txt", "classes.names")
 PLACES = ("annotations", "annotation", "annots", "xml", "xmls", "labels")
 MAX_BYTES, MAX_DEPTH = 2**24, 32
@@ -138,7 +138,7 @@ def _xml_below(folder: Path, depth: int = MOST_DEPTH) -> list[Path]:
 def _beside(root: Path) -> Iterator[tuple[Path, str]]:
     """XML files that lie beside their images, and the split that their folder names."""
     folders = [(root, "")]
-    folders += [(entry, split_name(entry.name) or "") for entry in visible(root) if entry.is_dir()]
+    folders += [(entry, folder_split(entry.name)) for entry in visible(root) if entry.is_dir()]
     for folder, split in folders:
         entries = visible(folder)
         if any(is_image(entry) for entry in entries):
@@ -147,43 +147,58 @@ def _beside(root: Path) -> Iterator[tuple[Path, str]]:
 
 def _read_folder(root: Path, folder: Path, place: Path, pictures: Pictures, found: BoxGatherer) -> None:
     files = {path.relative_to(place).with_suffix("").as_posix(): path for path in _xml_below(place)}
-    stems = {path.stem: path for path in files.values()}
-    splits = _lists(folder)
-    if splits:
-        for name, split in splits.items():
-            if path := files.get(name) or stems.get(name):
-                _read_one(path, pictures, split, found)
-            else:
-                found.skip(folder / "JPEGImages" / name, "listed in ImageSets, without an annotation")
-        listed = {files.get(name) or stems.get(name) for name in splits}
-        if unlisted := [path for path in files.values() if path not in listed]:
-            found.notes.append(f"{len(unlisted)} annotated images are in no list of ImageSets and were left out.")
-        return
-    for path in files.values():
-        parts = path.relative_to(root).parts[:-1]
-        named = (split_name(part) or "" for part in parts)
-        _read_one(path, pictures, next(filter(None, named), ""), found)
+    by_name = {path.stem: path for path in files.values()} | files
+    splits, absent = _lists(folder, by_name)
+    for path, split in splits.items() if splits or absent else ((p, split_of_place(p, root)) for p in files.values()):
+        _read_one(path, pictures, split, found)
+    for line in absent:
+        found.skip(folder / "JPEGImages" / line, "listed for a split, without an annotation")
+    if unlisted := len(files) - len(splits) if splits or absent else 0:
+        found.notes.append(f"{unlisted} annotated images are in none of the lists and were left out.")
 
 
-def _lists(folder: Path) -> dict[str, str]:
-    """Name of an image -> its split; {} where there are no lists.
+def _lists(folder: Path, by_name: dict[str, Path]) -> tuple[dict[Path, str], list[str]]:
+    """Annotation -> its split, and the lines that mean none; nothing where there are no lists.
 
     Raises:
-        DataError: a name in two of train, val and test.
+        DataError: an image in two of train, val and test.
     """
     for place in LISTS:
-        splits: dict[str, str] = {}
-        for split in SPLITS:
-            path = folder / place / f"{split}.txt"
-            for name in _listed(path) if path.is_file() else []:
-                if splits.setdefault(name, split) != split:
-                    raise DataError(f"{path}: {name} is in {splits[name]}.txt too")
-        if splits:
+        files = _split_files(folder / place, of_classes=bool(place))
+        lines = [(path, split, line) for split, path in files for _, line in text_lines(path)]
+        if lines and (place or any(_meant(line, by_name) for _, _, line in lines)):
             both = folder / place / "trainval.txt"
-            for name in _listed(both) if both.is_file() else []:
-                splits.setdefault(name, "train")
-            return splits
-    return {}
+            lines += [(both, "", line) for _, line in text_lines(both)] if both.is_file() else []
+            break
+    else:
+        return {}, []
+    splits: dict[Path, str] = {}
+    absent: dict[str, None] = {}
+    for path, split, line in lines:
+        meant = _meant(line, by_name)
+        if meant is None:
+            absent[line[:80]] = None
+        elif splits.setdefault(meant, split or "train") != split and split:
+            raise DataError(f"{path}: {line[:80]} is in a list of {splits[meant]} too")
+    return splits, list(absent)
+
+
+def _split_files(folder: Path, of_classes: bool) -> list[tuple[str, Path]]:
+    """The lists of train, val and test in a folder; where there are none, those of its classes (cat_train.txt)."""
+    texts = [path for path in visible(folder) if path.suffix.lower() == ".txt"] if folder.is_dir() else []
+    own = [(split, path) for path in texts if (split := folder_split(path.stem))]
+    others = [(split, path) for path in texts if (split := split_in_name(path.stem))] if of_classes else []
+    return own or others
+
+
+def _meant(line: str, by_name: dict[str, Path]) -> Path | None:
+    """The annotation that a line of a list means, by a name or path, with or without a suffix and columns behind it."""
+    for text in (line, line.split(maxsplit=1)[0]):
+        name = text.replace("\\", "/")
+        name = name.rpartition(".")[0] if is_image(Path(name)) else name
+        if path := by_name.get(name) or by_name.get(name.rpartition("/")[2]):
+            return path
+    return None
 
 
 def _read_one(path: Path, pictures: Pictures, split: str, found: BoxGatherer) -> None:
@@ -214,8 +229,3 @@ def _box(item: Element) -> Written:
     degenerate = x2 <= x1 or y2 <= y1  # as written: shifted by a pixel it would have an area
     shift = 0.0 if degenerate else 1.0
     return (x1 - shift, y1 - shift, x2, y2, item.of("name"), item.of("difficult") == "1")
-
-
-def _listed(path: Path) -> list[str]:
-    """The first word of each line; a second column says, in lists of one class, whether it is there."""
-    return [line.split()[0] for _, line in text_lines(path)]

@@ -3,8 +3,9 @@
     root/images/train/a.jpg, root/labels/train/a.txt      root/train/images/a.jpg, root/train/labels/a.txt
     root/a.jpg, root/a.txt                                root/train.txt (a list of images), root/obj.names
 
-Folders of images may be called images, image, img or JPEGImages, those beside them labels or label, in any case. The
-split is what a folder is named for, or the list that names the image. The classes' names are those of data.yaml, of a
+Folders of images may be called images, image, img or JPEGImages, those beside them labels, annotations and the like, in
+any case. The split is what data.yaml says (folders or lists, wherever on the writer's machine they lay), the list that
+names the image (train.txt), or what a folder is named for. The classes' names are those of data.yaml, of a
 .names file or of classes.txt, there or one folder below; without any they are called by their numbers. An image without
 a text file shows nothing, but where no image of a split has one, the split is left out; one of whose text file no line
 can be read is skipped. Of a polygon the box around it is taken.
@@ -14,21 +15,21 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, reading
 from ..labels import composed
-from .box_table import BoxGatherer, BoxTable, Written
+from .box_table import BoxGatherer, BoxTable, Written, split_of_place
 from .media import is_image, visible
-from .table import SPLITS, split_name
+from .table import folder_split, split_name
 from .texts import MOST_CLASSES, class_number, numbered_names, read_text, text_lines
 
 NAME_FILES = ("classes.txt", "labels.txt")
 IMAGE_FOLDERS = ("images", "image", "img", "imgs", "jpegimages")
-LABEL_FOLDERS = ("labels", "label")
+LABEL_WORDS = ("label", "annot", "txt", "yolo")  # a folder beside one of images whose name has one, if it fits
 MAX_DEPTH = 6
 MOST_YAML = 2**20
 
@@ -49,7 +50,9 @@ def read_yolo(root: Path) -> BoxTable:
     found = BoxGatherer(root, "yolo", about.names)
     found.notes += about.notes
     images, texts = _images(root), Texts(root)
-    listed = _lists(about.place, root, images) or _lists(root, root, images)
+    _check_names(about, texts.folders(images))
+    listed = _lists(about.lists, root, images) or _lists(_split_texts(about.place), root, images)
+    listed = listed or _lists(_split_texts(root), root, images)
     splits = {path: listed.get(path, "") if listed else _split_of(path, root, about) for path in images}
     labelled = {splits[path] for path in images if texts.of(path) is not None}
     empty, left_out, largest = 0, 0, -1
@@ -98,6 +101,7 @@ class About:
 
     names: list[str] | None = None
     folders: tuple[tuple[Path, str], ...] = ()
+    lists: tuple[tuple[Path, str], ...] = ()  # texts that name images, by split
     key_points: bool = False
     notes: tuple[str, ...] = ()
     place: Path = Path()  # the folder where that was found
@@ -111,24 +115,21 @@ def _about(root: Path) -> About:
     """
     below = [entry for entry in visible(root) if entry.is_dir()]
     for level in ([root], below):
-        found = [said for folder in level if (said := _about_folder(folder)) is not None]
+        found = [said for folder in level if (said := _about_folder(folder, root)) is not None]
         if found:
             if other := next((said for said in found if said.names != found[0].names), None):
                 raise DataError(f"{root}: the classes are named in {found[0].place} and otherwise in {other.place}")
             folders = tuple(entry for said in found for entry in said.folders)
-            return replace(found[0], folders=folders)
+            return replace(found[0], folders=folders, lists=tuple(entry for said in found for entry in said.lists))
     return About(place=root)
 
 
-def _about_folder(folder: Path) -> About | None:
+def _about_folder(folder: Path, root: Path) -> About | None:
     entries = visible(folder)
     said = [(path, found) for path in entries if is_yaml(path) and isinstance(found := _yaml(path), dict)]
     said = [(path, found) for path, found in said if "names" in found]
     plain = [pair for pair in said if isinstance(pair[1]["names"], (list, dict))] or said
-    read = [
-        About(_yaml_names(found["names"], path), _yaml_folders(found, path), "kpt_shape" in found, place=folder)
-        for path, found in plain
-    ]
+    read = [_about_yaml(found, path, root) for path, found in plain]
     if other := next((index for index, about in enumerate(read) if about.names != read[0].names), 0):
         raise DataError(f"{plain[0][0]}: names other classes than {plain[other][0].name}")
     if read:
@@ -151,7 +152,74 @@ def _yaml(path: Path) -> Any:
     import yaml
 
     with reading(path, "a YAML file"):
-        return yaml.load(read_text(path, MOST_YAML), Loader=yaml.BaseLoader)
+        text = read_text(path, MOST_YAML)
+        _check_keys(yaml.compose(text, Loader=yaml.BaseLoader), path)
+        return yaml.load(text, Loader=yaml.BaseLoader)
+
+
+def _check_keys(node: Any, path: Path) -> None:
+    """Refuse a mapping, or one right in it, in which a key stands twice: the last one would be taken without a word."""
+    inner = [value for _, value in node.value] if getattr(node, "id", "") == "mapping" else []
+    for mapping in (node, *inner) if inner else ():
+        keys = Counter(key.value for key, _ in mapping.value if key.id == "scalar") if mapping.id == "mapping" else {}
+        if twice := [key for key, count in keys.items() if count > 1]:
+            raise DataError(f"{path}: {twice[0]!r} stands twice")
+
+
+def _about_yaml(said: dict[str, Any], path: Path, root: Path) -> About:
+    names = _yaml_names(said["names"], path)
+    told = str(said.get("nc", "")).strip()
+    counted = told in ("", str(len(names)))
+    notes = [] if counted else [f"{path.name}: nc is {told}, and {len(names)} names are listed."]
+    splits: dict[Path, list[str]] = defaultdict(list)
+    for key, places in said.items():
+        split = split_name(key)
+        for place in places if isinstance(places, list) else [places]:
+            if not split or not isinstance(place, str) or not place.strip():
+                continue
+            if (there := _place(place, str(said.get("path") or ""), path, root)) is None:
+                notes.append(f"{path.name}: what it names for {split} is not there ({place.strip()[:80]}).")
+            elif split not in splits[there]:
+                splits[there].append(split)
+    for there, several in splits.items():
+        if len(several) > 1:
+            taken = "none of them" if "train" in several else "val"
+            notes.append(f"{path.name} names {there.name} for {' and '.join(several)}: it is taken for {taken}.")
+    one = [(p, ("" if "train" in s else "val") if len(s) > 1 else s[0]) for p, s in splits.items()]
+    lists = tuple((there, split) for there, split in one if there.is_file() and split)
+    folders = tuple((there, split) for there, split in one if there.is_dir())
+    return About(names, folders, lists, "kpt_shape" in said, tuple(notes), path.parent)
+
+
+def _place(written: str, base: str, path: Path, root: Path) -> Path | None:
+    """The folder or list of images that a YAML file means, of its path as much as is there, below the data's folder."""
+    outer, inner = _parts(base), _parts(written)
+    for first in range(len(inner)):
+        for folder in dict.fromkeys((path.parent, root)):
+            for begin in (outer[at:] for at in range(len(outer) + 1)):
+                there = folder.joinpath(*begin, *inner[first:])
+                if there.is_dir() or (there.suffix.lower() == ".txt" and there.is_file()):
+                    return there
+    return None
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in path.strip().replace("\\", "/").split("/") if part not in ("", ".", ".."))
+
+
+def _check_names(about: About, folders: Iterable[Path]) -> None:
+    """Refuse names that a classes.txt beside the texts, as LabelImg leaves one, contradicts.
+
+    Raises:
+        DataError: a class has two names.
+    """
+    for folder in dict.fromkeys((about.place, *folders)):
+        path = folder / NAME_FILES[0]
+        for number, (one, other) in enumerate(
+            zip(about.names or (), numbered_names(path).names if path.is_file() else (), strict=False)
+        ):
+            if composed(one) != other:
+                raise DataError(f"{path}: class {number} is {other!r} there, and {one!r} in {about.place}")
 
 
 def _yaml_names(names: Any, path: Path) -> list[str]:
@@ -164,22 +232,6 @@ def _yaml_names(names: Any, path: Path) -> list[str]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise DataError(f"{path}: names must be a list of names, or names by number")
     return [name.strip() or str(i) for i, name in enumerate(names)]
-
-
-def _yaml_folders(said: dict[str, Any], path: Path) -> tuple[tuple[Path, str], ...]:
-    """Folders of images by split, as far as train, val and test name some below the file."""
-    base = path.parent
-    found = []
-    for key, places in said.items():
-        split = split_name(key)
-        for place in places if isinstance(places, list) else [places]:
-            if not split or not isinstance(place, str):
-                continue
-            inner = [part for part in place.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-            folder = base.joinpath(*inner)
-            if inner and folder.is_dir():
-                found.append((folder, split))
-    return tuple(found)
 
 
 def _boxes(path: Path, about: About, others: Counter[str], found: BoxGatherer) -> tuple[list[Written], int, int]:
@@ -264,6 +316,12 @@ class Texts:
                     return text
         return None
 
+    def folders(self, images: Iterable[Path]) -> list[Path]:
+        """The folders in which texts of images are looked for, and those above them, as far as the root."""
+        found = dict.fromkeys(folder for image in images for folder in (*self._folders(image), image.parent))
+        above = (folder.parent for folder in found if folder != self.root)
+        return list(dict.fromkeys((*found, *above)))
+
     def unused(self) -> list[Path]:
         """Text files in label folders that no image was asked for."""
         there = {text for folder in self._label_folders for text in self._texts(folder).values()}
@@ -275,7 +333,8 @@ class Texts:
         if at is None:
             return []
         base = self.root.joinpath(*parts[:at])
-        beside = [entry for entry in visible(base) if entry.name.lower() in LABEL_FOLDERS and entry.is_dir()]
+        named = [entry for entry in visible(base) if any(word in entry.name.lower() for word in LABEL_WORDS)]
+        beside = [entry for entry in named if entry.is_dir() and entry.name != parts[at]]
         found = [entry.joinpath(*parts[at + 1 : -1]) for entry in beside]
         self._label_folders |= set(found)
         return found
@@ -288,8 +347,14 @@ class Texts:
         return self._inside[folder]
 
 
-def _lists(place: Path, root: Path, images: Sequence[Path]) -> dict[Path, str]:
-    """Image -> its split, from train.txt, val.txt (valid.txt) and test.txt; {} without them.
+def _split_texts(place: Path) -> list[tuple[Path, str]]:
+    """The texts of a folder that are named for a split: train.txt, valid.txt, train2017.txt."""
+    texts = (path for path in visible(place) if path.suffix.lower() == ".txt")
+    return [(path, split) for path in texts if (split := folder_split(path.stem))]
+
+
+def _lists(files: Iterable[tuple[Path, str]], root: Path, images: Sequence[Path]) -> dict[Path, str]:
+    """Image -> its split, from lists of images; {} without them.
 
     A line means the image with which it shares most of its path, from the end; lists often name images from another
     folder than this. Twins of one name in several folders are told apart by the folders.
@@ -298,12 +363,10 @@ def _lists(place: Path, root: Path, images: Sequence[Path]) -> dict[Path, str]:
         DataError: an image is in two lists, or a line means several images.
     """
     lines: list[tuple[Path, str, tuple[str, ...]]] = []
-    for path in visible(place):
-        split = split_name(path.stem) if path.suffix.lower() == ".txt" else None
-        if split and split in SPLITS:
-            for _, line in text_lines(path):
-                parts = tuple(p for p in line.replace("\\", "/").split("/") if p not in ("", ".", ".."))
-                lines += [(path, split, tuple(map(composed, parts)))] if parts else []
+    for path, split in files:
+        for _, line in text_lines(path):
+            parts = _parts(line)
+            lines += [(path, split, tuple(map(composed, parts)))] if parts else []
     twins: dict[str, list[tuple[Path, tuple[str, ...]]]] = defaultdict(list)
     for image in images:
         below = tuple(map(composed, image.relative_to(root).parts))
@@ -338,4 +401,4 @@ def _split_of(image: Path, root: Path, about: About) -> str:
     said = [(len(folder.parts), split) for folder, split in about.folders if image.is_relative_to(folder)]
     if said:
         return max(said)[1]
-    return next((split for part in image.relative_to(root).parts[:-1] if (split := split_name(part))), "")
+    return split_of_place(image, root)

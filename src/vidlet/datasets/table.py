@@ -15,9 +15,10 @@ from .frame_record import Record
 SPLITS = ("train", "val", "test")
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "validating", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_PLAIN_WORDS = {"images", "image", "imgs", "img", "data", "dataset", "set", "labels", "annotations", "frames", "obj"}
 
 
 def split_name(word: str) -> str | None:
@@ -30,6 +31,13 @@ def split_in_name(stem: str) -> str:
     """The split that words of a file's name mean: "instances_val2017" -> "val"; "" where none or two of them do."""
     words = re.findall(r"[^\W\d_]+", stem.casefold())
     said = {split for word in words if (split := split_name(word.removesuffix("set")))}
+    return said.pop() if len(said) == 1 else ""
+
+
+def folder_split(name: str) -> str:
+    """The split that a folder of images is named for: "train2017", "valid_images" -> "val"; "" where it says more."""
+    words = re.findall(r"[^\W\d_]+", name.casefold())
+    said = {split_name(word.removesuffix("set")) or "" for word in words if word not in _PLAIN_WORDS}
     return said.pop() if len(said) == 1 else ""
 
 
