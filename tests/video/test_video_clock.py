@@ -158,3 +158,20 @@ def test_a_thumbnail_beside_the_video_is_not_the_video(tmp_path, suffix):
         container.mux(film.encode(None))
     assert [number_of(frame.rgb()) for frame in iter_frames(path)] == list(range(50))
     assert probe(path).codec == "h264"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mpg", "mpeg2video", {"g": "50", "bf": "2"}),  # stamps in one packet of many, FFmpeg guesses the others
+        ("a.avi", "libx264", gop(50)),  # no stamps of display at all
+    ],
+)
+def test_a_frame_has_the_time_of_its_number_read_whole_or_sought(tmp_path, name, codec, options):
+    path = render(tmp_path / name, 500, codec=codec, options=options)
+    frames = [(frame.time_s, number_of(frame.rgb())) for frame in iter_frames(path)]
+    assert frames == [(pytest.approx(number / 25, abs=1e-3), number) for number in range(500)]
+    for start_s in (3.011, 7.5, 11.97, 12.0, 15.02, 17.333, 19.0):
+        part = [(frame.time_s, number_of(frame.rgb())) for frame in iter_frames(path, start_s, start_s + 0.5)]
+        wanted = [number for number in range(500) if start_s <= number / 25 + 1e-6 < start_s + 0.5 - 1e-3]
+        assert part == [(pytest.approx(number / 25, abs=1e-3), number) for number in wanted], start_s

@@ -38,6 +38,8 @@ from .upright import Pictures, pixel_aspect, rotation_of
 HOP_FRAMES = 12  # a seek costs about as much as decoding so many frames (measured at 240p and 720p)
 KEY_SPACING_S = 10.0  # assumed where a file has no index: the largest spacing that common encoders choose
 NEVER = float("-inf")
+MOST_UNTIMED = 64  # pictures without a time that are waited for to be told it by one behind them
+REORDERED = frozenset({"h264", "hevc"})
 HIDDEN_FRAMES = frozenset({"vp8"})  # codecs with packets that are never shown
 
 
@@ -75,6 +77,10 @@ class VideoReader:
         self._pictures = Pictures()
         self._decoded: deque[Any] = deque()
         self._ended = self._sought = self._wait_for_key = False
+        self._guessed = False  # whether stamps are guesses, until a packet begins where the file has one
+        codec = self._stream.codec_context.name
+        # AVI has no times of display: those that FFmpeg guesses of reordered pictures are their order in the file.
+        self._by_order = self._container.format.name == "avi" and codec in REORDERED
         self._seekable = isinstance(self._path, Path) or not jumping(self._container)
         self._count = self._corrupt = self._errors = 0
         self._reason = ""
@@ -153,7 +159,7 @@ class VideoReader:
         clock = Clock(stream, jumping(container), self.interval_s)
         with container:
             try:
-                if start_s > 0 and self._seekable and not self._breaks:
+                if start_s > 0 and self._seekable and not self._breaks and container.format.name != "mpeg":
                     container.seek(self._timestamp(start_s), stream=stream)
                 for number, packet in enumerate(container.demux(stream)):
                     clock.mend(packet)
@@ -211,12 +217,20 @@ class VideoReader:
     # The packets and what the decoder makes of them.
 
     def _mended(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """The packets with the stamps of one clock; in a stream without any nothing can be sought."""
+        """The packets with the stamps of one clock; in a stream that begins without any nothing can be sought."""
         for packet in packets:
-            self._clock.mend(packet)
-            if packet.size and packet.pts is None and packet.dts is None:
+            self._mend(packet)
+            if packet.size and packet.pts is None and packet.dts is None and not self._sought:
                 self._seekable = False
             yield packet
+
+    def _mend(self, packet: Any) -> None:
+        """Put a packet on the one clock; behind a jump in a program stream without the stamps that FFmpeg guesses."""
+        if self._guessed and packet.size:
+            self._guessed = packet.pos is None or packet.pts is None
+            if self._guessed:
+                packet.pts = packet.dts = None
+        self._clock.mend(packet)
 
     def _next_intact(self, first: bool = False) -> Any:
         """The next frame that can be shown, or None.
@@ -247,26 +261,44 @@ class VideoReader:
         return frame
 
     def _next_decoded(self) -> Any:
-        while not self._decoded:
+        while not self._decoded or self._untimed():
             if self._ended:
-                return None
+                break
             try:
                 packet = next(self._packets, None)
             except av.FFmpegError as error:  # the container itself is broken here: there is no next packet
                 self._failed(error)
                 self._ended = True
-                return None
+                break
             if packet is None:
                 self._ended = True
-                return None
+                break
             if packet.size and packet.has_sidedata("encryption_info"):
                 raise DataError(f"{self._name}: the video is encrypted")
             try:
-                self._decoded.extend(packet.decode())
+                pictures = packet.decode()
+                for picture in pictures if self._by_order else ():
+                    picture.pts = picture.dts
+                self._decoded.extend(pictures)
             except av.FFmpegError as error:
                 self._failed(error)
                 self._ended, self._wait_for_key = not self._resume, True
-        return self._decoded.popleft()
+        return self._decoded.popleft() if self._decoded else None
+
+    def _untimed(self) -> bool:
+        """Whether behind a jump no picture tells its time yet; those before the first that does get theirs from it.
+
+        Program streams stamp one packet in a few, and not always that of a key frame.
+        """
+        if not self._sought or not self._seekable or self._time != NEVER or self._decoded[0].pts is not None:
+            return False
+        told = next((place for place, frame in enumerate(self._decoded) if frame.pts is not None), None)
+        if told is None:
+            return len(self._decoded) < MOST_UNTIMED
+        for place in range(told):
+            back = round((told - place) * self.interval_s / self._tick_s)
+            self._decoded[place].pts = self._decoded[told].pts - back
+        return False
 
     def _failed(self, error: av.FFmpegError) -> None:
         self._errors += 1
@@ -361,6 +393,7 @@ class VideoReader:
         try:
             self._container.seek(self._timestamp(time_s), stream=self._stream)
             self._clock.go_on(0)
+            self._guessed = self._container.format.name == "mpeg"
             packets = self._container.demux(self._stream)
             packet = next((packet for packet in packets if packet.is_keyframe or not packet.size), None)
         except av.FFmpegError:  # not a seekable file: it is read on from where it is
@@ -371,7 +404,7 @@ class VideoReader:
             self._sought = self._ended = True
             self._wait_for_key, self._time, self._not_before = False, NEVER, NEVER
             return True
-        self._clock.mend(packet)
+        self._mend(packet)
         self._arrive(packet, packets)
         return True
 
