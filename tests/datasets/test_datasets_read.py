@@ -58,7 +58,8 @@ def test_a_table_says_label_group_split_and_part(tmp_path):
     assert (table.clips[0].start_s, table.clips[0].end_s, table.clips[1].start_s) == (0.5, 2.0, None)
     assert table.labels == ("jump", "run")
     assert table.multi_label
-    assert (table.skipped, table.notes, table.features) == ((), (), None)
+    note = "clips.csv: columns that are not read: comment."
+    assert (table.skipped, table.notes, table.features) == ((), (note,), None)
 
 
 @pytest.mark.parametrize(
@@ -312,3 +313,144 @@ def test_a_path_that_no_file_can_have_is_skipped(tmp_path):
     table = read_table(tmp_path)
     assert len(table) == 1
     assert "no such file" in table.skipped[0][1]
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["subset,train,val,test", "Set,TRAIN,VALIDATION,TEST", "phase,training,dev,testing", "split,train,val,test"],
+)
+def test_a_column_of_splits_is_read_whatever_it_is_called(tmp_path, column):
+    name, *words = column.split(",")
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    lines = [f"{clip}.mp4,run,{word}" for clip, word in zip("abc", words, strict=True)]
+    write_table(tmp_path, f"path,label,{name}\n" + "\n".join(lines))
+    table = read_table(tmp_path)
+    assert [clip.split for clip in table] == ["train", "val", "test"]
+    assert table.notes == (
+        () if name == "split" else (f"The column {name.lower()!r} is read as the split of each clip.",)
+    )
+
+
+def test_columns_that_are_not_read_are_told_and_people_are_groups(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    write_table(tmp_path, "path,label,class,fold,Subject,empty\na.mp4,0,run,1,x,\nb.mp4,1,go,2,y,\nc.mp4,1,go,3,z,\n")
+    table = read_table(tmp_path)
+    assert [(clip.label, clip.group) for clip in table] == [("0", "x"), ("1", "y"), ("1", "z")]
+    assert table.notes == (
+        "The column 'subject' is read as the group of each clip.",
+        "clips.csv: columns that are not read: class, fold.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells"),
+    [
+        ("start_ms,end_ms", "500,1250"),
+        ("begin,finish", "0.5,1.25"),
+        ("start_s,duration", "0.5,0.75"),
+        ("start_s,end_s,duration", "0.5,1.25,99"),
+        ("start_s,end_s", "00:00:00.5,0:01.25"),
+    ],
+)
+def test_the_part_of_a_video_is_read_in_the_ways_it_is_written(tmp_path, columns, cells):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    filled = "," * columns.count(",")
+    write_table(tmp_path, f"path,label,{columns}\na.mp4,run,{cells}\nb.mp4,run,{filled.replace(',', 'nan,')}nan\n")
+    first, second = read_table(tmp_path)
+    assert (first.start_s, first.end_s) == (0.5, 1.25)
+    assert (second.start_s, second.end_s) == (None, None)
+
+
+def test_a_duration_without_a_start_is_no_part_of_a_video(tmp_path):
+    touch(tmp_path, "a.mp4")
+    write_table(tmp_path, "path,label,duration\na.mp4,run,12.5\n")
+    assert (read_table(tmp_path).clips[0].start_s, read_table(tmp_path).clips[0].end_s) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path|label\na.mp4|run\nb.mp4|go\n",
+        'path, label\na.mp4, "run"\nb.mp4, "go"\n',
+        "video_path,action\na.mp4,run\nb.mp4,go\n",
+        "path,labels\na.mp4,\"['run']\"\nb.mp4,\"['go']\"\n",
+        "path,label\nfile://{root}/a.mp4,run\nfile://{root}/b.mp4,go\n",
+    ],
+)
+def test_names_and_labels_are_read_in_the_ways_programs_write_them(tmp_path, text):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    write_table(tmp_path, text.replace("{root}", str(tmp_path)))
+    assert rows(read_table(tmp_path)) == [("a.mp4", "run", "", ""), ("b.mp4", "go", "", "")]
+
+
+def test_numbers_that_are_one_class_and_labels_that_are_no_number_are_not_classes_of_their_own(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    write_table(tmp_path, "path,label\na.mp4,1\nb.mp4,1.0\n")
+    assert "classes '1' and '1.0' are the same number" in refusal(tmp_path)
+    write_table(tmp_path, "path,label\na.mp4,run\nb.mp4,NaN\n")
+    table = read_table(tmp_path)
+    assert table.labels == ("run",) and table.skipped == (("b.mp4", "line 3 has no label"),)
+
+
+@pytest.mark.parametrize("places", [("videos/a.mp4", "videos/b.mp4"), ("x/a.mp4", "y/b.mp4")])
+def test_names_alone_are_found_in_the_folders_beside_the_table(tmp_path, places):
+    touch(tmp_path, *places)
+    write_table(tmp_path, "name,label\na,run\nb.mp4,go\n", "labels.csv")
+    table = read_table(tmp_path / "labels.csv")
+    assert [clip.path.relative_to(tmp_path).as_posix() for clip in table] == list(places)
+    assert any("found in other folders" in note for note in table.notes)
+    touch(tmp_path, "other/a.mp4")
+    assert "may be meant" in read_table(tmp_path / "labels.csv").skipped[0][1]
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("Train", "Validation", "Test"), ("x_train", "x_dev", "x_test")]
+)
+def test_tables_that_are_named_for_splits_are_data_and_their_folder_is_no_class(tmp_path, names):
+    touch(tmp_path, "v/a.mp4", "v/b.mp4", "v/c.mp4")
+    for name, clip in zip(names, "abc", strict=True):
+        write_table(tmp_path, f"path,label\nv/{clip}.mp4,run\n", f"{name}.csv")
+    table = read_table(tmp_path)
+    assert sorted(rows(table)) == [
+        (f"v/{c}.mp4", "run", "", s) for c, s in zip("abc", ("train", "val", "test"), strict=True)
+    ]
+    alone = read_table(tmp_path / f"{names[0]}.csv")
+    assert len(alone) == 1 and "give the folder" in alone.notes[-1]
+
+
+def test_the_only_table_of_a_folder_without_classes_is_its_data(tmp_path):
+    touch(tmp_path, "videos/a.mp4", "videos/b.mp4")
+    write_table(tmp_path, "filename,class\na.mp4,run\nb.mp4,go\n", "labels.csv")
+    assert read_table(tmp_path).labels == ("go", "run")
+
+
+def test_folders_of_splits_in_the_folders_of_classes_are_splits(tmp_path):
+    touch(tmp_path, *(f"{name}/{split}/{split}.mp4" for name in ("run", "go") for split in ("train", "valid", "test")))
+    table = read_table(tmp_path)
+    assert {(clip.label, clip.path.parent.name, clip.split, clip.group) for clip in table} == {
+        (label, word, split, "")
+        for label in ("go", "run")
+        for word, split in (("train", "train"), ("valid", "val"), ("test", "test"))
+    }
+
+
+@pytest.mark.parametrize(
+    ("lists", "splits"),
+    [
+        ({"train.txt": "run/a.mp4\ngo/c\n", "val.txt": "./run/b.mp4\n"}, {"a": "train", "c": "train", "b": "val"}),
+        (
+            {"splits/train_list.txt": "a\nb\n", "splits/test_list.txt": "c.mp4\n"},
+            {"a": "train", "b": "train", "c": "test"},
+        ),
+        ({"testing_list.txt": "run\\a.mp4\n"}, {"a": "test", "b": "train", "c": "train", "d": "train"}),
+        ({"train.txt": "Some notes\non the training.\n"}, {"a": "", "b": "", "c": "", "d": ""}),
+    ],
+)
+def test_lists_of_names_beside_the_folders_of_classes_are_their_splits(tmp_path, lists, splits):
+    touch(tmp_path, "run/a.mp4", "run/b.mp4", "go/c.mp4", "go/d.mp4")
+    (tmp_path / "splits").mkdir()
+    for place, text in lists.items():
+        (tmp_path / place).write_text(text)
+    table = read_table(tmp_path)
+    assert {clip.path.stem: clip.split for clip in table} == splits
+    assert ("The splits are those of" in " ".join(table.notes)) == any(splits.values())

@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
 import math
+import os
 import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import DataError, reading
 from ..labels import label_order, split_labels
+from ..video.address import as_place
+from .listed import folders_near
 from .media import Media
 from .segments import is_frame_code, overlap_notes, seconds_of_clock, seconds_of_frame_code, span_of_frames
 from .table import Clip, ClipTable, split_name
 from .texts import cell_key, table_rows
 
-PATHS = ("path", "name", "file_name", "filename", "file", "video", "id", "video_id")
-LABELS = ("label", "labels", "class")
-TIMES = {"start_s": ("start_s", "start", "start_time"), "end_s": ("end_s", "end", "end_time")}
+# What columns are called, in the order in which they are asked.
+PATHS = (
+    *("path", "name", "file_name", "filename", "file", "video", "id", "video_id"),
+    *("video_path", "file_path", "filepath", "video_name", "video_file", "clip", "clip_path", "clip_name"),
+)
+LABELS = ("label", "labels", "class", "label_name", "class_name", "action", "activity", "gesture", "category")
+TIMES = {
+    "start_s": ("start_s", "start", "start_time", "start_sec", "start_seconds", "time_start", "begin", "onset"),
+    "end_s": ("end_s", "end", "end_time", "end_sec", "end_seconds", "time_end", "finish", "stop"),
+    "duration_s": ("duration_s", "duration", "duration_sec"),  # of the clip, where it has a start and no end
+}
+MILLISECONDS = {"start_s": ("start_ms", "begin_ms"), "end_s": ("end_ms", "finish_ms")}
 FRAMES = ("start_frame", "end_frame")  # from 0, the last one included
 ROW = "row"  # of the arrays beside the table
-COLUMNS = (ROW, *PATHS, *LABELS, "group", "split", *TIMES["start_s"], *TIMES["end_s"], *FRAMES, "fps")
+ACCEPTED = {"path": PATHS, "label": LABELS, **TIMES}
+OWN = (ROW, "group", "split", *FRAMES, "fps")
+COLUMNS = (*OWN, *(name for names in (*ACCEPTED.values(), *MILLISECONDS.values()) for name in names))
+SPLIT_COLUMNS = ("subset", "set", "partition", "phase", "usage")  # if all of their cells are names of splits
+PEOPLE = ("subject", "person", "participant", "signer", "speaker", "actor", "patient", "user")  # groups, if several
+GROUP_COLUMNS = tuple(f"{who}{end}" for who in PEOPLE for end in ("", "_id"))
+FOLDERS_OF_TABLES = ("annotations", "annotation", "labels", "splits", "lists", "metadata", "csv")
+SHOWN = 6  # columns that a note names
 FEATURES_NAME = "features.npz"
 FEATURES_KEY = "rgb"
 MOST_ARRAY_BYTES = 2**35  # of one array of stored features in memory
@@ -32,16 +54,37 @@ NUMBERS = re.compile(r"\d{1,9}(?: \d{1,9})*")  # several class numbers in a cell
 Row = tuple[int, dict[str, str]]  # number of the line, cells of the known columns
 
 
+class Rows(NamedTuple):
+    """The rows of a table, the decimal mark of its numbers, and what had to be assumed."""
+
+    rows: list[Row]
+    decimal: str
+    notes: tuple[str, ...] = ()
+
+
 def read_csv(path: Path) -> ClipTable:
     """Read a table; paths are relative to it. Rows that name no file or have no label are skipped and listed.
 
-    UTF-8 (with or without byte order mark) or UTF-16, separated by commas, semicolons or tabs; columns in any order
-    and case, others ignored. Where features.npz lies beside it and the rows name no files, row i is its row i.
+    UTF-8 (with or without byte order mark) or UTF-16, separated by commas, semicolons, tabs or bars; columns in any
+    order and case, those that are not read are told. Where features.npz lies beside it and the rows name no files, row
+    i is its row i.
 
     Raises:
         DataError: not a text table, a column is missing, or a cell makes no sense; names file, row and value.
     """
-    return table_of_rows(*csv_rows(path), path)
+    found = csv_rows(path)
+    table = table_of_rows(found.rows, found.decimal, path)
+    return replace(table, notes=(*table.notes, *found.notes))
+
+
+def is_clip_table(path: Path) -> bool:
+    """Whether a file has a header with columns of names and of labels."""
+    try:
+        lines, _ = table_rows(path, COLUMNS)
+        _check_columns([cell_key(cell) for cell in lines[0][1]] if lines else [], path, labelled=True)
+    except DataError:
+        return False
+    return True
 
 
 def table_of_rows(rows: list[Row], decimal: str, path: Path) -> ClipTable:
@@ -60,18 +103,28 @@ def table_of_rows(rows: list[Row], decimal: str, path: Path) -> ClipTable:
         rows, places = _without_number_lists(rows, path), feature_rows(rows, features, path)
     clips: list[Clip] = []
     skipped: list[tuple[str, str]] = []
-    for index, (line, row) in zip(places, rows, strict=True):
+    found_at = [None] * len(rows) if stored else [_find(row, path.parent, media) for _, row in rows]
+    near: list[list[Path]] = [[] for _ in rows]
+    if not stored and not any(found_at):  # names alone, of videos in a folder beside or below
+        bases = folders_near(path.parent, beyond=path.parent.name.casefold() in FOLDERS_OF_TABLES)[1:]
+        near = [list(dict.fromkeys(f for base in bases if (f := _find(row, base, media)))) for _, row in rows]
+        found_at = [places[0] if len(places) == 1 else None for places in near]
+    for index, (line, row), found, several in zip(places, rows, found_at, near, strict=True):
         where = f"{path} line {line}"
         clip = _clip(row, path.parent, where, decimal)
         if not clip.labels:
             skipped.append((row["path"] or where, f"line {line} has no label"))
         elif stored:
             clips.append(replace(clip, path=path.parent / row["path"], row=index))
-        elif found := _find(row, path.parent, media):
+        elif found:
             clips.append(_with_times(replace(clip, path=found), row, where, decimal))
         else:
-            skipped.append((row["path"] or where, _why_absent(row, path.parent, line)))
+            why = f"{several[0]} and {several[1]} may be meant" if several else _why_absent(row, path.parent, line)
+            skipped.append((row["path"] or where, why))
     kept, notes = (clips, _repeated_names(clips)) if stored else _without_repetitions(clips)
+    if any(near):
+        folders = {place.parent.name for place in found_at if place}
+        notes += (f"The names are found in other folders: {', '.join(sorted(folders)[:SHOWN])}.",)
     notes += (*media.notes(), *(() if stored else overlap_notes(kept)))
     labels = label_order((name for clip in kept for name in clip.labels), str(path))
     return ClipTable(tuple(kept), labels, path.parent, notes, tuple(skipped), features if stored else None)
@@ -93,8 +146,8 @@ def _without_number_lists(rows: list[Row], path: Path) -> list[Row]:
     return rows
 
 
-def csv_rows(path: Path, labelled: bool = True) -> tuple[list[Row], str]:
-    """Non-empty rows of a text table, and the decimal mark of its numbers; ``labelled``: a column of labels is needed.
+def csv_rows(path: Path, labelled: bool = True) -> Rows:
+    """The non-empty rows of a text table; ``labelled``: a column of labels is needed.
 
     Raises:
         DataError: not a text table, or a column is missing.
@@ -104,25 +157,71 @@ def csv_rows(path: Path, labelled: bool = True) -> tuple[list[Row], str]:
         raise DataError(f"{path}: empty")
     names = [cell_key(cell) for cell in lines[0][1]]
     _check_columns(names, path, labelled)
-    rows = []
+    notes = _other_names(names, [cells for _, cells in lines[1:]])
+    rows, used = [], set()
     for number, cells in lines[1:]:
         if any(cell.strip() for cell in cells[len(names) :]):
             raise DataError(
                 f"{path} line {number}: {len(cells)} cells under {len(names)} column names"
                 f" (a cell with {separator!r} in it needs quotation marks)"
             )
-        rows.append((number, known_cells(zip(names, cells, strict=False))))
+        said = dict(zip(names, cells, strict=False))
+        used |= {next((key for key in keys if said.get(key, "").strip()), "") for keys in ACCEPTED.values()}
+        rows.append((number, known_cells(said.items())))
     if not rows:
         raise DataError(f"{path}: a header and no row")
-    return rows, "." if separator == "," else ","
+    used |= {*OWN, *itertools.chain(*MILLISECONDS.values())}
+    if unread := [name for at, name in enumerate(names) if name and name not in used and _says(lines[1:], at)]:
+        more = ", ..." if len(unread) > SHOWN else ""
+        notes.append(f"{path.name}: columns that are not read: {', '.join(unread[:SHOWN])}{more}.")
+    return Rows(rows, "." if separator == "," else ",", tuple(notes))
+
+
+def _says(lines: Sequence[tuple[int, list[str]]], at: int) -> bool:
+    """Whether a column has anything in it."""
+    return any(len(cells) > at and cells[at].strip() for _, cells in lines)
+
+
+def _other_names(names: list[str], lines: list[list[str]]) -> list[str]:
+    """Call columns "split" and "group" that others call so, if what stands in them is such; notes on that."""
+    notes = []
+    for own, others in (("split", SPLIT_COLUMNS), ("group", GROUP_COLUMNS)):
+        for at, name in enumerate(names) if own not in names else ():
+            cells = [cells[at].strip() if len(cells) > at else "" for cells in lines]
+            if name in others and (all(map(split_name, cells)) if own == "split" else len({*cells} - {""}) > 2):
+                names[at] = own
+                notes.append(f"The column {name!r} is read as the {own} of each clip.")
+                break
+    return notes
 
 
 def known_cells(cells: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The cells of a row by the names that are used here; those of unknown columns are left out."""
-    row = {name: cell.strip() for name, cell in cells if name in COLUMNS}
-    for name, accepted in {"path": PATHS, "label": LABELS, **TIMES}.items():
+    """The cells of a row by the names that are used here; those of unknown columns are left out, "nan" says nothing."""
+    row = {name: "" if cell.strip() in ("nan", "NaN") else cell.strip() for name, cell in cells if name in COLUMNS}
+    for name, accepted in ACCEPTED.items():
         row[name] = next((row[key] for key in accepted if row.get(key)), "")
+    for name, accepted in MILLISECONDS.items():
+        row[name] = row[name] or next((_thousandth(row[key]) for key in accepted if row.get(key)), "")
+    row["label"] = _names_of_list(row["label"])
     return row
+
+
+def _thousandth(cell: str) -> str:
+    try:
+        return f"{float(cell) / 1000:.6f}"
+    except ValueError:
+        return cell  # whoever reads it as seconds says what is wrong
+
+
+def _names_of_list(cell: str) -> str:
+    """A cell of names, where a program wrote them as a list: "['a', 'b']" -> "a|b"."""
+    if not (cell.startswith("[") and cell.endswith("]")):
+        return cell
+    try:
+        names = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return cell
+    return "|".join(map(str, names)) if all(isinstance(name, (str, int)) for name in names) else cell
 
 
 def _check_columns(names: list[str], path: Path, labelled: bool) -> None:
@@ -162,8 +261,10 @@ def _with_times(clip: Clip, row: dict[str, str], where: str, decimal: str) -> Cl
             seconds_of_frame_code(row[key], clip.path, clip.fps)
             if is_frame_code(row[key])
             else _seconds(row[key], key, where, decimal)
-            for key in TIMES
+            for key in ("start_s", "end_s")
         )
+        if start is not None and end is None and (lasts := _seconds(row["duration_s"], "duration", where, decimal)):
+            end = start + lasts
     except DataError as error:
         raise DataError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
     if end is not None and end <= (start or 0.0):
@@ -174,6 +275,7 @@ def _with_times(clip: Clip, row: dict[str, str], where: str, decimal: str) -> Cl
 def _frame(cell: str, column: str) -> int | None:
     if not cell:
         return None
+    cell = cell.removesuffix(".0")  # as tables have them in which other cells are empty
     if not cell.isascii() or not cell.isdecimal() or len(cell) > 9:
         raise DataError(f"{column} {cell[:40]!r} is no number of a frame")
     return int(cell)
@@ -195,7 +297,7 @@ def _seconds(cell: str, column: str, where: str, decimal: str, unit: str = "seco
 
 def _find(row: dict[str, str], root: Path, media: Media) -> Path | None:
     """The file or frame folder that a row names; Windows separators and a missing suffix are forgiven."""
-    name = row["path"]
+    name = os.fspath(as_place(row["path"])) if row["path"].lower().startswith("file://") else row["path"]
     names = dict.fromkeys((name, name.replace("\\", "/"))) if name else ()
     return next((path for candidate in names if (path := media.find(root / candidate))), None)
 

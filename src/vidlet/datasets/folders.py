@@ -3,20 +3,24 @@
 root/[train|val|test/]class/clip.mp4
 root/[train|val|test/]class/clip/0001.jpg
 root/[train|val|test/]class/group/clip.mp4     (the group is named by its folder, in every class the same)
+root/class/[train|val|test/]clip.mp4           root/train.txt, val.txt, test.txt (names of clips)
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import DataError
-from ..labels import label_order
+from ..labels import composed, label_order
 from .media import holds_images, is_image, is_video, visible
-from .table import SPLITS, Clip, ClipTable, split_in_name, split_name
+from .table import SPLITS, Clip, ClipTable, folder_split, split_in_name, split_name
+from .texts import text_lines
 
 TABLES = (".csv", ".tsv")
+LISTS = (".txt", ".lst", ".list")
 DOUBTFUL = ("eval", "evaluation", "holdout", "hold_out", "held_out", "heldout", "unseen")  # names of splits, unclear
 
 
@@ -53,6 +57,8 @@ def read_folders(root: Path) -> ClipTable:
                 found.foreign.append(class_folder)
     if not found.clips:
         raise DataError(f"{root}: {_why_nothing(entries, found)}")
+    if not splits:
+        notes += _inner_splits(found, root) or _listed_splits(found, root)
     if splits and (beside := [entry.name for entry in folders if entry not in splits.values()]):
         notes.append(f"Folders beside train, val and test were not read: {', '.join(beside[:5])}.")
     if loose := [path for path in found.foreign if is_video(path)]:
@@ -130,6 +136,57 @@ def _members(folder: Path) -> Iterator[tuple[Path, str]]:
             yield from ((path, entry.name) for path in inside)
         else:
             yield entry, ""
+
+
+def _inner_splits(found: _Found, root: Path) -> list[str]:
+    """Take class/train/clip.mp4 for a clip of train, where all groups are named for splits; a note on that."""
+    said = {group: split_name(group) or "" for group in {clip.group for clip in found.clips}}
+    if "train" not in said.values() or not all(said.values()):
+        return []
+    found.clips = [replace(clip, group="", split=said[clip.group]) for clip in found.clips]
+    return ["The folders in the folders of the classes are the splits."]
+
+
+def _listed_splits(found: _Found, root: Path) -> list[str]:
+    """Give clips the splits of lists of names beside the classes (train.txt, or test.txt alone); notes on that.
+
+    Raises:
+        DataError: a clip is in two lists.
+    """
+    by_name: dict[str, set[int]] = defaultdict(set)
+    for number, clip in enumerate(found.clips):
+        below = clip.path.relative_to(root)
+        for name in (below, below.with_suffix(""), Path(below.name), Path(below.stem)):
+            by_name[composed(name.as_posix())].add(number)
+    read: dict[Path, str] = {}
+    splits: dict[int, str] = {}
+    for path in [path for folder in (root, root / "splits", root / "lists") for path in _texts(folder)]:
+        split = folder_split(path.stem)
+        lines = [line.replace("\\", "/").removeprefix("./") for _, line in text_lines(path)] if split else []
+        meant = [number for line in lines if len(few := by_name.get(composed(line), set())) == 1 for number in few]
+        if 2 * len(meant) <= len(lines):
+            continue
+        read[path] = split
+        for number in meant:
+            if splits.setdefault(number, split) != split:
+                raise DataError(f"{path}: {found.clips[number].path.name} is listed in {splits[number]} too")
+    if not read:
+        return []
+    rest = "" if "train" in read.values() else "train"
+    left_out = sum(number not in splits for number in range(len(found.clips)))
+    found.clips = [
+        replace(clip, split=splits.get(number, rest))
+        for number, clip in enumerate(found.clips) if number in splits or rest
+    ]  # fmt: skip
+    found.foreign = [path for path in found.foreign if path not in read]
+    told = [f"The splits are those of {', '.join(path.name for path in read)}."]
+    if left_out:
+        told.append(f"{left_out} clips are in none of the lists and {'train' if rest else 'were left out'}.")
+    return told
+
+
+def _texts(folder: Path) -> list[Path]:
+    return [path for path in visible(folder) if path.suffix.lower() in LISTS] if folder.is_dir() else []
 
 
 def _why_nothing(entries: list[Path], found: _Found) -> str:

@@ -71,7 +71,7 @@ def read_metadata(files: list[Path], path: Path) -> ClipTable:
 def _rows(file: Path) -> tuple[list[Row], list[str]]:
     """The rows of a file, and the names of its labels where it tells them."""
     if file.suffix.lower() == ".csv":
-        return csv_rows(file)[0], []
+        return csv_rows(file).rows, []
     if file.suffix.lower() == ".parquet":
         found, names = _parquet(file)
     else:

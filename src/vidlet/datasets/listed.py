@@ -91,10 +91,10 @@ def _places(rows: Sequence[Listed], bases: Sequence[Path], media: Media) -> list
     ]
 
 
-def folders_near(folder: Path) -> list[Path]:
-    """Where videos lie beside lists: the folder, its sub-folders, the one above and its sub-folders."""
+def folders_near(folder: Path, beyond: bool = True) -> list[Path]:
+    """Where videos lie beside lists: the folder, its sub-folders and, ``beyond`` it, the one above and those in it."""
     near = [folder, *_subfolders(folder)]
-    return list(dict.fromkeys([*near, folder.parent, *_subfolders(folder.parent)]))
+    return list(dict.fromkeys([*near, folder.parent, *_subfolders(folder.parent)])) if beyond else near
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from .. import plugins
 from ..errors import DataError
 from ..labels import composed, label_order
 from .array_records import with_array_records
-from .csv_table import FEATURES_NAME, read_csv
+from .csv_table import FEATURES_NAME, is_clip_table, read_csv
 from .exports import EXPORTS, read_export
 from .folders import read_folders
 from .known import read_known
@@ -20,7 +20,7 @@ from .positional import positional_lists, read_positional
 from .record_table import read_record_table
 from .records import SHARD_SUFFIXES
 from .segments import in_stretches
-from .table import ClipTable
+from .table import ClipTable, split_in_name
 from .ucf import with_ucf_groups
 
 TABLE_NAME = "clips.csv"
@@ -75,9 +75,9 @@ def _read(where: Path) -> ClipTable:
     if lists := positional_lists(where):
         return with_ucf_groups(read_positional(lists, where if where.is_dir() else where.parent))
     if where.is_dir():
-        return with_ucf_groups(read_folders(where))
+        return _tables_of(where) or with_ucf_groups(read_folders(where))
     if where.suffix.lower() in (".csv", ".tsv", ".txt"):
-        return _with_records(read_csv(where))
+        return _alone(_with_records(read_csv(where)), where)
     if where.suffix.lower() == ".zip":
         raise DataError(f"{where}: unpack it first, and name the folder or the export in it")
     tools = f"{', '.join(list(EXPORTS)[:-1])} or {list(EXPORTS)[-1]}"
@@ -85,6 +85,37 @@ def _read(where: Path) -> ClipTable:
         f"{where}: labelled data are a folder, a .csv table or an export of {tools}, not "
         f"{'such a' if where.suffix.lower() in ('.json', '.xml') else 'a'} {where.suffix or 'plain'} file"
     )
+
+
+def _clip_tables(folder: Path) -> list[Path]:
+    return [entry for entry in visible(folder) if entry.suffix.lower() in (".csv", ".tsv") and is_clip_table(entry)]
+
+
+def _alone(table: ClipTable, path: Path) -> ClipTable:
+    """The table of one file, with a note where its name says a split and others of its kind lie beside it."""
+    others = [other.name for other in _clip_tables(path.parent) if split_in_name(other.stem) and other != path]
+    if not split_in_name(path.stem) or not others:
+        return table
+    note = f"Only {path.name} is read; for {', '.join(others[:3])} beside it give the folder."
+    return replace(table, notes=(*table.notes, note))
+
+
+def _tables_of(folder: Path) -> ClipTable | None:
+    """The clips of a folder's tables, if their names say splits (train.csv, val.csv), or it has one and no classes."""
+    tables = _clip_tables(folder)
+    splits = {table: split_in_name(table.stem) for table in tables}
+    if "train" not in splits.values():
+        single = len(tables) == 1 and sum(entry.is_dir() for entry in visible(folder)) < 2
+        splits = {tables[0]: ""} if single else {}
+    read = [(read_csv(table), split) for table, split in splits.items() if split or len(splits) == 1]
+    if not any(table.clips for table, _ in read):
+        return None
+    clips = [replace(clip, split=clip.split or split) for table, split in read for clip in table]
+    names = ", ".join(table.name for table in splits if splits[table] or len(splits) == 1)
+    told = dict.fromkeys(note for table, _ in read for note in (f"Read by {names}.", *table.notes))
+    skipped = tuple(row for table, _ in read for row in table.skipped)
+    labels = label_order((name for clip in clips for name in clip.labels), str(folder))
+    return ClipTable(tuple(clips), labels, folder, tuple(told), skipped)
 
 
 def with_composed_names(table: ClipTable) -> ClipTable:

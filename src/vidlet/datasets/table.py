@@ -19,6 +19,7 @@ _SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _PLAIN_WORDS = {"images", "image", "imgs", "img", "data", "dataset", "set", "labels", "annotations", "frames", "obj"}
+_PLAIN_WORDS |= {"list", "lists", "files", "videos", "clips", "names", "split"}
 
 
 def split_name(word: str) -> str | None:

@@ -20,7 +20,7 @@ from ..labels import composed
 MOST_BYTES = 2**28  # of a table; Kinetics-700 has 40 MB
 SNIFF_BYTES = 2**16
 MOST_CLASSES = 1_000_000  # the largest vocabularies have some ten thousands
-SEPARATORS = (",", ";", "\t")
+SEPARATORS = (",", ";", "\t", "|")
 Row = tuple[int, list[str]]  # number of the (last) line, cells
 
 
@@ -110,7 +110,7 @@ def table_rows(path: Path, columns: Sequence[str] = ()) -> tuple[list[Row], str]
         if not known:
             separator = max(SEPARATORS, key=first.count)
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
         rows = [(reader.line_num + skipped, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:
         raise DataError(f"{path}: not a table of cells ({error})") from None
