@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 from test_video_render import gop, number_of, picture, render
 
+from shared_data import shared
 from vidlet.errors import DataError
 from vidlet.recipe import Sampling
 from vidlet.video import iter_frames, probe, rate_ticks, read_clip, stream_clip, uniform_indices
 from vidlet.video.clip import open_reader
 from vidlet.video.container import VideoReader
+from vidlet.video.unseen import Unseen
 
 SIZE = (48, 96)
 FOUR = Sampling("uniform", frames=4)
@@ -204,6 +206,65 @@ def test_frames_nobody_wants_are_never_converted(videos, monkeypatch):
     monkeypatch.setattr("vidlet.video.upright.Pictures.upright", lambda *_: converted.append(1) or picture(0))
     read_clip(videos["seldom"], FOUR, SIZE)
     assert len(converted) == 4
+
+
+def whole(monkeypatch, *args, **kwargs):
+    """What ``read_clip`` gives where nothing is left out."""
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoReader, "only", lambda *_: None)
+        return read_clip(*args, **kwargs)
+
+
+def same(clip, other) -> bool:
+    pairs = [(clip.frames, other.frames), (clip.times_s, other.times_s)]
+    return clip.damage == other.damage and all(np.array_equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", ["often", "seldom", "matroska", "open", "transport"])
+@pytest.mark.parametrize(
+    "sampling", [Sampling("uniform", frames=60), Sampling("rate", hz=4.0)], ids=["uniform", "rate"]
+)
+@pytest.mark.parametrize("window", [(None, None), (3.3, 19.0)], ids=["", "window"])
+def test_frames_that_nobody_sees_are_left_out_and_the_others_are_the_same(videos, name, sampling, window, monkeypatch):
+    left_out = []
+    leaves_out = Unseen.leaves_out
+    monkeypatch.setattr(VideoReader, "worth_seeking", lambda *_: False)
+    monkeypatch.setattr(Unseen, "leaves_out", lambda *args: left_out.append(leaves_out(*args)) or left_out[-1])
+    clip = read_clip(videos[name], sampling, SIZE, *window)
+    assert same(clip, whole(monkeypatch, videos[name], sampling, SIZE, *window))
+    assert (sum(left_out) > 300) == (name != "transport")  # of 600; such files are not trusted to list each frame once
+
+
+def test_a_picture_that_was_left_out_is_there_when_it_is_asked_for(videos):
+    with open_reader(videos["often"]) as reader:
+        reader.only(lambda times_s: times_s < 0)
+        frames = [frame for frame, _ in zip(iter(reader.next_frame, None), range(20), strict=False)]
+        assert [number_of(frame.rgb()) for frame in frames] == list(range(20))
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling("uniform", frames=40), Sampling("rate", hz=5.0)], ids=["uniform", "rate"]
+)
+def test_of_a_damaged_file_the_same_is_left_whatever_is_left_out(videos, tmp_path, sampling, monkeypatch):
+    data = bytearray(videos["often"].read_bytes())
+    with open_reader(videos["often"]) as reader:
+        entry = reader._stream.index_entries[201]  # behind a key frame: others are predicted from it
+        data[entry.pos : entry.pos + entry.size] = b"\xff" * entry.size
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    clip = read_clip(path, sampling, SIZE, rng=np.random.default_rng(3))
+    assert clip.damage
+    assert same(clip, whole(monkeypatch, path, sampling, SIZE, rng=np.random.default_rng(3)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["egogestar/videos/carret/testvideo_carret_1.mp4", "yoga6/padmasana/144731.mp4", "samples/mmaction2_demo.mp4"],
+)
+def test_real_clips_are_the_same_to_the_bit_where_frames_are_left_out(name, monkeypatch):
+    path = shared("data", *name.split("/"))
+    for sampling in (Sampling("uniform", frames=25), Sampling("rate", hz=8.0)):
+        assert same(read_clip(path, sampling, SIZE), whole(monkeypatch, path, sampling, SIZE))
 
 
 def test_a_folder_of_images_is_a_video_in_natural_order(folder):

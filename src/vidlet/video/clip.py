@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import math
 import os
@@ -110,10 +111,34 @@ def read_clip(
     Raises:
         DataError: no frame can be decoded, or the window makes no sense.
     """
-    start, end = _window(path, start_s, end_s)
+    window, again = _window(path, start_s, end_s), copy.deepcopy(rng)
+    clip = _read_clip(path, sampling, size, window, rng, fps, sparing=True)
+    if clip is not None and not clip.damage:
+        return clip
+    # What is left of a file that is damaged, or does not hold what it declares, depends on what was left out.
+    if rng is not None and again is not None:
+        rng.bit_generator.state = again.bit_generator.state
+    clip = _read_clip(path, sampling, size, window, rng, fps, sparing=False)
+    assert clip is not None
+    return clip
+
+
+def _read_clip(
+    path: PathLike,
+    sampling: Sampling,
+    size: tuple[int, int],
+    window: Window,
+    rng: np.random.Generator | None,
+    fps: float | None,
+    sparing: bool,
+) -> SampledClip | None:
+    """See ``read_clip``; ``sparing``: what is not looked at need not be decoded, and None where that misled."""
+    start, end = window
     with open_reader(path, fps) as reader:
         if sampling.rule == "rate":
             phase = 0.0 if rng is None else rng.uniform(0.0, 1.0 / sampling.hz)
+            if sparing:
+                reader.only(partial(_shown_at, ticks=(sampling.hz, start, phase)))
             shown = _bounded(
                 _at_rate(reader, sampling.hz, start, end, phase), reader.info, sampling.hz, (start, end), size
             )
@@ -124,10 +149,12 @@ def read_clip(
         choice = partial(_choose, m=sampling.frames, rng=rng)
         whole = start == 0 and end == END
         n = reader.info.frames if whole and reader.info.frames else reader.count(start, end)
-        clip, found = _counted(reader, choice, n, size, (start, end))
+        clip, found = _counted(reader, choice, n, size, window, sparing)
+    if clip is None and sparing:
+        return None
     if clip is None and found:  # the file does not hold what it declares
         with open_reader(path, fps) as reader:
-            clip, _ = _counted(reader, choice, found, size, (start, end))
+            clip, _ = _counted(reader, choice, found, size, window)
     if clip is None:  # the window is shorter than a frame
         with open_reader(path, fps) as reader:
             shown = itertools.islice(_at_rate(reader, 1.0, start, end, 0.0), 1)
@@ -256,6 +283,22 @@ def _on_display(
         yield tick, current
 
 
+def _shown_at(times_s: NDArray[np.float64], ticks: tuple[float, float, float]) -> NDArray[np.bool_]:
+    """Which frames (N,) are on display at ticks of a rate (hz, start, phase), or are the last."""
+    until = itertools.takewhile(lambda tick: tick <= times_s[-1], ticks_from(ticks[1], ticks[0], ticks[2]))
+    at = np.array([ticks[1], *until]) + EPSILON_S
+    looked_at = np.zeros(len(times_s), dtype=np.bool_)
+    looked_at[np.searchsorted(times_s, at, side="right") - 1] = True
+    looked_at[[0, -1]] = True
+    return looked_at
+
+
+def _numbered(times_s: NDArray[np.float64], numbers: list[int], window: Window) -> NDArray[np.bool_]:
+    """Which frames (N,) have one of the numbers, counted within a window."""
+    inside = (times_s >= window[0] - EPSILON_S) & (times_s < window[1] - EPSILON_S)
+    return inside & np.isin(np.cumsum(inside) - 1, numbers)
+
+
 def _seek_is_cheaper(reader: Reader, m: int, start: float, end: float) -> range | None:
     """The frame numbers of the window, by its declared length, if m jumps cost less than reading on; else None.
 
@@ -283,13 +326,20 @@ def _sought(reader: Reader, numbers: NDArray[np.int64], size: tuple[int, int]) -
 
 
 def _counted(
-    reader: Reader, choice: Callable[[int], NDArray[np.int64]], n: int, size: tuple[int, int], window: Window
+    reader: Reader,
+    choice: Callable[[int], NDArray[np.int64]],
+    n: int,
+    size: tuple[int, int],
+    window: Window,
+    sparing: bool = False,
 ) -> tuple[SampledClip | None, int]:
     """Rule "uniform" by reading on: the frames number ``choice(n)`` of the window, and how many it really has.
 
     The clip is None where that is not n, so that the choice has to be made again.
     """
     repeats = Counter(choice(n).tolist()) if n else Counter[int]()
+    if sparing:
+        reader.only(partial(_numbered, numbers=list(repeats), window=window))
     found, pairs = 0, []
     for frame in _in_window(reader, *window):
         if found in repeats:

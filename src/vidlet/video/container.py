@@ -33,6 +33,7 @@ from .opening import (
     video_stream,
 )
 from .sample import EPSILON_S
+from .unseen import DECODERS, Blank, Unseen, Wanted, listed
 from .upright import Pictures, pixel_aspect, rotation_of
 
 HOP_FRAMES = 12  # a seek costs about as much as decoding so many frames (measured at 240p and 720p)
@@ -76,6 +77,8 @@ class VideoReader:
         self._packets: Iterator[Any] = self._mended(self._container.demux(self._stream))
         self._pictures = Pictures()
         self._decoded: deque[Any] = deque()
+        self._fed: list[int | None] | None = []  # stamps of the packets up to the first frame; None later
+        self._unseen: Unseen | None = None
         self._ended = self._sought = self._wait_for_key = False
         self._guessed = False  # whether stamps are guesses, until a packet begins where the file has one
         codec = self._stream.codec_context.name
@@ -91,6 +94,22 @@ class VideoReader:
             raise DataError(f"{self._name}: no frame could be decoded ({self._reason or 'it holds none'})")
         self._origin = 0.0 if first.pts is None else first.pts * self._tick_s
         self.info = self._describe(first)
+
+    def only(self, wanted: Wanted) -> None:
+        """Tell which frames will be looked at: called before the first is taken, with the times of all.
+
+        Of the others those that no frame is predicted from are not decoded, and damage to them is not met; frames and
+        times are the same. It has an effect on short files that are trusted to list each frame once.
+        """
+        fed, trusted = self._fed, self._container.format.name.startswith(("mov", "matroska"))
+        if fed is None or not trusted or self.info.codec not in DECODERS or self._breaks or self._errors:
+            return
+        self._fed = None
+        ahead, self._packets, sound = listed(self._packets)
+        stamps = [packet.pts for packet in ahead if packet.size]
+        every = [*fed, *stamps]
+        if sound and None not in fed and len(set(every)) == len(every) and self._seconds(min(every)) == 0:
+            self._unseen = Unseen(stamps, {stamp: self._seconds(stamp) for stamp in every}, wanted)
 
     @property
     def interval_s(self) -> float:
@@ -111,10 +130,13 @@ class VideoReader:
         return "; ".join(found)
 
     def next_frame(self) -> Frame | None:
+        self._fed = None
         raw = self._next_intact()
         if raw is None:
             return None
         self._time = time_s = self._time_of(raw)
+        if isinstance(raw, Blank):
+            return Frame(time_s, partial(self._picture_at, time_s))
         return Frame(time_s, partial(self._pictures.upright, raw))
 
     def worth_seeking(self, time_s: float) -> bool:
@@ -276,8 +298,8 @@ class VideoReader:
             if packet.size and packet.has_sidedata("encryption_info"):
                 raise DataError(f"{self._name}: the video is encrypted")
             try:
-                pictures = packet.decode()
-                for picture in pictures if self._by_order else ():
+                pictures = list(self._frames_of(packet))
+                for picture in pictures if self._by_order else ():  # of AVI, of which no frame is left out
                     picture.pts = picture.dts
                 self._decoded.extend(pictures)
             except av.FFmpegError as error:
@@ -299,6 +321,31 @@ class VideoReader:
             back = round((told - place) * self.interval_s / self._tick_s)
             self._decoded[place].pts = self._decoded[told].pts - back
         return False
+
+    def _frames_of(self, packet: Any) -> Iterator[Any]:
+        """What the decoder gives for a packet, and blanks for what it left out."""
+        if self._fed is not None and packet.size:
+            self._fed.append(packet.pts)
+        if self._unseen is None:
+            return iter(packet.decode())
+        self._stream.codec_context.skip_frame = "NONREF" if self._unseen.leaves_out(packet) else "DEFAULT"
+        return self._unseen.filled(packet.decode(), last=not packet.size)
+
+    def _see_all(self) -> None:
+        """Nothing is left out from here on."""
+        self._fed = None
+        if self._unseen is not None:
+            self._unseen = None
+            self._stream.codec_context.skip_frame = "DEFAULT"
+
+    def _picture_at(self, time_s: float) -> NDArray[np.uint8]:
+        """The picture of a frame that was left out and is wanted all the same: by a pass of its own."""
+        whole = VideoReader(self._path, self._resume)
+        try:
+            frames = iter(whole.next_frame, None)
+            return next(frame for frame in frames if frame.time_s >= time_s - EPSILON_S).rgb()
+        finally:
+            whole.close()
 
     def _failed(self, error: av.FFmpegError) -> None:
         self._errors += 1
@@ -371,6 +418,7 @@ class VideoReader:
 
     def _begin_again(self) -> None:
         """Read from the beginning, in a file without access by place or time."""
+        self._see_all()
         self._container.close()
         self._container, self._stream = opened_again(self._path)
         self._stream.thread_count = 1
@@ -381,6 +429,7 @@ class VideoReader:
 
     def _arrive(self, packet: Any, packets: Iterator[Any]) -> None:
         """Decode from this packet on."""
+        self._see_all()
         self._decoded.clear()
         self._sought, self._ended, self._wait_for_key = True, False, False
         self._time = self._not_before = NEVER
@@ -400,6 +449,7 @@ class VideoReader:
             self._seekable = False
             return False
         if packet is None:
+            self._see_all()
             self._decoded.clear()
             self._sought = self._ended = True
             self._wait_for_key, self._time, self._not_before = False, NEVER, NEVER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,9 @@ class FolderReader:
     @property
     def damage(self) -> str:
         return ""
+
+    def only(self, wanted: Callable[[NDArray[np.float64]], NDArray[np.bool_]]) -> None:
+        """An image that is not looked at is not opened anyway."""
 
     def next_frame(self) -> Frame | None:
         if self._next >= len(self._images):

@@ -65,6 +65,9 @@ class Reader(Protocol):
     def damage(self) -> str:
         """In words, what was missing or broken so far; "" if nothing."""
 
+    def only(self, wanted: Callable[[NDArray[np.float64]], NDArray[np.bool_]]) -> None:
+        """Tell, before a frame is taken, which will be looked at: times of all (N,) -> (N,) bool. No frame changes."""
+
     def next_frame(self) -> Frame | None:
         """The next frame, or None at the end; times ascend strictly."""
 
