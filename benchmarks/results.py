@@ -93,8 +93,10 @@ def _fit(size: str) -> Run:
     return Run("fit", command, 14, (data,))
 
 
+READ = tuple(f"{DATA}/{name}" for name in ("egogestar", "weizmann_actions", "yoga6"))
+LONG = f"{DATA}/samples/mmaction2_test.mp4"
 RUNS = (
-    _speed("decode", 2, f"--clips {DATA}/egogestar", (f"{DATA}/egogestar",)),
+    _speed("decode", 4, f"{' '.join(READ)} --long {LONG}", (*READ, LONG)),
     _speed("extractor", 1),
     _speed("extract", 2, f"{DATA}/egogestar --clips 48", (f"{DATA}/egogestar",)),
     _speed("integer_kernels", 2),

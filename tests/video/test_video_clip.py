@@ -33,6 +33,8 @@ def videos(tmp_path_factory):
         "seldom": render(folder / "seldom.mp4", 600, options=gop(250)),
         "matroska": render(folder / "often.mkv", 600, options=gop(25)),
         "transport": render(folder / "often.ts", 600, options=gop(25)),
+        "jpegs": render(folder / "jpegs.avi", 600, codec="mjpeg", pixels="yuvj420p"),
+        "jpegs in matroska": render(folder / "jpegs.mkv", 600, codec="mjpeg", pixels="yuvj420p"),
         "open": render(folder / "open.mp4", 600, options=gop(25) | {"x264-params": "scenecut=0:open-gop=1"}),
     }
 
@@ -220,7 +222,7 @@ def same(clip, other) -> bool:
     return clip.damage == other.damage and all(np.array_equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", ["often", "seldom", "matroska", "open", "transport"])
+@pytest.mark.parametrize("name", ["often", "seldom", "matroska", "open", "transport", "jpegs", "jpegs in matroska"])
 @pytest.mark.parametrize(
     "sampling", [Sampling("uniform", frames=60), Sampling("rate", hz=4.0)], ids=["uniform", "rate"]
 )
@@ -240,6 +242,19 @@ def test_a_picture_that_was_left_out_is_there_when_it_is_asked_for(videos):
         reader.only(lambda times_s: times_s < 0)
         frames = [frame for frame, _ in zip(iter(reader.next_frame, None), range(20), strict=False)]
         assert [number_of(frame.rgb()) for frame in frames] == list(range(20))
+
+
+def test_jpegs_that_nobody_sees_are_not_given_to_the_decoder(videos, monkeypatch):
+    given = []
+    frames_of = VideoReader._frames_of
+    monkeypatch.setattr(VideoReader, "worth_seeking", lambda *_: False)
+    monkeypatch.setattr(
+        VideoReader, "_frames_of", lambda self, packet: given.append(frames := [*frames_of(self, packet)]) or frames
+    )
+    clip = read_clip(videos["jpegs"], Sampling("rate", hz=1.0), SIZE)
+    decoded = [frame for frames in given for frame in frames if isinstance(frame, av.VideoFrame)]
+    assert numbers(clip) == list(range(0, 600, 25))
+    assert len(decoded) <= len(clip.frames) + 2  # and the first and the last
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from .opening import (
     video_stream,
 )
 from .sample import EPSILON_S
-from .unseen import DECODERS, Blank, Unseen, Wanted, listed
+from .unseen import ALONE, Blank, Unseen, Wanted, listed, lists_frames
 from .upright import Pictures, pixel_aspect, rotation_of
 
 HOP_FRAMES = 12  # a seek costs about as much as decoding so many frames (measured at 240p and 720p)
@@ -101,8 +101,8 @@ class VideoReader:
         Of the others those that no frame is predicted from are not decoded, and damage to them is not met; frames and
         times are the same. It has an effect on short files that are trusted to list each frame once.
         """
-        fed, trusted = self._fed, self._container.format.name.startswith(("mov", "matroska"))
-        if fed is None or not trusted or self.info.codec not in DECODERS or self._breaks or self._errors:
+        fed, trusted = self._fed, lists_frames(self.info.codec, self._container.format.name)
+        if fed is None or not trusted or self._breaks or self._errors:
             return
         self._fed = None
         ahead, self._packets, sound = listed(self._packets)
@@ -328,7 +328,10 @@ class VideoReader:
             self._fed.append(packet.pts)
         if self._unseen is None:
             return iter(packet.decode())
-        self._stream.codec_context.skip_frame = "NONREF" if self._unseen.leaves_out(packet) else "DEFAULT"
+        unseen = self._unseen.leaves_out(packet)
+        if unseen and self.info.codec in ALONE:
+            return iter(())
+        self._stream.codec_context.skip_frame = "NONREF" if unseen else "DEFAULT"
         return self._unseen.filled(packet.decode(), last=not packet.size)
 
     def _see_all(self) -> None:

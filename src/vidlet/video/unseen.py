@@ -1,4 +1,4 @@
-"""Frames that nobody will look at: those that no other frame is predicted from are left out by the decoder.
+"""Frames that nobody will look at: those that no other frame is predicted from are not decoded.
 
 A reader goes on giving all frames of a file with their times; a frame that was left out is a ``Blank``.
 """
@@ -19,7 +19,9 @@ from .sample import EPSILON_S
 
 Wanted: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.bool_]]  # times of all frames (N,) -> (N,) looked at
 
-DECODERS = ("h264",)  # that leave a frame out without any change to the others; the tests compare every picture
+DECODERS = {"h264": ("mov", "matroska"), "mjpeg": ("mov", "matroska", "avi")}
+"""Codecs of which frames can be left out without any change to the others, in formats that list each frame once."""
+ALONE = frozenset({"mjpeg"})  # codecs in which no frame is predicted from another
 MOST_PACKETS, MOST_BYTES = 4096, 2**25  # of a clip that are listed ahead; nothing is left out of longer ones
 
 
@@ -45,12 +47,17 @@ def listed(packets: Iterator[Any]) -> tuple[list[Any], Iterator[Any], bool]:
     except av.FFmpegError as error:  # told when the pass that decodes gets there
         return ahead, itertools.chain(ahead, _raising(error)), False
     whole = bool(ahead) and not ahead[-1].size  # the last one tells the decoder that there are no more
-    sound = all(not packet.size or _is_sound(packet) for packet in ahead)
+    sound = all(map(_is_sound, ahead[:-1]))
     return ahead, itertools.chain(ahead, packets), whole and sound
 
 
 def _is_sound(packet: Any) -> bool:
-    return packet.pts is not None and not packet.is_discard and not packet.is_corrupt
+    return packet.size > 0 and packet.pts is not None and not packet.is_discard and not packet.is_corrupt
+
+
+def lists_frames(codec: str, format_name: str) -> bool:
+    """Whether frames of a file can be left out: see ``DECODERS``."""
+    return format_name.startswith(DECODERS.get(codec, ("none",)))
 
 
 def _raising(error: Exception) -> Iterator[Any]:
