@@ -110,7 +110,7 @@ def others(path: Path, folder: Path) -> dict[str, Path]:
                 picture.pts, picture.time_base = number, 1 / fps
                 container.mux(stream.encode(picture))
             container.mux(stream.encode(None))
-        made[f"{name}, {times * len(frames) / fps:.0f} s, {frames[0].width}x{frames[0].height}"] = folder / file
+        made[f"{name}, {float(times * len(frames) / fps):.0f} s, {frames[0].width}x{frames[0].height}"] = folder / file
     return made
 
 
@@ -132,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clips", type=Path, nargs="*", help="folders of videos; a spread of --count of each is read")
     parser.add_argument("--long", type=Path, help="a clip that is written in other codecs, and three times as long")
-    parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--count", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     add_option(parser)
