@@ -145,7 +145,8 @@ def transform_frames(frames: Tensor, amounts: Mapping[str, float], rng: np.rando
         mirror = -1.0 if flip else 1.0
         dx, dy = rng.uniform(-2 * shift, 2 * shift, 2)
         matrix = frames.new_tensor([[mirror * cos, -sin, dx], [mirror * sin, cos, dy]])
-        grid = functional.affine_grid(matrix.expand(len(frames), 2, 3), list(frames.shape), align_corners=False)
+        grid = functional.affine_grid(matrix[None], [1, *frames.shape[1:]], align_corners=False)  # the same for all
+        grid = grid.expand(len(frames), -1, -1, -1)
         frames = functional.grid_sample(frames, grid, padding_mode="border", align_corners=False)
     if light := amounts.get("light", 0.0):
         contrast, brightness = np.exp(rng.uniform(-light, light)), rng.uniform(-light, light) * 128
