@@ -22,7 +22,7 @@ import onnxruntime
 from vidlet.artifact import extractor_graph
 from vidlet.compression.tflite import quantize_imported
 from vidlet.models import build_extractor
-from vidlet.models.weights import find_weights
+from vidlet.published import find_weights
 from vidlet.recipe import Extractor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what checkers and editors see; at run time each is imported
     from .jobs.inspect import inspect
     from .jobs.label import label
     from .jobs.load import load
+    from .jobs.models import ready_models
     from .jobs.papers import papers
     from .jobs.predict import predict
     from .jobs.push import push
@@ -44,6 +45,7 @@ _JOBS = ["train", "compress", "ensemble", "evaluate", "predict", "extract", "exp
 _JOBS += ["compare", "demo", "fit", "fuse", "label", "load", "papers", "push", "recipes", "record", "segment"]
 _NAMES = {name: (f"vidlet.jobs.{name}", name) for name in _JOBS}
 _NAMES |= {"data": ("vidlet.jobs.data", "inspect_data"), "VidletError": ("vidlet.errors", "VidletError")}
+_NAMES |= {"ready_models": ("vidlet.jobs.models", "ready_models")}
 _NAMES |= {name: ("vidlet.runtime", name) for name in ("Model", "Prediction")}
 _NAMES |= {f"register_{kind}": ("vidlet.plugins", f"register_{kind}") for kind in ("data", "extractor", "head", "step")}
 
@@ -71,6 +73,7 @@ __all__ += [
     "papers",
     "predict",
     "push",
+    "ready_models",
     "recipes",
     "record",
     "segment",

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from vidlet import published
 from vidlet.errors import WeightsError
-from vidlet.models import MobileNetV2, build_extractor, weights
-from vidlet.models.weights import WeightsFile, find_weights, load_into_, load_state_dict, torchvision_key
+from vidlet.models import MobileNetV2, build_extractor
+from vidlet.models.weights import load_into_, load_state_dict, torchvision_key
+from vidlet.published import WeightsFile, find_weights
 from vidlet.recipe import Extractor
 
 CONTENT = b"pretrained"
@@ -23,7 +25,7 @@ def table(tmp_path, monkeypatch):
     (server / "net.bin").write_bytes(CONTENT)
     digest = hashlib.sha256(CONTENT).hexdigest()
     entry = WeightsFile("net.bin", (server / "net.bin").as_uri(), digest, "Apache-2.0", "a test")
-    monkeypatch.setattr(weights, "WEIGHTS", {"net": entry})
+    monkeypatch.setattr(published, "WEIGHTS", {"net": entry})
     monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("VIDLET_WEIGHTS", raising=False)
     return server
@@ -146,9 +148,9 @@ def test_unknown_names_list_the_known_ones():
 
 
 def test_every_entry_of_the_table_is_complete():
-    for name, entry in weights.WEIGHTS.items():
+    for name, entry in published.WEIGHTS.items():
         assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256), name
         assert entry.url.startswith("https://")
         assert entry.url.endswith(entry.file)
         assert entry.licence
-    assert set(weights.ALIASES.values()) <= set(weights.WEIGHTS)
+    assert set(published.ALIASES.values()) <= set(published.WEIGHTS)

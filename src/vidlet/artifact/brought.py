@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from ..onnx_graph.graph import set_attribute
 from .detector import boxes_graph, detector_metadata, network_boxes, write_detector
 
 
-def export_brought(path: Path, out: Path, labels: str | Path | None = None) -> dict[str, Any]:
+def export_brought(
+    path: Path, out: Path, labels: str | Path | None = None, known: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Write ``out`` from a detector's ONNX file, or darknet's .weights with its .cfg beside it.
 
     What the file gives is compared with the network that was read, which was compared with ONNX Runtime's answer for
@@ -25,6 +28,7 @@ def export_brought(path: Path, out: Path, labels: str | Path | None = None) -> d
 
     Args:
         labels: a file of one class a line, or "coco"; None: a .names file beside ``path``.
+        known: what else is known of where it comes from, for its metadata: "licence", "url".
 
     Returns:
         {"kind", "labels", "input_size", "bytes"}.
@@ -37,6 +41,7 @@ def export_brought(path: Path, out: Path, labels: str | Path | None = None) -> d
     graph = boxes_graph(detector, detector.input_size)
     free_pictures(graph)
     provenance = {"weights": detector.kind.name, "file": path.name, "sha256": sha256_of(path), "licence": "not stated"}
+    provenance |= dict(known or {})
     metadata = detector_metadata({"name": detector.kind.name}, names, provenance, None)
     pictures = np.random.default_rng(0).integers(0, 256, (3, 13, 13, 3)).astype(np.uint8)
     height, width = detector.input_size

@@ -43,6 +43,7 @@ COMMANDS = {
     "benchmark": ("benchmark_command", "latency, frames/s, peak memory and bytes of a model file"),
     "inspect": ("inspect_command", "what is inside a model file, tensor by tensor, byte by byte"),
     "extract": ("extract_command", "compute what train needs of each clip, once; go on where it was stopped"),
+    "models": ("models_command", "ready models: what there is, what was measured of each; fetch one by its name"),
     "recipes": ("recipes_command", "the built-in recipes, by task: what each is, in a sentence"),
     "completion": ("completion_command", "a script that lets the shell complete commands, options and recipes"),
     "papers": ("papers_command", "the papers' tables: what they print, what our code recomputes, what we measured"),

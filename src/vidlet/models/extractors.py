@@ -10,6 +10,7 @@ from typing import Any
 from .. import plugins
 from ..errors import RecipeError, VidletError, WeightsError
 from ..files import sha256_of
+from ..published import MOBILENETV1, WEIGHTS, find_weights, weights_entry
 from ..recipe import Extractor, nearest
 from .detector_file import build_detector_file
 from .extractor import FrameExtractor, Pixels
@@ -20,7 +21,7 @@ from .mobilenetv2 import MobileNetV2
 from .onnx_file import OnnxBackbone
 from .options import UNSAID, checked_options, options_of, refuse_unread
 from .tflite_import import import_network
-from .weights import MOBILENETV1, WEIGHTS, find_weights, is_torchvision, load_into_, load_state_dict, weights_entry
+from .weights import is_torchvision, load_into_, load_state_dict
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of [0, 1] RGB, as torchvision's weights expect them
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -14,8 +14,9 @@ from typing import Any
 from ..errors import ModelError, TrainingError
 from ..files import Lock, write_text
 from ..progress import say
-from ..recipe import Recipe, load_recipe, save_recipe
+from ..recipe import Recipe, load_recipe, nearest, save_recipe
 from ..wording import as_json
+from .ready import ready_file, ready_names
 
 MODEL = "model.onnx"  # the product: float32 of `train`, the chosen file of `fit`, the joint one of `ensemble`
 RECIPE = "recipe.toml"  # as resolved; of a joint file its members and their weights
@@ -34,25 +35,34 @@ REFIT = "refit-all"  # the folder of the second training of --refit-all
 
 
 def model_file(source: str | Path) -> Path:
-    """A model file as it is named, or the product of a run folder; whether it exists is not looked at."""
+    """A model file as it is named, the product of a run folder, or a ready model by its name.
+
+    Raises:
+        ModelError: a ready model that is not on this machine yet, or a bare word that is nothing of these.
+    """
     path = Path(source)
-    return path / MODEL if path.is_dir() else path
+    if path.is_dir():
+        return path / MODEL
+    named = not path.exists() and path.name == str(source)
+    found = ready_file(path.name) if named else None
+    if named and found is None and not path.suffix:
+        raise ModelError(f"{path}: no such file or run, and no ready model{nearest(path.name, ready_names())}")
+    return path if found is None else found / MODEL if found.is_dir() else found
 
 
 def product_of(source: str | Path, told: bool = True) -> Path:
-    """A model file as it is named, or the product of a run folder, which is said (unless ``told`` is False).
+    """A model file as it is named; the product of a run or a ready model, which is said unless ``told`` is False.
 
     Raises:
-        ModelError: a folder without one.
+        ModelError: a folder without one, or a ready model that is not on this machine yet.
     """
     path = model_file(source)
-    if Path(source).is_dir():
-        if not path.is_file():
-            others = ", ".join(found.name for found in RunFolder.of(source).candidates())
-            more = f"; name one of {others}" if others else "; not a finished run of `vidlet train`"
-            raise ModelError(f"{source}: holds no {MODEL}{more}")
-        if told:
-            say(f"model   {path}")
+    if Path(source).is_dir() and not path.is_file():
+        others = ", ".join(found.name for found in RunFolder.of(source).candidates())
+        more = f"; name one of {others}" if others else "; not a finished run of `vidlet train`"
+        raise ModelError(f"{source}: holds no {MODEL}{more}")
+    if told and path != Path(source):
+        say(f"model   {path}")
     return path
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from ..datasets import BoxTable
 from ..errors import RecipeError, WeightsError
-from ..models.weights import find_weights
 from ..progress import say, working
+from ..published import find_weights
 from ..recipe import Extractor, Recipe, load_recipe
 from ..runs import MODEL
 from ..runtime import benchmark
