@@ -10,6 +10,7 @@ from vidlet.metrics import (
     ManyLabels,
     MultiLabelScores,
     gap,
+    gap_samples,
     hit_at_1,
     many_labels_summary,
     mean_average_precision,
@@ -170,3 +171,18 @@ def test_bad_input_is_named(scores, labels, said):
 def test_another_number_of_classes_is_refused():
     with pytest.raises(DataError, match="3 classes after scores of 2"):
         MultiLabelScores().add([[0.1, 0.2]], [[1, 0]]).add([[0.1, 0.2, 0.3]], [[1, 0, 0]])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_draws_of_groups_are_the_figure_of_the_drawn_clips(tied):
+    rng = np.random.default_rng(3)
+    scores, labels = rng.random((12, 30)), rng.random((12, 30)) < 0.2
+    scores = scores.round(1) if tied else scores
+    groups = [f"g{i // 3}" for i in range(12)]
+    found = gap_samples(scores, labels, groups, resamples=40, seed=7)
+    draws = np.random.default_rng(7)
+    for value in found:  # the same draws, made by hand: whole groups of three, with replacement
+        clips = np.concatenate([np.arange(12)[3 * g : 3 * g + 3] for g in draws.integers(0, 4, 4)])
+        assert value == pytest.approx(gap(scores[clips], labels[clips]))
+    assert np.ptp(found) > 0
+    assert gap_samples(scores, labels, ["one"] * 12, resamples=3) == pytest.approx([gap(scores, labels)] * 3)

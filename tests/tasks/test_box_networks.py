@@ -58,6 +58,26 @@ def found_table(data):
     return read_boxes(data).sha256()
 
 
+def test_detectors_are_compared_by_map_with_intervals_and_in_pairs(run, tmp_path, monkeypatch):
+    data, folder, result = run
+    files = [folder / "model.onnx", folder / "model.int8.onnx"]
+    found = vidlet.compare(files, data=data, csv=tmp_path / "t.csv", report=tmp_path / "c.html")
+    for file, row in zip(files, found["rows"], strict=True):
+        figures = result["metrics"]["files"][file.name]
+        assert (row["figure"], row["accuracy"]) == ("map50", figures["map50"])
+        assert row["accuracy_interval"] == pytest.approx(figures["map50_interval"])
+        assert (row["bytes"], row["clips"]) == (file.stat().st_size, 6)
+        assert row["clip_ms"] > 0
+    told = result["metrics"]["files"]["model.int8.onnx"]["difference"]
+    assert found["rows"][1]["difference"] == {**{key: told[key] for key in ("mean", "low", "high")}, "clips": 6}
+    assert ",map50," in (tmp_path / "t.csv").read_text()
+    assert "mAP .5 on 6 each" in (tmp_path / "c.html").read_text()
+    listed = vidlet.compare([folder])  # by its own figures, which have no pairs
+    assert [row["accuracy"] for row in listed["rows"]] == [row["accuracy"] for row in found["rows"]]
+    assert listed["rows"][1]["difference"] is None
+    assert listed["notes"] == ["Differences of mAP .5 in pairs need every file's scores: --data DATA."]
+
+
 def test_the_report_lays_the_curves_over_each_other(run):
     _, folder, _ = run
     page = (folder / "report.html").read_text()

@@ -87,7 +87,7 @@ def test_the_command_prints_one_table_and_writes_csv_and_a_page(runs, capsys, mo
     assert (rows[2]["name"], float(rows[2]["accuracy"]), float(rows[2]["points"])) == ("b", 15 / 16, 2 / 16)
     assert rows[0]["points"] == ""
     page = (runs / "c.html").read_text()
-    told = ("3 files compared", "Accuracy over size and time", "a/model.int8.onnx: 75.0 %, 300 B, 12.5 ms")
+    told = ("3 files compared", "Over size and time", "a/model.int8.onnx: 75.0 %, 300 B, 12.5 ms")
     assert all(text in page for text in told)
     assert main(["compare", "a", "b", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((runs / "o.json").read_text())

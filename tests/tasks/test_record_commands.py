@@ -86,6 +86,22 @@ def test_the_figures_are_those_of_the_file(record_run, test_records):
     assert "GAP@20" in (record_run / "run" / "report.html").read_text()
 
 
+def test_models_of_many_labels_are_compared_by_gap(record_run, capsys):
+    files = [str(record_run / "run" / name) for name in ("model.onnx", "model.int8.onnx")]
+    assert main(["compare", *files, "--data", str(record_run / "records")]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split()[2] == "GAP@20" and "points: GAP@20 minus that of" in out
+    assert main(["compare", *files, "--data", str(record_run / "records"), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    for file, row in zip(files, rows, strict=True):
+        expected = evaluate(file, record_run / "records", report=None)
+        low, high = row["accuracy_interval"]
+        assert row["accuracy"] == expected["gap20"] and low < expected["gap20"] < high
+    gap_between = rows[1]["difference"]
+    assert gap_between["mean"] == pytest.approx(rows[1]["accuracy"] - rows[0]["accuracy"])
+    assert gap_between["high"] - gap_between["low"] < rows[0]["accuracy_interval"][1] - rows[0]["accuracy_interval"][0]
+
+
 def test_the_figures_of_a_large_set_come_in_chunks(record_run, monkeypatch):
     monkeypatch.setattr("vidlet.tasks.clips.CHUNK", 7)
     model = load(record_run / "run" / "model.onnx", threads=1)

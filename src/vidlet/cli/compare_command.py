@@ -50,8 +50,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def table_text(found: dict[str, Any]) -> str:
     """The table for people, rates in percent, differences in points."""
     from ..reports import bytes_text, interval_text, ms_text, points_text, rate_text, text_table
+    from ..tasks.compare_runs import TOLD
 
     rows = []
+    told = " or ".join(dict.fromkeys(TOLD[row["figure"]] for row in found["rows"]))
+    images = all(row["figure"] == "map50" for row in found["rows"])
     timed = any(row["frame_ms"] is not None for row in found["rows"])
     for row in found["rows"]:
         gap = row["difference"]
@@ -61,7 +64,8 @@ def table_text(found: dict[str, Any]) -> str:
         rows.append(
             [row["name"], row["recipe"], *accuracy, points, str(row["clips"]), bytes_text(row["bytes"]), *times]
         )
-    heads = ["run", "recipe", "accuracy", "95 % interval", "points", "clips", "size", "a clip", *["a frame"] * timed]
+    unit = "image" if images else "clip"
+    heads = ["run", "recipe", told, "95 % interval", "points", f"{unit}s", "size", f"a {unit}", *["a frame"] * timed]
     lines = [text_table(rows, heads, "ll" + "r" * 7)]
-    lines.append(f"points: accuracy minus that of {shown(found['against'])} on the clips of both, in pairs over groups")
+    lines.append(f"points: {told} minus that of {shown(found['against'])} on the {unit}s of both, in pairs over groups")
     return "\n".join([*lines, *(shown(f"note: {note}") for note in found["notes"])])

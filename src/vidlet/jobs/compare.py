@@ -14,8 +14,7 @@ from ..progress import working
 from ..runs import product_of
 from ..runtime import load
 from ..runtime.benchmark import benchmark as measure
-from ..tasks import DataSource, scored_split, task_of_model
-from ..tasks.clips import score_clips, summarize
+from ..tasks import DataSource, task_of_model
 from ..tasks.compare_runs import Said, as_csv, compare_said, of_run, of_scores, write_comparison
 
 
@@ -42,10 +41,12 @@ def compare(
         csv: a file for the table. report: an HTML file with the table and a chart.
 
     Returns:
-        {"against", "rows": [{"name", "model", "recipe", "split", "clips", "accuracy", "accuracy_interval", "bytes",
-        "clip_ms", "frame_ms", "difference"}], "notes"}, rows in the given order. ``clip_ms`` is the median with
-        decoding when the file was scored; ``difference`` {"mean", "low", "high", "clips"} is accuracy minus that of
-        ``against`` in pairs on the clips that both saw (95 %, bootstrap over groups), None where there are none.
+        {"against", "rows": [{"name", "model", "recipe", "split", "clips", "figure", "accuracy", "accuracy_interval",
+        "bytes", "clip_ms", "frame_ms", "difference"}], "notes"}, rows in the given order. ``accuracy`` is the value of
+        ``figure``: "accuracy", of a detector "map50", of many labels a clip "gap20". ``clip_ms`` is the median with
+        decoding when the file was scored (of an image without); ``difference`` {"mean", "low", "high", "clips"} is the
+        figure minus that of ``against`` in pairs on the clips that both saw (95 %, bootstrap over groups), None where
+        there are none; those of "map50" and "gap20" need ``data``.
 
     Raises:
         DataError: a run without a list of predictions, or clips that a file cannot name.
@@ -81,11 +82,10 @@ def _scored(runs: Sequence[str | Path], data: str | Path, split: str | None, str
         with working(f"score {path}"):
             model = load(path, threads=1)
             task = task_of_model(model)
-            task.check_options(DataError, against=True)
-            name, chosen = scored_split(task.read(DataSource(data, None, strict, names=model.labels)), split)
-            scored = score_clips(model, chosen, strict)
-        figures = summarize(scored, model)
-        found.append(of_scores(str(run), path, scored, name, model.bytes, figures["clip_ms"]["p50"]))
+            name, chosen = task.scored_split(task.read(DataSource(data, None, strict, names=model.labels)), split)
+            scored = task.score(model, chosen, strict)
+        recipe = str((model.metadata.get("recipe") or {}).get("name", ""))
+        found.append(of_scores(str(run), path, scored, task.summarize(scored, model), recipe=recipe, split=name))
     return found
 
 

@@ -31,7 +31,7 @@ from .detection import (
     overlaps,
     precision_recall,
 )
-from .multilabel import MultiLabelScores, gap, hit_at_1, mean_average_precision, multilabel_summary, perr
+from .multilabel import MultiLabelScores, gap, gap_samples, hit_at_1, mean_average_precision, multilabel_summary, perr
 from .rejection import Rejection, choose_threshold, named_scores
 from .summary import ManyLabels, classification_summary, many_labels_summary, percentiles_ms
 
@@ -62,6 +62,7 @@ __all__ = [
     "expected_calibration_error",
     "fit_temperature",
     "gap",
+    "gap_samples",
     "hit_at_1",
     "macro_average",
     "many_labels_summary",

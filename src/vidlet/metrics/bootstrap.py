@@ -62,7 +62,7 @@ def rate_interval(right: ArrayLike, groups: Groups, level: float = 0.95) -> Inte
     values = np.asarray(right, np.float64)
     if not values.size:
         return Interval(float("nan"), float("nan"), "")
-    member = _group_indices(groups, len(values))
+    member = group_indices(groups, len(values))
     clips, sums = np.bincount(member), np.bincount(member, values)
     if len(clips) == len(values):
         return Interval(*wilson_interval(values.mean(), len(values), level), "Wilson")
@@ -104,7 +104,7 @@ def _resampled_means(values: NDArray[np.float64], groups: Groups, seed: int, rep
     """
     if not values.size:
         return np.empty(0)
-    member = _group_indices(groups, len(values))
+    member = group_indices(groups, len(values))
     clips, sums = np.bincount(member).astype(np.float64), np.bincount(member, values)
     kinds, count = np.unique(np.stack([clips, sums], axis=1), axis=0, return_counts=True)  # (U, 2), (U,)
     rng = np.random.default_rng(seed)
@@ -117,7 +117,7 @@ def _resampled_means(values: NDArray[np.float64], groups: Groups, seed: int, rep
     return np.concatenate(means)
 
 
-def _group_indices(groups: Groups, clips: int) -> NDArray[np.int64]:
+def group_indices(groups: Groups, clips: int) -> NDArray[np.int64]:
     """Index of every clip's group, counted in order of appearance: (N,)."""
     if groups is None:
         return np.arange(clips)

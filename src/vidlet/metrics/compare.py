@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
-from .bootstrap import Groups, _group_indices, paired_bootstrap
+from .bootstrap import Groups, group_indices, paired_bootstrap
 from .classification import confusion_matrix, per_class
 
 FIGURES = ("precision", "recall", "f1")
@@ -44,7 +44,7 @@ def compare_classes(
     truth, a, b = (np.asarray(values) for values in (labels, predicted_a, predicted_b))
     classes = len(names)
     points = [per_class(confusion_matrix(guess, truth, classes)) for guess in (a, b)]
-    member = _group_indices(groups, len(truth))
+    member = group_indices(groups, len(truth))
     counts = np.concatenate([_counts(guess, truth, member, classes) for guess in (a, b)], axis=1)  # (G, 2 * 3 K)
     drawn = _drawn_differences(counts, classes, seed, repeats)  # (R, 3, K)
     found: dict[str, dict[str, ClassDifference]] = {}

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
+from .bootstrap import Groups, group_indices
 
 TOP_K = 20
 SPARE = 4  # times as many scores as are wanted may be sorted
@@ -30,6 +31,33 @@ def gap(scores: ArrayLike, labels: ArrayLike, top_k: int = TOP_K) -> float:
     The sum over hits of the precision down to them, over all positives, those outside the top included.
     """
     return _all(scores, labels, top_k).gap()
+
+
+def gap_samples(
+    scores: ArrayLike, labels: ArrayLike, groups: Groups, top_k: int = TOP_K, resamples: int = 500, seed: int = 0
+) -> NDArray[np.float64]:
+    """``gap`` of ``resamples`` draws of whole groups of clips with replacement (R,); a draw without positives has 0.
+
+    The same seed draws the same groups, so that two models' samples of the same clips can be subtracted in pairs.
+    """
+    table, truth = _checked(scores, labels)
+    if not len(table):
+        return np.empty(0)
+    order = highest(table, min(top_k, table.shape[1]))  # (N, depth)
+    flat = np.take_along_axis(table, order, axis=1).ravel()
+    rank = np.argsort(-flat, kind="stable")
+    hits = np.take_along_axis(truth, order, axis=1).ravel()[rank]
+    owner = np.repeat(np.arange(len(table)), order.shape[1])[rank]  # whose score it is
+    last = np.flatnonzero(np.append(np.diff(flat[rank]) != 0, True))  # of each group of equal scores
+    member, positives = group_indices(groups, len(table)), truth.sum(axis=1)
+    count, rng, found = int(member.max()) + 1, np.random.default_rng(seed), np.zeros(resamples)
+    for number in range(resamples):
+        times = np.bincount(rng.integers(0, count, count), minlength=count)[member]  # how often a clip is drawn: (N,)
+        weights = times[owner]
+        right, seen = np.cumsum(weights * hits)[last], np.cumsum(weights)[last]
+        precision = right / np.maximum(seen, 1)
+        found[number] = (np.diff(right, prepend=0) * precision).sum() / max(1, int(times @ positives))
+    return found
 
 
 def hit_at_1(scores: ArrayLike, labels: ArrayLike) -> float:

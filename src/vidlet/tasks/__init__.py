@@ -114,7 +114,7 @@ _BOXES: Task[BoxTable, boxes.ScoredImages] = Task(
         "space": "fit: a space is of extractors; these data are images with boxes",
         "val_shards": "--val-shards: not for detectors",
         "none": "--none: not for detectors; an image without boxes is their background",
-        "against": "--against: compares files of one label a clip, not detectors",
+        "against": "--against: compares files of one label a clip, not detectors (vidlet compare does)",
         "ensemble": "ensemble: members name clips; detectors are not joined",
     },
 )
