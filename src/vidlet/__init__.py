@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # what checkers and editors see; at run time each is imported
     from .jobs.recipes import recipes
     from .jobs.record import record
     from .jobs.segment import segment
+    from .jobs.sweep import sweep
     from .jobs.train import train
     from .plugins import register_data, register_extractor, register_head, register_step
     from .runtime import Model, Prediction
@@ -42,7 +43,7 @@ if TYPE_CHECKING:  # what checkers and editors see; at run time each is imported
     __version__: str
 
 _JOBS = ["train", "compress", "ensemble", "evaluate", "predict", "extract", "export", "benchmark", "inspect"]
-_JOBS += ["compare", "demo", "fit", "fuse", "label", "load", "papers", "push", "recipes", "record", "segment"]
+_JOBS += ["compare", "demo", "fit", "fuse", "label", "load", "papers", "push", "recipes", "record", "segment", "sweep"]
 _NAMES = {name: (f"vidlet.jobs.{name}", name) for name in _JOBS}
 _NAMES |= {"data": ("vidlet.jobs.data", "inspect_data"), "VidletError": ("vidlet.errors", "VidletError")}
 _NAMES |= {"ready_models": ("vidlet.jobs.models", "ready_models")}
@@ -78,7 +79,7 @@ __all__ += [
     "record",
     "segment",
 ]
-__all__ += ["register_data", "register_extractor", "register_head", "register_step", "train"]
+__all__ += ["register_data", "register_extractor", "register_head", "register_step", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:

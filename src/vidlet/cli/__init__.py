@@ -32,6 +32,10 @@ COMMANDS = {
     "ensemble": ("ensemble_command", "the best ensemble of model files that fits a byte limit, as one file"),
     "evaluate": ("evaluate_command", "accuracy of a model file on labelled clips"),
     "compare": ("compare_command", "runs in one table: accuracy with intervals, bytes, times, differences in pairs"),
+    "sweep": (
+        "sweep_command",
+        "recipes, values and chains, or several budgets, of the same data: one table of all files",
+    ),
     "fuse": ("fuse_command", "accuracy of several files together, as on pictures and on optical flow"),
     "predict": ("predict_command", "label a video, a folder or a camera: a timeline of segments"),
     "segment": ("segment_command", "cut a video into pieces that are alike within, without labels"),
@@ -172,6 +176,8 @@ def _say(line: str, status: int) -> int:
 
 
 def _how_to_go_on(args: argparse.Namespace) -> str:
+    if args.command == "sweep":
+        return "; the same command goes on"
     return "; go on with --resume" if hasattr(args, "resume") else ""
 
 

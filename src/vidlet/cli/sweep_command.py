@@ -1,0 +1,67 @@
+"""`vidlet sweep`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+from ..wording import shown
+from . import options
+from .compare_command import table_text
+from .train_command import need_train_extra
+
+EXAMPLE = "example: vidlet sweep clips/ --recipe mean mobilenetv2-gru --set seed=0,1,2 --chain units:0.5+int8"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `vidlet sweep`."""
+    options.add_data(parser)
+    parser.add_argument("--recipe", nargs="+", default=[], metavar="NAME|FILE", help="recipes to train by (auto)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=A,B,C",
+        help="values of a recipe to try, as in seed=0,1,2; repeated, every combination",
+    )  # fmt: skip
+    parser.add_argument(
+        "--chain", nargs="+", default=[], metavar="STEPS", help="one more file of each training: half, units:0.5+int8"
+    )
+    parser.add_argument(
+        "--max-size", nargs="+", default=[], metavar="SIZE", help="budgets: of each one a search, as `vidlet fit` does"
+    )
+    parser.add_argument("--time", default="10m", metavar="TIME", help="for each of these searches (%(default)s)")
+    parser.add_argument(
+        "--out", default="runs/sweep", metavar="FOLDER", help="a run each, table.csv and compare.html (%(default)s)"
+    )
+    parser.add_argument("--benchmark", action="store_true", help="measure at the end how long a frame takes")
+    options.add_device(parser)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Train, compress, search; print the table of `vidlet compare`."""
+    need_train_extra("sweep")
+    from ..progress import working
+
+    tried = dict(values_of(text) for text in args.set)
+    with working("load torch"):
+        from ..jobs.sweep import PAGE, TABLE, sweep
+
+    found = sweep(
+        args.data, args.recipe, tried, args.chain, args.max_size, args.time, args.out, args.fold, args.device,
+        args.benchmark, args.strict,
+    )  # fmt: skip
+    if not args.json:
+        print(table_text(found))
+        for one in found["failed"]:
+            print(f"failed: {shown(one['name'])}: {shown(one['error'])}")
+        print(f"written: {shown(args.out)}/{TABLE}, {shown(args.out)}/{PAGE}")
+    return found
+
+
+def values_of(text: str) -> tuple[str, list[Any]]:
+    """A key and its values: "seed=0,1" -> ("seed", [0, 1]); a list in brackets is one value."""
+    from ..recipe import parse_override
+
+    key, _, values = text.partition("=")
+    parts = re.split(r",(?![^\[]*\])", values)
+    found = [parse_override(f"{key}={part}") if "=" in text else parse_override(text) for part in parts]
+    return found[0][0], [value for _, value in found]
