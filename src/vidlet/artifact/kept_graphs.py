@@ -72,7 +72,7 @@ def structure_of(network: nn.Module) -> Structure | None:
 
 
 def kept(structure: Structure, request: object, export: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
-    """The graph of a structure as it was asked for; ``export`` makes it where none is kept. The caller may change it."""
+    """The graph of a structure as it was asked for, for the caller to change; ``export`` makes one that is not kept."""
     key = (structure, request)
     if key not in _kept:
         _kept[key] = _from_disk(structure, request, export) if structure.known else export()
