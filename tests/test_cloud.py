@@ -165,19 +165,24 @@ def served(handler):
     return server, f"http://127.0.0.1:{server.server_address[1]}"
 
 
-def test_a_table_on_the_web_and_the_clips_that_it_names(bucket, clips):
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_on_the_web_and_the_clips_that_it_names(bucket, clips, tmp_path, suffix):
     pytest.importorskip("aiohttp")
+    shutil.copytree(clips, tmp_path / "web")
+    if suffix == "parquet":
+        read_csv, parquet = pytest.importorskip("pyarrow.csv").read_csv, pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(read_csv(clips / "clips.csv"), tmp_path / "web/clips.parquet")
 
     class Files(SimpleHTTPRequestHandler):
         def __init__(self, *args):
-            super().__init__(*args, directory=str(clips))
+            super().__init__(*args, directory=str(tmp_path / "web"))
 
         def log_message(self, *args):
             pass
 
     server, address = served(Files)
     try:
-        table = read_table(mirror(f"{address}/clips.csv"))
+        table = read_table(mirror(f"{address}/clips.{suffix}"))
         assert len(table) == CLIPS
         clip = table.clips[3].path
         here(clip)

@@ -23,13 +23,13 @@ import shutil
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
-from .errors import DataError, DependencyError, VidletError
+from .errors import DataError, DependencyError, VidletError, reading
 from .files import atomic_path, cache_folder, lives, write_text
 from .progress import bar, follows, working
 from .wording import how_to_install, shown
@@ -231,15 +231,13 @@ class _There:
 
     def _listed_on_web(self) -> dict[str, list[Any]]:
         """A table on the web and what it names; the web lists no folders."""
-        if not self.name.lower().endswith((".csv", ".tsv", ".txt")):
+        if not self.name.lower().endswith((".csv", ".tsv", ".txt", ".parquet")):
             raise DataError(f"{self.address}: on the web labelled data are a table, clips.csv, that names its clips")
         with self._told("no such table"):
-            text = self.files.cat_file(self.path).decode("utf-8-sig", "replace")
-        stamp = hashlib.sha256(text.encode()).hexdigest()[:16]
-        rows = csv.DictReader(text.splitlines())
-        column = next((n for n in rows.fieldnames or () if n.strip().lower() in ("path", "name", "file_name")), None)
-        named = [row[column] for row in rows if row.get(column)] if column else []
-        return {self.name: [-1, stamp], **{name: [-1, ""] for name in named if "://" not in name}}
+            content = self.files.cat_file(self.path)
+        stamp = hashlib.sha256(content).hexdigest()[:16]
+        named = _names_in_table(content, self.name.lower().endswith(".parquet"), self.address)
+        return {self.name: [-1, stamp], **{name: [-1, ""] for name in named if name and "://" not in name}}
 
     def read(self, name: str, to: Path) -> None:
         """Copy a file that the listing named."""
@@ -418,3 +416,22 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _reason(error: BaseException) -> str:
     return shown(" ".join(str(error).split())[:160] or type(error).__name__)
+
+
+def _names_in_table(content: bytes, parquet: bool, where: str) -> list[str]:
+    """The cells of the column of a table that names its clips."""
+
+    def column(names: Iterable[str]) -> str | None:
+        return next((name for name in names if name.strip().lower() in ("path", "name", "file_name")), None)
+
+    if not parquet:
+        rows = csv.DictReader(content.decode("utf-8-sig", "replace").splitlines())
+        found = column(rows.fieldnames or ())
+        return [row[found] for row in rows] if found else []
+    with reading(where, "a Parquet file"):
+        from pyarrow import BufferReader
+        from pyarrow.parquet import ParquetFile
+
+        table = ParquetFile(BufferReader(content))
+        found = column(table.schema_arrow.names)
+        return [str(name or "") for name in table.read([found]).column(0).to_pylist()] if found else []

@@ -101,7 +101,7 @@ def every_array_record(table: Path) -> ArrayRecords:
     Raises:
         DataError: as ``read_csv``, but of labels.
     """
-    lines, path = csv_rows(table, labelled=False).rows, table.parent / FEATURES_NAME
+    lines, path = csv_rows(table, labelled=False), table.parent / FEATURES_NAME
     ids = [""] * len(lines)
     for place, (_, row) in zip(feature_rows(lines, path, table), lines, strict=True):
         ids[place] = row["path"]

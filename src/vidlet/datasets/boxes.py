@@ -17,6 +17,7 @@ from .boxes_voc import is_voc, read_voc
 from .boxes_yolo import is_yolo, read_yolo
 from .exports import is_export
 from .read import table_in
+from .texts import PARQUET
 
 __all__ = ["Box", "BoxImage", "BoxTable", "box_kind", "read_boxes", "with_box_splits"]
 
@@ -28,6 +29,8 @@ _READERS = {
 def box_kind(path: str | os.PathLike[str]) -> str | None:
     """How boxes are written: "voc", "coco", "labelme", "csv", "yolo", or None where a folder or file has none."""
     where = Path(path)
+    if where.is_file() and where.suffix.lower() == PARQUET:  # of boxes, or else of clips
+        return "csv" if box_tables(where) else None
     if where.exists() and is_export(where):
         return None
     if where.is_file():

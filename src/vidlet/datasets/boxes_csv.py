@@ -1,4 +1,4 @@
-"""Boxes as tables: a row a box, as TensorFlow's tutorial, Roboflow, Kaggle and Open Images write them.
+"""Boxes as tables, text or Parquet: a row a box, as TensorFlow's tutorial, Roboflow, Kaggle and Open Images have them.
 
     filename,width,height,class,xmin,ymin,xmax,ymax        train_labels.csv, train/_annotations.csv
     image_id,width,height,"[x, y, w, h]"                    ImageID,LabelName,XMin,XMax,YMin,YMax (relative)
@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import DataError
+from ..errors import DataError, DependencyError
 from .box_images import Pictures
 from .box_table import BoxGatherer, BoxTable, Written
 from .media import is_image, visible
 from .table import folder_split, split_in_name, split_name
-from .texts import SEPARATORS, cell_key, table_rows
+from .texts import PARQUET, SEPARATORS, TABLES, cell_key, parquet_file, table_rows
 
 ONLY_CLASS = "object"
 IMAGE = (
@@ -55,6 +55,7 @@ CENTERS = (
 )  # fmt: skip
 SPLIT = ("split", "subset", "set", "usage")
 HEADER_BYTES = 4096
+FOUND = (".csv", ".tsv", PARQUET)  # beside images; a text is more likely a list
 
 
 class _Columns(NamedTuple):
@@ -69,9 +70,9 @@ class _Columns(NamedTuple):
 def box_tables(path: Path) -> list[Path]:
     """The tables of boxes of a folder or one below, or the table itself; [] where there are none."""
     if path.is_file():
-        return [path] if path.suffix.lower() in (".csv", ".tsv", ".txt") and _header(path) else []
+        return [path] if path.suffix.lower() in TABLES and _header(path) else []
     folders = [path, *(entry for entry in visible(path) if entry.is_dir())]
-    tables = [entry for folder in folders for entry in visible(folder) if entry.suffix.lower() in (".csv", ".tsv")]
+    tables = [entry for folder in folders for entry in visible(folder) if entry.suffix.lower() in FOUND]
     return [table for table in tables if table.is_file() and _header(table)]
 
 
@@ -97,6 +98,11 @@ def _descriptions(folder: Path) -> dict[str, str]:
 
 
 def _header(path: Path) -> _Columns | None:
+    if path.suffix.lower() == PARQUET:
+        try:
+            return _columns([_key(name) for name in parquet_file(path).schema_arrow.names])
+        except (DataError, DependencyError):  # told by who reads it
+            return None
     try:
         with path.open("rb") as handle:
             data = handle.read(HEADER_BYTES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +19,7 @@ from ..video import VideoInfo, probe, read_many
 from ..video.folder import image_files
 from .box_table import image_size
 from .frame_record import frame_codes
-from .splits import with_splits
+from .splits import split_names
 from .table import SPLITS, Clip, ClipTable
 
 FEW_CLIPS = 5  # a class with fewer is told
@@ -119,30 +120,37 @@ def inspect_table(table: ClipTable, workers: int = 2, progress: Callable[[int, i
     stored = table.features is not None
     infos: dict[Path, VideoInfo] = {}
     broken: list[tuple[str, str]] = []
+    parts = Counter(clip.path for clip in table)
+    told = {clip.path: clip.fps for clip in table}
     if not stored:
-        told = {clip.path: clip.fps for clip in table}
-        paths = list(told)
-        for done, (path, info) in enumerate(read_many(paths, lambda path: probe_all(path, told[path]), workers), 1):
-            if isinstance(info, VidletError):
-                broken.append((_name(path, table.root), str(info).removeprefix(f"{path}: ")))
+        for done, (path, found) in enumerate(read_many(told, lambda path: probe_all(path, told[path]), workers), 1):
+            if isinstance(found, VidletError):
+                broken.append((_name(path, table.root), str(found).removeprefix(f"{path}: ")))
             else:
-                infos[path] = info
+                infos[path] = found
             if progress:
-                progress(done, len(paths))
+                progress(done, len(told))
         broken += [(_name(c.path, table.root), why) for c in table if (why := _outside(c, infos.get(c.path)))]
-    durations = [_duration(clip, infos[clip.path]) for clip in table if clip.path in infos]
-    frames = [count for clip in table if clip.path in infos and (count := infos[clip.path].frames)]
+    durations = array("d", (_duration(clip, infos[clip.path]) for clip in table if clip.path in infos))
+    frames = array("q")
+    for path, info in infos.items():
+        if info.frames:
+            frames.extend([info.frames] * parts[path])
     if table.records is not None:
-        frames = [max(1, table.records.frames[clip.row]) for clip in table if clip.row is not None]
-    sizes = Counter(f"{infos[c.path].width}x{infos[c.path].height}" for c in table if c.path in infos)
-    rates = Counter(
-        f"{infos[c.path].fps:.4g}" for c in table if c.path in infos and (not c.path.is_dir() or c.fps is not None)
-    )
-    splits = [name for name in (*SPLITS, "") if any(clip.split == name for clip in table)]
+        frames = array("q", (max(1, table.records.frames[clip.row]) for clip in table if clip.row is not None))
+    sizes: Counter[str] = Counter()
+    rates: Counter[str] = Counter()
+    for path, info in infos.items():
+        sizes[f"{info.width}x{info.height}"] += parts[path]
+        if told[path] is not None or not path.is_dir():
+            rates[f"{info.fps:.4g}"] += parts[path]
+    counted = Counter((clip.labels, clip.split) for clip in table)
+    of_split = {name: sum(n for (_, split), n in counted.items() if split == name) for name in (*SPLITS, "")}
+    splits = [name for name, clips in of_split.items() if clips]
     classes = {name: dict.fromkeys(splits, 0) for name in table.labels}
-    for clip in table:
-        for name in clip.labels:
-            classes[name][clip.split] += 1
+    for (labels, split), clips in counted.items():
+        for name in labels:
+            classes[name][split] += clips
     leaking = _leaking_groups(table)
     duplicates = _duplicates(table, set(infos))
     warnings = [
@@ -150,7 +158,7 @@ def inspect_table(table: ClipTable, workers: int = 2, progress: Callable[[int, i
         *_leak_warnings(leaking, duplicates),
         *_class_warnings(table, classes, splits),
     ]
-    if single := sum(infos[c.path].frames == 1 for c in table if c.path in infos):
+    if single := sum(parts[path] for path, info in infos.items() if info.frames == 1):
         warnings.append(f"{single} clips have a single frame: nothing moves in them.")
     return DataReport(
         root=table.root,
@@ -158,7 +166,7 @@ def inspect_table(table: ClipTable, workers: int = 2, progress: Callable[[int, i
         sha256=table.sha256(),
         clips=len(table),
         groups=len({clip.group for clip in table if clip.group}),
-        splits={name: len(table.of_split(name)) for name in splits},
+        splits={name: of_split[name] for name in splits},
         classes=classes,
         durations_s=_spread(durations),
         frames=_spread(frames),
@@ -241,18 +249,19 @@ def _outside(clip: Clip, info: VideoInfo | None) -> str:
 
 def _leaking_groups(table: ClipTable) -> tuple[str, ...]:
     splits_of: dict[str, set[str]] = defaultdict(set)
-    for clip in table:
-        if clip.group and clip.split:
-            splits_of[clip.group].add(clip.split)
+    for group, split in {(clip.group, clip.split) for clip in table}:
+        if group and split:
+            splits_of[group].add(split)
     return tuple(sorted(group for group, splits in splits_of.items() if len(splits) > 1 and "train" in splits))
 
 
 def _duplicates(table: ClipTable, readable: set[Path]) -> tuple[Duplicate, ...]:
     """Clips of the same content and the same part of it, or parts of one content in different splits."""
     contents = _feature_contents(table) if table.features else _file_contents(table, readable)
+    many = {content for content, clips in Counter(contents).items() if clips > 1}
     same: dict[str, list[Clip]] = defaultdict(list)
     for clip, content in zip(table, contents, strict=True):
-        if content:
+        if content and content in many:
             same[content].append(clip)
     found = []
     for clips in same.values():
@@ -349,9 +358,9 @@ def _class_warnings(table: ClipTable, classes: Mapping[str, Mapping[str, int]], 
     if len(used) < 2:
         found.append(f"There is one class only ({', '.join(used)}): nothing to tell apart.")
     groups: dict[str, set[str]] = defaultdict(set)
-    for clip in table:
-        for name in clip.labels:
-            groups[name].add(clip.group)
+    for labels, group in dict.fromkeys((clip.labels, clip.group) for clip in table):
+        for name in labels:
+            groups[name].add(group)
     if all(clip.group for clip in table) and (bound := [n for n in groups if len(groups[n]) == 1 and totals[n] > 1]):
         found.append(f"{_some(bound, 'class')} {_has(bound)} one group only: no split by group can test {_it(bound)}.")
     alike: dict[str, list[str]] = defaultdict(list)
@@ -368,7 +377,7 @@ def _split_notes(table: ClipTable) -> list[str]:
         return []
     how = "by group" if any(clip.group for clip in table) else "by clip, because no groups are given"
     try:
-        dealt = Counter(clip.split for clip in with_splits(table))
+        dealt = Counter(split_names(table))
     except DataError as error:
         return [f"No split is given, and none can be made: {str(error).removeprefix(f'{table.root}: ')}."]
     parts = [f"{name} {dealt[name]} ({dealt[name] / len(table):.0%})" for name in SPLITS]

@@ -1,29 +1,36 @@
-"""Clip tables written as text: columns path (or name), label, and where known group, split and part of the video."""
+"""Clip tables as rows: columns path (or name), label, and where known group, split and part of the video."""
 
 from __future__ import annotations
 
 import ast
-import itertools
 import math
 import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from ..errors import DataError, reading
+from ..errors import DataError, DependencyError, reading
 from ..labels import label_order, split_labels
 from ..video.address import as_place
 from .listed import folders_near
 from .media import Media
-from .segments import is_frame_code, overlap_notes, seconds_of_clock, seconds_of_frame_code, span_of_frames
+from .segments import (
+    is_frame_code,
+    overlap_notes,
+    places_of_parts,
+    seconds_of_clock,
+    seconds_of_frame_code,
+    span_of_frames,
+)
 from .table import Clip, ClipTable, split_name
-from .texts import cell_key, table_rows
+from .texts import cell_key, stream_rows
 
 # What columns are called, in the order in which they are asked.
 PATHS = (
@@ -46,33 +53,35 @@ SPLIT_COLUMNS = ("subset", "set", "partition", "phase", "usage")  # if all of th
 PEOPLE = ("subject", "person", "participant", "signer", "speaker", "actor", "patient", "user")  # groups, if several
 GROUP_COLUMNS = tuple(f"{who}{end}" for who in PEOPLE for end in ("", "_id"))
 FOLDERS_OF_TABLES = ("annotations", "annotation", "labels", "splits", "lists", "metadata", "csv")
+SEEN = 20  # rows of which one must name a file, if the table is not of stored features
 SHOWN = 6  # columns that a note names
 FEATURES_NAME = "features.npz"
 FEATURES_KEY = "rgb"
 MOST_ARRAY_BYTES = 2**35  # of one array of stored features in memory
 NUMBERS = re.compile(r"\d{1,9}(?: \d{1,9})*")  # several class numbers in a cell, as YouTube-8M's tables have them
 Row = tuple[int, dict[str, str]]  # number of the line, cells of the known columns
+V = TypeVar("V")
 
 
 class Rows(NamedTuple):
-    """The rows of a table, the decimal mark of its numbers, and what had to be assumed."""
+    """The rows of a table, the decimal mark of its numbers, and what had to be assumed, whole once they were read."""
 
-    rows: list[Row]
+    rows: Iterable[Row]
     decimal: str
-    notes: tuple[str, ...] = ()
+    notes: list[str]
 
 
 def read_csv(path: Path) -> ClipTable:
     """Read a table; paths are relative to it. Rows that name no file or have no label are skipped and listed.
 
-    UTF-8 (with or without byte order mark) or UTF-16, separated by commas, semicolons, tabs or bars; columns in any
-    order and case, those that are not read are told. Where features.npz lies beside it and the rows name no files, row
-    i is its row i.
+    Parquet, or text: UTF-8 (with or without byte order mark) or UTF-16, separated by commas, semicolons, tabs or bars;
+    columns in any order and case, those that are not read are told. Where features.npz lies beside it and the rows name
+    no files, row i is its row i.
 
     Raises:
-        DataError: not a text table, a column is missing, or a cell makes no sense; names file, row and value.
+        DataError: not a table, a column is missing, or a cell makes no sense; names file, row and value.
     """
-    found = csv_rows(path)
+    found = stream_csv(path)
     table = table_of_rows(found.rows, found.decimal, path)
     return replace(table, notes=(*table.notes, *found.notes))
 
@@ -80,54 +89,140 @@ def read_csv(path: Path) -> ClipTable:
 def is_clip_table(path: Path) -> bool:
     """Whether a file has a header with columns of names and of labels."""
     try:
-        lines, _ = table_rows(path, COLUMNS)
-        _check_columns([cell_key(cell) for cell in lines[0][1]] if lines else [], path, labelled=True)
-    except DataError:
+        header = next(stream_rows(path, COLUMNS)[0], (0, []))
+        _check_columns([cell_key(cell) for cell in header[1]], path, labelled=True)
+    except (DataError, DependencyError):
         return False
     return True
 
 
-def table_of_rows(rows: list[Row], decimal: str, path: Path) -> ClipTable:
-    """The table of rows that were read already, as ``csv_rows`` gives them.
+def table_of_rows(rows: Iterable[Row], decimal: str, path: Path) -> ClipTable:
+    """The table of rows as ``stream_csv`` gives them; what they repeat (names, labels, groups) is kept once.
 
     Raises:
         DataError: as ``read_csv``.
     """
-    if not any(split_labels(row["label"]) for _, row in rows):
-        raise DataError(f"{path}: no row has a label")
-    features = path.parent / FEATURES_NAME
-    media = Media()
-    stored = features.is_file() and not any(_find(row, path.parent, media) for _, row in rows[:20])
-    places: Sequence[int] = range(len(rows))
+    features, media = path.parent / FEATURES_NAME, Media()
+    find = Remembered[list[Path]](lambda name: _find(name, [path.parent], media))
+    rows, first = _until(rows, lambda row, number: bool(find[row["path"]]))
+    stored = features.is_file() and not any(find[row["path"]] for _, row in first[:SEEN])
+    places = cast(Iterable[int], count())
+    beside = not stored and not any(find[row["path"]] for _, row in first)
     if stored:
-        rows, places = _without_number_lists(rows, path), feature_rows(rows, features, path)
+        rows = _without_number_lists(list(rows), path)
+        places = feature_rows(rows, features, path)
+    elif beside:  # names alone, of videos in a folder beside or below
+        bases = folders_near(path.parent, beyond=path.parent.name.casefold() in FOLDERS_OF_TABLES)[1:]
+        find = Remembered[list[Path]](lambda name: _find(name, bases, media))
+    cells = _Cells(decimal)
     clips: list[Clip] = []
     skipped: list[tuple[str, str]] = []
-    found_at = [None] * len(rows) if stored else [_find(row, path.parent, media) for _, row in rows]
-    near: list[list[Path]] = [[] for _ in rows]
-    if not stored and not any(found_at):  # names alone, of videos in a folder beside or below
-        bases = folders_near(path.parent, beyond=path.parent.name.casefold() in FOLDERS_OF_TABLES)[1:]
-        near = [list(dict.fromkeys(f for base in bases if (f := _find(row, base, media)))) for _, row in rows]
-        found_at = [places[0] if len(places) == 1 else None for places in near]
-    for index, (line, row), found, several in zip(places, rows, found_at, near, strict=True):
-        where = f"{path} line {line}"
-        clip = _clip(row, path.parent, where, decimal)
-        if not clip.labels:
-            skipped.append((row["path"] or where, f"line {line} has no label"))
-        elif stored:
-            clips.append(replace(clip, path=path.parent / row["path"], row=index))
-        elif found:
-            clips.append(_with_times(replace(clip, path=found), row, where, decimal))
-        else:
-            why = f"{several[0]} and {several[1]} may be meant" if several else _why_absent(row, path.parent, line)
-            skipped.append((row["path"] or where, why))
-    kept, notes = (clips, _repeated_names(clips)) if stored else _without_repetitions(clips)
-    if any(near):
-        folders = {place.parent.name for place in found_at if place}
+    labelled = False
+    for index, (line, row) in zip(places, rows, strict=False):
+        found = [path.parent / row["path"]] if stored else find[row["path"]]
+        try:
+            about = cells.about(row)
+            labelled = labelled or bool(about.labels)
+            if about.labels and len(found) == 1:
+                clips.append(cells.clip(row, found[0], about, index if stored else None))
+                continue
+        except DataError as error:
+            raise DataError(f"{path} line {line}: {error}") from error
+        why = f"{found[0]} and {found[1]} may be meant" if len(found) > 1 else _why_absent(row, path.parent, line)
+        skipped.append((row["path"] or f"{path} line {line}", why if about.labels else f"line {line} has no label"))
+    if not labelled:
+        raise DataError(f"{path}: no row has a label")
+    kept, notes = (clips, _repeated_names(clips)) if stored else without_repetitions(clips)
+    if beside and any(find.values()):
+        folders = {places[0].parent.name for places in find.values() if len(places) == 1}
         notes += (f"The names are found in other folders: {', '.join(sorted(folders)[:SHOWN])}.",)
     notes += (*media.notes(), *(() if stored else overlap_notes(kept)))
-    labels = label_order((name for clip in kept for name in clip.labels), str(path))
+    labels = label_order({name for names in {clip.labels for clip in kept} for name in names}, str(path))
     return ClipTable(tuple(kept), labels, path.parent, notes, tuple(skipped), features if stored else None)
+
+
+def _until(rows: Iterable[Row], wanted: Callable[[dict[str, str], int], bool]) -> tuple[Iterable[Row], list[Row]]:
+    """All rows, and those up to the first that is wanted."""
+    rest, first = iter(rows), list[Row]()
+    for number, (line, row) in enumerate(rest):
+        first.append((line, row))
+        if wanted(row, number):
+            break
+    return chain(first, rest), first
+
+
+class Remembered(dict[str, V]):
+    """What a function gave for each text that it was asked for."""
+
+    def __init__(self, function: Callable[[str], V]) -> None:
+        super().__init__()
+        self.function = function
+
+    def __missing__(self, key: str) -> V:
+        value = self[key] = self.function(key)
+        return value
+
+
+class _About(NamedTuple):
+    """What a row says of a clip but its path and its times."""
+
+    labels: tuple[str, ...]
+    group: str
+    split: str
+    fps: float | None
+
+
+class _Cells:
+    """What the cells of a table mean; what is equal is one object, so that a million rows cost little memory."""
+
+    def __init__(self, decimal: str) -> None:
+        self.decimal = decimal
+        self.labels = Remembered(split_labels)
+        self.groups = Remembered(str)
+        self.splits = Remembered(_split)
+        self.rates = Remembered(self._rate)
+
+    def about(self, row: dict[str, str]) -> _About:
+        """DataError: a split or a rate that is none."""
+        split, fps = self.splits[row.get("split", "")], self.rates[row.get("fps", "")]
+        return _About(self.labels[row["label"]], self.groups[row.get("group", "")], split, fps)
+
+    def clip(self, row: dict[str, str], path: Path, about: _About, index: int | None) -> Clip:
+        """The clip of a row. DataError: its part of the video makes no sense. ``index``: of stored features."""
+        if index is not None:
+            return Clip(path, about.labels, about.group, about.split, None, None, index, about.fps)
+        start_s, end_s = self._times(row, path, about.fps)
+        return Clip(path, about.labels, about.group, about.split, start_s, end_s, None, about.fps)
+
+    def _rate(self, cell: str) -> float | None:
+        fps = _seconds(cell, "fps", self.decimal, "frames a second")
+        if fps is not None and not 0.001 <= fps <= 1000:
+            raise DataError(f"fps {cell!r} is not from 0.001 to 1000")
+        return fps
+
+    def _times(self, row: dict[str, str], path: Path, fps: float | None) -> tuple[float | None, float | None]:
+        """The part of a video that a row names, in seconds, timecodes or numbers of frames."""
+        first, last = row.get(FRAMES[0]), row.get(FRAMES[1])
+        if first or last:
+            return span_of_frames(path, _frame(first or "", FRAMES[0]) or 0, _frame(last or "", FRAMES[1]), fps)
+        start, end = (
+            seconds_of_frame_code(row[key], path, fps)
+            if ":" in row[key] and is_frame_code(row[key])
+            else _seconds(row[key], key, self.decimal)
+            for key in ("start_s", "end_s")
+        )
+        if start is not None and end is None and (lasts := _seconds(row["duration_s"], "duration", self.decimal)):
+            end = start + lasts
+        if end is not None and end <= (start or 0.0):
+            raise DataError(f"end_s {end:g} is not after start_s {start or 0.0:g}")
+        return start, end
+
+
+def _split(cell: str) -> str:
+    split = split_name(cell)
+    if split is None:
+        raise DataError(f"split {cell!r} is none of train, val and test")
+    return split
 
 
 def _without_number_lists(rows: list[Row], path: Path) -> list[Row]:
@@ -146,62 +241,104 @@ def _without_number_lists(rows: list[Row], path: Path) -> list[Row]:
     return rows
 
 
-def csv_rows(path: Path, labelled: bool = True) -> Rows:
-    """The non-empty rows of a text table; ``labelled``: a column of labels is needed.
+def csv_rows(path: Path, labelled: bool = True) -> list[Row]:
+    """The non-empty rows of a table; ``labelled``: a column of labels is needed.
 
     Raises:
-        DataError: not a text table, or a column is missing.
+        DataError: not a table, or a column is missing.
     """
-    lines, separator = table_rows(path, COLUMNS)
-    if not lines:
+    return list(stream_csv(path, labelled).rows)
+
+
+def stream_csv(path: Path, labelled: bool = True) -> Rows:
+    """``csv_rows``, of which only some are in memory at a time.
+
+    Raises:
+        DataError: not a table, or a column is missing; here or at the row where that is seen.
+    """
+    lines, separator = stream_rows(path, COLUMNS)
+    header = next(lines, None)
+    if header is None:
         raise DataError(f"{path}: empty")
-    names = [cell_key(cell) for cell in lines[0][1]]
+    names = [cell_key(cell) for cell in header[1]]
     _check_columns(names, path, labelled)
-    notes = _other_names(names, [cells for _, cells in lines[1:]])
-    rows, used = [], set()
-    for number, cells in lines[1:]:
-        if any(cell.strip() for cell in cells[len(names) :]):
+    notes = _other_names(names, path)
+    first = next(lines, None)
+    if first is None:
+        raise DataError(f"{path}: a header and no row")
+    rows = _named_cells(chain([first], lines), names, separator, path, notes)
+    return Rows(rows, "." if separator == "," else ",", notes)
+
+
+def _named_cells(
+    lines: Iterable[tuple[int, list[str]]], names: list[str], separator: str, path: Path, notes: list[str]
+) -> Iterator[Row]:
+    """The rows by our names; at their end a note on columns with something in them that are not read."""
+    known = [(at, name) for at, name in enumerate(names) if name in COLUMNS]
+    accepted = {own: [name for name in keys if name in names] for own, keys in ACCEPTED.items()}
+    thousandths = {own: [name for name in keys if name in names] for own, keys in MILLISECONDS.items()}
+    several = [keys for keys in accepted.values() if len(keys) > 1]  # of which one is read
+    silent = {at: name for at, name in enumerate(names) if name and name not in COLUMNS}
+    silent |= {names.index(name): name for keys in several for name in keys}
+    telling, used = dict[int, str](), set[str]()
+    for number, cells in lines:
+        if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
             raise DataError(
                 f"{path} line {number}: {len(cells)} cells under {len(names)} column names"
                 f" (a cell with {separator!r} in it needs quotation marks)"
             )
-        said = dict(zip(names, cells, strict=False))
-        used |= {next((key for key in keys if said.get(key, "").strip()), "") for keys in ACCEPTED.values()}
-        rows.append((number, known_cells(said.items())))
-    if not rows:
-        raise DataError(f"{path}: a header and no row")
-    used |= {*OWN, *itertools.chain(*MILLISECONDS.values())}
-    if unread := [name for at, name in enumerate(names) if name and name not in used and _says(lines[1:], at)]:
+        said = {name: cells[at].strip() for at, name in known if at < len(cells)}
+        for at in [at for at in silent if at < len(cells) and cells[at].strip()] if silent else ():
+            telling[at] = silent.pop(at)
+        for keys in several:
+            used.add(next((key for key in keys if said.get(key)), ""))
+        yield number, with_our_names(said, accepted, thousandths)
+    if unread := [telling[at] for at in sorted(telling) if telling[at] not in used]:
         more = ", ..." if len(unread) > SHOWN else ""
         notes.append(f"{path.name}: columns that are not read: {', '.join(unread[:SHOWN])}{more}.")
-    return Rows(rows, "." if separator == "," else ",", tuple(notes))
 
 
-def _says(lines: Sequence[tuple[int, list[str]]], at: int) -> bool:
-    """Whether a column has anything in it."""
-    return any(len(cells) > at and cells[at].strip() for _, cells in lines)
-
-
-def _other_names(names: list[str], lines: list[list[str]]) -> list[str]:
+def _other_names(names: list[str], path: Path) -> list[str]:
     """Call columns "split" and "group" that others call so, if what stands in them is such; notes on that."""
     notes = []
     for own, others in (("split", SPLIT_COLUMNS), ("group", GROUP_COLUMNS)):
         for at, name in enumerate(names) if own not in names else ():
-            cells = [cells[at].strip() if len(cells) > at else "" for cells in lines]
-            if name in others and (all(map(split_name, cells)) if own == "split" else len({*cells} - {""}) > 2):
+            if name in others and _is_such(own, path, at):
                 names[at] = own
                 notes.append(f"The column {name!r} is read as the {own} of each clip.")
                 break
     return notes
 
 
+def _is_such(own: str, path: Path, at: int) -> bool:
+    """Whether what stands in a column are names of splits, or several groups."""
+    lines = islice(stream_rows(path, COLUMNS)[0], 1, None)
+    cells = {cells[at].strip() if len(cells) > at else "" for _, cells in lines}
+    return all(map(split_name, cells)) if own == "split" else len(cells - {""}) > 2
+
+
 def known_cells(cells: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The cells of a row by the names that are used here; those of unknown columns are left out, "nan" says nothing."""
-    row = {name: "" if cell.strip() in ("nan", "NaN") else cell.strip() for name, cell in cells if name in COLUMNS}
-    for name, accepted in ACCEPTED.items():
-        row[name] = next((row[key] for key in accepted if row.get(key)), "")
-    for name, accepted in MILLISECONDS.items():
-        row[name] = row[name] or next((_thousandth(row[key]) for key in accepted if row.get(key)), "")
+    """The cells of a row by the names that are used here; those of unknown columns are left out."""
+    return with_our_names({name: cell.strip() for name, cell in cells if name in COLUMNS}, ACCEPTED, MILLISECONDS)
+
+
+def with_our_names(
+    row: dict[str, str], accepted: Mapping[str, Sequence[str]], thousandths: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """A row with its path, label and times under our names; "nan" says nothing.
+
+    Args:
+        accepted: our name -> what it may be called, ``thousandths``: of seconds.
+    """
+    for name, cell in row.items():
+        if cell == "nan" or cell == "NaN":  # noqa: PLR1714  # twice as fast, for a million rows
+            row[name] = ""
+    for name, keys in accepted.items():
+        first = row.get(keys[0], "") if keys else ""
+        row[name] = first or (next((row[key] for key in keys if row.get(key)), "") if len(keys) > 1 else "")
+    for name, keys in thousandths.items():
+        if keys and not row[name]:
+            row[name] = next((_thousandth(row[key]) for key in keys if row.get(key)), "")
     row["label"] = _names_of_list(row["label"])
     return row
 
@@ -235,43 +372,6 @@ def _check_columns(names: list[str], path: Path, labelled: bool) -> None:
         raise DataError(f"{path}: column {twice[0]!r} stands twice")
 
 
-def _clip(row: dict[str, str], root: Path, where: str, decimal: str) -> Clip:
-    split = split_name(row.get("split", ""))
-    if split is None:
-        raise DataError(f"{where}: split {row['split']!r} is none of train, val and test")
-    fps = _seconds(row.get("fps", ""), "fps", where, decimal, "frames a second")
-    if fps is not None and not 0.001 <= fps <= 1000:
-        raise DataError(f"{where}: fps {row['fps']!r} is not from 0.001 to 1000")
-    labels = split_labels(row["label"])
-    return Clip(root / row["path"], labels, row.get("group", ""), split, fps=fps)
-
-
-def _with_times(clip: Clip, row: dict[str, str], where: str, decimal: str) -> Clip:
-    """The clip with the part of its video that a row names, in seconds, timecodes or numbers of frames.
-
-    Raises:
-        DataError: a cell makes no sense, or the part is empty or outside of the video.
-    """
-    try:
-        if any(row.get(key) for key in FRAMES):
-            first, last = (_frame(row.get(key, ""), key) for key in FRAMES)
-            start_s, end_s = span_of_frames(clip.path, first or 0, last, clip.fps)
-            return replace(clip, start_s=start_s, end_s=end_s)
-        start, end = (
-            seconds_of_frame_code(row[key], clip.path, clip.fps)
-            if is_frame_code(row[key])
-            else _seconds(row[key], key, where, decimal)
-            for key in ("start_s", "end_s")
-        )
-        if start is not None and end is None and (lasts := _seconds(row["duration_s"], "duration", where, decimal)):
-            end = start + lasts
-    except DataError as error:
-        raise DataError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
-    if end is not None and end <= (start or 0.0):
-        raise DataError(f"{where}: end_s {end:g} is not after start_s {start or 0.0:g}")
-    return replace(clip, start_s=start, end_s=end)
-
-
 def _frame(cell: str, column: str) -> int | None:
     if not cell:
         return None
@@ -281,25 +381,27 @@ def _frame(cell: str, column: str) -> int | None:
     return int(cell)
 
 
-def _seconds(cell: str, column: str, where: str, decimal: str, unit: str = "seconds") -> float | None:
+def _seconds(cell: str, column: str, decimal: str, unit: str = "seconds") -> float | None:
     if not cell:
         return None
-    if unit == "seconds" and (time_s := seconds_of_clock(cell)) is not None:
+    if unit == "seconds" and ":" in cell and (time_s := seconds_of_clock(cell)) is not None:
         return time_s
     try:
         value = float(cell.replace(decimal, "."))
     except ValueError:
         value = math.nan
     if not 0.0 <= value < math.inf:
-        raise DataError(f"{where}: {column} {cell!r} is not a number of {unit}")
+        raise DataError(f"{column} {cell!r} is not a number of {unit}")
     return value
 
 
-def _find(row: dict[str, str], root: Path, media: Media) -> Path | None:
-    """The file or frame folder that a row names; Windows separators and a missing suffix are forgiven."""
-    name = os.fspath(as_place(row["path"])) if row["path"].lower().startswith("file://") else row["path"]
+def _find(name: str, bases: Sequence[Path], media: Media) -> list[Path]:
+    """What a row names in some folders; Windows separators and a missing suffix are forgiven."""
+    if name.lower().startswith("file://"):
+        name = os.fspath(as_place(name))
     names = dict.fromkeys((name, name.replace("\\", "/"))) if name else ()
-    return next((path for candidate in names if (path := media.find(root / candidate))), None)
+    places = (next((path for other in names if (path := media.find(base / other))), None) for base in bases)
+    return list(dict.fromkeys(place for place in places if place is not None))
 
 
 def _why_absent(row: dict[str, str], root: Path, line: int) -> str:
@@ -311,22 +413,46 @@ def _why_absent(row: dict[str, str], root: Path, line: int) -> str:
         return f"no such file ({getattr(error, 'strerror', None) or error})"
 
 
-def _without_repetitions(clips: list[Clip]) -> tuple[list[Clip], tuple[str, ...]]:
+def without_repetitions(clips: list[Clip]) -> tuple[list[Clip], tuple[str, ...]]:
     """Drop rows that repeat an earlier one; note them, and clips that stand with different labels."""
-    kept = list(dict.fromkeys(clips))
+    alike = _same_parts(clips)  # only these can be repetitions
+    dropped: set[int] = set()
+    repeated: list[int] = []
+    twice: list[int] = []
+    for group in alike:
+        first = {clip: at for at, clip in reversed([(at, clips[at]) for at in group])}
+        dropped.update(at for at in group if first[clips[at]] != at)
+        repeated += [at for clip, at in first.items() if sum(clips[other] == clip for other in group) > 1]
+        if len(first) > 1:
+            twice.append(group[0])
     notes = []
-    if len(kept) < len(clips):
-        first = next(clip for clip, count in Counter(clips).items() if count > 1)
+    if dropped:
         notes.append(
-            f"{len(clips) - len(kept)} rows repeat an earlier one and were dropped (first: {first.path.name})."
+            f"{len(dropped)} rows repeat an earlier one and were dropped (first: {clips[min(repeated)].path.name})."
         )
-    parts = Counter((clip.path, clip.start_s, clip.end_s) for clip in kept)
-    if twice := [part[0].name for part, count in parts.items() if count > 1]:
+    if twice:
         notes.append(
-            f"{len(twice)} clips stand in several rows that differ in label, group or split (first: {twice[0]});"
-            " several labels of one clip are written a|b."
+            f"{len(twice)} clips stand in several rows that differ in label, group or split (first: "
+            f"{clips[min(twice)].path.name}); several labels of one clip are written a|b."
         )
-    return kept, tuple(notes)
+    return [clip for at, clip in enumerate(clips) if at not in dropped] if dropped else clips, tuple(notes)
+
+
+def _same_parts(clips: Sequence[Clip]) -> list[list[int]]:
+    """Numbers of the clips that are the same part of the same file, in lists of two and more."""
+    numbers, starts, ends = places_of_parts(clips)
+    order = np.lexsort((ends, starts, numbers))
+    same = np.ones(max(0, len(clips) - 1), bool)
+    for column in (numbers, starts, ends):
+        same &= column[order][1:] == column[order][:-1]
+    groups: list[list[int]] = []
+    for at in np.flatnonzero(same).tolist():
+        one, other = order[at : at + 2].tolist()
+        if groups and groups[-1][-1] == one:
+            groups[-1].append(other)
+        else:
+            groups.append([one, other])
+    return groups
 
 
 def _repeated_names(clips: list[Clip]) -> tuple[str, ...]:

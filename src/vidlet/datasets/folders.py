@@ -19,7 +19,7 @@ from .media import holds_images, is_image, is_video, visible
 from .table import SPLITS, Clip, ClipTable, folder_split, split_in_name, split_name
 from .texts import text_lines
 
-TABLES = (".csv", ".tsv")
+TABLES = (".csv", ".tsv", ".parquet")
 LISTS = (".txt", ".lst", ".list")
 DOUBTFUL = ("eval", "evaluation", "holdout", "hold_out", "held_out", "heldout", "unseen")  # names of splits, unclear
 

@@ -8,24 +8,23 @@ their names are those that the Parquet file's own description or README.md has.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..errors import DataError, DependencyError, reading
+from ..errors import DataError, reading
 from ..labels import label_order
-from ..wording import how_to_install
-from .csv_table import Row, csv_rows, known_cells, table_of_rows
+from .csv_table import Row, known_cells, stream_csv, table_of_rows
 from .media import visible
 from .table import ClipTable, split_name
-from .texts import read_text, text_lines
+from .texts import PARQUET, cell_text, parquet_file, read_text, text_lines
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-SUFFIXES = (".jsonl", ".parquet")  # files of rows under any name
+SUFFIXES = (".jsonl", PARQUET)  # files of rows under any name
 DEPTH = 2  # folders in folders in which metadata lie
-MOST_ROWS = 10_000_000
 
 
 def metadata_files(path: Path) -> list[Path]:
@@ -55,7 +54,7 @@ def read_metadata(files: list[Path], path: Path) -> ClipTable:
     for file in files:
         rows, names = _rows(file)
         names = names or _names_of_card(file.parent, root)
-        named = [(line, {**row, "label": _named(row["label"], names)}) for line, row in rows]
+        named = ((line, {**row, "label": _named(row["label"], names)}) for line, row in rows)
         table = table_of_rows(named, ".", file)
         folders = [folder.name for folder in (file.parent, *file.parent.parents) if folder.is_relative_to(root)]
         split = next((name for folder in folders[: DEPTH + 1] if (name := split_name(folder))), "")
@@ -68,19 +67,16 @@ def read_metadata(files: list[Path], path: Path) -> ClipTable:
     return ClipTable(clips, labels, root, notes, tuple(row for table in tables for row in table.skipped))
 
 
-def _rows(file: Path) -> tuple[list[Row], list[str]]:
+def _rows(file: Path) -> tuple[Iterable[Row], list[str]]:
     """The rows of a file, and the names of its labels where it tells them."""
-    if file.suffix.lower() == ".csv":
-        return csv_rows(file).rows, []
-    if file.suffix.lower() == ".parquet":
-        found, names = _parquet(file)
-    else:
-        found, names = _json_lines(file), []
-    rows = [(line, known_cells((key.casefold(), _text(value)) for key, value in row.items())) for line, row in found]
+    if file.suffix.lower() != ".jsonl":
+        return stream_csv(file).rows, _names_in_parquet(file) if file.suffix.lower() == PARQUET else []
+    found = _json_lines(file)
+    rows = [(line, known_cells((k.casefold(), cell_text(value)) for k, value in row.items())) for line, row in found]
     if not any(row["path"] for _, row in rows) or not any(row["label"] for _, row in rows):
         columns = ", ".join(list(found[0][1])[:12]) if found else "none"
         raise DataError(f"{file}: needs file_name (or path) and label in its rows (found: {columns})")
-    return rows, names
+    return rows, []
 
 
 def _json_lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -94,20 +90,12 @@ def _json_lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
-def _parquet(file: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise DependencyError(f"{file}: Parquet needs pyarrow; {how_to_install('train')}") from error
+def _names_in_parquet(file: Path) -> list[str]:
+    """The names of numbered labels that a Parquet file tells; [] where it tells none."""
     with reading(file, "a Parquet file"):
-        opened = parquet.ParquetFile(file)
-        if opened.metadata.num_rows > MOST_ROWS:
-            raise DataError(f"{file}: {opened.metadata.num_rows:,} rows, more than are read ({MOST_ROWS:,})")
-        simple = [field.name for field in opened.schema_arrow if not str(field.type).startswith("struct")]
-        rows = opened.read(columns=simple).to_pylist()
-        told = json.loads((opened.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+        told = json.loads((parquet_file(file).schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
         label = told.get("info", {}).get("features", {}).get("label", {})
-    return list(enumerate(rows, 1)), [str(name) for name in label.get("names") or []]
+        return [str(name) for name in label.get("names") or []]
 
 
 def _names_of_card(folder: Path, root: Path) -> list[str]:
@@ -131,9 +119,3 @@ def _names_of_card(folder: Path, root: Path) -> list[str]:
 
 def _named(label: str, names: list[str]) -> str:
     return names[int(label)] if label.isdecimal() and len(label) < 9 and int(label) < len(names) else label
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return "|".join(map(_text, value))
-    return "" if value is None or isinstance(value, dict) else str(value)

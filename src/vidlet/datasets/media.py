@@ -7,8 +7,9 @@ systems and servers put beside files are left out, links are followed. Names are
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import DataError
@@ -21,6 +22,7 @@ VIDEO_SUFFIXES = (
     *(".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".m1v", ".m2v", ".mpv", ".mpe", ".m2p", ".obu", ".ivf"),
     *(".qt", ".ogm", ".rm", ".rmvb", ".mxf", ".dv", ".y4m", ".nut", ".trp", ".tp", ".m2t", ".amv", ".xvid"),
 )
+_ENDINGS = frozenset(VIDEO_SUFFIXES)
 # What operating systems and servers put beside files: recycle bins, thumbnails, settings of windows.
 NOT_OURS = frozenset({
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
@@ -88,7 +90,7 @@ class Media:
     """
 
     def __init__(self) -> None:
-        self._inside: dict[Path, dict[str, list[str]]] = {}  # folder -> what a name is found by -> names
+        self._inside: dict[Path, dict[str, str | list[str]]] = {}  # folder -> what a name is found by -> its names
         self._bare: dict[Path, set[str]] = {}  # folder -> names without what ends them as videos
         self._spelled: dict[Path, Path | None] = {}  # folder -> as it is spelled on the disk
         self.forgiven: list[tuple[str, str]] = []
@@ -98,17 +100,22 @@ class Media:
         folder = self._folder(path.parent)
         if folder is None:
             return None
+        if (place := self._clip(folder, path.name, path.name)) is not None:
+            return place
         bare = path.stem if other_suffix and is_video(path) else path.name
-        self._list(folder)
-        if not {_key(path.name), composed(bare), composed(path.stem)} & self._bare[folder]:
+        if not {_key(path.name), composed(bare), composed(path.stem)} & self._without_suffix(folder):
             return None
-        for name in (path.name, bare, *(bare + suffix for suffix in VIDEO_SUFFIXES)):
-            for found in self._named(folder, name):
-                place = folder / found
-                if place.is_file() or (place.is_dir() and holds_images(place)):
-                    if found != name:
-                        self.forgiven.append((path.name, found))
-                    return place
+        names = (bare, *(bare + suffix for suffix in VIDEO_SUFFIXES))
+        return next((place for name in names if (place := self._clip(folder, name, path.name))), None)
+
+    def _clip(self, folder: Path, name: str, written: str) -> Path | None:
+        """The clip that a name means; what was ``written`` otherwise is noted."""
+        for found in self._named(folder, name):
+            place = folder / found
+            if place.is_file() or (place.is_dir() and holds_images(place)):
+                if found != name:
+                    self.forgiven.append((written, found))
+                return place
         return None
 
     def notes(self) -> tuple[str, ...]:
@@ -132,26 +139,34 @@ class Media:
             return None
         return next((above / name for name in self._named(above, folder.name) if (above / name).is_dir()), None)
 
-    def _named(self, folder: Path, name: str) -> list[str]:
+    def _named(self, folder: Path, name: str) -> Sequence[str]:
         """Entries that a name means, the one of exactly this name first."""
-        self._list(folder)
-        found = self._inside[folder].get(_key(name), [])
-        return [name] if name in found else found
+        found = self._list(folder).get(_key(name), ())
+        if isinstance(found, str):
+            return (found,)
+        return (name,) if name in found else found
 
-    def _list(self, folder: Path) -> None:
-        if folder in self._inside:
-            return
-        listed: dict[str, list[str]] = {}
-        try:
-            for entry in sorted(folder.iterdir()):
-                listed.setdefault(_key(entry.name), []).append(entry.name)
-        except OSError:
-            listed = {}
-        self._inside[folder] = listed
-        self._bare[folder] = {*listed, *(Path(name).stem for name in listed if is_video(Path(name)))}
+    def _without_suffix(self, folder: Path) -> set[str]:
+        if folder not in self._bare:
+            keys = self._list(folder)
+            names = (name for found in keys.values() for name in ([found] if isinstance(found, str) else found))
+            self._bare[folder] = {*keys, *(Path(name).stem for name in names if is_video(Path(name)))}
+        return self._bare[folder]
+
+    def _list(self, folder: Path) -> dict[str, str | list[str]]:
+        if folder not in self._inside:
+            listed: dict[str, str | list[str]] = {}
+            with contextlib.suppress(OSError):
+                for name in sorted(os.listdir(folder)):  # noqa: PTH208  # a million paths cost more than their names
+                    key = _key(name)
+                    if (known := listed.setdefault(key, name)) is not name:
+                        listed[key] = [*([known] if isinstance(known, str) else known), name]
+            self._inside[folder] = listed
+        return self._inside[folder]
 
 
 def _key(name: str) -> str:
     name = composed(name)
-    suffix = Path(name).suffix
-    return name.removesuffix(suffix) + suffix.lower() if suffix.lower() in VIDEO_SUFFIXES else name
+    stem, dot, suffix = name.rpartition(".")
+    lower = f".{suffix.lower()}"
+    return stem + lower if stem and dot and lower in _ENDINGS else name

@@ -18,7 +18,7 @@ from .csv_table import COLUMNS
 from .listed import Listed, folders_near, listed_table
 from .media import VIDEO_SUFFIXES, Media
 from .table import ClipTable, split_in_name
-from .texts import cell_key, numbered_names, read_text, text_lines
+from .texts import cell_key, first_lines, numbered_names, text_lines
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list")
 NAME_LIST = re.compile(r"(classes|class_?names|labels|label_?map\w*|categories)\.(txt|names)", re.I)
@@ -68,7 +68,7 @@ def read_positional(lists: list[Path], root: Path) -> ClipTable:
 def _is_list(path: Path) -> bool:
     """Whether the first lines are a name and a class, and a clip of such a name is there."""
     try:
-        lines = read_text(path).splitlines()[:SEEN]
+        lines = first_lines(path, SEEN)
     except DataError:
         return False
     header = {cell_key(cell) for cell in re.split(r"[\s,;]", lines[0])} if lines else set()

@@ -1,4 +1,4 @@
-"""Data as people have them -> one clip table: clips.csv, a .csv, a folder per class, official lists, or records."""
+"""Data as people have them -> one clip table: a .csv or .parquet, a folder per class, official lists, or records."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ from .record_table import read_record_table
 from .records import SHARD_SUFFIXES
 from .segments import in_stretches
 from .table import ClipTable, split_in_name
+from .texts import TABLE_NAMES, TABLES
 from .ucf import with_ucf_groups
-
-TABLE_NAME = "clips.csv"
 
 
 def read_table(path: str | os.PathLike[str], strict: bool = False, classes: int | None = None) -> ClipTable:
     """Read what is labelled how; no clip is opened, but every record is checked.
 
-    ``path`` is a folder with clips.csv (beside features.npz: stored features), a .csv file anywhere, a folder of
-    class folders (perhaps below train, val and test) that hold video files or folders of frame images, or shards of
-    records: a folder, a glob or a file of .tfrecord(.gz); or the lists of a data set that known.py knows; or what a
-    tool of exports.py wrote; or what a reader from outside takes (plugins.py). What is listed and cannot be used is
-    kept in ``table.skipped``; with ``strict`` it is an error.
+    ``path`` is a folder with clips.csv or clips.parquet (beside features.npz: stored features), a .csv or .parquet
+    file anywhere, a folder of class folders (perhaps below train, val and test) that hold video files or folders of
+    frame images, or shards of records: a folder, a glob or a file of .tfrecord(.gz); or the lists of a data set that
+    known.py knows; or what a tool of exports.py wrote; or what a reader from outside takes (plugins.py). What is listed
+    and cannot be used is kept in ``table.skipped``; with ``strict`` it is an error.
 
     Args:
         classes: size of the vocabulary of records, where no file beside the shards says it.
@@ -71,12 +70,12 @@ def _read(where: Path) -> ClipTable:
     if (known := read_known(where)) is not None:
         return known
     if (exported := read_export(where)) is not None:
-        return exported
+        return _with_records(exported)
     if lists := positional_lists(where):
         return with_ucf_groups(read_positional(lists, where if where.is_dir() else where.parent))
     if where.is_dir():
         return _tables_of(where) or with_ucf_groups(read_folders(where))
-    if where.suffix.lower() in (".csv", ".tsv", ".txt"):
+    if where.suffix.lower() in TABLES:
         return _alone(_with_records(read_csv(where)), where)
     if where.suffix.lower() == ".zip":
         raise DataError(f"{where}: unpack it first, and name the folder or the export in it")
@@ -87,8 +86,11 @@ def _read(where: Path) -> ClipTable:
     )
 
 
+FOUND = tuple(ending for ending in TABLES if ending != ".txt")  # a text is more likely a list
+
+
 def _clip_tables(folder: Path) -> list[Path]:
-    return [entry for entry in visible(folder) if entry.suffix.lower() in (".csv", ".tsv") and is_clip_table(entry)]
+    return [entry for entry in visible(folder) if entry.suffix.lower() in FOUND and is_clip_table(entry)]
 
 
 def _alone(table: ClipTable, path: Path) -> ClipTable:
@@ -185,11 +187,11 @@ def table_of_features(path: str | os.PathLike[str]) -> Path | None:
 
 
 def table_in(folder: Path) -> Path | None:
-    """clips.csv of a folder, in any case of its letters; None where there is none."""
-    if (folder / TABLE_NAME).is_file():
-        return folder / TABLE_NAME
+    """clips.csv or clips.parquet of a folder, in any case of its letters; None where there is none."""
+    if found := next((folder / name for name in TABLE_NAMES if (folder / name).is_file()), None):
+        return found
     entries = visible(folder) if folder.is_dir() else []
-    return next((entry for entry in entries if entry.name.lower() == TABLE_NAME and entry.is_file()), None)
+    return next((entry for entry in entries if entry.name.lower() in TABLE_NAMES and entry.is_file()), None)
 
 
 def _with_records(table: ClipTable) -> ClipTable:

@@ -22,9 +22,9 @@ from ..errors import DataError
 from ..labels import composed, split_labels
 from .records import Checks, RecordSet, find_shards
 from .table import Clip, ClipTable, split_name
-from .texts import MOST_CLASSES, Names, cell_key, class_number, numbered_names, table_rows
+from .texts import MOST_CLASSES, TABLE_NAMES, Names, cell_key, class_number, numbered_names, table_rows
 
-TABLE_NAME, CLASSES_NAME = "clips.csv", "classes.txt"
+CLASSES_NAME = "classes.txt"
 VOCABULARIES = {"vocabulary.csv": ("Index", "Name"), "label_names_2018.csv": ("label_id", "label_name")}
 # A word for a split with the number of a shard: digits and what follows, or two letters as in Kaggle's of 2017.
 SPLIT_WORD = re.compile(r"(?i:(training|train|validation|validate|valid|val|testing|test))(?:\d\w*|[A-Za-z0-9]{2})?")
@@ -54,21 +54,22 @@ def read_record_table(
     if not names:
         highest = max((label for own in records.labels for label in own), default=-1)
         names = tuple(map(str, range(classes or highest + 1)))
-    rows = _listed(root / TABLE_NAME)
+    table = _table_beside(root)
+    rows = _listed(table)
     clips: list[Clip] = []
     skipped = [(f"{problem.shard} at byte {problem.offset}", str(problem)) for problem in checks.problems]
     for index, (name, labels) in enumerate(zip(records.ids, records.labels, strict=True)):
         shard = records.shards[records.shard_of[index]]
         where = records.where(index)
         if rows is not None and name not in rows:
-            skipped.append((where, f"is not in {TABLE_NAME}"))
+            skipped.append((where, f"is not in {table.name}"))
         elif not labels:
             skipped.append((where, "has no label"))
         else:
             row = rows[name] if rows is not None else None
             own = tuple(names[label] for label in labels)
             if row is not None and set(own) != set(row.labels):
-                raise DataError(f"{where}: is {'|'.join(own)}, in {TABLE_NAME} {'|'.join(row.labels)}")
+                raise DataError(f"{where}: is {'|'.join(own)}, in {table.name} {'|'.join(row.labels)}")
             split = row.split if row is not None else shard_split(shard)
             clips.append(Clip(root / name, own, row.group if row is not None else "", split, row=index))
     if not clips:
@@ -121,7 +122,7 @@ def named_classes(root: Path) -> Names:
     """``class_names``, and what had to be assumed."""
     if (root / CLASSES_NAME).is_file():
         return numbered_names(root / CLASSES_NAME)
-    for file, (index, name) in (*VOCABULARIES.items(), (TABLE_NAME, ("label_id", "label"))):
+    for file, (index, name) in (*VOCABULARIES.items(), (_table_beside(root).name, ("label_id", "label"))):
         path = root / file
         if path.is_file() and (found := _numbered(path, index, name)):
             missing = next((i for i in range(len(found)) if i not in found), None)
@@ -149,7 +150,7 @@ def shard_split(shard: Path) -> str:
     if doubtful or len(said) > 1:
         raise DataError(
             f"{shard}: does its name mean train, validate or test? Call it train0000.tfrecord, validate0000.tfrecord "
-            f"or test0000.tfrecord, or give the splits in a {TABLE_NAME} beside it"
+            f"or test0000.tfrecord, or give the splits in a {TABLE_NAMES[0]} beside it"
         )
     return ""
 
@@ -188,8 +189,12 @@ class _Row(NamedTuple):
     split: str
 
 
+def _table_beside(root: Path) -> Path:
+    return next((root / name for name in TABLE_NAMES if (root / name).is_file()), root / TABLE_NAMES[0])
+
+
 def _listed(path: Path) -> dict[str, _Row] | None:
-    """What clips.csv says of each record's id; None where it is not there, or names video files instead."""
+    """What the table beside the shards says of each record's id; None where there is none, or it names video files."""
     if not path.is_file():
         return None
     found, _ = table_rows(path, ("name", "label", "split", "group"))

@@ -118,7 +118,7 @@ def ignored_note(kinds: Iterable[str]) -> tuple[str, ...]:
 def overlap_notes(clips: Sequence[Clip]) -> tuple[str, ...]:
     """A sentence, if parts of the same video with different labels overlap."""
     pairs = []
-    for _, parts in _by_file(clips):
+    for parts in _files_with_overlaps(clips):
         going_on: list[Clip] = []
         for later in parts:
             going_on = [earlier for earlier in going_on if _start(later) < _end(earlier) - 1e-6]
@@ -132,6 +132,32 @@ def overlap_notes(clips: Sequence[Clip]) -> tuple[str, ...]:
         f"Segments with different labels overlap, {counted} (first: "
         f"{one.path.name}, {one.label} {_span(one)} and {other.label} {_span(other)}); each stays a clip of its label.",
     )
+
+
+def _files_with_overlaps(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
+    """The parts of each file in which one begins before the one before it has ended, by file and start."""
+    numbers, starts, ends = places_of_parts(clips)
+    starts = np.maximum(starts, 0.0)
+    order = np.lexsort((starts, numbers))
+    numbers, begin, end = numbers[order], starts[order], ends[order]
+    early = (numbers[1:] == numbers[:-1]) & (begin[1:] < end[:-1] - 1e-6)
+    for number in np.unique(numbers[1:][early]).tolist():
+        first, last = np.searchsorted(numbers, [number, number + 1]).tolist()
+        yield [clips[at] for at in order[first:last].tolist()]
+
+
+def places_of_parts(clips: Sequence[Clip]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each clip the number of its file, by the order of their names, and its start and end in seconds, (N,) each.
+
+    A clip without a start has -1, one without an end infinity.
+    """
+    known: dict[Path, int] = {}
+    seen = np.fromiter((known.setdefault(clip.path, len(known)) for clip in clips), np.int64, len(clips))
+    ranks = np.empty(len(known), np.int64)
+    ranks[[known[path] for path in sorted(known, key=str)]] = np.arange(len(known))
+    starts = np.fromiter((-1.0 if clip.start_s is None else clip.start_s for clip in clips), float, len(clips))
+    ends = np.fromiter((_end(clip) for clip in clips), float, len(clips))
+    return ranks[seen], starts, ends
 
 
 def _by_file(clips: Sequence[Clip]) -> Iterator[tuple[Path, list[Clip]]]:
@@ -347,11 +373,10 @@ def in_stretches(table: ClipTable) -> ClipTable:
 
     Otherwise a split by video would be impossible. No stretch ends inside of a clip.
     """
-    files = {clip.path for clip in table}
-    parts = Counter(clip.path for clip in table)
-    if table.features is not None or len(files) > 2 or any(clip.group for clip in table):
+    if table.features is not None or any(clip.group for clip in table):
         return table
-    if min(parts.values(), default=0) < 2 or all(clip.start_s is None for clip in table):
+    parts = Counter(clip.path for clip in table)
+    if len(parts) > 2 or min(parts.values(), default=0) < 2 or all(clip.start_s is None for clip in table):
         return table
     size = max(PER_STRETCH, -(-len(table) // STRETCHES))
     names: dict[Clip, str] = {}
@@ -359,7 +384,7 @@ def in_stretches(table: ClipTable) -> ClipTable:
         for stretch in _stretches(clips, size):
             names |= dict.fromkeys(stretch, f"{path.name} from {_start(stretch[0]):.1f} s")
     count = len(set(names.values()))
-    videos = "one video" if len(files) == 1 else "two videos"
+    videos = "one video" if len(parts) == 1 else "two videos"
     note = (
         f"All clips are parts of {videos}: {count} stretches of time are the groups of the split. Accuracy on other "
         "videos will be lower than what is measured here."

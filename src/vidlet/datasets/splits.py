@@ -8,14 +8,16 @@ StratifiedGroupKFold); then single groups are moved while that helps. Everything
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError
-from .table import SPLITS, ClipTable
+from .table import SPLITS, Clip, ClipTable
 
 GroupKey = tuple[str, str]
+DENSE = 2**17  # counts of groups times classes that are in memory at a time
 MOVES = 500  # so many groups, the smallest, are tried in other parts
 
 
@@ -28,16 +30,26 @@ def with_splits(table: ClipTable, seed: int = 0, val: float = 0.1, test: float =
     Raises:
         DataError: there are fewer groups than parts to make.
     """
-    if not table.clips:
-        return table
-    given = {clip.split for clip in table}
-    if given == {""}:
-        return _deal_all(table, seed, val, test)
-    if "" in given:
-        table = _complete(table)
-    if any(clip.split == "train" for clip in table) and not any(clip.split == "val" for clip in table):
-        return _split_off_val(table, seed, val)
-    return table
+    if 0 < (filled := sum(not clip.split for clip in table)) < len(table):
+        note = f"{filled} clips without a split were given their group's, or train."
+        table = replace(table, notes=(*table.notes, note))
+    return _with_split_names(table, split_names(table, seed, val, test))
+
+
+def split_names(table: ClipTable, seed: int = 0, val: float = 0.1, test: float = 0.2) -> list[str]:
+    """The split of each clip of ``with_splits``.
+
+    Raises:
+        DataError: as ``with_splits``.
+    """
+    names = [clip.split for clip in table]
+    if not any(names):
+        return _deal_all(table, seed, val, test) if names else []
+    if not all(names):
+        member = _members(table)[1].tolist()
+        known = {group: name for group, name in zip(member, names, strict=True) if name}
+        names = [name or known.get(group, "train") for group, name in zip(member, names, strict=True)]
+    return _split_off_val(table, names, seed, val) if "train" in names and "val" not in names else names
 
 
 def group_folds(table: ClipTable, folds: int = 5, seed: int = 0, val: float = 0.08) -> list[ClipTable]:
@@ -48,14 +60,14 @@ def group_folds(table: ClipTable, folds: int = 5, seed: int = 0, val: float = 0.
     Raises:
         DataError: fewer groups than folds, or too few for a val beside them.
     """
-    keys, counts = _group_counts(table)
+    groups = _groups(table)
+    count = len(groups.keys)
     least = 2 if folds == 2 and val else 1  # what is not in a fold must be two groups, for train and val
-    if folds < 2 or folds * least > len(keys) or len(keys) < (3 if val else 2):
+    if folds < 2 or folds * least > count or count < (3 if val else 2):
         beside = " with a val beside each" if val else ""
-        raise DataError(f"{table.root}: {len(keys)} groups cannot make {folds} folds{beside}")
-    part = _fill_poor_parts(_deal(counts, np.full(folds, 1 / folds), seed), counts, folds, least)
-    fold_of = dict(zip(keys, part, strict=True))
-    return [_told(_hold_out(table, {key for key in keys if fold_of[key] == fold}, seed, val)) for fold in range(folds)]
+        raise DataError(f"{table.root}: {count} groups cannot make {folds} folds{beside}")
+    part = _fill_poor_parts(_deal(groups, np.full(folds, 1 / folds), seed), groups.clips, folds, least)
+    return [_told(_hold_out(table, (part == fold)[groups.member], seed, val)) for fold in range(folds)]
 
 
 def leave_one_group_out(table: ClipTable, seed: int = 0, val: float = 0.08) -> list[ClipTable]:
@@ -66,43 +78,42 @@ def leave_one_group_out(table: ClipTable, seed: int = 0, val: float = 0.08) -> l
     """
     if alone := next((clip for clip in table if not clip.group), None):
         raise DataError(f"{alone.path}: has no group; to leave one group out every clip needs one")
-    keys = sorted({_group_key(table, index) for index in range(len(table))})
+    keys, member = _members(table)
     if len(keys) < (3 if val else 2):
         takes = "with a val beside it takes three" if val else "takes two"
         raise DataError(f"{table.root}: {len(keys)} groups; to leave one out {takes}")
-    return [_told(_hold_out(table, {key}, seed, val)) for key in keys]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return [_told(_hold_out(table, member == group, seed, val)) for group in order]
 
 
-def _deal_all(table: ClipTable, seed: int, val: float, test: float) -> ClipTable:
-    keys, counts = _group_counts(table)
-    if len(keys) < 3:
+def _deal_all(table: ClipTable, seed: int, val: float, test: float) -> list[str]:
+    groups = _groups(table)
+    if (count := len(groups.keys)) < 3:
         raise DataError(
-            f"{table.root}: all clips are of {len(keys)} group{'s' * (len(keys) > 1)}, and train, val and test take"
+            f"{table.root}: all clips are of {count} group{'s' * (count > 1)}, and train, val and test take"
             " three; leave the groups empty to split by clip, or give the splits"
         )
-    part = _deal(counts, np.array([1 - val - test, val, test]), seed, train_first=True)
-    split_of = {key: SPLITS[p] for key, p in zip(keys, part, strict=True)}
-    return _with_split_names(table, [split_of[_group_key(table, index)] for index in range(len(table))])
+    part = _deal(groups, np.array([1 - val - test, val, test]), seed, train_first=True)
+    return [SPLITS[p] for p in part[groups.member].tolist()]
 
 
-def _split_off_val(table: ClipTable, seed: int, val: float) -> ClipTable:
-    train = table.of_split("train")
-    keys, counts = _group_counts(train)
-    if len(keys) < 2:
+def _split_off_val(table: ClipTable, names: Sequence[str], seed: int, val: float) -> list[str]:
+    train = [at for at, name in enumerate(names) if name == "train"]
+    groups = _groups(table.with_clips(table.clips[at] for at in train))
+    if len(groups.keys) < 2:
         raise DataError(f"{table.root}: all train clips are of one group, so no val can be split off by group")
-    part = _deal(counts, np.array([1 - val, val]), seed, train_first=True)
-    chosen = {key for key, p in zip(keys, part, strict=True) if p == 1}
-    names = [
-        "val" if clip.split == "train" and _group_key(table, index) in chosen else clip.split
-        for index, clip in enumerate(table)
-    ]
-    return _with_split_names(table, names)
+    part = _deal(groups, np.array([1 - val, val]), seed, train_first=True)
+    found = list(names)
+    for at, p in zip(train, part[groups.member].tolist(), strict=True):
+        if p == 1:
+            found[at] = "val"
+    return found
 
 
-def _hold_out(table: ClipTable, test: set[GroupKey], seed: int, val: float) -> ClipTable:
-    names = ["test" if _group_key(table, index) in test else "train" for index in range(len(table))]
-    split = _with_split_names(table, names)
-    return _split_off_val(split, seed, val) if val else split
+def _hold_out(table: ClipTable, test: np.ndarray, seed: int, val: float) -> ClipTable:
+    """The table with the clips of ``test``, bool (N,), as test, of the rest some as val."""
+    names = np.where(test, "test", "train").tolist()
+    return _with_split_names(table, _split_off_val(table, names, seed, val) if val else names)
 
 
 def _told(table: ClipTable) -> ClipTable:
@@ -117,78 +128,147 @@ def _told(table: ClipTable) -> ClipTable:
     return replace(table, notes=(*table.notes, note))
 
 
-def _complete(table: ClipTable) -> ClipTable:
-    """Give clips without a split the split of their group, and train where the group has none."""
-    known = {_group_key(table, index): clip.split for index, clip in enumerate(table) if clip.split}
-    names = [clip.split or known.get(_group_key(table, index), "train") for index, clip in enumerate(table)]
-    filled = sum(not clip.split for clip in table)
-    note = f"{filled} clips without a split were given their group's, or train."
-    return replace(_with_split_names(table, names), notes=(*table.notes, note))
-
-
 def _with_split_names(table: ClipTable, names: Sequence[str]) -> ClipTable:
-    return table.with_clips(replace(clip, split=name) for clip, name in zip(table, names, strict=True))
+    if all(clip.split == name for clip, name in zip(table, names, strict=True)):
+        return table
+    return table.with_clips(
+        c if c.split == name else Clip(c.path, c.labels, c.group, name, c.start_s, c.end_s, c.row, c.fps)
+        for c, name in zip(table, names, strict=True)
+    )
 
 
-def _group_key(table: ClipTable, index: int) -> GroupKey:
-    """What may not be torn apart: the group, or where none is given the file (several clips may be cut from one)."""
-    clip = table.clips[index]
-    return ("group", clip.group) if clip.group else ("file", str(clip.path))
+@dataclass(frozen=True)
+class _Groups:
+    """G groups in the order of their first clip, and how many clips of each of the K classes they have.
+
+    Attributes:
+        member: the group of each clip, int (N,).
+        clips: labels in each group, int (G,).
+        first: group g has the classes ``classes[first[g]:first[g + 1]]``, so many clips of each: ``counts``.
+        spread: the standard deviation of a group's K counts, (G,).
+        totals: clips of each class, int (K,).
+    """
+
+    keys: list[GroupKey]
+    member: np.ndarray
+    clips: np.ndarray
+    first: np.ndarray
+    classes: np.ndarray
+    counts: np.ndarray
+    spread: np.ndarray
+    totals: np.ndarray
 
 
-def _group_counts(table: ClipTable) -> tuple[list[GroupKey], np.ndarray]:
-    """Groups in the order of their first clip, and how many clips of each class they have: int (G, K)."""
-    row_of: dict[GroupKey, int] = {}
+def _members(table: ClipTable) -> tuple[list[GroupKey], np.ndarray]:
+    """What may not be torn apart, and which of it each clip is of: int (N,).
+
+    It is the group, or where none is given the file (several clips may be cut from one).
+    """
+    groups: dict[str, int] = {}
+    files: dict[Path, int] = {}
+    keys: list[GroupKey] = []
+
+    def number(clip: Clip) -> int:
+        found = groups.get(clip.group) if clip.group else files.get(clip.path)
+        if found is None:
+            found = len(keys)
+            if clip.group:
+                groups[clip.group] = found
+                keys.append(("group", clip.group))
+            else:
+                files[clip.path] = found
+                keys.append(("file", str(clip.path)))
+        return found
+
+    return keys, np.fromiter(map(number, table), np.int64, len(table))
+
+
+def _groups(table: ClipTable) -> _Groups:
+    keys, member = _members(table)
+    classes = len(table.labels)
     column_of = {name: column for column, name in enumerate(table.labels)}
-    cells = [
-        (row_of.setdefault(_group_key(table, index), len(row_of)), column_of[name])
-        for index, clip in enumerate(table)
-        for name in clip.labels
-    ]
-    counts = np.zeros((len(row_of), len(table.labels)), dtype=np.int64)
-    np.add.at(counts, tuple(np.array(cells).T), 1)
-    return list(row_of), counts
+    columns_of = {labels: [column_of[name] for name in labels] for labels in {clip.labels for clip in table}}
+    columns = np.fromiter((c for clip in table for c in columns_of[clip.labels]), np.int64)
+    labels = np.fromiter((len(clip.labels) for clip in table), np.int64, len(table))
+    cells, counts = np.unique(np.repeat(member, labels) * classes + columns, return_counts=True)
+    rows, columns = np.divmod(cells, classes)
+    first = np.searchsorted(rows, np.arange(len(keys) + 1))
+    clips = np.bincount(rows, counts, len(keys)).astype(np.int64)
+    totals = np.bincount(columns, counts, classes).astype(np.int64)
+    return _Groups(keys, member, clips, first, columns, counts, _spread(first, columns, counts, classes), totals)
 
 
-def _deal(counts: np.ndarray, shares: np.ndarray, seed: int, train_first: bool = False) -> np.ndarray:
-    """Deal groups with class counts (G, K) out to parts with these shares: the part of each group, int (G,).
+def _spread(first: np.ndarray, columns: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
+    """The standard deviation of the counts of each group over all classes, (G,); some groups at a time."""
+    found = np.empty(len(first) - 1)
+    rows = max(1, DENSE // classes)
+    for begin in range(0, len(found), rows):
+        dense = np.zeros((min(rows, len(found) - begin), classes), np.int64)
+        inside = slice(first[begin], first[begin + len(dense)])
+        group = np.repeat(np.arange(len(dense)), np.diff(first[begin : begin + len(dense) + 1]))
+        dense[group, columns[inside]] = counts[inside]
+        found[begin : begin + len(dense)] = dense.std(axis=1)
+    return found
+
+
+def _deal(groups: _Groups, shares: np.ndarray, seed: int, train_first: bool = False) -> np.ndarray:
+    """Deal groups out to parts with these shares: the part of each group, int (G,).
 
     No part stays empty. With ``train_first`` no class is absent from part 0 that can be there.
     """
     rng = np.random.default_rng(seed)
-    attempts = int(np.clip(800 // len(counts), 1, 8))
-    best = min(
-        (_deal_once(counts, shares, rng, train_first) for _ in range(attempts)),
-        key=lambda part: _badness(_filled(counts, part, len(shares)), counts.sum(axis=0), shares, train_first),
+    attempts = int(np.clip(800 // len(groups.keys), 1, 8))
+    dealt = (_deal_once(groups, shares, rng, train_first) for _ in range(attempts))
+    best, _ = min(dealt, key=lambda found: _badness(found[1], groups.totals, shares, train_first))
+    return _fill_poor_parts(best, groups.clips, len(shares))
+
+
+def _deal_once(
+    groups: _Groups, shares: np.ndarray, rng: np.random.Generator, train_first: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The part of each group (G,), and how many clips of each class the parts have (P, K).
+
+    Plain numbers, not arrays: most groups have clips of one class or of few.
+    """
+    order = rng.permutation(len(groups.keys))
+    order = order[np.argsort(-groups.spread[order], kind="stable")]
+    weight = (1.0 / np.maximum(groups.totals, 1) ** 2).tolist()
+    share, parts = shares.tolist(), range(len(shares))
+    filled = [[0] * len(weight) for _ in parts]
+    sizes = [0] * len(share)
+    part = np.zeros(len(order), dtype=np.int64)
+    first, classes, counts, clips = (
+        column.tolist() for column in (groups.first, groups.classes, groups.counts, groups.clips)
     )
-    return _fill_poor_parts(best, counts, len(shares))
+    for group in order.tolist():
+        inside = [(classes[i], counts[i]) for i in range(first[group], first[group + 1])]
+        cost = [  # growth of the badness
+            sum((2 * own[c] + n) * n * weight[c] for c, n in inside) / of for own, of in zip(filled, share, strict=True)
+        ]
+        most = min(cost) * (1 + 1e-9)
+        chosen = min((p for p in parts if cost[p] <= most), key=lambda p: sizes[p] / share[p])
+        part[group] = chosen
+        sizes[chosen] += clips[group]
+        for c, n in inside:
+            filled[chosen][c] += n
+    return _moved(groups, shares, part, np.array(filled, float), order[::-1][:MOVES], train_first)
 
 
-def _deal_once(counts: np.ndarray, shares: np.ndarray, rng: np.random.Generator, train_first: bool) -> np.ndarray:
-    order = rng.permutation(len(counts))
-    order = order[np.argsort(-counts[order].std(axis=1), kind="stable")]
-    weight = 1.0 / np.maximum(counts.sum(axis=0), 1) ** 2  # (K,)
-    filled = np.zeros((len(shares), counts.shape[1]))
-    part = np.zeros(len(counts), dtype=np.int64)
-    for group in order:
-        cost = ((2 * filled + counts[group]) * counts[group] * weight).sum(axis=1) / shares  # growth of the badness
-        near = np.flatnonzero(cost <= cost.min() * (1 + 1e-9))
-        part[group] = near[np.argmin(filled[near].sum(axis=1) / shares[near])]
-        filled[part[group]] += counts[group]
-    total = counts.sum(axis=0)
-    badness = _badness(filled, total, shares, train_first)
-    for group in order[::-1][:MOVES]:
+def _moved(
+    groups: _Groups, shares: np.ndarray, part: np.ndarray, filled: np.ndarray, smallest: np.ndarray, train_first: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same after some groups, the smallest, were moved where that helps."""
+    badness = _badness(filled, groups.totals, shares, train_first)
+    for group in smallest:
+        inside = slice(groups.first[group], groups.first[group + 1])
+        classes, counts = groups.classes[inside], groups.counts[inside]
         for target in range(len(shares)):
             moved = filled.copy()
-            moved[part[group]] -= counts[group]
-            moved[target] += counts[group]
-            if (better := _badness(moved, total, shares, train_first)) < badness:
+            moved[part[group], classes] -= counts
+            moved[target, classes] += counts
+            if (better := _badness(moved, groups.totals, shares, train_first)) < badness:
                 part[group], filled, badness = target, moved, better
-    return part
-
-
-def _filled(counts: np.ndarray, part: np.ndarray, parts: int) -> np.ndarray:
-    return np.stack([counts[part == p].sum(axis=0) for p in range(parts)]).astype(float)
+    return part, filled
 
 
 def _badness(
@@ -201,10 +281,13 @@ def _badness(
     return empty, int(absent[0]) if train_first else 0, int(absent.sum()), round(float(uneven), 9)
 
 
-def _fill_poor_parts(part: np.ndarray, counts: np.ndarray, parts: int, least: int = 1) -> np.ndarray:
-    """Move the smallest group of the part that has most into each part that has fewer than ``least``."""
+def _fill_poor_parts(part: np.ndarray, clips: np.ndarray, parts: int, least: int = 1) -> np.ndarray:
+    """Move the smallest group of the part that has most into each part that has fewer than ``least``.
+
+    ``clips``: of each group, (G,).
+    """
     part = part.copy()
     while (have := np.bincount(part, minlength=parts)).min() < least:
         donor = np.flatnonzero(part == have.argmax())
-        part[donor[counts[donor].sum(axis=1).argmin()]] = have.argmin()
+        part[donor[clips[donor].argmin()]] = have.argmin()
     return part

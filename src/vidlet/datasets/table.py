@@ -7,12 +7,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from .frame_record import Record
 
 SPLITS = ("train", "val", "test")
+HASHED_ROWS = 512  # that are text in memory at a time
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation", "validating", "dev"), "val"),
@@ -42,7 +44,7 @@ def folder_split(name: str) -> str:
     return said.pop() if len(said) == 1 else ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One labelled clip: a video file, a part of one (start_s, end_s), a folder of frame images or stored features.
 
@@ -125,17 +127,29 @@ class ClipTable:
     def names(self) -> list[str]:
         """What tells each clip from the others: its path relative to the root, and its times where it has any."""
         return [
-            "|".join([_relative(c.path, self.root), *("" if t is None else f"{t:g}" for t in (c.start_s, c.end_s))])
-            for c in self
+            "|".join([path, *("" if t is None else f"{t:g}" for t in (c.start_s, c.end_s))])
+            for c, path in zip(self, self._paths(), strict=True)
         ]
 
     def sha256(self) -> str:
         """Hash of what the table says (paths relative to the root, labels, groups, splits, times)."""
-        rows = [
-            [_relative(c.path, self.root), list(c.labels), c.group, c.split, c.start_s, c.end_s, *_told(c.fps)]
-            for c in self.clips
-        ]
-        return hashlib.sha256(json.dumps([rows, list(self.labels)]).encode()).hexdigest()
+        digest = hashlib.sha256(b"[[")
+        clips, mark = iter(zip(self.clips, self._paths(), strict=True)), ""
+        while some := list(islice(clips, HASHED_ROWS)):
+            rows = [[path, list(c.labels), c.group, c.split, c.start_s, c.end_s, *_told(c.fps)] for c, path in some]
+            digest.update((mark + json.dumps(rows)[1:-1]).encode())
+            mark = ", "
+        digest.update(f"], {json.dumps(list(self.labels))}]".encode())
+        return digest.hexdigest()
+
+    def _paths(self) -> Iterator[str]:
+        """The path of each clip relative to the root; parts of one video often follow each other."""
+        last: Path | None = None
+        for clip in self.clips:
+            if clip.path is not last:
+                last = clip.path
+                text = _relative(last, self.root)
+            yield text
 
 
 def _told(fps: float | None) -> list[float]:
@@ -143,4 +157,7 @@ def _told(fps: float | None) -> list[float]:
 
 
 def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+    text, begin = path.as_posix(), root.as_posix().rstrip("/") + "/"
+    if text.startswith(begin):
+        return text[len(begin) :]
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else text

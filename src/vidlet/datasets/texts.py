@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import csv
 import functools
-import io
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import DataError, reading
+from ..errors import DataError, DependencyError, reading
 from ..labels import composed
+from ..wording import how_to_install
 
 MOST_BYTES = 2**28  # of a table; Kinetics-700 has 40 MB
 SNIFF_BYTES = 2**16
 MOST_CLASSES = 1_000_000  # the largest vocabularies have some ten thousands
+MOST_ROWS = 10_000_000  # of a Parquet file
+TABLE_NAMES = ("clips.csv", "clips.parquet")
+TABLES = (".csv", ".tsv", ".txt", ".parquet")  # files of rows
+_UNREAD = re.compile("struct|binary|map")  # types of columns
+PARQUET, PARQUET_ROWS = ".parquet", 8192  # rows that are texts in memory at a time
 SEPARATORS = (",", ";", "\t", "|")
 Row = tuple[int, list[str]]  # number of the (last) line, cells
 
@@ -30,17 +37,9 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
     Raises:
         DataError: absent, too large, or not such text.
     """
+    encoding = _encoding(path, most)
     with reading(path, "a file that can be read"):
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        if (size := path.stat().st_size) > most:
-            raise DataError(f"{path}: {size:,} bytes of text, more than is read ({most:,})")
         data = path.read_bytes()
-    encoding = "utf-8-sig"
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encoding = "utf-16"
-    elif len(data) > 3 and not len(data) % 2 and 0 in data[:2] and data[:2] != b"\0\0":
-        encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -48,6 +47,53 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
     if "\0" in text:
         raise DataError(f"{path}: not a text (zero bytes in it)")
     return text
+
+
+def _encoding(path: Path, most: int) -> str:
+    """How a text is written, by its first bytes.
+
+    Raises:
+        DataError: absent, or too large.
+    """
+    with reading(path, "a file that can be read"):
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        if (size := path.stat().st_size) > most:
+            raise DataError(f"{path}: {size:,} bytes of text, more than is read ({most:,})")
+        with path.open("rb") as handle:
+            head = handle.read(4)
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    if len(head) > 3 and not size % 2 and 0 in head[:2] and head[:2] != b"\0\0":
+        return "utf-16-be" if head[0] == 0 else "utf-16-le"
+    return "utf-8-sig"
+
+
+def _lines_as_written(path: Path) -> Iterator[str]:
+    """The lines of a text with their ends, one at a time.
+
+    Raises:
+        DataError: as ``read_text``, when it is seen.
+    """
+    encoding = _encoding(path, MOST_BYTES)
+    with reading(path, "a file that can be read"), path.open(encoding=encoding, newline="") as handle:
+        try:
+            for line in handle:
+                if "\0" in line:
+                    raise DataError(f"{path}: not a text (zero bytes in it)")
+                yield line
+        except UnicodeDecodeError:
+            read_text(path)  # says which byte
+            raise
+
+
+def first_lines(path: Path, count: int) -> list[str]:
+    """The first lines of a text, without their ends: a look before all of it is read.
+
+    Raises:
+        DataError: as ``read_text``, of what was looked at.
+    """
+    return [line.rstrip("\r\n") for line in islice(_lines_as_written(path), count)]
 
 
 def begins_with(path: Path, mark: bytes, words: Sequence[bytes]) -> bool:
@@ -95,26 +141,87 @@ def table_rows(path: Path, columns: Sequence[str] = ()) -> tuple[list[Row], str]
     Raises:
         DataError: not a table of cells.
     """
-    whole = read_text(path)
-    text = whole.lstrip("\r\n")
-    blank = len(whole[: len(whole) - len(text)].splitlines())
-    first, _, rest = text.partition("\n")
+    rows, separator = stream_rows(path, columns)
+    return list(rows), separator
+
+
+def stream_rows(path: Path, columns: Sequence[str] = ()) -> tuple[Iterator[Row], str]:
+    """``table_rows`` as they are read: of a text or a Parquet file, of which only some rows are in memory at a time.
+
+    Rows of Parquet are numbered from 1, its header has number 0. Columns of structures and of bytes have no cells.
+
+    Raises:
+        DataError: not a table of cells, here or at the row where that is seen.
+    """
+    if path.suffix.lower() == PARQUET:
+        return _parquet_rows(path), ","
+    lines = _lines_as_written(path)
+    blank, first = 0, ""
+    for first in lines:
+        if first.strip("\r\n"):
+            break
+        blank += 1
     told = first.strip().strip('"').casefold()
-    skipped = blank
     if told.startswith("sep=") and len(told) <= 5:  # Excel's own first line
-        separator = told[4:] or "\t"
-        text, skipped = rest, blank + 1
-    else:
-        known = set(columns)
-        separator = max(SEPARATORS, key=lambda mark: (sum(cell_key(c) in known for c in first.split(mark)), 0))
-        if not known:
-            separator = max(SEPARATORS, key=first.count)
+        return _cells(path, lines, told[4:] or "\t", blank + 1), told[4:] or "\t"
+    known = set(columns)
+    separator = max(SEPARATORS, key=lambda mark: (sum(cell_key(c) in known for c in first.split(mark)), 0))
+    if not known:
+        separator = max(SEPARATORS, key=first.count)
+    return _cells(path, chain([first], lines), separator, blank), separator
+
+
+def _cells(path: Path, lines: Iterable[str], separator: str, skipped: int) -> Iterator[Row]:
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
-        rows = [(reader.line_num + skipped, cells) for cells in reader if any(cell.strip() for cell in cells)]
+        reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
+        for cells in reader:
+            if cells and (cells[0].strip() or any(cell.strip() for cell in cells)):
+                yield reader.line_num + skipped, cells
     except csv.Error as error:
         raise DataError(f"{path}: not a table of cells ({error})") from None
-    return rows, separator
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    """Header and rows of a Parquet file as texts; a list is written a|b."""
+    with reading(path, "a Parquet file"):
+        opened = parquet_file(path)
+        wanted = [field.name for field in opened.schema_arrow if not _UNREAD.search(str(field.type))]
+        yield 0, wanted
+        number = 0
+        for batch in opened.iter_batches(columns=wanted, batch_size=PARQUET_ROWS):
+            columns = [_texts(batch.column(name).to_pylist()) for name in wanted]
+            for cells in zip(*columns, strict=True):
+                number += 1
+                if any(cells):
+                    yield number, list(cells)
+
+
+def parquet_file(path: Path) -> Any:
+    """A Parquet file, opened.
+
+    Raises:
+        DataError: it is none, or has more rows than are read; DependencyError: pyarrow is not installed.
+    """
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DependencyError(f"{path}: Parquet needs pyarrow; {how_to_install('train')}") from error
+    with reading(path, "a Parquet file"):
+        opened = parquet.ParquetFile(path)
+    if opened.metadata.num_rows > MOST_ROWS:
+        raise DataError(f"{path}: {opened.metadata.num_rows:,} rows, more than are read ({MOST_ROWS:,})")
+    return opened
+
+
+def _texts(values: list[Any]) -> list[str]:
+    return [value if isinstance(value, str) else cell_text(value) for value in values]
+
+
+def cell_text(value: Any) -> str:
+    """A value of a typed table as a cell of a text: a list is a|b, nothing is ""."""
+    if isinstance(value, list):
+        return "|".join(map(cell_text, value))
+    return "" if value is None or isinstance(value, dict) else str(value)
 
 
 def cell_key(cell: str) -> str:

@@ -18,7 +18,8 @@ import numpy as np
 
 from ..datasets import Clip, ClipTable, Record, write_records
 from ..datasets.frame_record import MAX_FRAMES, quantize
-from ..datasets.record_table import CLASSES_NAME, TABLE_NAME
+from ..datasets.record_table import CLASSES_NAME
+from ..datasets.texts import TABLE_NAMES
 from ..errors import DataError
 from ..features import Extracted
 from ..files import Lock, atomic_path, write_text
@@ -68,7 +69,7 @@ def extract_records(
     with atomic_path(folder / SCALE_NAME) as draft, draft.open("wb") as sink:
         np.savez(sink, mean=mean, deviation=deviation, shape=np.array(found.store.shape))
     write_text(folder / CLASSES_NAME, "".join(f"{label}\n" for label in table.labels))
-    write_text(folder / TABLE_NAME, _table_text([clip for own in rows.values() for clip, _ in own], table))
+    write_text(folder / TABLE_NAMES[0], _table_text([clip for own in rows.values() for clip, _ in own], table))
     return {
         "out": str(folder),
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
