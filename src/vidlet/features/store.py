@@ -4,11 +4,13 @@ A store is a folder of Arrow IPC files, one row a clip, and ``spec.json``. The f
 that determines a feature but the clip itself (sampling, resize rule, extractor, storage), a row's key the hash of the
 clip's content and interval: a changed setting never finds stale features. A part appears under its final name only when
 it is whole, so that a killed extraction resumes where the last part ended. Its name ends with its checksum: a part that
-is damaged is told, removed, and its clips are computed again.
+is damaged is told, removed, and its clips are computed again. Where parts are many, an index says which clips they
+hold (part_index.py): then a part is read when the first of its clips is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -30,8 +32,10 @@ from ..files import sha256_of, write_bytes, write_text
 from ..progress import say
 from ..video.folder import image_files
 from ..wording import how_to_install
+from .part_index import Stamp, joined_index, read_index, write_index
 
 COLUMNS = ("key", "frames", "times_s", "damage", "scale", "low", "features")
+INDEXED_PARTS = 64  # from so many on the store has an index
 CHECKSUM = re.compile(r"part-\d+-\w+-([0-9a-f]{8})\.arrow")
 STORAGE = {"float16": np.float16, "uint8": np.uint8, "float32": np.float32}
 
@@ -64,29 +68,55 @@ class FeatureStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "spec.json").exists():
             write_text(self.folder / "spec.json", json.dumps(self.setting, indent=1, sort_keys=True))
-        self._rows: dict[str, tuple[int, int]] = {}
-        self._tables: list[Any] = []
-        for part in sorted(self.folder.glob("part-*.arrow")):
+        self._rows: dict[str, tuple[int, int]] = {}  # number of the part and row, where the index does not say them
+        self._parts: list[Path] = []
+        self._columns: dict[int, Any] = {}  # number of the part -> its columns, once it was opened
+        parts = sorted(self.folder.glob("part-*.arrow"))
+        self._index = read_index(_arrow(), self.folder, _stamps(parts)) if len(parts) >= INDEXED_PARTS else None
+        known = self._index.parts if self._index is not None else []
+        self._parts += [self.folder / name for name in known]
+        new = [part for part in parts if part.name not in set(known)]
+        for part in new:
             self._open(part)
+        if len(new) >= INDEXED_PARTS:
+            self._write_index()
+
+    def _write_index(self) -> None:
+        """Write an index of all parts, so that who opens the store next need not read them."""
+        with contextlib.suppress(ValueError):
+            self._index = joined_index([part.name for part in self._parts], self._index, self._rows)
+            self._rows = {}
+            write_index(_arrow(), self.folder, self._index, _stamps(self._parts))
+
+    def _find(self, key: str) -> tuple[int, int] | None:
+        return self._rows.get(key) or (self._index.find(key) if self._index is not None else None)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._rows
+        return self._find(key) is not None
 
     def __len__(self) -> int:
-        return len(self._rows)
+        if self._index is None:
+            return len(self._rows)
+        return len(self._index) + sum(self._index.find(key) is None for key in self._rows)
 
     def __iter__(self) -> Iterator[str]:
         """Keys of all stored clips."""
-        return iter(self._rows)
+        yield from self._rows
+        if self._index is not None:
+            yield from (key for key in self._index if key not in self._rows)
 
     def read(self, key: str) -> ClipFeatures:
         """Features of one clip; a view of the mapped file where storage is floating point.
 
         Raises:
             KeyError: the clip is not stored.
+            DataError: its part is damaged, and was so before it was opened; it is removed.
         """
-        table, row = self._rows[key]
-        columns = self._tables[table]
+        found = self._find(key)
+        if found is None:
+            raise KeyError(key)
+        part, row = found
+        columns = self._columns.get(part) or self._opened(part)
         flat = columns["features"].chunk(0)
         begin, end = flat.offsets[row].as_py(), flat.offsets[row + 1].as_py()
         dtype = STORAGE[self.storage]
@@ -129,25 +159,57 @@ class FeatureStore:
         with arrow.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
         content = sink.getvalue()
-        part = self.folder / f"part-{len(self._tables):05d}-{rows[0][0].key[:8]}-{zlib.crc32(content):08x}.arrow"
+        part = self.folder / f"part-{len(self._parts):05d}-{rows[0][0].key[:8]}-{zlib.crc32(content):08x}.arrow"
         write_bytes(part, content)
         self._open(part)
 
     def _open(self, part: Path) -> None:
+        """Open a part that is not in the index; a damaged one is told and removed."""
+        columns, error = self._read(part)
+        if error:
+            say(f"{part}: a damaged part of the feature store ({error}); its clips are computed again")
+            return
+        self._columns[len(self._parts)] = columns
+        self._parts.append(part)
+        for row, key in enumerate(columns["key"].to_pylist()):
+            self._rows[key] = (len(self._parts) - 1, row)
+
+    def _opened(self, number: int) -> Any:
+        """The columns of a part of the index, checked when the first clip of it is read.
+
+        Raises:
+            DataError: it is damaged, though its size and time say that nobody has changed it.
+        """
+        part = self._parts[number]
+        columns, error = self._read(part)
+        if error:
+            raise DataError(
+                f"{part}: a damaged part of the feature store ({error}); run this again: its clips are computed again"
+            )
+        self._columns[number] = columns
+        return columns
+
+    def _read(self, part: Path) -> tuple[Any, str]:
+        """The columns of a part, or why it is damaged; then it is removed. DataError: the disk cannot be read."""
         try:
-            columns = _checked(part, self.shape)
-            keys = columns["key"].to_pylist()
+            return _checked(part, self.shape), ""
         except DependencyError:
             raise
         except Exception as error:  # whatever Arrow finds in damaged bytes
             if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of Arrow
                 raise DataError(f"{part}: cannot be read ({why(error, part)})") from error
-            say(f"{part}: a damaged part of the feature store ({why(error, part)}); its clips are computed again")
             part.unlink(missing_ok=True)
-            return
-        self._tables.append(columns)
-        for row, key in enumerate(keys):
-            self._rows[key] = (len(self._tables) - 1, row)
+            return None, why(error, part)
+
+
+def _stamps(parts: Iterable[Path]) -> dict[str, Stamp]:
+    """Size and time of change of parts, by their names; those that are gone are left out."""
+    found = {}
+    for part in parts:
+        with contextlib.suppress(OSError):
+            status = part.stat()
+            found[part.name] = (status.st_size, status.st_mtime_ns)
+    return found
 
 
 def _checked(part: Path, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -171,12 +233,12 @@ def _checked(part: Path, shape: tuple[int, ...]) -> dict[str, Any]:
     columns = {name: table.column(name) for name in table.column_names}
     if len(table) and any(columns[name].num_chunks != 1 or columns[name].null_count for name in COLUMNS):
         raise ValueError("it is no part of one piece")
-    sizes = [size.as_py() for size in columns["features"].chunk(0).value_lengths()] if len(table) else []
-    frames = columns["frames"].to_pylist()
-    if sizes != [count * math.prod(shape) for count in frames]:
-        raise ValueError("its features are not of the store's shape")
-    if [len(times) for times in columns["times_s"].to_pylist()] != frames:
-        raise ValueError("its times are not those of its frames")
+    if len(table):
+        frames = columns["frames"].to_numpy().astype(np.int64)
+        if not np.array_equal(columns["features"].chunk(0).value_lengths().to_numpy(), frames * math.prod(shape)):
+            raise ValueError("its features are not of the store's shape")
+        if not np.array_equal(columns["times_s"].chunk(0).value_lengths().to_numpy(), frames):
+            raise ValueError("its times are not those of its frames")
     return columns
 
 
