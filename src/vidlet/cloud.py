@@ -64,9 +64,9 @@ def reaching(job: Callable[P, R]) -> Callable[P, R]:
         away = {name: str(given[name]) for name in (*COPIED, WRITTEN) if is_address(given.get(name))}
         if not away:
             return job(*args, **kwargs)
-        if given.get("engine"):
+        if option := next((name for name in ("engine", "join") if given.get(name)), None):
             address = shown(next(iter(away.values())))
-            raise DataError(f"{address}: workers of --engine need a folder that all of them see, not an address")
+            raise DataError(f"{address}: workers of --{option} need a folder that all of them see, not an address")
         near = {name: local(given[name]) for name in away if name != WRITTEN}
         with publishing(away[WRITTEN]) if WRITTEN in away else contextlib.nullcontext() as folder:
             near |= {WRITTEN: folder} if WRITTEN in away else {}

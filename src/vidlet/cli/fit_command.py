@@ -44,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=options.number(int, 0, 2**32 - 1), default=0, metavar="N", help="of the search (%(default)s)"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the search in --out")
+    parser.add_argument(
+        "--join", action="store_true",
+        help="share the trials with all processes that are started so on the same --out (docs/scale.md)",
+    )  # fmt: skip
     parser.add_argument("--out", default="runs/fit", metavar="FOLDER", help="the folder to make (%(default)s)")
 
 
@@ -69,4 +73,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         strict=args.strict,
         command="vidlet " + shlex.join(sys.argv[1:]),
         train_on=args.train_on,
+        join=args.join,
     )

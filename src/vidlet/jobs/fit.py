@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,12 @@ import torch
 from ..cloud import reaching
 from ..errors import RecipeError, TrainingError
 from ..files import Lock
+from ..runs import RunFolder
 from ..search.boxes import search_boxes
 from ..search.budget import parse_seconds, read_budget
 from ..search.clips import search_clips
 from ..search.course import Asked
+from ..search.joined import leading
 from ..search.records import search_records
 from ..search.space import Space
 from ..search.trials import holds_search
@@ -47,6 +52,7 @@ def fit(
     space: Space | None = None,
     command: str = "",
     train_on: str = "cpu",
+    join: bool = False,
 ) -> dict[str, Any]:
     """Find the most accurate model that fits a budget, and leave it and the evidence in ``out``.
 
@@ -67,6 +73,9 @@ def fit(
         device: a file that ``vidlet benchmark --save`` wrote on the target; latencies are then the target's.
         workers: trials side by side, each on one thread; of stored features and boxes: threads of the training.
         resume: go on with the search in ``out``; else ``out`` must hold none.
+        join: share the trials with all processes that are started so on the same ``out``, on whichever machines; the
+            first leads, the others help until it is done, and one of them goes on if it dies. They need the data, and
+            one cache of features (``VIDLET_CACHE``), that all of them see.
         train_on: where heads and detectors are trained: "auto", "cpu" or "cuda".
         space: what is searched among clips; None: the cuts of the built-in extractor, as large an input as time allows.
 
@@ -87,14 +96,28 @@ def fit(
     task = task_of_data(data)
     task.check_options(RecipeError, fold=fold, space=space)
     folder = Path(out)
+    if join and task.name != "clips":
+        raise RecipeError(f"--join: shares the trials of a search over clips; {data} holds {task.name}")
+    command = command or f"vidlet fit {data}"
+    asked = Asked(str(data), folder, budget, seconds, fold, seed, strict, command, workers, train_on)
+    search = partial(SEARCHES[task.name], **({"space": space} if space else {}))
+    if join:
+        with leading(folder, workers) as board, torch_threads(workers):
+            run = RunFolder(folder)
+            return run.result(run.metrics()) if board is None else search(replace(asked, board=board))
     _held = Lock(folder).hold()
     if not resume and holds_search(folder / "trials.jsonl"):
         raise TrainingError(f"{folder}: holds a search; --resume goes on with it, or choose another --out")
-    command = command or f"vidlet fit {data}"
-    asked = Asked(str(data), folder, budget, seconds, fold, seed, strict, command, workers, train_on)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(workers)
+    with torch_threads(workers):
+        return search(asked)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """As many threads of torch, for as long as this takes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
-        return SEARCHES[task.name](asked, **({"space": space} if space else {}))
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

@@ -42,6 +42,7 @@ from .data import (
     stored,
 )
 from .halving import Finalist, Search, finalists
+from .joined import SharedWorkers
 from .proxy import Outcome, Solved, Workers, follow_parent
 from .realize import ClipPoint, Timing, clip_point, realize, refit
 from .space import ALONE, GRID, LINEAR, STORAGES, Candidate, Space, cuts_of, known_cost, place_of
@@ -163,7 +164,8 @@ class ClipSearch:
         self.trials = Search(self.space, self.log, self._fits, self._inside, folds, seconds)
         self.timing.trials = self.trials
         say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
-        workers = Workers(self.space, self.pool, self.asked.workers)
+        given, board = (self.space, self.pool, self.asked.workers), self.asked.board
+        workers = Workers(*given) if board is None else SharedWorkers(*given, board)
         try:
             until = time.monotonic() + SEARCH_SHARE * self.asked.left
             with working(f"try heads, {self.asked.workers} at a time"):

@@ -26,6 +26,7 @@ from ..tasks import Task
 from ..tasks.networks import Order
 from ..training import for_clips
 from .budget import Budget
+from .joined import Board
 from .points import P, evidence_sections, front, what_if, why_none
 from .trials import Record, TrialLog
 
@@ -54,6 +55,7 @@ class Asked:
     command: str = ""
     workers: int = 1
     device: str = "cpu"
+    board: Board | None = None  # where others find trials
     began: float = field(default_factory=now)
 
     @property

@@ -20,6 +20,7 @@ import optuna
 
 from .budget import TIERS, Budget, scaled
 from .cards import Cards
+from .joined import SharedWorkers
 from .proxy import Outcome, Workers
 from .space import ALONE, GRID, Candidate, Space, Storage, draw, first_candidates
 from .trials import TrialLog
@@ -139,7 +140,9 @@ class Search:
     def _is_whole(self, trial: Trial) -> bool:
         return self.folds > 1 and self.rounds[trial.round] >= self.space.epochs
 
-    def run(self, workers: Workers, until: float, say: Callable[[str], None], in_any_case: bool = True) -> None:
+    def run(
+        self, workers: Workers | SharedWorkers, until: float, say: Callable[[str], None], in_any_case: bool = True
+    ) -> None:
         """Try candidates until ``until`` (of ``time.monotonic()``); trials that then run are dropped.
 
         Args:
@@ -157,7 +160,7 @@ class Search:
                     exhausted = True
                     break
                 running[workers.submit((job[0], self.rounds[job[1]]))] = job
-            done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+            done, _ = wait(running, timeout=workers.look(), return_when=FIRST_COMPLETED)
             for future in done:
                 candidate, number = running.pop(future)
                 trial = self.finish(candidate, number, future.result())

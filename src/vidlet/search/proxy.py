@@ -61,7 +61,11 @@ class Pool:
 
     def store(self, candidate: Candidate) -> FeatureStore:
         """The features that a candidate's head sees."""
-        return FeatureStore(self.root, self.stores[candidate.place, candidate.hz])
+        return self.store_at((candidate.place, candidate.hz))
+
+    def store_at(self, place: tuple[str, float]) -> FeatureStore:
+        """The features of a place and a rate."""
+        return FeatureStore(self.root, self.stores[place])
 
 
 @dataclass(frozen=True)
@@ -213,6 +217,10 @@ class Workers:
     def submit(self, job: Job) -> Future[Outcome]:
         """Try a candidate as soon as a process is free."""
         return self._executor.submit(_try, *job)
+
+    def look(self) -> float:
+        """What is to be seen to between trials; seconds until the next look."""
+        return 1.0
 
     def close(self) -> None:
         """Drop what waits and what runs."""
