@@ -165,6 +165,7 @@ def test_a_thumbnail_beside_the_video_is_not_the_video(tmp_path, suffix):
     [
         ("a.mpg", "mpeg2video", {"g": "50", "bf": "2"}),  # stamps in one packet of many, FFmpeg guesses the others
         ("a.avi", "libx264", gop(50)),  # no stamps of display at all
+        ("a.m1v", "mpeg1video", {"g": "12", "bf": "2"}),
     ],
 )
 def test_a_frame_has_the_time_of_its_number_read_whole_or_sought(tmp_path, name, codec, options):

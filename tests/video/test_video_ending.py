@@ -95,6 +95,22 @@ def test_a_transport_stream_cut_between_two_of_its_packets_tells_that_a_picture_
     assert 0.7 < np.mean(told) < 1  # some of these cuts lie between two pictures
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_a_last_picture_that_just_fills_its_last_packet_is_whole(codec, tmp_path):
+    """Both codecs allow zeros behind a picture: they take the place of what fills up the packet."""
+    path = render(tmp_path / "a.ts", 12, codec=codec, draw=noise)
+    data = path.read_bytes()
+    starts = range(0, len(data), 188)
+    last = max(at for at in starts if int.from_bytes(data[at + 1 : at + 3], "big") & 0x1FFF == 0x100)  # FFmpeg's video
+    assert data[last + 3] & 0x20  # it is filled up
+    picture = data[last + 5 + data[last + 4] : last + 188]
+    full = data[last : last + 3] + bytes([data[last + 3] & 0xDF]) + picture.ljust(184, b"\0")
+    path.write_bytes(data[:last] + full)
+    assert read_clip(path, RATE, SIZE).damage == "" and probe(path).notes == ()
+    path.write_bytes(data[: last - 188])  # the same, with a packet of the picture missing
+    assert read_clip(path, RATE, SIZE).damage.startswith("the file breaks off: its last picture goes on")
+
+
 def test_a_part_before_the_break_is_not_damaged(tmp_path):
     path = whole(tmp_path, "y4m")
     path.write_bytes(path.read_bytes()[:-1000])

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .clock import Clock, Key, contents, jumping
-from .ending import BREAKS_OFF, broken_end
+from .ending import BREAKS_OFF
 from .frames import Frame, VideoInfo
 from .opening import (
+    broken_end_of,
     frame_rate,
     header_s,
     much_longer,
@@ -40,7 +41,8 @@ HOP_FRAMES = 12  # a seek costs about as much as decoding so many frames (measur
 KEY_SPACING_S = 10.0  # assumed where a file has no index: the largest spacing that common encoders choose
 NEVER = float("-inf")
 MOST_UNTIMED = 64  # pictures without a time that are waited for to be told it by one behind them
-REORDERED = frozenset({"h264", "hevc"})
+# Formats without times of display, in which FFmpeg guesses those of reordered pictures by their order in the file.
+UNTIMED = frozenset({"avi", "mpegvideo"})
 HIDDEN_FRAMES = frozenset({"vp8"})  # codecs with packets that are never shown
 
 
@@ -72,7 +74,7 @@ class VideoReader:
         self._tick_s = float(self._stream.time_base or 1 / 90_000)
         self._fps = frame_rate(self._stream)
         self._clock = Clock(self._stream, jumping(self._container), self.interval_s)
-        self._broken_end = broken_end(self._path, self._container.format.name)
+        self._broken_end = broken_end_of(self._path, self._container.format.name)
         self._contents = contents(self._path, self._container, self._stream, opened_again, self.interval_s)
         self._packets: Iterator[Any] = self._mended(self._container.demux(self._stream))
         self._pictures = Pictures()
@@ -81,9 +83,7 @@ class VideoReader:
         self._unseen: Unseen | None = None
         self._ended = self._sought = self._wait_for_key = False
         self._guessed = False  # whether stamps are guesses, until a packet begins where the file has one
-        codec = self._stream.codec_context.name
-        # AVI has no times of display: those that FFmpeg guesses of reordered pictures are their order in the file.
-        self._by_order = self._container.format.name == "avi" and codec in REORDERED
+        self._by_order = self._container.format.name in UNTIMED
         self._seekable = isinstance(self._path, Path) or not jumping(self._container)
         self._count = self._corrupt = self._errors = 0
         self._reason = ""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 BREAKS_OFF = "it breaks off: "  # how the note on such a file begins
+GOES_ON = "its last picture goes on"  # or fills its last packet: the decoder can tell
 TAIL = 2**17  # more than the largest page of Ogg
 
 
@@ -177,7 +178,7 @@ def _streams(packets: Iterable[bytes]) -> str:
     """What the last packet of a stream lacks: some of the bytes it tells, or its filling.
 
     The packet of a picture seldom tells its length. It fills up the transport packet in which it ends, unless it
-    happens to fit (one in 184).
+    happens to fit (one in 184), which the bytes do not tell from one that goes on.
     """
     missing: dict[int, int] = {}  # of streams whose last packet told its length
     filled: dict[int, bool] = {}  # of the others
@@ -196,7 +197,7 @@ def _streams(packets: Iterable[bytes]) -> str:
             filled[stream] = bool(flags & 0x20) and _filled(packet)
     if any(missing.values()):
         return "the last packet of a stream is cut"
-    return "" if all(filled.values()) else "its last picture goes on"
+    return "" if all(filled.values()) else GOES_ON
 
 
 def _filled(packet: bytes) -> bool:

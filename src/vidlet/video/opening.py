@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import stat
@@ -13,9 +14,10 @@ import av
 from ..cloud import here
 from ..errors import DataError
 from .address import TIMEOUT_S, WEB_OPTIONS, container_name
-from .ending import boxes, broken_end
+from .ending import GOES_ON, boxes, broken_end
 from .frames import DEFAULT_FPS
 
+STRICT = ("h264", "mpeg2video", "mpeg1video")  # codecs whose decoder knows of a picture that something is missing
 TELLING = ("flv", "mxf", "rm")  # formats read through once whose header tells a length: a shorter file broke off
 NOT_VIDEO = frozenset({"tty", "rawvideo", "lavfi", "image2"})  # "demuxers" that take texts, noise and single images
 OTHERS = {
@@ -78,6 +80,48 @@ def video_stream(container: Any, path: Path | str) -> Any:
     if streams[0].codec_context is None:
         raise DataError(f"{path}: no frame could be decoded (no decoder for this codec)")
     return streams[0]
+
+
+def broken_end_of(path: Path | str, format_name: str) -> str:
+    """How a file breaks off, as its bytes tell (``broken_end``), in words; a last picture that decodes is whole."""
+    said = broken_end(path, format_name)
+    if said != GOES_ON or isinstance(path, str):
+        return said
+    status = path.stat()
+    return "" if _last_decodes(path, status.st_size, status.st_mtime_ns) else said
+
+
+@functools.lru_cache(maxsize=4096)
+def _last_decodes(path: Path, size: int, changed: int) -> bool:
+    """Whether a strict decoder takes the last packet of a file; it is read from a key frame near the end on."""
+    for back in (2**21, 2**24):
+        container, stream = opened_again(path)
+        with container:
+            if stream.codec_context.codec.canonical_name not in STRICT:
+                return False
+            stream.thread_count = 1
+            stream.codec_context.options = {"err_detect": "explode"}
+            begun = taken = False
+            try:
+                if size > back:
+                    container.seek(size - back, unsupported_byte_offset=True)
+                for packet in container.demux(stream):
+                    begun = begun or packet.is_keyframe
+                    if begun and packet.size:
+                        taken = _decodes(packet)
+            except av.FFmpegError:
+                return False
+        if begun or size <= back:
+            return taken
+    return False
+
+
+def _decodes(packet: Any) -> bool:
+    try:
+        packet.decode()
+    except av.FFmpegError:
+        return False
+    return True
 
 
 def own_duration_s(stream: Any) -> float:
