@@ -313,7 +313,7 @@ def test_models_of_other_kinds_are_refused_in_one_line(refused, tmp_path):
     )
     for path, said in ((boxes, "a detector"), (features, "one on rgb and audio")):
         refused("export", path, "--format", "litert", "--out", "x.tflite", said=("classifiers on frames", said))
-    refused("export", "missing", "--format", "litert", "--out", "x.tflite", said="not a run folder")
+    refused("export", "missing", "--format", "litert", "--out", "x.tflite", said="no such file or run")
     refused("export", boxes, "--format", "litert", "--out", "x.tflite", "--labels", "coco", said="--labels")
     assert not list(tmp_path.glob("*.tflite"))
 
