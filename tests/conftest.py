@@ -3,9 +3,11 @@
 One of its training clips could not be read, as happens.
 """
 
+import functools
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -71,6 +73,16 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     draft.write_text(json.dumps(make(folder)))
     draft.rename(told)
     return folder, json.loads(told.read_text())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_table_of_operators():
+    """torch's exporter makes its table of all operators anew in each export, half of what a small one takes."""
+    if "torch" in sys.modules:
+        from torch.onnx._internal._lazy_import import onnxscript_apis
+
+        make = functools.cache(lambda: type(onnxscript_apis).__getattr__(onnxscript_apis, "get_torchlib_ops")())
+        vars(onnxscript_apis)["get_torchlib_ops"] = make
 
 
 @pytest.fixture(scope="session")
