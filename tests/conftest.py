@@ -81,8 +81,11 @@ def one_table_of_operators():
     if "torch" in sys.modules:
         from torch.onnx._internal._lazy_import import onnxscript_apis
 
-        make = functools.cache(lambda: type(onnxscript_apis).__getattr__(onnxscript_apis, "get_torchlib_ops")())
-        vars(onnxscript_apis)["get_torchlib_ops"] = make
+        @functools.cache
+        def made() -> object:
+            return type(onnxscript_apis).__getattr__(onnxscript_apis, "get_torchlib_ops")()
+
+        vars(onnxscript_apis)["get_torchlib_ops"] = made
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,9 @@
 """One graph is kept a structure of a module: what depends on anything but the weights' values must be exported anew."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -136,6 +140,24 @@ def test_another_process_finds_a_graph_of_code_that_is_known_and_not_of_others(e
     as_another_process(Scaled(0))
     as_another_process(Scaled(0))  # whose class is of this file
     assert len(exports) == 3 and len(list((tmp_path / "graphs").iterdir())) == 1
+
+
+def test_a_structure_is_the_same_in_every_process(tmp_path):
+    script = (
+        "from torch import nn; from vidlet.artifact.kept_graphs import structure_of\n"
+        "class Sets(nn.Tanh):\n    pass\n"
+        "module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), Sets())\n"
+        "module[2].names = {'a', 'b', 'c', 'd'}\n"
+        "print(structure_of(module).digest.hex())"
+    )
+    told = set()
+    for seed in "12":
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        found = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        told.add(found.stdout)
+    assert len(told) == 1 and told.pop().strip()
 
 
 def test_other_code_of_vidlet_or_another_exporter_makes_it_again(exports, monkeypatch):

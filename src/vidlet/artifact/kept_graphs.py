@@ -53,6 +53,8 @@ def structure_of(network: nn.Module) -> Structure | None:
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, item: object) -> object:
+            if type(item) is set and all(type(part) is str for part in item):
+                return "set", tuple(sorted(item))  # whose order is another in each process
             if id(item) not in names or not isinstance(item, Tensor):
                 return None
             return names[id(item)], tuple(item.shape), str(item.dtype)
