@@ -1,7 +1,9 @@
 """Metadata travel in the file, whatever else is in it stays byte for byte, and what makes no sense is named."""
 
 import hashlib
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import onnx
@@ -9,7 +11,7 @@ import pytest
 
 import artifacts
 from vidlet.errors import ModelError
-from vidlet.runtime import graph_sha256, read_metadata, validate_metadata, write_metadata
+from vidlet.runtime import graph_sha256, load, read_metadata, validate_metadata, write_metadata
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schema" / "artifact.json").read_text("utf-8"))
 
@@ -224,3 +226,22 @@ def test_none_of_these_has_a_threshold_and_a_label_of_the_file(none, said):
     validate_metadata(artifacts.metadata(none={"threshold": 0.4}))
     with pytest.raises(ModelError, match=said):
         validate_metadata(artifacts.metadata(none=none))
+
+
+def test_a_file_for_litert_is_told_apart_and_the_model_that_it_was_made_of_is_named(tmp_path, model_path):
+    """Whatever reads a model file says what a .tflite file is, what runs it, and which file of the run to use."""
+    path, whole = tmp_path / "run" / "a.tflite", b"\x1c\0\0\0TFL3"
+    path.parent.mkdir()
+    path.write_bytes(whole)
+    with pytest.raises(ModelError, match=r"a\.tflite: a file for LiteRT .*none of vidlet; .*`vidlet export`"):
+        load(path)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as files:
+        files.writestr("vidlet.json", json.dumps({"made_of": graph_sha256(model_path.read_bytes())}))
+    path.write_bytes(whole + archive.getvalue())
+    with pytest.raises(ModelError, match=r"runs it on phones and boards .* use the \.onnx file of the run that it"):
+        load(path)
+    model_path.rename(path.with_name("model.int8.onnx"))
+    path.with_name("broken.onnx").write_bytes(b"no")
+    with pytest.raises(ModelError, match=r"here, use .*model\.int8\.onnx$"):
+        load(path)

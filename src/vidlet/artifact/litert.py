@@ -26,7 +26,7 @@ from ..onnx_graph.constants import fold_constants
 from ..onnx_graph.normal import fix_batch, operations_of
 from ..progress import bar
 from ..runtime import load, open_session
-from ..runtime.metadata import graph_sha256
+from ..runtime.metadata import DESCRIPTION, graph_sha256
 from ..runtime.model import Model
 from .lowered_operators import LOWERED
 from .lowering import Codes, Lowering
@@ -35,7 +35,6 @@ from .tflite_file import SIGNATURE, FileGraph, litert_package, tflite_bytes
 PARITY = 1e-3  # largest difference of a score, and of a state in parts of its largest number
 CHECKED = 1000  # frames that the two files are compared on
 CLIP = 40  # after so many of them the state is zero again
-DESCRIPTION = "vidlet.json"  # the metadata, in the archive at the end of a file
 
 
 def export_litert(source: str | Path, out: str | Path) -> dict[str, Any]:

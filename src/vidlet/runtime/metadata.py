@@ -10,9 +10,11 @@ what remains in its order. So evidence inside the entry can name the graph that 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import stat
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +24,8 @@ from ..files import write_bytes
 from .onnx_wire import MAX_FILE_BYTES, metadata_entries
 
 KEY = "vidlet"
+DESCRIPTION = "vidlet.json"  # the same object in the archive at the end of a .tflite file
+LITERT = b"TFL3"  # behind the first four bytes of a .tflite file
 CHECKSUM = "checksum"
 FORMAT = "1.0"
 MAX_METADATA_BYTES = 2**24
@@ -42,9 +46,34 @@ def read_model_bytes(path: str | Path) -> bytes:
             raise ModelError(f"{path}: not a file")
         if info.st_size > MAX_FILE_BYTES:
             raise ModelError(f"{path}: {info.st_size} bytes, more than an ONNX file can have ({MAX_FILE_BYTES})")
-        return path.read_bytes()
+        data = path.read_bytes()
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if data[4:8] == LITERT:
+        raise ModelError(f"{path}: {_of_litert(path, data)}")
+    return data
+
+
+def _of_litert(path: Path, data: bytes) -> str:
+    """What a .tflite file is, what runs it, and what is to be used here instead."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            made_of = json.loads(archive.read(DESCRIPTION))["made_of"]
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, NotImplementedError, RuntimeError, RecursionError):
+        return (
+            "a file for LiteRT (TensorFlow Lite), and none of vidlet; of an image model, `vidlet export` makes an "
+            "extractor that `vidlet train --extractor` takes"
+        )
+    beside = [other for other in sorted(path.parent.glob("*.onnx")) if _has_graph(other, made_of)]
+    use = str(beside[0]) if beside else "the .onnx file of the run that it was exported from"
+    return f"a file for LiteRT, which runs it on phones and boards (docs/clients.md); here, use {use}"
+
+
+def _has_graph(path: Path, sha256: str) -> bool:
+    try:
+        return graph_sha256(path.read_bytes()) == sha256
+    except (OSError, ModelError):
+        return False
 
 
 def read_metadata(source: str | Path | bytes, where: str = "model") -> dict[str, Any]:
