@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -24,7 +26,7 @@ from vidlet.jobs.fit import fit
 from vidlet.models import build_extractor
 from vidlet.models.mobilenetv2 import MobileNetV2
 from vidlet.runtime import benchmark, load
-from vidlet.search import cards, course, halving
+from vidlet.search import cards, course, data, halving
 from vidlet.search import clips as module
 from vidlet.search import realize as realizing
 from vidlet.search.budget import Budget, parse_bytes
@@ -169,15 +171,129 @@ def test_what_train_chooses_and_the_best_plain_classifier_are_among_the_files(fo
         assert not behind(clip_point(chosen), clip_point(other))
 
 
-def test_a_search_out_of_time_has_what_takes_seconds_and_says_so(found, clips, space, tmp_path, capsys):
-    result = fit(clips, max_size=BUDGET, time=0.01, out=tmp_path / "run", workers=1, space=space)
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only where a test says so; a search begins at 0."""
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(course, "time", clock)
+    return clock
+
+
+class Here:
+    """A process pool whose one process is this one."""
+
+    _processes = None
+
+    def submit(self, function, *given):
+        done = Future()
+        done.set_result(function(*given))
+        return done
+
+    def shutdown(self, **_):
+        pass
+
+
+def test_a_search_out_of_time_has_what_takes_seconds_and_says_so(clips, space, tmp_path, capsys, monkeypatch, clock):
+    """Costs of a cut take 10 s, features of a clip 1 s, a file 5 s, on a machine that is much slower than expected."""
+    taken = []
+
+    def slow(function, seconds):
+        def slowed(*given, **more):
+            took = seconds(*given)
+            taken.append((function.__name__, took))
+            clock.now += took
+            return function(*given, **more)
+
+        return slowed
+
+    def told(space, table, extractor, place, budget, samples):
+        return alike_cards(place, 20_000)
+
+    monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "kept_cards", slow(told, lambda *_: 10.0))
+    monkeypatch.setattr(data.Pass, "extract", slow(data.Pass.extract, lambda _, table, *more: float(len(table))))
+    monkeypatch.setattr(module, "realize", slow(realize, lambda *given: 5.0 * len(given[3])))
+    monkeypatch.setattr(module, "ProcessPoolExecutor", lambda *_, **__: Here())
+    result = fit(clips, max_size=BUDGET, time=20, out=tmp_path / "run", workers=1, space=space)
     lines = [json.loads(line) for line in (tmp_path / "run" / "trials.jsonl").read_text("utf-8").splitlines()]
     assert not [r for r in lines if r["kind"] == "trial"] and len([r for r in lines if r["kind"] == "file"]) == 1
     assert result["metrics"]["chosen"]["candidate"]["kind"] == "auto" and result["metrics"]["trials"] == 0
     [warning] = result["metrics"]["warnings"]
-    assert warning.startswith("the time was over; no head was tried but linear ones; the chosen file was not trained")
+    assert warning.startswith(
+        "the time was over; 1 of 2 cuts of mobilenetv2-0.35 were not measured; 12 of 32 clips were looked at; "
+        "no head was tried but linear ones; "
+    )
+    assert "the chosen file was not trained once more on all clips" in warning
     assert f"warning: {warning}" in capsys.readouterr().err
+    assert (
+        result["metrics"]["time"]["over"] and "12 of 32 clips were looked at" in result["metrics"]["time"]["left_out"]
+    )
     assert (tmp_path / "run" / "model.onnx").stat().st_size <= BUDGET
+    assert [one for one in taken if one[1]] == [("told", 10.0), ("extract", 12.0), ("extract", 12.0), ("realize", 5.0)]
+
+
+def test_features_are_computed_until_the_time_is_over_of_every_class_and_fold(clips, space, monkeypatch, clock):
+    judged, looked_at = judge(clips), []
+
+    def slow(table, *_):
+        looked_at.extend(table)
+        clock.now += len(table)
+
+    passes = [SimpleNamespace(extract=slow)]
+    monkeypatch.setattr(data, "_missing", lambda sampling, judged, extractor: list(judged.folds[0]))
+
+    def in_seconds(seconds):
+        looked_at.clear()
+        end = clock.now + seconds
+        return data.in_time(space, judged, dict.fromkeys(space.places), passes, lambda: end - clock.now)
+
+    assert in_seconds(1000) == judged and len(looked_at) == len(judged.folds[0]) == 32
+    for seconds, most in ((0, 12), (12, 12), (20, 20)):
+        found = in_seconds(seconds)
+        assert set(found.folds[0]) == set(looked_at) and 12 <= len(looked_at) <= most
+        for fold, whole in zip(found.folds, judged.folds, strict=True):
+            assert {c for c in whole if c in set(fold)} == set(fold)  # as they were split
+            for split in ("train", "val"):
+                assert {clip.label for clip in fold.of_split(split)} == set(LABELS)
+
+
+@pytest.fixture(scope="module")
+def empty_rooms(tmp_path_factory):
+    """Six videos in which nothing but noise is, each of six seconds."""
+    folder, rng = tmp_path_factory.mktemp("background") / "rooms", np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(6):
+        picture = np.full((48, 64, 64, 3), 20 * number + 40) + rng.normal(0, 4, (48, 64, 64, 3))
+        write_video(folder / f"room{number}.mp4", list(picture.clip(0, 255).astype(np.uint8)), 8)
+    return folder
+
+
+def test_background_is_a_class_that_is_judged_and_never_tested(clips, empty_rooms):
+    judged = judge(clips, none=str(empty_rooms))
+    assert judged.background.label == "none" and judged.table.labels == (*sorted(LABELS), "none")
+    assert {clip.label for clip in judged.test} == set(LABELS)
+    for fold in judged.folds:
+        for split in ("train", "val"):
+            assert "none" in {clip.label for clip in fold.of_split(split)}
+    held = {clip.path for clip in judged.background.held}
+    assert held and not held & {clip.path for fold in judged.folds for clip in fold}  # neither trained on nor chosen by
+
+
+@pytest.mark.slow
+def test_a_search_with_a_background_ships_a_threshold_and_counts_false_events(
+    clips, space, cache, empty_rooms, tmp_path
+):
+    out = tmp_path / "run"
+    metrics = fit(clips, max_size=BUDGET, time=0.01, out=out, workers=1, space=space, none=empty_rooms)["metrics"]
+    about = load(out / "model.onnx").metadata
+    assert about["none"] == {"threshold": metrics["none"]["threshold"], "label": "none"} and about["evidence"]
+    assert 0 < metrics["none"]["threshold"] <= 1
+    assert metrics["files"]["model.onnx"]["background_hours"] > 0 and metrics["clips"]["scored"] == 8
+    assert "None of these" in (out / "report.html").read_text("utf-8")
+    assert (out / "model.onnx").stat().st_size <= BUDGET
+    with pytest.raises(TrainingError, match="belongs to a search of other data"):
+        fit(clips, max_size=BUDGET, time=1, out=out, workers=1, space=space, resume=True)
 
 
 def test_the_test_clips_are_scored_by_the_chosen_file_alone(found, clips):
@@ -243,20 +359,61 @@ def alive(process):
 def test_an_impossible_budget_is_refused_at_once_with_what_comes_nearest(clips, space, tmp_path, cache):
     with pytest.raises(
         RecipeError,
-        match=r"no model of the search fits 5,000 bytes: the smallest is mobilenetv2-0.35 block2 64 px \S+ with \S+ b",
+        match=r"no model of the search fits 1,000 bytes: the smallest is mobilenetv2-0.35 block2 64 px \S+ with \S+ b",
     ):
-        fit(clips, max_size="5kB", time=60, out=tmp_path / "none", space=space)
+        fit(clips, max_size="1kB", time=60, out=tmp_path / "none", space=space)
     assert not (tmp_path / "none" / "files").exists()
 
 
-def test_where_time_is_short_the_cuts_are_searched_whose_features_are_stored(clips, space, tmp_path, monkeypatch):
+def alike_cards(place, size):
+    """Costs of an extractor that do not depend on how it is stored."""
+    return [Card(place, way.chain, size, {"frame_ms": {"p95": 1.0}, "peak_rss_bytes": 1}) for way in ALONE]
+
+
+def test_the_deepest_cut_that_fits_is_found_by_halves_and_those_before_it_as_time_allows(
+    clips, tmp_path, monkeypatch, clock
+):
+    sizes, measured = {"block1": 1000, "block2": 2000, "block3": 3 * BUDGET, "block5": 4 * BUDGET}, []
+    ladder = [cuts_of(width=0.35, weights="none", size=32, cuts=tuple(sizes))]
+    judged = judge(clips)
+    judged = replace(judged, folds=tuple(fold.with_clips(fold.clips[::4]) for fold in judged.folds))
+
+    def costs(space, table, extractor, place, budget, samples):
+        clock.now += 10
+        measured.append(place.split()[1])
+        return alike_cards(place, sizes[measured[-1]])
+
     monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
-    figures = {"frame_ms": {"p95": 1.0}, "peak_rss_bytes": 1}
-    monkeypatch.setattr(
-        module,
-        "kept_cards",
-        lambda *given: [Card(given[3], way.chain, 1000, figures) for way in ALONE],
-    )
+    monkeypatch.setattr(module, "kept_cards", costs)
+    monkeypatch.setattr(module, "open_pool", lambda space, judged, *_: (None, judged))
+    monkeypatch.setattr(module, "extraction_seconds", lambda *_: 0.0)
+
+    def chosen(seconds):
+        measured.clear()
+        log = TrialLog(tmp_path / f"{seconds}.jsonl", "")
+        asked = Asked(str(clips), tmp_path, Budget(max_bytes=BUDGET), seconds)
+        search = clip_search(asked, judged, log, Space(ladder[0]), ladder)
+        search.prepare()
+        return [plan.cut for plan in search.space.extractors], search.course.missed
+
+    assert chosen(1000.0) == (["block1", "block2"], []) and measured == ["block3", "block2", "block1"]
+    short = ["1 of 4 cuts of mobilenetv2-0.35 were not measured"]
+    assert chosen(60.0) == (["block2"], short) and measured == ["block3", "block2"]
+    sizes |= {"block2": BUDGET + 1}  # within twice the budget, for "what if"
+    assert chosen(90.0) == (["block1", "block2"], []) and measured == ["block3", "block2", "block1"]
+    sizes |= {"block3": 3000}
+    assert chosen(1.0) == (["block3"], ["3 of 4 cuts of mobilenetv2-0.35 were not measured"])
+    sizes |= {**dict.fromkeys(sizes, 4 * BUDGET), "block1": 3 * BUDGET}
+    with pytest.raises(RecipeError, match=r"the smallest is mobilenetv2-0\.35 block1 32 px"):
+        chosen(2.0)
+    assert measured == ["block3", "block2", "block1"]
+
+
+def test_where_time_is_short_the_cuts_are_searched_whose_features_are_stored(
+    clips, space, tmp_path, monkeypatch, clock
+):
+    monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "kept_cards", lambda *given: alike_cards(given[3], 1000))
     judged = judge(clips)
     judged = replace(judged, folds=tuple(fold.with_clips(fold.clips[::4]) for fold in judged.folds))
     smaller = tuple(replace(plan, input_size=(32, 32)) for plan in space.extractors)

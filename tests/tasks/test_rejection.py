@@ -10,7 +10,7 @@ import pytest
 from vidlet.datasets import Background, Clip, ClipTable
 from vidlet.jobs.compress import compress
 from vidlet.jobs.train import train
-from vidlet.metrics import Rejection
+from vidlet.metrics import Rejection, choose_threshold
 from vidlet.runs import RunFolder
 from vidlet.runtime import load, read_metadata
 from vidlet.tasks.clip_report import doubt_sections
@@ -18,7 +18,7 @@ from vidlet.tasks.clips import score_clips
 from vidlet.tasks.doubts import held_out_findings
 from vidlet.tasks.label_check import doubts_in_training
 from vidlet.tasks.prepare import Prepared, targets_of
-from vidlet.tasks.rejection import ship_rejection, ship_threshold
+from vidlet.tasks.rejection import measure_rejection, reject_by_file, ship_rejection, ship_threshold
 from vidlet.training import FeatureClips
 from vidlet.video import write_video
 
@@ -65,6 +65,34 @@ def test_false_events_are_the_segments_that_predict_tells(run, empty_rooms, tiny
         right = scored["model.onnx"].correct & (scored["model.onnx"].scores.max(1) >= threshold)
         assert found["recall_at_threshold"] == right.mean()
         assert metrics["none"]["threshold"] == threshold
+
+
+def test_the_threshold_of_a_file_is_that_of_what_it_says_of_clips_and_of_what_lies_between_them(
+    run, empty_rooms, tiny_run
+):
+    model, table = load(run.model), _table(tiny_run)
+    said = score_clips(model, table)
+    sure = said.scores.max(1)
+    right = np.where(said.correct, sure, 0.0)
+    rooms = tuple(Clip(path, ("",), "", "val", 0.0, 2.0) for path in sorted(empty_rooms.iterdir()))
+    between = Background("", False, (), "told", rooms)
+    named = score_clips(model, table.with_clips(replace(c, labels=table.labels[:1]) for c in rooms)).scores.max(1)
+    assert reject_by_file(model, table, between) == choose_threshold(right, named)
+    label = said.names[int(said.labels[0])]  # a class that means none of the others
+    none = said.names.index(label)
+    is_none = said.labels == none
+    own = np.where(said.correct & (said.scores.argmax(1) != none), said.scores.max(1), 0.0)
+    found = reject_by_file(model, table, Background(label, False, (), "told"))
+    assert found.recall_without == np.mean(own[~is_none] > 0)
+    assert is_none.any()
+
+
+def test_what_the_time_does_not_do_for_is_not_looked_at(run, empty_rooms, tiny_run):
+    table = ClipTable(tuple(Clip(path, ("",), "", "held") for path in sorted(empty_rooms.iterdir())), (), empty_rooms)
+    scored = {"model.onnx": score_clips(load(run.model), _table(tiny_run))}
+    data = Background("", False, table.clips, "told")
+    [found] = measure_rejection(run, ["model.onnx"], data, 1.0, scored, seconds=-1.0).values()
+    assert found["background_hours"] == pytest.approx(8 / 3600, abs=1e-3)  # one of five videos in any case
 
 
 def _table(tiny_run):

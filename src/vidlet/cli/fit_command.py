@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATE",
         help="0 to 1, on validation clips; of a detector mAP .5",
     )
+    options.add_none(parser)
     parser.add_argument("--device", metavar="FILE", help="a target: what `vidlet benchmark --save` wrote there")
     options.add_device(parser, "--train-on", "cpu")
     parser.add_argument("--time", default="30m", metavar="TIME", help="for the search: 30m, 2h (%(default)s)")
@@ -74,4 +75,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         command="vidlet " + shlex.join(sys.argv[1:]),
         train_on=args.train_on,
         join=args.join,
+        none=args.none,
     )

@@ -110,6 +110,15 @@ def add_device(parser: argparse.ArgumentParser, name: str = "--device", default:
     )
 
 
+def add_none(parser: argparse.ArgumentParser) -> None:
+    """--none: what shows none of the classes."""
+    parser.add_argument(
+        "--none",
+        metavar="FOLDER|CLASS",
+        help="videos without any of the classes, or the class of DATA that means so: false events become rare",
+    )
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """--threads."""
     parser.add_argument(

@@ -22,11 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--epochs", type=options.number(int, 1), metavar="N", help="short for --set training.epochs=N")
     parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch of --out")
-    parser.add_argument(
-        "--none",
-        metavar="FOLDER|CLASS",
-        help="videos without any of the classes, or the class of DATA that means so: false events become rare",
-    )
+    options.add_none(parser)
     parser.add_argument("--init", metavar="RUN|MODEL", help="start from what this run learned, of other labels too")
     parser.add_argument(
         "--teacher",

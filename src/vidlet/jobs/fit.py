@@ -53,6 +53,7 @@ def fit(
     command: str = "",
     train_on: str = "cpu",
     join: bool = False,
+    none: str | Path | None = None,
 ) -> dict[str, Any]:
     """Find the most accurate model that fits a budget, and leave it and the evidence in ``out``.
 
@@ -77,6 +78,7 @@ def fit(
             first leads, the others help until it is done, and one of them goes on if it dies. They need the data, and
             one cache of features (``VIDLET_CACHE``), that all of them see.
         train_on: where heads and detectors are trained: "auto", "cpu" or "cuda".
+        none: a folder of videos without any of the classes, or the class of ``data`` that means so: as for ``train``.
         space: what is searched among clips; None: the cuts of the built-in extractor, as large an input as time allows.
 
     Returns:
@@ -94,12 +96,13 @@ def fit(
     budget = read_budget(max_size, max_latency, latency, max_memory, min_accuracy, device)
     seconds = parse_seconds(str(time))
     task = task_of_data(data)
-    task.check_options(RecipeError, fold=fold, space=space)
+    task.check_options(RecipeError, fold=fold, space=space, none=none)
     folder = Path(out)
     if join and task.name != "clips":
         raise RecipeError(f"--join: shares the trials of a search over clips; {data} holds {task.name}")
     command = command or f"vidlet fit {data}"
-    asked = Asked(str(data), folder, budget, seconds, fold, seed, strict, command, workers, train_on)
+    nothing = None if none is None else str(none)
+    asked = Asked(str(data), folder, budget, seconds, fold, seed, strict, command, workers, train_on, none=nothing)
     search = partial(SEARCHES[task.name], **({"space": space} if space else {}))
     if join:
         with leading(folder, workers) as board, torch_threads(workers):

@@ -21,23 +21,30 @@ from typing import Any
 import numpy as np
 
 from ..compression import CLIP_STEPS, chain_text, find_chain, split_chain
+from ..datasets import between_segments
 from ..errors import RecipeError
 from ..models import FrameExtractor
 from ..progress import duration, say, working
 from ..recipe import Extractor, Recipe
+from ..runs import MODEL
+from ..runtime import load
 from ..tasks import TASKS
+from ..tasks.clips import Scored
 from ..tasks.prepare import sample_clips
-from .budget import TIERS, scaled
+from ..tasks.rejection import reject_by_file, ship_rejection
+from .budget import TIERS, Budget, scaled
 from .cards import Card, Cards, kept_cards, least_bytes, smallest
 from .course import EVIDENCE_BYTES, Asked, Course, Ways, conclude, follow
 from .data import (
     FEW_CLIPS,
+    NO_LIMIT_S,
     Judged,
     build_extractors,
     extraction_seconds,
     judge,
     networks_of,
     open_pool,
+    some_of,
     store_joint,
     stored,
 )
@@ -57,7 +64,9 @@ FEW = Space(  # of fewer than FEW_CLIPS, trials are judged on all folds to the e
     begin=("default", "pooled", "small", "large", "medium", "tiny", "fast", "trains", "least"),
     center=2 / 3,
 )
-EXTRACTION_SHARE = 0.35  # of the time: for features
+EXTRACTION_SHARE = 0.35  # of the time: what features are expected to take at most
+FEATURES_UNTIL = 0.6  # of the time, on a machine that is slower than expected: then some clips are left out
+SAMPLED = 8  # frames of a clip that costs are measured with
 SEARCH_SHARE = 0.3  # of what is left then: for trials
 ORDERED_SHARE = 0.15  # of what is left behind them: for the recurrent head that ``train`` would try
 KNOWN_SHARE = 0.5  # of what a storage is known to cost, in the choice: some hundred clips tell half of it at best
@@ -89,7 +98,7 @@ class ClipSearch:
     ) -> None:
         self.course, self.asked, self.log, self.judged = course, course.asked, course.log, judged
         self.budget, self.files, self.asked_space, self.ladder = self.asked.budget, course.files, space, ladder
-        self.timing = Timing(self.asked, judged, self.files)
+        self._samples: dict[tuple[int, int], list[np.ndarray]] = {}  # of a size: frames that costs are measured with
         self.solved: list[tuple[Candidate, Outcome]] = []
 
     def prepare(self) -> None:
@@ -105,6 +114,8 @@ class ClipSearch:
         self.cards = Cards(len(self.judged.table.labels))
         networks: dict[str, FrameExtractor] = {}
         for number, rung in enumerate(self.ladder):
+            if self.asked.costs_over and (chosen or number < len(self.ladder) - 1):
+                continue  # the last is the smallest and the fastest
             built = build_extractors(replace(space, extractors=tuple(rung)))
             small = {p: int(least_bytes(built[place_of(p)])) for p in rung}  # what is larger needs no measuring
             step = [p for p in rung if p is rung[0] or not (wide if p.grid else self.budget).broken(small[p])]
@@ -130,12 +141,29 @@ class ClipSearch:
                 f"no model of the search fits {self.budget.describe()}: {self.cards.nearest(self.budget)}"
             )
         self.space = replace(space, extractors=tuple(chosen))
-        self.timing.epochs = next((record["epochs"] for record in self.log.of("epochs")), space.epochs)
         names = [place_of(plan) for plan in chosen]
         say(f"features of {', '.join(names)}")
         with working("features"):
             kept = {place: networks[place] for place in names}
-            self.pool = open_pool(self.space, self.judged, kept, self.asked.device)
+            begun = [some_of(self.judged, record["rows"]) for record in self.log.of("clips")]
+            rest = (1 - FEATURES_UNTIL) * self.asked.seconds
+            self.pool, looked_at = open_pool(
+                self.space, begun[0] if begun else self.judged, kept, self.asked.device,
+                lambda: NO_LIMIT_S if begun else self.asked.left - rest,
+            )  # fmt: skip
+        self._look_at(looked_at)
+
+    def _look_at(self, judged: Judged) -> None:
+        """Look at these clips alone from now on, wherever this search goes on, too."""
+        seen, all_of = judged.folds[0], len(self.judged.folds[0])
+        if len(seen) < all_of:
+            self.course.missed.append(f"{len(seen)} of {all_of} clips were looked at")
+            if not any(self.log.of("clips")):
+                kept = set(seen)
+                self.log.add("clips", rows=[i for i, clip in enumerate(self.judged.folds[0]) if clip in kept])
+        self.judged, self.timing = judged, Timing(self.asked, judged, self.files)
+        self.timing.epochs = next((record["epochs"] for record in self.log.of("epochs")), self.space.epochs)
+        self.course.counts = {split: len(seen.of_split(split)) for split in ("train", "val")}
 
     def solve(self) -> None:
         """Measure linear classifiers: what ``train`` would choose, and the plain ones that nothing may be behind."""
@@ -145,7 +173,9 @@ class ClipSearch:
             return
         classes = len(self.judged.table.labels)
         with working("solve linear classifiers"):
-            self.linear = [Solved(self.space, self.pool, cuts, classes) for cuts in networks_of(self.space)]
+            for cuts in networks_of(self.space):
+                if not self.linear or self.asked.left > 0:
+                    self.linear.append(Solved(self.space, self.pool, cuts, classes))
         self._take_solved()
 
     def _take_solved(self) -> None:
@@ -286,6 +316,7 @@ class ClipSearch:
             explain=self._steps,
             recipe=lambda point: self._recipe(point.candidate, point.chain),
             refit=self._refit,
+            reject=self._reject,
             remarks=lambda: {
                 "guessing": self._guessing,
                 "solved": {candidate.describe(): outcome.accuracy for candidate, outcome in self.solved},
@@ -329,8 +360,10 @@ class ClipSearch:
         missing = [c for c in wanted if c not in known and _has_graph_step(c)]
         room = max(0, self.timing.room(chosen) - len(missing))
         missing += [c for c in others if c not in (*known, *missing)][:room]
-        if self.asked.left < 0:
-            missing = []
+        able = max(0, int(self.asked.left / self.timing.measuring))
+        if len(missing) > able:
+            self.course.missed.append(f"{len(missing) - able} files that explain the chosen one were not made")
+        missing = missing[:able]
         judged = self._judged(chosen.candidate)
         for point in realize(
             *self._job(chosen.candidate), missing, self.files, judged, self.asked.workers, self.asked.device
@@ -357,30 +390,57 @@ class ClipSearch:
             say(f"{again} of {heads} heads were trained once more; the time was over")
         return not self.budget.broken(path.stat().st_size + EVIDENCE_BYTES)
 
+    def _reject(self, chosen: ClipPoint, metrics: dict[str, Any], scored: Mapping[str, Scored]) -> None:
+        """Ship a threshold by what the chosen file said of its validation clips, which it was not trained on."""
+        if background := self.judged.background or between_segments(self.judged.table):
+            with working("choose a threshold"):
+                model = load(self.files / chosen.file, threads=1)
+                rejection = reject_by_file(model, self.judged.folds[0].of_split("val"), background)
+            ship_rejection(
+                self.course.run, [MODEL], rejection, background, self.asked.none, scored, metrics, self.asked.left
+            )
+
     def _cost(self, space: Space, extractors: Mapping[str, FrameExtractor]) -> None:
         """Add the cards of extractors in all storages, from the log where they stand there.
 
-        The cuts of a network come from the shallowest: behind one that cannot keep twice the budget, none is measured.
+        The deeper a cut, the more it costs. So the deepest that can keep twice the budget is found by halves, and those
+        before it are measured as long as the time for costs lasts, and until one can keep the budget itself.
         """
-        budget = scaled(self.budget, max(TIERS))
-        cards = [Card(**record["card"]) for record in self.log.of("card")]
-        known = {(card.place, card.chain): card for card in cards if card.measured or not budget.needs_times}
-        table = self.judged.folds[0]
-        samples: list[np.ndarray] = []
-        for place, extractor in extractors.items():
-            cards = [known[place, s.chain] for s in ALONE if (place, s.chain) in known]
-            if len(cards) < len(ALONE):
-                small = smallest(place, extractor.feature_shape)
-                plan = space.recipe(replace(small, hz=min(space.rates_hz)), "samples")
-                samples = samples or sample_clips(table, plan, 3)
-                with working(f"measure {place}"):
-                    cards = kept_cards(space, table, extractor, place, budget, samples)
-                for card in cards:
-                    if (place, card.chain) not in known:  # a killed search may have left some
-                        self.log.add("card", card=asdict(card))
-            self.cards.add(place, extractor.feature_shape, cards)
-            if not self.cards.possible(place, budget):
-                break
+        budget, places = scaled(self.budget, max(TIERS)), list(extractors)
+
+        def enough() -> bool:
+            return self.asked.costs_over and any(self.cards.possible(place, self.budget) for place in places)
+
+        low, high = 0, len(places)  # what stands before ``low`` can keep it, what stands from ``high`` on cannot
+        while low < high and not enough():
+            middle = (low + high) // 2
+            self._card(space, places[middle], extractors[places[middle]], budget)
+            low, high = (middle + 1, high) if self.cards.possible(places[middle], budget) else (low, middle)
+        left_out = high - low
+        for place in (place for place in reversed(places[:low]) if place not in self.cards.shapes):
+            if enough():
+                left_out += 1
+            else:
+                self._card(space, place, extractors[place], budget)
+        if left_out:
+            self.course.missed.append(f"{left_out} of {len(places)} cuts of {places[0].split()[0]} were not measured")
+
+    def _card(self, space: Space, place: str, extractor: FrameExtractor, budget: Budget) -> None:
+        """Add the cards of an extractor in all storages, from the log where they stand there."""
+        logged = [Card(**record["card"]) for record in self.log.of("card")]
+        known = {c.chain: c for c in logged if c.place == place and (c.measured or not budget.needs_times)}
+        cards = [known[storage.chain] for storage in ALONE if storage.chain in known]
+        if len(cards) < len(ALONE):
+            table = self.judged.folds[0]
+            plan = space.recipe(replace(smallest(place, extractor.feature_shape), hz=min(space.rates_hz)), "samples")
+            size = plan.extractor.input_size
+            self._samples[size] = self._samples.get(size) or [clip[:SAMPLED] for clip in sample_clips(table, plan, 3)]
+            with working(f"measure {place}"):
+                cards = kept_cards(space, table, extractor, place, budget, self._samples[size])
+            for card in cards:
+                if card.chain not in known:  # a killed search may have left some
+                    self.log.add("card", card=asdict(card))
+        self.cards.add(place, extractor.feature_shape, cards)
 
     def _fits(self, candidate: Candidate) -> bool:
         """Whether a candidate fits the budget in some storage, or twice its bytes."""
@@ -442,7 +502,9 @@ def search_clips(asked: Asked, space: Space | None = None) -> dict[str, Any]:
         RecipeError, TrainingError, DataError: as ``fit``.
     """
     with working(f"read {asked.data}"):
-        judged = judge(asked.data, asked.fold, asked.strict)
+        judged = judge(asked.data, asked.fold, asked.strict, asked.none)
+    if judged.background:
+        say(judged.background.told)
     say(
         f"fit: {len(judged.table)} clips of {len(judged.table.labels)} classes, {len(judged.test)} of them test; "
         f"{asked.budget.describe()}; about {duration(asked.seconds)}, {asked.workers} trials at a time on "
@@ -464,6 +526,7 @@ def clip_search(
 ) -> ClipSearch:
     """A search of which no step is taken."""
     counts = {split: len(judged.folds[0].of_split(split)) for split in ("train", "val")}
-    scored = ("test", judged.test) if len(judged.test) else ("val", judged.folds[0].of_split("val"))
+    split, table = ("test", judged.test) if len(judged.test) else ("val", judged.folds[0].of_split("val"))
+    scored = (split, judged.background.without(table) if judged.background else table)
     course = Course(asked, TASKS["clips"], judged.table, log, clip_point, counts, judged.rule, scored)
     return ClipSearch(course, judged, space, ladder)

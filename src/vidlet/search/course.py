@@ -56,6 +56,7 @@ class Asked:
     workers: int = 1
     device: str = "cpu"
     board: Board | None = None  # where others find trials
+    none: str | None = None
     began: float = field(default_factory=now)
 
     @property
@@ -155,6 +156,8 @@ class Ways(Generic[P]):
         explain: the chosen one's network in float32 and after each step of its chain, as files.
         recipe: (point) -> what makes it again.
         refit: (point, path) trains the chosen one on all that is not test and writes it; False: it was not done.
+        reject: (point, metrics, what the product said of the scored clips) puts a threshold for "none of these" into
+            the product, and its figures into the metrics, where something says how that looks.
         history: (point) -> the rows of its training's log.
         remarks: what metrics.json tells beside.
     """
@@ -163,6 +166,7 @@ class Ways(Generic[P]):
     explain: Callable[[P], list[P]]
     recipe: Callable[[P], Recipe]
     refit: Callable[[P, Path], bool] = lambda point, path: False
+    reject: Callable[[P, dict[str, Any], Mapping[str, Any]], None] = lambda point, metrics, scored: None
     history: Callable[[P], Sequence[Mapping[str, Any]]] = lambda point: ()
     remarks: Callable[[], Mapping[str, Any]] = dict
 
@@ -223,7 +227,8 @@ def conclude(course: Course[P], ways: Ways[P], trials: int) -> dict[str, Any]:
         **task.remarks(table),
         **ways.remarks(),
     }
-    metrics["warnings"] = time_warning(asked, course.missed)
+    ways.reject(chosen, metrics, scored)
+    metrics |= time_told(asked, course.missed)
     task.write_evidence(run, [MODEL], metrics, course.table, asked.command)
     metrics |= summary
     run.write_metrics(summary, FIT)
@@ -239,19 +244,22 @@ def conclude(course: Course[P], ways: Ways[P], trials: int) -> dict[str, Any]:
     return run.result(metrics)
 
 
-def time_warning(asked: Asked, missed: Sequence[str]) -> list[str]:
-    """What a person should know of a search that had too little time; it is said, too.
+def time_told(asked: Asked, missed: Sequence[str]) -> dict[str, Any]:
+    """What metrics.json tells of the time: "time", and "warnings" of a search that had too little; those are said, too.
 
     Args:
         missed: what was left out because the time was over, in words.
     """
     took = now() - asked.began
-    if not missed and took <= OVER * asked.seconds:
-        return []
+    over = bool(missed) or took > OVER * asked.seconds
     spent = f"{duration(took)} of {duration(asked.seconds)}: more --time looks further"
-    text = "; ".join(["the time was over", *missed, spent])
-    say(f"warning: {text}")
-    return [text]
+    warnings = ["; ".join(["the time was over", *missed, spent])] if over else []
+    for text in warnings:
+        say(f"warning: {text}")
+    return {
+        "warnings": warnings,
+        "time": {"asked_s": asked.seconds, "took_s": round(took, 1), "over": over, "left_out": list(missed)},
+    }
 
 
 class Trainings:

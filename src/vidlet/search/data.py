@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..artifact import taps_graph
-from ..datasets import Clip, ClipTable, check_trainable, group_folds, read_table, with_splits
+from ..datasets import (
+    Background,
+    Clip,
+    ClipTable,
+    check_trainable,
+    group_folds,
+    read_table,
+    with_background,
+    with_splits,
+)
 from ..errors import DataError
 from ..features import Extracted, FeatureStore, extract_taps, joined, not_stored, thinned
 from ..files import cache_folder
 from ..models import FrameExtractor, build_extractor
 from ..models.extractor import Taps
 from ..models.joint_cuts import split_cuts
-from ..progress import bar
+from ..progress import Move, bar
 from ..recipe import Extractor, Recipe, Sampling
 from ..runtime import open_session
 from ..tasks.clips import labelled_clips
@@ -29,30 +40,39 @@ from .space import Space, place_of
 
 FEW_CLIPS = 1000  # with fewer, one validation set is too small to choose by: three folds
 TIMED = 3  # clips whose decoding is timed
+NO_LIMIT_S = 1e9
 VAL_SHARE = 0.25  # much, because it chooses; the chosen is trained once more on all of them
+
+ClipKey = tuple[Path, float | None, float | None]  # its file, and which part of it
 
 
 @dataclass(frozen=True)
 class Judged:
     """The clips of a search. ``pool``: those that it may see; ``folds``: tables of the pool with splits train and val.
 
-    ``test`` is scored once, by the chosen file; it is empty where the data have no test clips.
+    ``test`` is scored once, by the chosen file; it is empty where the data have no test clips. ``background`` is what
+    shows none of the classes, if that was given.
     """
 
     table: ClipTable
     folds: tuple[ClipTable, ...]
     test: ClipTable
     rule: str  # how trials are judged, in words
+    background: Background | None = None
 
 
-def judge(data: str | Path, fold: str | None = None, strict: bool = False) -> Judged:
+def judge(data: str | Path, fold: str | None = None, strict: bool = False, none: str | None = None) -> Judged:
     """Read a table and decide how trials are judged.
+
+    Args:
+        none: a folder of videos without any of the classes, or the class that means so.
 
     Raises:
         DataError: nothing usable is there, or too few groups.
     """
     own_val = fold is None and any(clip.split == "val" for clip in read_table(data))
     table = labelled_clips(data, fold, strict)
+    table, background = with_background(table, none) if none is not None else (table, None)
     check_trainable(table)
     if table.multi_label:
         raise DataError(f"{table.root}: fit takes clips of one label; train takes several")
@@ -70,7 +90,7 @@ def judge(data: str | Path, fold: str | None = None, strict: bool = False) -> Ju
         unsplit = seen.with_clips(replace(clip, split="train") for clip in seen)
         folds = [with_splits(unsplit, val=VAL_SHARE)]
         rule = f"{VAL_SHARE:.0%} of the training clips, whole groups"
-    return Judged(table, tuple(folds), table.of_split("test"), rule)
+    return Judged(table, tuple(folds), table.of_split("test"), rule, background)
 
 
 def build_extractors(space: Space) -> dict[str, FrameExtractor]:
@@ -78,19 +98,98 @@ def build_extractors(space: Space) -> dict[str, FrameExtractor]:
     return {place_of(plan): build_extractor(plan) for plan in space.extractors}
 
 
-def open_pool(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor], device: str) -> Pool:
-    """Features of the clips a search may see, for every extractor and rate; what is stored is not computed again."""
+class Pass:
+    """Cuts of one network, whose features are computed in one pass over the clips; graphs are written once."""
+
+    def __init__(self, cuts: Sequence[Extractor], extractors: Mapping[str, FrameExtractor]) -> None:
+        self.cuts = cuts
+        self._graphs = {plan.cut: graph_bytes(extractors[place_of(plan)]) for plan in cuts}
+        self._taps = taps_graph(_taps(cuts, extractors)).SerializeToString(deterministic=True)
+
+    def extract(
+        self, table: ClipTable, sampling: Sampling, progress: Callable[[int, int], None] | None = None
+    ) -> dict[str, Extracted]:
+        """Store what is not stored yet of these clips: cut -> where it is."""
+        size, root = self.cuts[0].input_size, cache_folder("features")
+        return extract_taps(table, self._taps, self._graphs, sampling, size, root, progress=progress)
+
+
+def in_time(
+    space: Space,
+    judged: Judged,
+    extractors: Mapping[str, FrameExtractor],
+    passes: Sequence[Pass],
+    left: Callable[[], float],
+) -> Judged:
+    """Store features until the time is over: the clips that then have them, of all classes and folds about alike.
+
+    One clip of each class and fold is looked at in any case; what is stored is not computed again.
+
+    Args:
+        left: seconds that are left for it.
+    """
+    seen, sampling = judged.folds[0], Sampling("rate", hz=max(space.rates_hz))
+    absent = {
+        _key(clip) for plan in space.extractors for clip in _missing(sampling, judged, extractors[place_of(plan)])
+    }
+    todo = [clip for clip in _by_turns(judged) if _key(clip) in absent]
+    done, count = 0, len(set(_cells(judged)))
+    with bar("features") as move:
+        while done < len(todo) and (not done or left() > 0):
+            part, before = seen.with_clips(todo[done : done + count]), left()
+            for network in passes:
+                network.extract(part, sampling, partial(_moved, move, done, len(todo)))
+            done += len(part)
+            pace = max(1e-6, (before - left()) / len(part))
+            count = max(1, int(left() / 2 / pace))  # then it is looked at the clock again
+    late = {_key(clip) for clip in todo[done:]}
+    return some_of(judged, [i for i, clip in enumerate(seen) if _key(clip) not in late]) if late else judged
+
+
+def _moved(move: Move, begun: int, total: int, done: int, _: int) -> None:
+    move(begun + done, total)
+
+
+def some_of(judged: Judged, rows: Sequence[int]) -> Judged:
+    """The same with these of the clips that a search may see alone."""
+    kept = {_key(judged.folds[0].clips[i]) for i in rows}
+    return replace(judged, folds=tuple(f.with_clips(clip for clip in f if _key(clip) in kept) for f in judged.folds))
+
+
+def _by_turns(judged: Judged) -> list[Clip]:
+    """The clips in an order of which every beginning has all classes and folds about alike."""
+    taken: Counter[tuple[str, int]] = Counter()
+    turns = []
+    for cell in _cells(judged):
+        turns.append(taken[cell])
+        taken[cell] += 1
+    return [judged.folds[0].clips[i] for i in np.argsort(turns, kind="stable")]
+
+
+def _cells(judged: Judged) -> list[tuple[str, int]]:
+    """The class of each clip, and the number of the fold that holds it out; -1 where none does."""
+    out = {_key(clip): number for number, fold in enumerate(judged.folds) for clip in fold.of_split("val")}
+    return [(clip.label, out.get(_key(clip), -1)) for clip in judged.folds[0]]
+
+
+def open_pool(
+    space: Space,
+    judged: Judged,
+    extractors: Mapping[str, FrameExtractor],
+    device: str,
+    left: Callable[[], float] = lambda: NO_LIMIT_S,
+) -> tuple[Pool, Judged]:
+    """Features of the clips a search may see, for every extractor and rate, and those clips; see ``in_time``."""
+    passes = [Pass(cuts, extractors) for cuts in networks_of(space)]
+    judged = in_time(space, judged, extractors, passes, left)
     seen = judged.folds[0]
     fastest = max(space.rates_hz)
     sampling = Sampling("rate", hz=fastest)
     root = cache_folder("features")
     stores: dict[tuple[str, float], Extracted] = {}
-    for cuts in networks_of(space):
-        graphs = {plan.cut: graph_bytes(extractors[place_of(plan)]) for plan in cuts}
-        taps = taps_graph(_taps(cuts, extractors)).SerializeToString(deterministic=True)
-        with bar("features") as move:
-            found = extract_taps(seen, taps, graphs, sampling, cuts[0].input_size, root, progress=move)
-        for plan in cuts:
+    for network in passes:
+        found = network.extract(seen, sampling)
+        for plan in network.cuts:
             stores[place_of(plan), fastest] = found[plan.cut]
             for hz in space.rates_hz:
                 if hz != fastest:
@@ -100,7 +199,7 @@ def open_pool(space: Space, judged: Judged, extractors: Mapping[str, FrameExtrac
     good = [i for i, key in enumerate(first.keys) if key]
     if not good:
         raise DataError(f"{judged.table.root}: no clip could be read; first: {first.failures[0][1]}")
-    return Pool(
+    pool = Pool(
         root,
         {name: extracted.store.setting for name, extracted in stores.items()},
         tuple(str(first.keys[i]) for i in good),
@@ -108,6 +207,7 @@ def open_pool(space: Space, judged: Judged, extractors: Mapping[str, FrameExtrac
         tuple(_held_out(table, seen, good) for table in judged.folds),
         device=device,
     )
+    return pool, judged
 
 
 def extraction_seconds(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor]) -> float:
@@ -194,8 +294,11 @@ def _decode_seconds(clips: Sequence[Clip], plan: Extractor, sampling: Sampling) 
     return (time.perf_counter() - started) / frames if frames else 0.0
 
 
+def _key(clip: Clip) -> ClipKey:
+    return clip.path, clip.start_s, clip.end_s
+
+
 def _held_out(table: ClipTable, seen: ClipTable, rows: Sequence[int]) -> np.ndarray:
     """(N,) True where a clip of ``seen`` is a validation clip of a fold's table."""
-    val = {(clip.path, clip.start_s, clip.end_s) for clip in table if clip.split == "val"}
-    clips = [seen.clips[i] for i in rows]
-    return np.array([(clip.path, clip.start_s, clip.end_s) in val for clip in clips])
+    val = {_key(clip) for clip in table if clip.split == "val"}
+    return np.array([_key(seen.clips[i]) in val for i in rows])

@@ -33,7 +33,7 @@ from ..tasks.ensemble import find_ensemble
 from ..tasks.networks import write_files
 from ..tasks.prepare_records import extractor_for, recipe_for
 from ..training import ClipNetwork, predict_logits
-from .course import Asked, Trainings, follow, time_warning
+from .course import Asked, Trainings, follow, time_told
 from .space import Storage
 from .trials import TrialLog
 
@@ -287,7 +287,7 @@ class RecordSearch:
             "chosen": chosen,
             "trials": [{k: v for k, v in record.items() if k != "kind"} for record in self.log.of("trial")],
             "seconds": round(time.monotonic() - self.asked.began, 1),
-            "warnings": time_warning(self.asked, self.missed),
+            **time_told(self.asked, self.missed),
         }
         run = RunFolder(self.asked.folder)
         run.write_metrics(metrics)

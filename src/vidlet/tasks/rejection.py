@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,10 @@ from ..metrics import Rejection, choose_threshold, named_scores
 from ..progress import bar, say
 from ..recipe import Recipe
 from ..runs import RunFolder
-from ..runtime import load, predict_timeline, read_metadata, write_metadata
+from ..runtime import Model, load, predict_timeline, read_metadata, write_metadata
 from ..training import ClipNetwork, Clips, predict_logits
 from ..training.linear import log_probabilities
-from .clips import Scored
+from .clips import Scored, score_clips
 from .doubts import none_index, rejection_scores
 from .prepare import Prepared
 from .prepare_records import prepare_clips
@@ -62,6 +63,18 @@ def find_rejection(
     return choose_threshold(held_out["right"], false), background
 
 
+def reject_by_file(model: Model, val: ClipTable, background: Background) -> Rejection:
+    """The threshold by what a file says of clips that it was not trained on, and of what lies between them."""
+    said = score_clips(model, val)
+    none = said.names.index(background.label) if background.label else None
+    found = rejection_scores(said.scores, said.truth, none)
+    false: Sequence[float] = found["false"]
+    if background.windows:
+        asked = val.with_clips(replace(clip, labels=val.labels[:1]) for clip in background.windows)  # not looked at
+        false = named_scores(score_clips(model, asked).scores)[1].tolist()
+    return choose_threshold(found["right"], false)
+
+
 def _scores(plan: Recipe, network: Trained, clips: Clips, temperature: float | None, multi_label: bool) -> np.ndarray:
     """Probabilities (N, K) of clips as the file gives them."""
     whole = ClipNetwork(network.head, None if plan.training.mode == "frozen" else network.extractor)
@@ -90,25 +103,35 @@ def ship_threshold(run: RunFolder, names: Sequence[str], threshold: float, label
 
 
 def measure_rejection(
-    run: RunFolder, names: Sequence[str], background: Background, threshold: float, scored: Mapping[str, Scored]
+    run: RunFolder,
+    names: Sequence[str],
+    background: Background,
+    threshold: float,
+    scored: Mapping[str, Scored],
+    seconds: float = math.inf,
 ) -> dict[str, dict[str, Any]]:
     """False events on held out background and recall on the scored clips, of each file at its threshold.
+
+    Args:
+        seconds: behind which no further video is looked at, of each file; one is in any case.
 
     Returns:
         file -> ``false_events``, ``background_hours``, ``false_events_an_hour`` (None without any background),
         ``recall_at_threshold``: the share of the scored clips that are named rightly.
     """
     return {
-        name: _false_events(run, name, background.held)
+        name: _false_events(run, name, background.held, seconds)
         | {"recall_at_threshold": _recall(scored[name], threshold, background)}
         for name in names
     }
 
 
-def _false_events(run: RunFolder, name: str, held: Sequence[Clip]) -> dict[str, Any]:
-    model, events, seconds = load(run / name, threads=1), 0, 0.0
+def _false_events(run: RunFolder, name: str, held: Sequence[Clip], limit_s: float) -> dict[str, Any]:
+    model, events, seconds, began = load(run / name, threads=1), 0, 0.0, time.monotonic()
     with bar(f"false events of {name}") as move:
         for done, clip in enumerate(held, 1):
+            if seconds and time.monotonic() - began > limit_s:
+                break
             try:
                 found = predict_timeline(model, clip.path, start_s=clip.start_s, end_s=clip.end_s)
             except VidletError as error:
@@ -149,10 +172,11 @@ def ship_rejection(
     source: str | None,
     scored: Mapping[str, Scored],
     metrics: dict[str, Any],
+    seconds: float = math.inf,
 ) -> None:
-    """Put the threshold into files, measure them, and put what was found into ``metrics``."""
+    """Put the threshold into files, measure them for about so many seconds, and put what was found into ``metrics``."""
     ship_threshold(run, names, rejection.threshold, background.label)
-    for name, figures in measure_rejection(run, names, background, rejection.threshold, scored).items():
+    for name, figures in measure_rejection(run, names, background, rejection.threshold, scored, seconds).items():
         metrics["files"][name] |= figures
     metrics["none"] = {
         "label": background.label,
