@@ -299,7 +299,7 @@ class VideoReader:
                 raise DataError(f"{self._name}: the video is encrypted")
             try:
                 pictures = list(self._frames_of(packet))
-                for picture in pictures if self._by_order else ():  # of AVI, of which no frame is left out
+                for picture in pictures if self._by_order and self._unseen is None else ():
                     picture.pts = picture.dts
                 self._decoded.extend(pictures)
             except av.FFmpegError as error:
