@@ -1,11 +1,15 @@
 """Features by the actors of a Ray cluster are those of one process, also where actors are killed."""
 
+import errno
 import os
 import random
 import signal
 import socket
+import subprocess
 import sys
+import textwrap
 import threading
+import time
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +19,7 @@ from test_features_store import RATE, SIZE, mean_color, table_of, write_clip
 
 from vidlet.errors import DataError, DependencyError
 from vidlet.features import FeatureStore, extract, extract_on_ray, store_setting
-from vidlet.features.cluster import same_version
+from vidlet.features.cluster import same_version, what_failed
 
 SETTING = store_setting(RATE, SIZE, mean_color(), (3,), "float16")
 
@@ -42,6 +46,22 @@ def test_a_worker_with_another_version_is_refused_and_both_are_named():
     actors = [SimpleNamespace(version=SimpleNamespace(remote=lambda own=own: own)) for own in versions]
     with pytest.raises(DataError, match=rf"worker 2 .* runs vidlet 0.0.1, this machine {version('vidlet')}"):
         same_version(SimpleNamespace(get=list), actors)
+
+
+def test_what_ends_a_worker_is_its_own_sentence():
+    class FromWorker(Exception):
+        """An error as Ray brings it from a worker, with its cause."""
+
+        def __init__(self, cause):
+            super().__init__("Traceback of the worker ...\n" * 9)
+            self.cause = cause
+
+    full = FromWorker(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/shared/part.arrow"))
+    assert what_failed(full) == (
+        "a worker of the cluster: /shared/part.arrow: No space left on device; what is stored stays"
+    )
+    assert what_failed(FromWorker(DataError("a.arrow: cannot be read"))) == "a.arrow: cannot be read"
+    assert "\n" not in what_failed(FromWorker(ValueError("x"))) and len(what_failed(FromWorker(None))) < 320
 
 
 def test_an_address_without_a_cluster_is_one_sentence(tmp_path, monkeypatch):
@@ -96,3 +116,57 @@ def test_killed_actors_lose_nothing(tmp_path):
     assert rows_of(FeatureStore(tmp_path / "ray", SETTING)) == rows_of(alone.store)
     again = extract(table, mean_color(), RATE, SIZE, tmp_path / "ray")
     assert (found.computed, again.computed) == (120, 0)
+
+
+DRIVER = """
+    import sys
+    from pathlib import Path
+    sys.path[:0] = sys.argv[2:]
+    from test_cluster import RATE, SETTING, SIZE, extract_on_ray, mean_color, table_of
+    clips = sorted(Path(sys.argv[1]).glob("*.mp4"))
+    extract_on_ray(table_of(*clips), mean_color(), RATE, SIZE, Path(sys.argv[1]) / "ray", SETTING, workers=2)
+"""
+
+
+def descendants(process):
+    """Processes below a process, as (number, command line)."""
+    below, found = {process}, []
+    for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        try:
+            above = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if above in below:
+                below.add(int(folder.name))
+                found.append((int(folder.name), (folder / "cmdline").read_bytes()))
+        except (OSError, IndexError):
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+@pytest.mark.parametrize("victim", ["driver", "node"])
+def test_a_killed_driver_or_node_loses_nothing_that_was_stored(tmp_path, victim):
+    pytest.importorskip("ray", reason="no ray: pip install 'vidlet[ray]'")
+    clips = [write_clip(tmp_path / f"{n:03d}.mp4", n, frames=400) for n in range(120)]
+    alone = extract(table_of(*clips), mean_color(), RATE, SIZE, tmp_path / "alone")
+    draw, kills, stored = random.Random(0), 0, [0]
+    begin = [sys.executable, "-c", textwrap.dedent(DRIVER), str(tmp_path)]
+    begin += [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    for _ in range(12):
+        driver = subprocess.Popen(begin, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 120
+        while driver.poll() is None and kills < 5 and time.monotonic() < until:
+            time.sleep(0.1)
+            raylets = [number for number, line in descendants(driver.pid) if b"/raylet/raylet" in line.split(b"\0")[0]]
+            if raylets and any(b"ray::Extracting" in line for _, line in descendants(driver.pid)):
+                time.sleep(draw.uniform(0.0, 2.0))
+                os.kill(driver.pid if victim == "driver" else raylets[0], signal.SIGKILL)
+                kills += 1
+                break
+        code = driver.wait(timeout=300)
+        stored.append(len(FeatureStore(tmp_path / "ray", SETTING)))
+        assert stored[-1] >= stored[-2]
+        if code == 0:
+            break
+    assert code == 0 and kills
+    assert rows_of(FeatureStore(tmp_path / "ray", SETTING)) == rows_of(alone.store)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets import Clip, ClipTable
-from ..errors import DataError, DependencyError
+from ..errors import DataError, DependencyError, VidletError
 from ..recipe import Sampling
 from ..runtime import open_session
 from ..wording import how_to_install, shown
@@ -34,14 +34,14 @@ class Extracting:
     """One worker: an extractor and its parts of a store.
 
     Args:
-        graph: of the extractor; ``setting`` is that of its store (``store_setting``).
+        setting: of the store (``store_setting``).
         threads: that work, each on a clip of its own.
     """
 
     def __init__(
-        self, graph: bytes, sampling: Sampling, size: tuple[int, int], root: str, setting: dict[str, Any], threads: int
+        self, sampling: Sampling, size: tuple[int, int], root: str, setting: dict[str, Any], threads: int
     ) -> None:
-        self.graph, self.sampling, self.size, self.threads = graph, sampling, size, threads
+        self.sampling, self.size, self.threads = sampling, size, threads
         self.root, self.setting = root, setting
         self.opened: tuple[Any, FeatureStore] | None = None
 
@@ -49,10 +49,10 @@ class Extracting:
         """Which vidlet the worker runs."""
         return version("vidlet")
 
-    def work(self, clips: Sequence[tuple[int, Clip]]) -> list[Done]:
-        """Store the features of some clips, with their numbers."""
+    def work(self, graph: bytes, clips: Sequence[tuple[int, Clip]]) -> list[Done]:
+        """Store the features of some clips, with their numbers; ``graph`` is the extractor's."""
         if self.opened is None:
-            session = open_session(self.graph, "the extractor", 1)
+            session = open_session(graph, "the extractor", 1)
             self.opened = session, FeatureStore(self.root, self.setting)
         session, store = self.opened
         found: list[Done] = []
@@ -106,20 +106,20 @@ def extract_on_ray(
                 raise DataError(f"--workers {workers}: the cluster has room for {room}")
             shared = ray.put(graph)
             actors = [
-                actor.remote(shared, sampling, size, str(root.absolute()), setting, threads)
+                actor.remote(sampling, size, str(root.absolute()), setting, threads)
                 for _ in range(workers or max(1, room))
             ]
             same_version(ray, actors)
             keys: list[str | None] = [None] * len(table)
             failures = []
-            for done, (number, key, why) in enumerate(_results(ray, actors, list(enumerate(table))), 1):
+            for done, (number, key, why) in enumerate(_results(ray, actors, shared, list(enumerate(table))), 1):
                 keys[number] = key or None
                 if why:
                     failures.append((str(table.clips[number].path), why))
                 if progress:
                     progress(done, len(table), f"{len(failures)} failed" if failures else "")
     except ray.exceptions.RayError as error:
-        raise DataError(f"Ray: {shown(' '.join(str(error).split())[-300:])}") from error
+        raise DataError(what_failed(error)) from error
     finally:
         ray.shutdown()
     store = FeatureStore(root, setting)
@@ -133,7 +133,17 @@ def extract_on_ray(
     return Extracted(store, keys, failures, damaged_clips(store, table, keys), computed=len(new))
 
 
-def _results(ray: Any, actors: Sequence[Any], clips: Sequence[tuple[int, Clip]]) -> Iterator[Done]:
+def what_failed(error: Exception) -> str:
+    """What ended a worker or the cluster, in one sentence: the worker's own, where it has one."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, VidletError):
+        return str(cause)
+    if isinstance(cause, OSError) and cause.strerror:  # a full disk
+        return f"a worker of the cluster: {shown(cause.filename or '')}: {cause.strerror}; what is stored stays"
+    return f"Ray: {shown(' '.join(str(error).split())[-300:])}"
+
+
+def _results(ray: Any, actors: Sequence[Any], graph: Any, clips: Sequence[tuple[int, Clip]]) -> Iterator[Done]:
     """What the actors return, as it comes; each has a few calls before it, and no more are made."""
     size = max(1, min(TASK_CLIPS, len(clips) // (2 * AHEAD * len(actors))))
     parts = (clips[begin : begin + size] for begin in range(0, len(clips), size))
@@ -142,7 +152,7 @@ def _results(ray: Any, actors: Sequence[Any], clips: Sequence[tuple[int, Clip]])
     while True:
         while free and (part := next(parts, None)):
             actor = free.popleft()
-            waiting[actor.work.remote(part)] = actor
+            waiting[actor.work.remote(graph, part)] = actor
         if not waiting:
             return
         (ready,), _ = ray.wait(list(waiting), num_returns=1)

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..datasets import ClipTable
-from ..errors import DataError
+from ..errors import DataError, VidletError
+from ..video import read_many
 from .store import FeatureStore, clip_key
+
+READERS = 8  # threads that read clips for their keys
 
 
 class Shard(NamedTuple):
@@ -84,12 +87,10 @@ def merge_stores(table: ClipTable, root: Path, setting: Mapping[str, Any], sourc
     keys: list[str | None] = []
     failures: list[tuple[str, str]] = []
     missing: list[str] = []
-    for clip in table:
-        try:
-            key = clip_key(clip)
-        except DataError as error:
+    for clip, key in read_many(table, clip_key, READERS, 4 * READERS):  # all clips are read, from a disk far away
+        if isinstance(key, VidletError):
             keys.append(None)
-            failures.append((str(clip.path), str(error)))
+            failures.append((str(clip.path), str(key)))
             continue
         keys.append(key)
         if key not in store:
