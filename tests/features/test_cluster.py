@@ -73,6 +73,16 @@ def test_an_address_without_a_cluster_is_one_sentence(tmp_path, monkeypatch):
             extract_on_ray(table_of(tmp_path / "a.mp4"), b"", RATE, SIZE, tmp_path, SETTING, address)
 
 
+def test_a_node_that_does_not_start_is_one_sentence(tmp_path, monkeypatch):
+    def slow(**_):
+        raise Exception("The current node timed out during startup.\nThe GCS has become overloaded.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=slow))
+    with pytest.raises(DataError, match=r"on this machine: no Ray cluster \(The current node timed out") as error:
+        extract_on_ray(table_of(tmp_path / "a.mp4"), b"", RATE, SIZE, tmp_path, SETTING)
+    assert "\n" not in str(error.value)
+
+
 def kill_actors(stop, draw, killed):
     """Kill one of our actors now and then."""
     while not stop.wait(draw.uniform(0.5, 2.0)):
