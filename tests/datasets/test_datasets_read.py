@@ -454,3 +454,23 @@ def test_lists_of_names_beside_the_folders_of_classes_are_their_splits(tmp_path,
     table = read_table(tmp_path)
     assert {clip.path.stem: clip.split for clip in table} == splits
     assert ("The splits are those of" in " ".join(table.notes)) == any(splits.values())
+
+
+def test_of_pictures_beside_flow_and_masks_the_pictures_are_the_clip(tmp_path):
+    for name in ("run", "go"):
+        for kind in ("rgb", "flow", "mask"):
+            frame_folder(tmp_path / name / "anna" / kind)
+        frame_folder(tmp_path / name / "clip2")
+        frame_folder(tmp_path / name / "clip2" / "masks")
+    table = read_table(tmp_path)
+    assert [(path, group) for path, label, group, _ in rows(table) if label == "run"] == [
+        ("run/anna/rgb", "anna"), ("run/clip2", "")
+    ]  # fmt: skip
+    assert any(note.startswith("6 folders of images beside or below the frames were not read") for note in table.notes)
+
+
+def test_a_link_that_leads_back_gives_no_clip_twice(tmp_path):
+    touch(tmp_path, "run/a.mp4", "go/b.mp4")
+    (tmp_path / "run" / "again").symlink_to(tmp_path / "run")
+    (tmp_path / "go" / "all").symlink_to(tmp_path)
+    assert len(read_table(tmp_path)) == 2

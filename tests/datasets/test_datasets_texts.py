@@ -8,6 +8,7 @@ import pytest
 
 from vidlet.datasets import Record, read_records, read_table, write_records
 from vidlet.datasets.record_table import shard_split
+from vidlet.datasets.texts import numbered_names
 from vidlet.errors import DataError
 from vidlet.files import cache_folder, write_text
 
@@ -62,7 +63,7 @@ def test_the_split_that_a_shards_name_says(tmp_path, name, split):
 
 
 @pytest.mark.parametrize(
-    "name", ["validateabc.tfrecord", "testset.tfrecord", "train_test.tfrecord", "validator3.tfrecord"]
+    "name", ["validateabc.tfrecord", "testset.tfrecord", "train_test.tfrecord", "validator3.tfrecord", "eval.tfrecord"]
 )
 def test_a_name_that_may_mean_test_is_refused(tmp_path, name):
     write_records(tmp_path / name, [record("a"), record("b", 1)])
@@ -151,3 +152,39 @@ def test_a_home_that_nobody_has_is_no_error(monkeypatch):
 def test_names_that_are_not_text_are_written_with_escapes(tmp_path):
     write_text(tmp_path / "a.csv", "ge\udcf6ffnet,é\n")
     assert (tmp_path / "a.csv").read_text("utf-8") == "ge\\udcf6ffnet,é\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("0 cat\n1 dog\n", ("cat", "dog")),
+        ("1: dog\n0: cat\n", ("cat", "dog")),
+        ("2,cat\n1,dog\n", ("dog", "cat")),
+        ("1 cat\n3 dog\n", ("1 cat", "3 dog")),
+        ("101 dalmatians\n", ("101 dalmatians",)),
+    ],
+)
+def test_numbers_of_a_list_of_names_are_their_order(tmp_path, text, names):
+    (tmp_path / "classes.txt").write_text(text)
+    assert numbered_names(tmp_path / "classes.txt").names == names
+
+
+@pytest.mark.parametrize("text", ["# my classes\ncat\n", '["cat", "dog"]\n', 'item {\n  name: "cat"\n}\n'])
+def test_what_is_no_list_of_names_is_refused(tmp_path, text):
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(DataError, match=r"classes\.txt line 1: .* is no name of a class"):
+        numbered_names(tmp_path / "classes.txt")
+
+
+def test_shards_are_found_as_tensorflow_numbers_them(tmp_path):
+    for name in ("train.tfrecord-00000-of-00002", "train.tfrecord-00001-of-00002", "dev.tfrecords-00000-of-00001"):
+        write_records(tmp_path / "x.tfrecord", [record(name)])
+        (tmp_path / "x.tfrecord").rename(tmp_path / name)
+    assert [clip.split for clip in read_table(tmp_path)] == ["val", "train", "train"]
+
+
+def test_features_of_nothing_are_refused(tmp_path):
+    (tmp_path / "clips.csv").write_text("name,label\na,x\nb,y\n")
+    np.savez(tmp_path / "features.npz", rgb=np.zeros((2, 0, 16), np.uint8))
+    with pytest.raises(DataError, match="there is nothing in it"):
+        read_table(tmp_path)

@@ -176,3 +176,10 @@ def test_a_frame_has_the_time_of_its_number_read_whole_or_sought(tmp_path, name,
         part = [(frame.time_s, number_of(frame.rgb())) for frame in iter_frames(path, start_s, start_s + 0.5)]
         wanted = [number for number in range(500) if start_s <= number / 25 + 1e-6 < start_s + 0.5 - 1e-3]
         assert part == [(pytest.approx(number / 25, abs=1e-3), number) for number in wanted], start_s
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+def test_a_picture_that_begins_late_is_no_damage_and_lasts_as_long_as_it_does(tmp_path, suffix):
+    path = render(tmp_path / f"late{suffix}", 50, stamps=[5000 + 40 * number for number in range(50)], options=gop(25))
+    assert read_clip(path, Sampling("rate", hz=8.0), SIZE).damage == ""
+    assert probe(path).duration_s == pytest.approx(2.0, abs=0.1)

@@ -174,3 +174,12 @@ def test_no_byte_of_exif_ends_more_than_its_turn(tmp_path):
             probe(tmp_path)
         except DataError as error:
             assert "1.jpg: not a readable image" in str(error)
+
+
+@pytest.mark.parametrize("ticks", [10**3, 10**6, 10**9])
+def test_whole_numbers_that_are_times_since_1970_tell_the_rate(tmp_path, ticks):
+    names = [f"{1_700_000_000 * ticks + number * ticks // 20}.png" for number in range(6)]
+    path = folder(tmp_path / "clip", names)
+    assert probe(path).fps == 20.0 and shown(path) == list(range(6))
+    assert any("20 frames/s" in note for note in probe(path).notes)
+    assert probe(folder(tmp_path / "other", [f"{10**12 * 3 + number}.png" for number in range(6)])).fps == 25.0

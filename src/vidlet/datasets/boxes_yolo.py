@@ -138,8 +138,8 @@ def _about_folder(folder: Path, root: Path) -> About | None:
     files += [path for name in NAME_FILES for path in entries if path.name.lower() == name]
     if not files:
         return None
-    names, notes = numbered_names(files[0])
-    return About(list(names), notes=notes, place=folder)
+    found = numbered_names(files[0])
+    return About(list(found.names), notes=found.notes, place=folder)
 
 
 def is_yaml(path: Path) -> bool:

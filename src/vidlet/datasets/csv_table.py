@@ -475,6 +475,8 @@ def feature_rows(rows: list[Row], features: Path, table: Path) -> Sequence[int]:
             f"{features}: {FEATURES_KEY!r} has shape {shape}; {table.name} needs ({len(rows)}, frames, size), or "
             f"({len(rows)}, size) of one vector a row"
         )
+    if 0 in shape:
+        raise DataError(f"{features}: {FEATURES_KEY!r} has shape {shape}, there is nothing in it")
     cells = [row.get(ROW, "") for _, row in rows]
     if not any(cells):
         return range(len(rows))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..labels import composed, label_order
+from ..video.frame_names import says_picture
 from .media import holds_images, is_image, is_video, visible
 from .table import SPLITS, Clip, ClipTable, folder_split, split_in_name, split_name
 from .texts import text_lines
@@ -31,6 +32,7 @@ class _Found:
     clips: list[Clip] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     foreign: list[Path] = field(default_factory=list)  # files that are neither a clip nor a frame
+    beside: list[Path] = field(default_factory=list)  # folders of images that are no frames of a clip
 
 
 def read_folders(root: Path) -> ClipTable:
@@ -65,6 +67,11 @@ def read_folders(root: Path) -> ClipTable:
         notes.append(f"{len(loose)} videos lie outside of any class folder and were not read (first: {loose[0].name}).")
     if rest := [path for path in found.foreign if not is_video(path)]:
         notes.append(f"{len(rest)} files are neither videos nor frames and were not read (first: {rest[0].name}).")
+    if found.beside:
+        first = found.beside[0].relative_to(root).as_posix()
+        notes.append(
+            f"{len(found.beside)} folders of images beside or below the frames were not read (first: {first})."
+        )
     labels = label_order((clip.label for clip in found.clips), str(root))
     return ClipTable(tuple(found.clips), labels, root, tuple(notes), tuple(found.skipped))
 
@@ -109,7 +116,7 @@ def _split_folders(folders: list[Path]) -> dict[str, Path]:
 def _read_class(folder: Path, split: str, found: _Found, root: Path) -> None:
     before = len(found.clips)
     loose_images = 0
-    for path, group in _members(folder):
+    for path, group in _members(folder, found):
         if path.is_dir():
             if holds_images(path):
                 found.clips.append(Clip(path, (folder.name,), group, split))
@@ -128,12 +135,26 @@ def _read_class(folder: Path, split: str, found: _Found, root: Path) -> None:
         found.skipped.append((folder.relative_to(root).as_posix(), "a class folder without clips"))
 
 
-def _members(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Everything in a class folder as (path, group): a folder of clips is a group, a folder of images is a clip."""
+def _members(folder: Path, found: _Found) -> Iterator[tuple[Path, str]]:
+    """Everything in a class folder as (path, group): a folder of clips is a group, a folder of images is a clip.
+
+    Of rgb/, flow/, depth/ and masks/ in one folder the pictures are the clip. Links that lead back are not followed.
+    """
     for entry in visible(folder):
+        if entry.is_symlink() and folder.resolve().is_relative_to(entry.resolve()):
+            continue
         inside = visible(entry) if entry.is_dir() else []
-        if any(is_video(path) or (path.is_dir() and holds_images(path)) for path in inside):
-            yield from ((path, entry.name) for path in inside)
+        frames = [path for path in inside if path.is_dir() and holds_images(path)]
+        videos = any(is_video(path) for path in inside)
+        own = sum(map(is_image, inside))
+        if frames and not videos and own >= sum(map(is_image, visible(frames[0]))):  # its masks or such, below it
+            found.beside += frames
+            yield entry, ""
+        elif frames or videos:
+            kinds = {path: says_picture(path.name.casefold()) for path in frames}
+            others = [path for path in frames if kinds[path] == 0 and max(kinds.values()) == 2]
+            found.beside += others
+            yield from ((path, entry.name) for path in inside if path not in others)
         else:
             yield entry, ""
 

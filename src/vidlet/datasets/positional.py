@@ -109,12 +109,13 @@ def _names(lists: list[Path], rows: list[Listed]) -> tuple[dict[str, str], list[
         files = sorted(entry for entry in folder.iterdir() if NAME_LIST.fullmatch(entry.name) and entry not in lists)
         if files:
             known = numbered_names(files[0])
-            beyond = max(map(int, numbers))
+            first = 0 if "0" in numbers else known.first
+            beyond = max(map(int, numbers)) - first
             if beyond >= len(known.names):
                 raise DataError(
-                    f"{files[0]}: has {len(known.names)} classes, and {lists[0].name} tells of number {beyond}"
+                    f"{files[0]}: has {len(known.names)} classes, and {lists[0].name} tells of number {beyond + first}"
                 )
-            return {label: known.names[int(label)] for label in numbers}, list(known.notes)
+            return {label: known.names[int(label) - first] for label in numbers}, list(known.notes)
     of_folder = {(row.label, Path(row.names[0]).parent.name) for row in rows}
     if len(of_folder) == len(numbers) == len({name for _, name in of_folder if name}) > 1:
         return dict(of_folder), []

@@ -18,7 +18,7 @@ from .known import read_known
 from .media import visible
 from .positional import positional_lists, read_positional
 from .record_table import read_record_table
-from .records import SHARD_SUFFIXES
+from .records import is_shard
 from .segments import in_stretches
 from .table import ClipTable, split_in_name
 from .texts import TABLE_NAMES, TABLES
@@ -171,8 +171,8 @@ def is_records(where: Path) -> bool:
     """Whether a path means shards of records: one of them, a glob, or a folder of them without features.npz."""
     if where.is_dir():
         stored = (where / FEATURES_NAME).is_file()
-        return not stored and any(found.name.endswith(SHARD_SUFFIXES) for found in where.iterdir())
-    return where.name.endswith(SHARD_SUFFIXES) or (not where.exists() and any(mark in where.name for mark in "*?["))
+        return not stored and any(is_shard(found.name) for found in where.iterdir())
+    return is_shard(where.name) or (not where.exists() and any(mark in where.name for mark in "*?["))
 
 
 def stores_features(path: str | os.PathLike[str]) -> bool:

@@ -47,7 +47,7 @@ def read_record_table(
     """
     shards = find_shards(source)
     root = shards[0].parent
-    names, assumed = named_classes(root)
+    names, assumed, _ = named_classes(root)
     known = len(names) if names else classes
     checks = Checks(classes=known, most_classes=MOST_CLASSES, strict=strict)
     records = RecordSet(shards, checks)
@@ -143,7 +143,9 @@ def shard_split(shard: Path) -> str:
     for word in re.split(r"[^A-Za-z0-9]+", shard.name.partition(".tfrecord")[0]):
         if match := SPLIT_WORD.fullmatch(word):
             said.add(split_name(match[1]) or "")
-        elif re.match("(?i)valid|test", word):
+        elif re.fullmatch(r"(?i)dev\d*", word):
+            said.add("val")
+        elif re.match("(?i)valid|test|eval|holdout|heldout|unseen", word):
             doubtful = word
     if len(said) == 1 and not (doubtful and said == {"train"}):
         return said.pop()

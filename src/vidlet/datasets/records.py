@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,11 @@ from .tfrecord import Span, open_shard, read_span, read_tfrecord, write_tfrecord
 SHARD_SUFFIXES = tuple(
     f".{name}{end}" for name in ("tfrecord", "tfrecords") for end in ("", ".gz", ".z", ".zlib", ".zz")
 )
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file's name is that of a shard of records: a.tfrecord, a.tfrecord.gz, a.tfrecord-00000-of-00010."""
+    return name.endswith(SHARD_SUFFIXES) or re.search(r"\.tfrecords?-\d+-of-\d+$", name) is not None
 
 
 class Problem(NamedTuple):
@@ -78,7 +84,7 @@ def find_shards(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
         return [path for item in source for path in find_shards(item)]
     where = Path(source)
     if where.is_dir():
-        found = sorted(path for path in where.iterdir() if path.name.endswith(SHARD_SUFFIXES) and path.is_file())
+        found = sorted(path for path in where.iterdir() if is_shard(path.name) and path.is_file())
         if not found:
             raise DataError(f"{where}: no record file in it ({', '.join(SHARD_SUFFIXES)})")
         return found

@@ -28,6 +28,7 @@ TABLES = (".csv", ".tsv", ".txt", ".parquet")  # files of rows
 _UNREAD = re.compile("struct|binary|map")  # types of columns
 PARQUET, PARQUET_ROWS = ".parquet", 8192  # rows that are texts in memory at a time
 SEPARATORS = (",", ";", "\t", "|")
+NUMBERED = re.compile(r"(\d{1,7})(?:\s*[:,=]\s*|\s+)(\S.*)")  # a line of names that tells its number
 Row = tuple[int, list[str]]  # number of the (last) line, cells
 
 
@@ -234,17 +235,29 @@ class Names(NamedTuple):
 
     names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    first: int = 0  # the number of the first one, where the file numbers them
 
 
 def numbered_names(path: Path) -> Names:
     """The names of a file of one name a line: line 1 is class 0, also behind an empty line.
 
+    Where every line begins with a number ("0 cat", "1: dog"), and these are 0, 1, 2 ... or 1, 2, 3 ... in any order,
+    they are the order of the names and no part of them.
+
     Raises:
-        DataError: not text, or a name stands twice.
+        DataError: not text, not a name a line, or a name stands twice.
     """
     lines = [composed(line.strip()) for line in read_text(path).splitlines()]
     while lines and not lines[-1]:
         lines.pop()
+    wrong = next((n for n, line in enumerate(lines, 1) if line.startswith(("# ", "{", "[")) or line.endswith("{")), 0)
+    if wrong:
+        raise DataError(f"{path} line {wrong}: {lines[wrong - 1][:60]!r} is no name of a class; a name a line is read")
+    pairs = [(int(match[1]), match[2]) for line in lines if (match := NUMBERED.fullmatch(line))]
+    first = min((number for number, _ in pairs), default=0)
+    if len(pairs) == len(lines) > 1 and first < 2 and {n for n, _ in pairs} == set(range(first, first + len(lines))):
+        note = f"{path.name}: its lines are numbered from {first}; the numbers are the order of the names."
+        return Names(tuple(name for _, name in sorted(pairs)), (note,), first)
     empty = [number for number, line in enumerate(lines) if not line]
     names = tuple(line or str(number) for number, line in enumerate(lines))
     twice = [name for name, count in Counter(names).items() if count > 1]

@@ -26,6 +26,7 @@ OTHER_WORDS = {
 COVER_WORDS = {
     "thumb", "thumbs", "thumbnail", "cover", "folder", "poster", "preview", "albumart", "albumartsmall", "montage",
 }  # fmt: skip
+CLOCKS = {13: 10**3, 16: 10**6, 19: 10**9}  # digits of a time since 1970 -> its parts of a second
 SHOWN = 4  # kinds of names that a note lists
 
 
@@ -66,7 +67,7 @@ def order_frames(files: Iterable[Path]) -> FrameNames:
     if len(kinds) > SHOWN:
         listed += ", ..."
     if _parallel(list(kinds.values())):
-        chosen = max(kinds, key=lambda kind: (_is_picture(kind), len(kinds[kind]), -list(kinds).index(kind)))
+        chosen = max(kinds, key=lambda kind: (says_picture(kind), len(kinds[kind]), -list(kinds).index(kind)))
         found = _series(kinds[chosen])
         note = f"its frames have names of several kinds: {listed}; only {chosen} is read"
         return FrameNames(found.images, found.fps, (note, *found.notes))
@@ -81,8 +82,8 @@ def _beside(kinds: Mapping[str, Sequence[_Name]]) -> list[str]:
     if not numbered:
         return []
     covers = [kind for kind, names in kinds.items() if names[0].number is None and _words(kind) & COVER_WORDS]
-    if max(map(_is_picture, numbered)) == 2 and not _parallel([kinds[kind] for kind in numbered]):
-        covers += [kind for kind in numbered if not _is_picture(kind)]
+    if max(map(says_picture, numbered)) == 2 and not _parallel([kinds[kind] for kind in numbered]):
+        covers += [kind for kind in numbered if not says_picture(kind)]
     return covers
 
 
@@ -122,8 +123,8 @@ def _series(names: Sequence[_Name]) -> FrameNames:
     values = [value(name) for name in ordered] if alone else []
     steps = [later - earlier for earlier, later in itertools.pairwise(values)]
     images, notes = tuple(name.path for name in ordered), []
-    fps = None
-    if decimal and steps and 0.001 <= (step := float(median(steps))) <= 60:
+    fps, ticks = None, 1 if decimal else _ticks_a_second(numbers)
+    if ticks and steps and 0.001 <= (step := float(median(steps)) / ticks) <= 60:
         fps = round(1 / step, 3)
         notes.append(f"its frames are named by their times: {fps:g} frames/s is taken from them")
     if gap := _gap(steps, ordered):
@@ -141,6 +142,12 @@ def _decimal(numbers: Sequence[str]) -> bool:
         for part in fractions
         if part != "0"  # "2.0" is how programs write a whole number
     )
+
+
+def _ticks_a_second(numbers: Sequence[str]) -> int:
+    """1000, a million or a thousand million, if numbers are times since 1970 in such parts of a second; 0 else."""
+    lengths = {len(number) for number in numbers if number[0] == "1"}
+    return CLOCKS.get(lengths.pop(), 0) if len(lengths) == 1 and all(n[0] == "1" for n in numbers) else 0
 
 
 def _gap(steps: Sequence[Decimal], names: Sequence[_Name]) -> str:
@@ -169,7 +176,7 @@ def _words(kind: str) -> set[str]:
     return {word for word in re.split(r"[\W_\d]+", kind.partition(".")[0]) if word}
 
 
-def _is_picture(kind: str) -> int:
+def says_picture(kind: str) -> int:
     """2: a name of pictures; 1: one that says nothing; 0: flow, depth, masks."""
     words = _words(kind)
     if words & OTHER_WORDS:

@@ -129,7 +129,8 @@ def own_duration_s(stream: Any) -> float:
     if stream.duration is not None and stream.duration > 0:
         return float(stream.duration * (stream.time_base or 0))
     match = re.fullmatch(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,12})?)", stream.metadata.get("DURATION", ""))
-    return 3600.0 * int(match[1]) + 60.0 * int(match[2]) + float(match[3]) if match else 0.0
+    end_s = 3600.0 * int(match[1]) + 60.0 * int(match[2]) + float(match[3]) if match else 0.0
+    return max(0.0, end_s - float((stream.start_time or 0) * (stream.time_base or 0)))  # Matroska tells the end
 
 
 def much_longer(told_s: float, found_s: float) -> bool:
