@@ -117,6 +117,7 @@ def test_the_command_prints_lines_and_says_what_was_dropped(files, tmp_path, cap
     assert main(["predict", str(detector), str(clip)]) == 0
     assert "1 boxes" in capsys.readouterr().out
     assert main(["predict", str(both), str(tmp_path / "absent.mp4"), "--live"]) == 2
+    assert "frames answered" not in capsys.readouterr().err  # nothing was there to answer
 
 
 def test_a_window_without_a_screen_is_a_named_error(monkeypatch):

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ..errors import ExportError, ModelError
 from ..models.mobilenetv2 import fuse_batch_norm
 from ..onnx_graph import Graph, clean, fold_pads
+from ..progress import working
 from ..runtime import open_session
 from .kept_graphs import kept, structure_of
 
@@ -87,7 +88,7 @@ def _exported(
             dict.fromkeys(dynamic.get(name, {}), torch.export.Dim.AUTO) or None for name in (*examples, *weights)
         ]
         opened: nn.Module = _WeightsAsInputs(network, tuple(weights))
-        with _silent(), torch.no_grad():
+        with working("write the graph"), _silent(), torch.no_grad():
             try:
                 program = torch.onnx.export(
                     opened, (*examples.values(), *weights.values()), dynamo=True, external_data=False,

@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         found["files"] = {args.out: Path(args.out).stat().st_size}
     if not args.json:
         print({"boxes": boxes_text}.get(task.name, report_text)(report))
+        if args.labels and not report.doubts:
+            print("labels: models that have not seen them doubt none")
         if args.out:
             print(f"page: {args.out}")
     return found

@@ -102,9 +102,10 @@ def print_classes(found: dict[str, Any]) -> None:
         last = "of labels at 0.5"
     else:
         first, last = "accuracy", f"calibration error {found['ece']:.3f}"
+    top = f"top-5 {found['top5']:.3f}   " if len(found["per_class"]) > 5 else ""  # of fewer it would be 1
     print(
         f"{first} {found['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}   "
-        f"top-5 {found['top5']:.3f}   macro F1 {found['macro_f1']:.3f}   {last}\n"
+        f"{top}macro F1 {found['macro_f1']:.3f}   {last}\n"
         f"{found['clips']} {found['split']} clips, {len(found['skipped'])} skipped   "
         f"{found['bytes']:,} bytes   {found['clip_ms']['p50']:.0f} ms a clip, decoding included (median)\n"
     )

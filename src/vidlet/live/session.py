@@ -113,10 +113,11 @@ def live_lines(
             actions.close()
         found = figures.to_dict()
         delay = found["delay_ms"]
-        say(
-            f"{shown(source)}: {found['frames']} frames answered, {found['dropped']} dropped; delay p50 "
-            f"{delay['p50']:.0f} ms, p95 {delay['p95']:.0f} ms"
-        )
+        if found["frames"]:
+            say(
+                f"{shown(source)}: {found['frames']} frames answered, {found['dropped']} dropped; delay p50 "
+                f"{delay['p50']:.0f} ms, p95 {delay['p95']:.0f} ms"
+            )
     yield from _drained(written)
     if actions is not None and actions.lost:
         raise DataError(f"{shown(source)}: {', '.join(actions.lost)}")

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import VidletError
 from ..files import cache_folder, sha256_of, write_text
-from ..progress import say
+from ..progress import say, working
 from .folder import MODEL, RunFolder, product_of
 
 MOST_LOST = 0.01  # of accuracy (or mAP, GAP): a file that loses more is never taken for its speed
@@ -92,7 +92,8 @@ def choose(run: RunFolder, threads: int = 1, measured: Mapping[str, Any] | None 
 def _measured(run: RunFolder, names: list[str], threads: int, note: Path) -> dict[str, float]:
     from ..runtime import benchmark
 
-    times = {name: float(benchmark(run / name, QUICK_S, threads)["frame_ms"]["p50"]) for name in names}
+    with working("measure which file of the run is the quickest here, once"):
+        times = {name: float(benchmark(run / name, QUICK_S, threads)["frame_ms"]["p50"]) for name in names}
     write_text(note, json.dumps(times))
     return times
 

@@ -106,6 +106,9 @@ def _each_source(source: str | Path, wanted: Wanted, said_of: Callable[[Path | s
             yield {"source": str(path), "error": str(error)}
     if wanted.csv is not None:
         _write_csv(wanted.csv, rows)
+    for made in (wanted.save, wanted.csv):
+        if made is not None and failed < len(sources):
+            say(f"written {shown(made)}")
     if failed:
         say(f"{failed} sources could not be read")
 

@@ -15,10 +15,14 @@ def say_standing(metrics: Mapping[str, Any], names: Sequence[str]) -> None:
     """Say in a line how the last file stands to the best plain classifier; a warning where it is behind it."""
     found = metrics.get("baselines", {})
     if "difference" in found:
-        line = standing(found, names[-1])
-        behind = found["difference"][names[-1]]["mean"] < 0
+        line, difference = standing(found, names[-1]), found["difference"][names[-1]]
+        count = metrics["files"][names[-1]].get("clips")
         advice = "; train without --recipe to have measured what is best for these clips"
-        say(f"warning: {line}{advice}" if behind else line)
+        if difference["high"] >= 0:
+            advice = f"; {count} clips are too few to tell that from chance"
+        elif metrics.get("selection"):  # it was measured: on training clips, which say something else
+            advice = "; on training clips that were held out it was not: are the test clips of another kind?"
+        say(f"warning: {line}{advice}" if difference["mean"] < 0 else line)
 
 
 def standing(found: Mapping[str, Any], name: str) -> str:
@@ -29,6 +33,7 @@ def standing(found: Mapping[str, Any], name: str) -> str:
     if points < 0:
         points, low, high = -points, -high, -low
     plain = f"{best}: {found['accuracy'][best]:.3f}"
+    low, high = (round(bound, 1) + 0.0 for bound in (low, high))  # there is no -0.0
     return f"{name} is {points:.1f} points [{low:+.1f}, {high:+.1f}] {side} the best plain classifier ({plain})"
 
 
