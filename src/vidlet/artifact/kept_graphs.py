@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import onnx
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ def structure_of(network: nn.Module) -> Structure | None:
                 return None
             return names[id(item)], tuple(item.shape), str(item.dtype)
 
-        def reducer_override(self, item: object) -> object:
+        def reducer_override(self, item: object) -> Any:
             origins.add(_origin(item if hasattr(item, "__qualname__") else type(item)))
             return NotImplemented
 
