@@ -116,6 +116,15 @@ def test_a_few_clips_that_are_all_right_do_not_make_every_score_1():
     assert 0.2 < careful_temperature(*two_classes(1.5, 50, 50)) < 1  # enough to be surer, and not sure
 
 
+@pytest.mark.parametrize("clips", [3, 14, 49, 200, 5000])
+def test_a_network_that_is_sure_of_everything_is_believed_as_far_as_its_clips_reach(clips):
+    logits, labels = two_classes(20.0, clips, clips)
+    score = softmax(logits / careful_temperature(logits, labels), axis=1).max(axis=1).mean()
+    assert score == pytest.approx((clips + 1) / (clips + 2), abs=1e-6)
+    wrong = softmax(logits / careful_temperature(logits, 1 - labels), axis=1).max(axis=1).mean()
+    assert wrong < score if clips > 10 else wrong <= score + 1e-6
+
+
 def test_the_more_clips_the_nearer_is_the_temperature_to_what_they_say():
     said = fit_temperature(*two_classes(3.0, 3, 4))
     found = [careful_temperature(*two_classes(3.0, n * 3 // 4, n)) for n in (4, 40, 400, 40_000)]

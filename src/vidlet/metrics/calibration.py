@@ -69,9 +69,32 @@ def careful_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     It minimizes the sum over clips of the negative log-likelihood of softmax(logits / T), plus (log T)^2 / (2 s^2) with
     s = 1/2: before a clip is seen, T is taken to lie between 0.37 and 2.7 (two deviations). Fewer than ``FEW_CLIPS``
     clips never make scores surer than the network's own: a few that are all named rightly would make every score 1.
+    And N clips, all of them right, say no more than that one in N + 2 may be wrong (Laplace's rule of succession; Platt
+    1999, "Probabilistic Outputs for Support Vector Machines", section 2.2): the mean highest score is not above
+    (N + 1) / (N + 2), whatever the network's own are.
     """
     found = _temperature(logits, labels, PRIOR_DEVIATION)
-    return found if len(np.asarray(labels)) >= FEW_CLIPS else max(1.0, found)
+    count = len(np.asarray(labels))
+    return _no_surer(logits, (count + 1) / (count + 2), found if count >= FEW_CLIPS else max(1.0, found))
+
+
+def _no_surer(logits: ArrayLike, most: float, temperature: float) -> float:
+    """The lowest temperature from this one on at which the mean highest score is at most ``most``, by bisection."""
+    table = np.asarray(logits, np.float64)
+    if not table.size:
+        return temperature
+    table = table - table.max(axis=1, keepdims=True)
+
+    def confidence(t: float) -> float:
+        return float((1 / np.exp(table / t).sum(axis=1)).mean())
+
+    if confidence(temperature) <= most:
+        return temperature
+    cold, hot = temperature, max(temperature, _TEMPERATURES[1])
+    for _ in range(48):
+        middle = (cold * hot) ** 0.5
+        cold, hot = (middle, hot) if confidence(middle) > most else (cold, middle)
+    return hot
 
 
 def _temperature(logits: ArrayLike, labels: ArrayLike, deviation: float) -> float:

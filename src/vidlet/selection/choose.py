@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..metrics import fit_temperature
+from ..metrics import careful_temperature
 from .measure import LEAST, Measured, accuracy_of, loss_of
 
 MOST = 3  # probes, and those that are kept
@@ -61,7 +61,7 @@ def choose(measured: Sequence[Measured], targets: np.ndarray, multi_label: bool 
     said = _mean(members, weights)
     known = np.isfinite(said[:, 0])
     p, y = said[known], targets[known]
-    temperature = 1.0 if multi_label else fit_temperature(np.log(np.maximum(p, LEAST)), y.argmax(1))
+    temperature = 1.0 if multi_label else careful_temperature(np.log(np.maximum(p, LEAST)), y.argmax(1))
     together = np.full(targets.shape, np.nan)
     together[known] = p if multi_label else tempered(p, temperature)
     return Choice(members, weights, accuracy_of(p, y), loss_of(p, y, multi_label), temperature, together)
