@@ -97,6 +97,7 @@ READ = tuple(f"{DATA}/{name}" for name in ("egogestar", "weizmann_actions", "yog
 LONG = f"{DATA}/samples/mmaction2_test.mp4"
 RUNS = (
     _speed("decode", 4, f"{' '.join(READ)} --long {LONG}", (*READ, LONG)),
+    Run("long_stream", f"python benchmarks/studies/long_stream.py {DATA}/egogestar", 15, (f"{DATA}/egogestar",)),
     _speed("extractor", 1),
     _speed("extract", 2, f"{DATA}/egogestar --clips 48", (f"{DATA}/egogestar",)),
     _speed("integer_kernels", 2),

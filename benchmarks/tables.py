@@ -317,6 +317,17 @@ TABLES: dict[str, Table] = {
             ("OpenCV's time, ours = 1", number("opencv / vidlet", 2)),
         ),
     ),
+    "long streams": Table(
+        "long_stream",
+        (
+            ("set, recipe", lambda row: row.name.rpartition(", ")[0]),
+            ("storage", lambda row: row.name.rpartition(", ")[2]),
+            ("difference, first minute", number("first", 4)),
+            ("last minute", number("last", 4)),
+            ("largest", number("most", 4)),
+            ("same label", share("equal")),
+        ),
+    ),
     "extract": Table(
         "extract",
         (
