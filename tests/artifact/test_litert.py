@@ -44,6 +44,11 @@ OPERATORS = {
         {"a": (1, 12)},
         "p = Sigmoid(a) q = Tanh(p) r = Exp(q) s = Log(r) t = Sqrt(s) u = Relu(a) v = Neg(t) y = Add(u, v)",
     ),
+    "a step over time": (
+        {"a": (1, 1, 4), "s": (1, 4)},
+        "n, m = Scan <num_scan_inputs = 1, body = b (float[1, 4] h, float[1, 4] x) => (float[1, 4] k, float[1, 4] o) "
+        "{ p = Tanh(x) k = Add(h, p) o = Mul(k, k) }> (s, a) q = Sub(m, n) y = Neg(q)",
+    ),
     "signs": ({"a": (1, 12)}, "y = Sign(a)"),
     "hard swish": ({"a": (1, 12)}, "y = HardSwish(a)"),
     "leaks": ({"a": (1, 12)}, "y = LeakyRelu <alpha = 0.1> (a)"),

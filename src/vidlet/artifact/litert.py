@@ -24,6 +24,7 @@ from ..metrics import percentiles_ms
 from ..onnx_graph import Graph
 from ..onnx_graph.constants import fold_constants
 from ..onnx_graph.normal import fix_batch, operations_of
+from ..onnx_graph.rewrites import run_scans_once
 from ..progress import bar
 from ..runtime import load, open_session
 from ..runtime.metadata import DESCRIPTION, graph_sha256
@@ -78,6 +79,7 @@ def litert_graph(data: bytes, where: str) -> FileGraph:
     codes = _stored_codes(Graph(model))
     try:
         graph = Graph(fix_batch(model))
+        run_scans_once(graph)
         tensors = _run_once(graph, where)
         _store_known(graph, tensors)
         fold_constants(graph)

@@ -55,7 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Search, and say what was found."""
     need_train_extra("fit")
-    from ..jobs.fit import fit
+    from ..progress import working
+
+    with working("load torch"):
+        from ..jobs.fit import fit
 
     return fit(
         args.data,

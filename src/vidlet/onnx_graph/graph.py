@@ -152,7 +152,7 @@ class Graph:
 
     def rename(self, new: Callable[[str], str]) -> None:
         """Give every tensor the name that ``new`` makes of its own, in bodies too."""
-        _rename(self.proto, new)
+        rename(self.proto, new)
         self.index()
 
     def drop_node_names(self) -> None:
@@ -257,14 +257,15 @@ def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _rename(graph: onnx.GraphProto, new: Callable[[str], str]) -> None:
+def rename(graph: onnx.GraphProto, new: Callable[[str], str]) -> None:
+    """Give all tensors of a graph, and of the bodies in it, other names."""
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         value.name = new(value.name)
     for node in graph.node:
         node.input[:] = [new(name) if name else "" for name in node.input]
         node.output[:] = [new(name) if name else "" for name in node.output]
         for body in bodies(node):
-            _rename(body, new)
+            rename(body, new)
 
 
 def _walk(begin: Sequence[str], stop: Collection[str], following: Callable[[str], Iterable[str] | None]) -> set[str]:

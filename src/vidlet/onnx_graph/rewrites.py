@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
-from .graph import Graph, attribute, bodies, redirect, set_attribute
+from .graph import Graph, attribute, bodies, redirect, rename, set_attribute
 
 RISING = ("LeakyRelu", "Relu")  # x <= y means f(x) <= f(y): they may be applied before or after a maximum
 
@@ -86,6 +87,42 @@ def pool_before_rectifying(model: onnx.ModelProto) -> onnx.ModelProto:
         pool.CopyFrom(rectifier)
         pool.input[0], pool.output[0] = between, made
     return graph.model
+
+
+def run_scans_once(graph: Graph) -> None:
+    """Put the body of each Scan in its place, in a graph that takes one frame at a time: there it runs once.
+
+    One that goes along other axes than the first is left as it is.
+    """
+    for first in [next(filter(None, node.output)) for node in graph.nodes if node.op_type == "Scan"]:
+        scan = graph.makers[first]
+        if not any(any(attribute(scan, name, [])) for name in ("scan_input_axes", "scan_output_axes")):
+            nodes, stored = _once(scan, graph.fresh(f"{first}.once"))
+            at = graph.place(first)
+            kept = [*graph.nodes]
+            graph.set_nodes([*kept[:at], *nodes, *kept[at + 1 :]])
+            graph.set_initializers([*graph.proto.initializer, *stored])
+
+
+def _once(scan: onnx.NodeProto, stem: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """The nodes of a Scan's body for one step, and what is stored for them; inner names begin with ``stem``."""
+    body = onnx.GraphProto()
+    body.CopyFrom(next(bodies(scan)))
+    own = {name for node in body.node for name in node.output}
+    own |= {value.name for value in (*body.input, *body.initializer)}
+    rename(body, lambda name: f"{stem}.{name}" if name in own else name)
+    states = len(scan.input) - attribute(scan, "num_scan_inputs")
+    axis = numpy_helper.from_array(np.array([0]), f"{stem}.axis")
+
+    def moved(kind: str, number: int, source: str, to: str) -> onnx.NodeProto:
+        state = number < states  # others have an axis of time
+        return helper.make_node("Identity" if state else kind, [source] if state else [source, axis.name], [to])
+
+    given = enumerate(zip(scan.input, body.input, strict=True))
+    taken = enumerate(zip(body.output, scan.output, strict=True))
+    begin = [moved("Squeeze", i, name, value.name) for i, (name, value) in given]
+    end = [moved("Unsqueeze", i, value.name, name) for i, (value, name) in taken if name]
+    return [*begin, *body.node, *end], [axis, *body.initializer]
 
 
 def share_equal(model: onnx.ModelProto) -> None:
