@@ -474,3 +474,10 @@ def test_a_link_that_leads_back_gives_no_clip_twice(tmp_path):
     (tmp_path / "run" / "again").symlink_to(tmp_path / "run")
     (tmp_path / "go" / "all").symlink_to(tmp_path)
     assert len(read_table(tmp_path)) == 2
+
+
+def test_a_part_that_lasts_no_time_is_an_error(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    (tmp_path / "clips.csv").write_text("path,label,start,duration\na.mp4,x,1,0\n")
+    with pytest.raises(DataError, match="end_s 1 is not after start_s 1"):
+        read_table(tmp_path)

@@ -112,3 +112,28 @@ def test_rows_come_a_few_at_a_time_and_damage_is_one_line(tmp_path):
     parquet.write_table(pyarrow.table({"video": ["a"], "size": [3]}), path)
     with pytest.raises(DataError, match=r"needs a column 'label' \(columns found: video, size\)"):
         read_table(tmp_path)
+
+
+def test_what_a_table_of_text_tells_of_its_columns_is_told_of_parquet_too(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.mp4").write_bytes(b"")
+    text = "path,label,subject,when,start,end\na.mp4,x,1,then,0.1,1.7\nb.mp4,y,2,,,\nc.mp4,x,3,,,\n , ,,,,\n"
+    (tmp_path / "day.csv").write_text(text)
+    written = read_table(tmp_path / "day.csv")
+    typed = as_parquet(tmp_path / "day.csv", start=np.float32, end=np.float32)
+    found = read_table(typed)
+    assert (found.clips, found.skipped) == (written.clips, written.skipped) and found.clips[0].end_s == 1.7
+    assert [note.replace("parquet", "csv") for note in found.notes] == list(written.notes)
+    assert "when" in found.notes[-1] and "subject" in " ".join(found.notes[:-1])
+
+
+def test_columns_that_are_not_read_spoil_no_table(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    whole = ["a.mp4"], ["x"]
+    unread = pyarrow.array([1_500_000_001], pyarrow.timestamp("ns", tz="Europe/Nowhere")), ["y"], ["z"]
+    times = [pyarrow.array([n], pyarrow.duration("ns")) for n in (1_500_000_001, 3_000_000_000)]
+    columns = [pyarrow.array(column) if isinstance(column, list) else column for column in (*whole, *unread, *times)]
+    names = ["path", "label", "when", "u", "u", "start", "end"]
+    parquet.write_table(pyarrow.Table.from_arrays(columns, names), tmp_path / "clips.parquet")
+    [clip] = read_table(tmp_path)
+    assert (clip.labels, clip.start_s, clip.end_s) == (("x",), 1.5, 3.0)

@@ -211,7 +211,8 @@ class _Cells:
             else _seconds(row[key], key, self.decimal)
             for key in ("start_s", "end_s")
         )
-        if start is not None and end is None and (lasts := _seconds(row["duration_s"], "duration", self.decimal)):
+        lasts = _seconds(row["duration_s"], "duration", self.decimal) if start is not None and end is None else None
+        if start is not None and lasts is not None:
             end = start + lasts
         if end is not None and end <= (start or 0.0):
             raise DataError(f"end_s {end:g} is not after start_s {start or 0.0:g}")

@@ -8,7 +8,6 @@ their names are those that the Parquet file's own description or README.md has.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import yaml
 
 from ..errors import DataError, reading
 from ..labels import label_order
-from .csv_table import Row, known_cells, stream_csv, table_of_rows
+from .csv_table import Rows, known_cells, stream_csv, table_of_rows
 from .media import visible
 from .table import ClipTable, split_name
 from .texts import PARQUET, cell_text, parquet_file, read_text, text_lines
@@ -52,10 +51,11 @@ def read_metadata(files: list[Path], path: Path) -> ClipTable:
     """
     tables, root = [], path if path.is_dir() else path.parent
     for file in files:
-        rows, names = _rows(file)
+        (rows, decimal, told), names = _rows(file)
         names = names or _names_of_card(file.parent, root)
         named = ((line, {**row, "label": _named(row["label"], names)}) for line, row in rows)
-        table = table_of_rows(named, ".", file)
+        table = table_of_rows(named, decimal, file)
+        table = replace(table, notes=(*table.notes, *told))
         folders = [folder.name for folder in (file.parent, *file.parent.parents) if folder.is_relative_to(root)]
         split = next((name for folder in folders[: DEPTH + 1] if (name := split_name(folder))), "")
         tables.append(table.with_clips(replace(clip, split=clip.split or split) for clip in table))
@@ -67,16 +67,16 @@ def read_metadata(files: list[Path], path: Path) -> ClipTable:
     return ClipTable(clips, labels, root, notes, tuple(row for table in tables for row in table.skipped))
 
 
-def _rows(file: Path) -> tuple[Iterable[Row], list[str]]:
+def _rows(file: Path) -> tuple[Rows, list[str]]:
     """The rows of a file, and the names of its labels where it tells them."""
     if file.suffix.lower() != ".jsonl":
-        return stream_csv(file).rows, _names_in_parquet(file) if file.suffix.lower() == PARQUET else []
+        return stream_csv(file), _names_in_parquet(file) if file.suffix.lower() == PARQUET else []
     found = _json_lines(file)
     rows = [(line, known_cells((k.casefold(), cell_text(value)) for k, value in row.items())) for line, row in found]
     if not any(row["path"] for _, row in rows) or not any(row["label"] for _, row in rows):
         columns = ", ".join(list(found[0][1])[:12]) if found else "none"
         raise DataError(f"{file}: needs file_name (or path) and label in its rows (found: {columns})")
-    return rows, []
+    return Rows(rows, ".", []), []
 
 
 def _json_lines(file: Path) -> list[tuple[int, dict[str, Any]]]:

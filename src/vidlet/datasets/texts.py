@@ -15,6 +15,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..errors import DataError, DependencyError, reading
 from ..labels import composed
 from ..wording import how_to_install
@@ -186,14 +188,16 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     """Header and rows of a Parquet file as texts; a list is written a|b."""
     with reading(path, "a Parquet file"):
         opened = parquet_file(path)
-        wanted = [field.name for field in opened.schema_arrow if not _UNREAD.search(str(field.type))]
-        yield 0, wanted
-        number = 0
-        for batch in opened.iter_batches(columns=wanted, batch_size=PARQUET_ROWS):
-            columns = [_texts(batch.column(name).to_pylist()) for name in wanted]
-            for cells in zip(*columns, strict=True):
+        fields = list(opened.schema_arrow)
+        wanted = [at for at, field in enumerate(fields) if not _UNREAD.search(str(field.type))]
+        names = [fields[at].name for at in wanted]
+        yield 0, names
+        number, twice = 0, len({field.name for field in fields}) < len(fields)  # by names those cannot be chosen
+        for batch in opened.iter_batches(columns=None if twice else names, batch_size=PARQUET_ROWS):
+            read = [batch.column(at) for at in wanted] if twice else [batch.column(name) for name in names]
+            for cells in zip(*map(_texts, read), strict=True):
                 number += 1
-                if any(cells):
+                if any(cells) and any(cell.strip() for cell in cells):
                     yield number, list(cells)
 
 
@@ -214,8 +218,20 @@ def parquet_file(path: Path) -> Any:
     return opened
 
 
-def _texts(values: list[Any]) -> list[str]:
-    return [value if isinstance(value, str) else cell_text(value) for value in values]
+def _texts(column: Any) -> list[str]:
+    """The cells of an Arrow column as a table of text would have them."""
+    import pyarrow
+
+    kind = column.type
+    if kind == pyarrow.float32():  # whose numbers are longer as Python's
+        return ["" if value is None else str(np.float32(value)) for value in column.to_pylist()]
+    if pyarrow.types.is_timestamp(kind):  # Python has no nanoseconds, and perhaps not this zone of time
+        column = column.cast(pyarrow.timestamp("us"), safe=False)
+    elif pyarrow.types.is_duration(kind):
+        column = column.cast(pyarrow.duration("us"), safe=False)
+    elif pyarrow.types.is_time64(kind):
+        column = column.cast(pyarrow.time64("us"), safe=False)
+    return [value if isinstance(value, str) else cell_text(value) for value in column.to_pylist()]
 
 
 def cell_text(value: Any) -> str:
