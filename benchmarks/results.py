@@ -121,6 +121,7 @@ RUNS = (
     *(_few(f"{DATA}/miracl_vc1_lips/words:5", clips, 3) for clips in (5, 10, 20, 50)),
     *(_few(f"{DATA}/shrec_depth_gestures", clips, 4) for clips in (5, 10, 20, 50)),
     Run("gigabyte", "python benchmarks/studies/gigabyte.py --updates 10 --clips 800 40 60", 8),
+    Run("cost", "python benchmarks/studies/cost.py", 3),
     *map(_fit, ("64KB", "256KB", "1MB", "4MB")),
 )
 """What `make results` runs: each command as its rows name it."""

@@ -255,6 +255,39 @@ TABLES: dict[str, Table] = {
             ("GAP@20", number("gap20", 3)),
         ),
     ),
+    "cost of clips": Table(
+        "cost",
+        (
+            ("workers", part(1)),
+            ("features, hours", number("features (h)", 2)),
+            ("merge, one process", number("merge (h)", 2)),
+            ("30 epochs of a head, one worker", number("head, one worker (h)", 1)),
+            ("money, all three", number("money", 0)),
+            ("takes longest", text("limit")),
+        ),
+        one_of(0, "clips"),
+    ),
+    "cost of records": Table(
+        "cost",
+        (
+            ("workers", part(1)),
+            ("5 epochs, hours", number("training (h)", 0)),
+            ("money", number("money", 0)),
+            ("takes longest", text("limit")),
+        ),
+        one_of(0, "records"),
+    ),
+    "cost check": Table(
+        "cost",
+        (
+            ("shards", part(1)),
+            ("clips", clips),
+            ("slowest, measured (s)", number("measured (s)", 1)),
+            ("model (s)", number("model (s)", 1)),
+            ("model / measured", number("model / measured", 2)),
+        ),
+        one_of(0, "check"),
+    ),
     "fit": Table(
         "fit",
         (
