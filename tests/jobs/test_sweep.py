@@ -77,6 +77,39 @@ def test_what_is_wrong_is_said_before_anything_is_trained(motion_clips, tmp_path
     assert not (tmp_path / "s").exists()
 
 
+def test_nothing_that_was_asked_for_is_left_out_in_silence(motion_clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "train", None)
+    out = tmp_path / "s"
+    for given in ({"overrides": {"seed": [0]}}, {"chains": ["half"]}):
+        with pytest.raises(RecipeError, match="values and chains are of trainings"):
+            vidlet.sweep(motion_clips, max_sizes=["1MB"], out=out, **given)
+    for wrong in ({"recipes": "mean"}, {"overrides": {"seed": 3}}, {"chains": "half"}, {"max_sizes": "1MB"}):
+        with pytest.raises(RecipeError, match="expected a list"):
+            vidlet.sweep(motion_clips, out=out, **wrong)
+    with pytest.raises(RecipeError, match="seed has no values"):
+        vidlet.sweep(motion_clips, ["mean"], {"seed": []}, out=out)
+    assert not out.exists()
+
+
+def test_a_run_that_is_not_of_the_sweep_is_not_taken_for_one(motion_clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "train", None)
+    (tmp_path / "mean").mkdir()
+    (tmp_path / "mean" / "metrics.json").write_text(json.dumps({"files": {"model.onnx": {}}}))
+    with pytest.raises(DataError, match=r"mean: a run that is not of this sweep"):
+        vidlet.sweep(motion_clips, ["mean"], out=tmp_path)
+    assert not (tmp_path / "sweep.json").exists()
+
+
+def test_values_of_a_key_that_stands_twice_are_all_tried(motion_clips, tmp_path, run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        module, "sweep", lambda *given: asked.append(given[2]) or {"rows": [], "notes": [], "failed": []}
+    )
+    monkeypatch.setattr("vidlet.cli.sweep_command.table_text", lambda found: "")
+    assert run("sweep", motion_clips, "--set", "seed=0", "--set", "seed=1,2", "--out", tmp_path)[0] == 0
+    assert asked == [{"seed": [0, 1, 2]}]
+
+
 def test_budgets_are_searches_that_go_on(motion_clips, tmp_path, monkeypatch):
     asked = []
 

@@ -84,6 +84,14 @@ def test_models_of_ones_own_lie_in_a_folder(tiny_run, run, tmp_path, monkeypatch
         vidlet.ready_models()
 
 
+def test_damaged_weights_are_told_in_their_row_and_spoil_no_list(cache):
+    file = cache / "weights" / published.WEIGHTS["mobilenet_v1_0.25_128_quant"].file
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"broken")
+    row = row_of("mobilenet_v1_0.25_128_quant")
+    assert row["path"] is None and "damaged or another file" in row["about"]
+
+
 def test_a_published_detector_becomes_a_file_that_says_whose_it_is(tmp_path, monkeypatch):
     server = tmp_path / "server"
     server.mkdir()

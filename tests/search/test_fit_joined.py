@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from vidlet.features import ClipFeatures, FeatureStore
 from vidlet.files import Lock
 from vidlet.jobs.fit import fit
 from vidlet.search import joined
+from vidlet.search.budget import Budget
 from vidlet.search.halving import Search
 from vidlet.search.joined import Board, Helper, SharedWorkers, leading
 from vidlet.search.proxy import Outcome, Pool
@@ -136,7 +138,9 @@ def test_what_a_helper_cannot_do_it_gives_back(tmp_path, pool, monkeypatch):
     helper.step()
     workers.look()
     jobs = [(Search(SPACE, TrialLog(tmp_path / "t", "a"), bool, bool).next()[0], epochs) for epochs in (1, 2, 3)]
-    futures = [workers.submit(job) for job in jobs]
+    with monkeypatch.context() as patch:  # on a slow machine the first is done before the last is asked for
+        patch.setattr(SharedWorkers, "_free", lambda self: not self._here)
+        futures = [workers.submit(job) for job in jobs]
     helper.step()
     assert len(board.files(joined.TAKEN)) == 1
     helper.stop()
@@ -262,3 +266,31 @@ def test_a_process_killed_in_the_middle_of_a_trial_leaves_the_search_whole(tmp_p
     assert set(tried.values()) == {1} and len(tried) == 10
     if victim == "helper":
         assert "is silent: its trial is given back" in (tmp_path / "leader.err").read_text()
+
+
+def test_a_search_that_is_over_is_the_answer_to_the_same_question_alone(tmp_path):
+    data, run = tmp_path / "data", tmp_path / "run"
+    for number in range(12):
+        clip = data / ("jump" if number % 2 else "run") / f"{number}.mp4"
+        clip.parent.mkdir(parents=True, exist_ok=True)
+        clip.write_bytes(b"")
+    run.mkdir()
+    budget = {**asdict(Budget(max_bytes=70_000)), "latency": ["frame", "p95"]}
+    (run / "metrics.json").write_text(json.dumps({"budget": budget, "files": {}, "bytes": {}}))
+    assert fit(data, max_size=70_000, out=run, join=True)["metrics"]["budget"] == budget
+    with pytest.raises(TrainingError, match="holds a search within another budget"):
+        fit(data, max_size=80_000, out=run, join=True)
+    (run / "trials.jsonl").write_text(json.dumps({"kind": "begin", "identity": "of others"}) + "\n")
+    with pytest.raises(TrainingError, match="belongs to a search of other data"):
+        fit(data, max_size=70_000, out=run, join=True)
+
+
+def test_features_of_all_clips_must_be_seen_and_what_ends_just_now_is_no_error(tmp_path, pool):
+    board = Board(tmp_path / "run")
+    board.open(SPACE, replace(pool, keys=("k", "absent")))
+    with pytest.raises(DataError, match="the features of the search are not seen here"):
+        Helper(board, 1).step()
+    board.open(SPACE, pool)
+    (board.folder / "clips.npz").unlink()
+    Helper(board, 1).step()
+    assert Helper(board, 1).name != Helper(board, 1).name

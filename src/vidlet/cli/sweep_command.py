@@ -41,7 +41,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     need_train_extra("sweep")
     from ..progress import working
 
-    tried = dict(values_of(text) for text in args.set)
+    tried: dict[str, list[Any]] = {}
+    for key, values in map(values_of, args.set):
+        tried[key] = [*tried.get(key, []), *values]
     with working("load torch"):
         from ..jobs.sweep import PAGE, TABLE, sweep
 

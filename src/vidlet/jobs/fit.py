@@ -17,7 +17,7 @@ from ..files import Lock
 from ..runs import RunFolder
 from ..search.boxes import search_boxes
 from ..search.budget import parse_seconds, read_budget
-from ..search.clips import search_clips
+from ..search.clips import check_same, search_clips
 from ..search.course import Asked
 from ..search.joined import leading
 from ..search.records import search_records
@@ -106,8 +106,11 @@ def fit(
     search = partial(SEARCHES[task.name], **({"space": space} if space else {}))
     if join:
         with leading(folder, workers) as board, torch_threads(workers):
+            if board is not None:
+                return search(replace(asked, board=board))
+            check_same(asked, space)
             run = RunFolder(folder)
-            return run.result(run.metrics()) if board is None else search(replace(asked, board=board))
+            return run.result(run.metrics())
     _held = Lock(folder).hold()
     if not resume and holds_search(folder / "trials.jsonl"):
         raise TrainingError(f"{folder}: holds a search; --resume goes on with it, or choose another --out")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError, VidletError
+from ..errors import ModelError, VidletError, WeightsError
 from ..progress import say, working
 from ..published import ALIASES, WEIGHTS, WeightsFile, find_file, is_here
 from ..recipe import nearest
@@ -93,13 +93,14 @@ def _row(name: str, path: Path | None) -> dict[str, Any]:
     try:
         row |= {"path": str(path), "bytes": path.stat().st_size}
         model = load(path, threads=1)
+        task = task_of_model(model).name
     except (OSError, VidletError) as error:
         return {**row, "about": str(error)}
     about = model.metadata
     recipe, provenance = (about.get("recipe") or {}), (about.get("provenance") or {})
     return {
         **row,
-        "task": task_of_model(model).name,
+        "task": task,
         "labels": [*model.labels, *model.box_labels],
         "input_size": list(model.input_size) if "frames" in model.inputs else None,
         "hz": about["sampling"].get("hz"),
@@ -112,7 +113,10 @@ def _row(name: str, path: Path | None) -> dict[str, Any]:
 def _weights(name: str) -> dict[str, Any]:
     entry, here = WEIGHTS[name], is_here(WEIGHTS[name])
     row = {**_row(name, None), "kind": "weights", "licence": entry.licence, "source": entry.url, "about": entry.about}
-    if here:
-        path = find_file(entry)
+    try:
+        path = find_file(entry) if here else None
+    except WeightsError as error:  # a damaged one
+        return {**row, "about": str(error)}
+    if path is not None:
         row |= {"path": str(path), "bytes": path.stat().st_size}
     return row

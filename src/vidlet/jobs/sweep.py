@@ -78,6 +78,12 @@ def sweep(
         VidletError: a recipe, key or chain that is none, before anything is trained; ``out`` holds another sweep;
             every run failed.
     """
+    if isinstance(chains, str):
+        raise RecipeError(f"sweep: chains is {chains!r}; expected a list")
+    if max_sizes and not recipes and (overrides or chains):
+        raise RecipeError(
+            "sweep: values and chains are of trainings, searches have none; name a recipe beside max_sizes"
+        )
     device, folder = find_device(device), Path(out)
     ways = _ways(recipes, overrides or {}, max_sizes)
     parse_seconds(time)
@@ -114,6 +120,11 @@ def sweep(
 
 def _ways(recipes: Sequence[str], overrides: Mapping[str, Sequence[Any]], max_sizes: Sequence[str]) -> list[Way]:
     """Every recipe with every combination of values, then every budget."""
+    for what, given in (("recipes", recipes), ("max_sizes", max_sizes), *overrides.items()):
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise RecipeError(f"sweep: {what} is {given!r}; expected a list")
+    if empty := next((key for key, values in overrides.items() if not values), None):
+        raise RecipeError(f"sweep: {empty} has no values")
     found = []
     for recipe in recipes or (() if max_sizes else (AUTO,)):
         for values in itertools.product(*overrides.values()):
@@ -140,7 +151,7 @@ def _note_settings(
         DataError: they are.
     """
     asked = {way.name: {**asdict(way), "plan": recipe_to_dict(plans[way.name]) if way.recipe else {}} for way in ways}
-    about = json.loads(as_json({"data": str(data), "fold": fold, "runs": asked}))
+    about = json.loads(as_json({"data": str(data).rstrip("/") or "/", "fold": fold, "runs": asked}))
     path = folder / SETTINGS
     try:
         known = json.loads(path.read_text("utf-8")) if path.exists() else {**about, "runs": {}}
@@ -151,6 +162,8 @@ def _note_settings(
         raise DataError(f"{path}: not the settings of a sweep; choose another --out") from error
     if other:
         raise DataError(f"{folder}: holds a sweep of other settings ({other[0]}); choose another --out")
+    if others := [name for name in asked if name not in known["runs"] and RunFolder(folder / name).metrics()["files"]]:
+        raise DataError(f"{folder / others[0]}: a run that is not of this sweep; choose another --out")
     write_text(path, as_json({**about, "runs": runs}, indent=1))
 
 

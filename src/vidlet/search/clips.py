@@ -22,11 +22,11 @@ import numpy as np
 
 from ..compression import CLIP_STEPS, chain_text, find_chain, split_chain
 from ..datasets import between_segments
-from ..errors import RecipeError
+from ..errors import RecipeError, TrainingError
 from ..models import FrameExtractor
 from ..progress import duration, say, working
 from ..recipe import Extractor, Recipe
-from ..runs import MODEL
+from ..runs import MODEL, RunFolder
 from ..runtime import load
 from ..tasks import TASKS
 from ..tasks.clips import Scored
@@ -510,15 +510,32 @@ def search_clips(asked: Asked, space: Space | None = None) -> dict[str, Any]:
         f"{asked.budget.describe()}; about {duration(asked.seconds)}, {asked.workers} trials at a time on "
         f"{asked.device}; writes {asked.folder}"
     )
-    few = len(judged.folds[0]) < FEW_CLIPS
-    chosen = space or replace(FEW if few else MANY, seed=asked.seed)
-    determined = json.dumps([judged.table.sha256(), asdict(chosen), asked.fold], sort_keys=True)
-    log = asked.log(hashlib.sha256(determined.encode()).hexdigest())
+    chosen, log = _begun(asked, judged, space)
     search = clip_search(asked, judged, log, chosen, [chosen.extractors] if space else usual_ladder())
     search.prepare()
     search.solve()
     steps = (search.search, search.order, search.make_files)
     return follow(steps, lambda: conclude(search.course, search.ways(), len(search.trials.trials)))
+
+
+def check_same(asked: Asked, space: Space | None = None) -> None:
+    """Refuse what another search has left in the folder.
+
+    Raises:
+        TrainingError: it is of other data, other settings or another budget.
+    """
+    _begun(asked, judge(asked.data, asked.fold, asked.strict, asked.none), space)
+    run = RunFolder(asked.folder)
+    if run.metrics().get("budget") != json.loads(json.dumps(asdict(asked.budget))):
+        raise TrainingError(f"{asked.folder}: holds a search within another budget; choose another --out")
+
+
+def _begun(asked: Asked, judged: Judged, space: Space | None) -> tuple[Space, TrialLog]:
+    """What is searched, and the log of it, which says if it is of another search."""
+    few = len(judged.folds[0]) < FEW_CLIPS
+    chosen = space or replace(FEW if few else MANY, seed=asked.seed)
+    determined = json.dumps([judged.table.sha256(), asdict(chosen), asked.fold], sort_keys=True)
+    return chosen, asked.log(hashlib.sha256(determined.encode()).hexdigest())
 
 
 def clip_search(

@@ -16,7 +16,7 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, TrainingError, VidletError
+from ..features import FeatureStore
 from ..files import Lock, atomic_path, cache_folder, write_text
 from ..progress import say, working
 from ..recipe import Extractor
@@ -105,12 +106,16 @@ class Board:
         space = Space(**{**values, "extractors": tuple(Extractor(**plan) for plan in plans)})
         root = next((path for path in (Path(told["root"]), cache_folder("features")) if path.is_dir()), None)
         pool = Pool(root or Path(), stores, tuple(told["keys"]), targets, folds, told["max_frames"], told["device"])
-        if root is None or any(told["keys"][0] not in pool.store_at(place) for place in stores):
+        if root is None or not all(_holds(pool.store_at(place), pool.keys) for place in stores):
             raise DataError(
                 f"{told['root']}: the features of the search are not seen here; set VIDLET_CACHE to a folder that all "
                 "machines share"
             )
         return space, pool
+
+
+def _holds(store: FeatureStore, keys: Sequence[str]) -> bool:
+    return all(key in store for key in keys)
 
 
 class SharedWorkers:
@@ -144,6 +149,7 @@ class SharedWorkers:
 
     def look(self) -> float:
         """See to what others have done, and to what the dead have left; seconds until the next look."""
+        taken = self.board.files(TAKEN)  # looked at before the signs of life: who takes a trial has given one
         for path in self.board.files(ALIVE):
             with contextlib.suppress(OSError):
                 sign = path.read_text("utf-8")
@@ -154,7 +160,7 @@ class SharedWorkers:
         for path in self.board.files(DONE):
             self._take(path)
         living = self._living()
-        for path in self.board.files(TAKEN):
+        for path in taken:
             number, _, helper = path.stem.partition(".")
             if helper not in living and number in self._waiting:
                 say(f"{helper} is silent: its trial is given back")
@@ -213,7 +219,7 @@ class Helper:
 
     def __init__(self, board: Board, workers: int) -> None:
         self.board, self.count, self.tried = board, workers, 0
-        self.name = f"{platform.node().replace('.', '-') or 'machine'}-{os.getpid()}"
+        self.name = f"{platform.node().replace('.', '-') or 'machine'}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
         self._workers: Workers | None = None
         self._search = ""
         self._running: dict[Future[Outcome], Path] = {}
@@ -236,7 +242,11 @@ class Helper:
                     f"{self.board.run}: the search is led by vidlet {told['version']}, this machine has "
                     f"{version('vidlet')}: install the same"
                 )
-            self._workers, self._search = Workers(*self.board.given(told), self.count), told["search"]
+            try:
+                given = self.board.given(told)
+            except FileNotFoundError:  # it ends, or begins anew, just now
+                return
+            self._workers, self._search = Workers(*given, self.count), told["search"]
         self._speak()
         for future in [future for future in self._running if future.done()]:
             outcome = future.result()
