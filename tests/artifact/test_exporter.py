@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from artifacts import session
 from vidlet.artifact import kept_graphs
 from vidlet.artifact.exporter import to_onnx_graph
+from vidlet.models import mobilenetv2
 
 
 class Scaled(nn.Module):
@@ -176,6 +177,63 @@ def test_a_forward_that_was_put_in_place_of_vidlets_is_not_kept_for_others(expor
     monkeypatch.undo()
     module = layers()
     assert difference(exported(module), module) < 1e-6
+
+
+FACTOR = 2.0
+
+
+def doubled(x: Tensor) -> Tensor:
+    return x * FACTOR
+
+
+class Calling(nn.Module):
+    """Code that reads names of its module, as notebooks have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return doubled(self.layer(x))
+
+
+@pytest.mark.parametrize("name, value", [("FACTOR", 3.0), ("doubled", lambda x: x * 5.0)])
+def test_what_code_calls_and_reads_by_names_of_its_module_is_part_of_a_structure(name, value, exports, monkeypatch):
+    module = Calling()
+    assert difference(exported(module), module) < 1e-6
+    monkeypatch.setitem(globals(), name, value)
+    assert difference(exported(module), module) < 1e-6 and len(exports) == 2
+
+
+def test_code_of_vidlets_that_calls_what_others_put_there_is_not_known(monkeypatch):
+    def known() -> tuple[bool, bytes]:
+        found = kept_graphs.structure_of(mobilenetv2.ConvNorm(3, 4, 3, 2, padding="same"))
+        assert found is not None
+        return found.known, found.digest
+
+    before = known()
+    assert before[0]
+    monkeypatch.setattr(mobilenetv2, "same_pads", lambda *_: (0, 0))
+    assert not known()[0]
+    monkeypatch.undo()
+    assert known() == before
+
+
+def test_a_cache_that_others_filled_is_read_where_it_cannot_be_written(exports, monkeypatch):
+    exported(layers())
+
+    def refused(self, *_, **__):
+        raise PermissionError(13, "no")
+
+    monkeypatch.setattr(kept_graphs.Path, "touch", refused)
+    as_another_process(layers())
+    assert len(exports) == 1
+
+
+def test_a_process_whose_code_was_replaced_meanwhile_leaves_no_graph_for_others(exports, monkeypatch, tmp_path):
+    monkeypatch.setattr(kept_graphs, "_BEGAN", 0.0)
+    exported(layers())
+    assert len(exports) == 1 and not (tmp_path / "graphs").exists()
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:40] + bytes([b[40] ^ 1]) + b[41:], lambda b: b""])
