@@ -10,6 +10,7 @@ import vidlet
 from vidlet.cli.sweep_command import values_of
 from vidlet.errors import DataError, RecipeError, TrainingError
 from vidlet.jobs import sweep as module
+from vidlet.recipe import parse_override
 
 QUICK = {"epochs": [1], "seed": [0, 1]}
 
@@ -72,6 +73,8 @@ def test_what_is_wrong_is_said_before_anything_is_trained(motion_clips, tmp_path
         vidlet.sweep(motion_clips, ["tiny-grid-gru"], {"epoch": [1]}, out=tmp_path / "s")
     with pytest.raises(RecipeError, match="asked for twice"):
         vidlet.sweep(motion_clips, ["mean", "mean"], out=tmp_path / "s")
+    with pytest.raises(RecipeError, match="no values of seed"):
+        vidlet.sweep(motion_clips, ["mean"], {"seed": []}, out=tmp_path / "s")
     with pytest.raises(RecipeError, match="many"):
         vidlet.sweep(motion_clips, max_sizes=["many"], out=tmp_path / "s")
     assert not (tmp_path / "s").exists()
@@ -132,3 +135,20 @@ def test_values_are_parted_by_commas_outside_of_brackets():
     assert values_of("extractor.cut=block5,head") == ("extractor.cut", ["block5", "head"])
     with pytest.raises(RecipeError, match="expected KEY=VALUE"):
         values_of("seed")
+    assert values_of("training.augment={speed=0.25,crop=0.2},{}")[1] == [{"speed": 0.25, "crop": 0.2}, {}]
+    assert values_of("extractor.weights='a,b.pt','none'") == ("extractor.weights", ["a,b.pt", "none"])
+    for missing in ("seed=", "seed=0,,1", "extractor.cut=block5,"):
+        with pytest.raises(RecipeError, match="a value is missing"):
+            values_of(missing)
+
+
+def test_a_key_that_is_set_twice_has_the_values_of_both(monkeypatch, run):
+    asked = []
+    monkeypatch.setattr(module, "sweep", lambda *given: asked.append(given[2]) or {"failed": []})
+    run("sweep", "clips", "--set", "seed=0", "--set", "epochs=1,2", "--set", "seed=1", "--json")
+    assert asked == [{"seed": [0, 1], "epochs": [1, 2]}]
+
+
+def test_the_command_that_a_run_notes_reads_back_as_its_values():
+    for value in (True, 0.002, 3, "gru", [96, 128], {"crop": 0.2, "speed": 0}, {"stretch": [1, 2]}, ["int8", "half"]):
+        assert parse_override(f"key={module._as_set(value)}") == ("key", value)

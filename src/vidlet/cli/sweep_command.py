@@ -60,10 +60,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def values_of(text: str) -> tuple[str, list[Any]]:
-    """A key and its values: "seed=0,1" -> ("seed", [0, 1]); a list in brackets is one value."""
+    """A key and its values: "seed=0,1" -> ("seed", [0, 1]); a list, a table or a quoted text of TOML is one value.
+
+    Raises:
+        RecipeError: no key, or a comma with no value before or behind it.
+    """
+    from ..errors import RecipeError
     from ..recipe import parse_override
 
-    key, _, values = text.partition("=")
-    parts = re.split(r",(?![^\[]*\])", values)
-    found = [parse_override(f"{key}={part}") if "=" in text else parse_override(text) for part in parts]
+    key, equals, values = text.partition("=")
+    whole = parse_override(f"{key}=[{values}]" if equals else text)
+    if isinstance(whole[1], list) and whole[1]:
+        return whole
+    parts = re.split(r",(?![^\[]*\])", values)  # words without quotes are no TOML
+    if not all(part.strip() for part in parts):
+        raise RecipeError(f"--set {text}: a value is missing; expected KEY=A,B,C")
+    found = [parse_override(f"{key}={part}") for part in parts]
     return found[0][0], [value for _, value in found]

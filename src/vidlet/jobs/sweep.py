@@ -190,12 +190,19 @@ def _trained(
     """Train unless that is done, then make the files that are missing."""
     run = RunFolder(out)
     if MODEL not in run.metrics()["files"]:
-        given = [part for key, value in way.overrides.items() for part in ("--set", f"{key}={value}")]
+        given = [part for key, value in way.overrides.items() for part in ("--set", f"{key}={_as_set(value)}")]
         command = shlex.join(["vidlet", "train", str(data), "--recipe", way.recipe, *given])
         train(data, way.recipe, out, way.overrides, fold, True, strict, device, command)
     known = run.metrics()["files"]
     if missing := [chain for name, chain in _files_of(chains, run.recipe(), data).items() if name not in known]:
         compress(out, data, missing, fold, strict, device=device)
+
+
+def _as_set(value: Any) -> str:
+    """A value as ``--set`` reads it: text as it stands, else TOML (True -> "true", {"crop": 0.2} -> "{crop=0.2}")."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}={json.dumps(part)}" for key, part in value.items()) + "}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _searched(data: str | Path, way: Way, out: Path, time: str, fold: str | None, strict: bool, device: str) -> None:
