@@ -17,12 +17,15 @@ def say_standing(metrics: Mapping[str, Any], names: Sequence[str]) -> None:
     if "difference" in found:
         line, difference = standing(found, names[-1]), found["difference"][names[-1]]
         count = metrics["files"][names[-1]].get("clips")
+        behind = difference["mean"] < 0
         advice = "; train without --recipe to have measured what is best for these clips"
-        if difference["high"] >= 0:
+        if difference["low"] <= 0 <= difference["high"]:
             advice = f"; {count} clips are too few to tell that from chance"
+        elif not behind:
+            advice = ""
         elif metrics.get("selection"):  # it was measured: on training clips, which say something else
             advice = "; on training clips that were held out it was not: are the test clips of another kind?"
-        say(f"warning: {line}{advice}" if difference["mean"] < 0 else line)
+        say(f"{'warning: ' * behind}{line}{advice}")
 
 
 def standing(found: Mapping[str, Any], name: str) -> str:
