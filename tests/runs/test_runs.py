@@ -123,7 +123,8 @@ def test_of_a_run_the_quicker_of_its_equally_good_files_is_taken_and_remembered(
     ms = {"model.onnx": 4.0, "model.int8.onnx": 2.0, "model.half.onnx": 3.9}
     measured = []
 
-    def benchmark(path, seconds, threads):
+    def benchmark(path, seconds, threads, clip_frames):
+        assert clip_frames == 1  # only frames are asked for
         measured.append(path.name)
         return {"frame_ms": {"p50": ms[path.name]}}
 

@@ -91,4 +91,4 @@ def _scored(runs: Sequence[str | Path], data: str | Path, split: str | None, str
 
 def _measured(said: Said) -> Said:
     with working(f"measure {said.path}"):
-        return replace(said, frame_ms=measure(said.path, seconds=1.0, threads=1)["frame_ms"]["p50"])
+        return replace(said, frame_ms=measure(said.path, seconds=1.0, threads=1, clip_frames=1)["frame_ms"]["p50"])
