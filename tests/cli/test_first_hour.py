@@ -65,7 +65,7 @@ def test_the_last_part_of_a_key_is_enough_where_one_key_alone_ends_so():
 
 
 def test_what_needs_a_model_takes_a_run_folder_and_says_which_file(run, tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("vidlet.runtime.benchmark", lambda *_: {"frame_ms": {"p50": 1.0}})  # no file is quicker
+    monkeypatch.setattr("vidlet.runtime.benchmark", lambda *_, **__: {"frame_ms": {"p50": 1.0}})  # no file is quicker
     status, out, err = run("inspect", tiny_run.folder)
     assert (status, err) == (0, f"model   {tiny_run.model}\n")
     assert out.startswith(f"{tiny_run.model}: ")
