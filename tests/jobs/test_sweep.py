@@ -73,8 +73,6 @@ def test_what_is_wrong_is_said_before_anything_is_trained(motion_clips, tmp_path
         vidlet.sweep(motion_clips, ["tiny-grid-gru"], {"epoch": [1]}, out=tmp_path / "s")
     with pytest.raises(RecipeError, match="asked for twice"):
         vidlet.sweep(motion_clips, ["mean", "mean"], out=tmp_path / "s")
-    with pytest.raises(RecipeError, match="seed has no values"):
-        vidlet.sweep(motion_clips, ["mean"], {"seed": []}, out=tmp_path / "s")
     with pytest.raises(RecipeError, match="many"):
         vidlet.sweep(motion_clips, max_sizes=["many"], out=tmp_path / "s")
     assert not (tmp_path / "s").exists()
@@ -140,13 +138,6 @@ def test_values_are_parted_by_commas_outside_of_brackets():
     for missing in ("seed=", "seed=0,,1", "extractor.cut=block5,"):
         with pytest.raises(RecipeError, match="a value is missing"):
             values_of(missing)
-
-
-def test_a_key_that_is_set_twice_has_the_values_of_both(monkeypatch, run):
-    asked = []
-    monkeypatch.setattr(module, "sweep", lambda *given: asked.append(given[2]) or {"failed": []})
-    run("sweep", ".", "--set", "seed=0", "--set", "epochs=1,2", "--set", "seed=1", "--json")
-    assert asked == [{"seed": [0, 1], "epochs": [1, 2]}]
 
 
 def test_the_command_that_a_run_notes_reads_back_as_its_values():
