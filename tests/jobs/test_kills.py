@@ -49,7 +49,8 @@ class Zygote:
         )
 
     def run(self, folder, words, at=0, when="before"):
-        job = {"words": words, "folder": str(folder), "env": {"VIDLET_CACHE": str(folder / "cache")}}
+        own = {"VIDLET_CACHE": str(folder / "cache"), "VIDLET_GRAPHS": str(folder / "graphs")}  # each run has all steps
+        job = {"words": words, "folder": str(folder), "env": own}
         self.process.stdin.write(json.dumps({**job, "at": at, "when": when}) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
