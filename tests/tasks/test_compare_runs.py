@@ -97,19 +97,34 @@ def test_the_command_prints_one_table_and_writes_csv_and_a_page(runs, capsys, mo
     ("words", "said"),
     [
         (["nowhere"], "nowhere: no such run; give --data DATA for files"),
-        (["empty"], "empty: holds no predictions.csv of a finished run; give --data DATA"),
+        (["empty"], "empty: holds no predictions.csv of a finished run\n"),
+        (["stopped"], "stopped: holds no predictions.csv of a finished run; give --data DATA to score its file now"),
         (["broken"], "not a run's list of predictions"),
     ],
 )
 def test_what_is_no_finished_run_is_one_line(runs, capsys, monkeypatch, words, said):
     monkeypatch.chdir(runs)
-    (runs / "empty").mkdir()
-    (runs / "broken").mkdir()
+    for name in ("empty", "stopped", "broken"):
+        (runs / name).mkdir()
+    (runs / "stopped" / "model.onnx").touch()
     (runs / "broken" / "predictions.csv").write_text("path,label\na,b\n")
     assert main(["compare", *words]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_of_all_that_lies_in_a_folder_what_is_no_run_is_left_out_and_named(runs, capsys, monkeypatch):
+    monkeypatch.chdir(runs)
+    (runs / "empty").mkdir()
+    (runs / "table.csv").touch()
+    assert main(["compare", "empty", "a", "table.csv", "b"]) == 0
+    out = capsys.readouterr().out
+    assert "note: empty: holds no predictions.csv of a finished run; left out" in out
+    assert "note: table.csv: not a run folder; give --data DATA for files; left out" in out
+    assert [row["name"] for row in vidlet.compare(["a", "b"])["rows"]] == [
+        row["name"] for row in vidlet.compare(["empty", "a", "table.csv", "b"])["rows"]
+    ]
 
 
 def test_files_without_lists_are_scored_on_the_data_and_agree_with_evaluate(tiny_run, tmp_path):

@@ -49,14 +49,16 @@ def compare(
         there are none; those of "map50" and "gap20" need ``data``.
 
     Raises:
-        DataError: a run without a list of predictions, or clips that a file cannot name.
+        DataError: no run with a list of predictions (others beside one are left out with a note), or clips that a file
+            cannot name.
     """
-    said = _scored(runs, data, split, strict) if data is not None else _listed(runs)
+    said, left_out = (_scored(runs, data, split, strict), []) if data is not None else _listed(runs)
     if not said:
         raise DataError("compare: name at least one run")
     if benchmark:
         said = [_measured(one) for one in said]
     found = compare_said(said, against)
+    found["notes"] += left_out
     if csv is not None:
         write_text(csv, as_csv(found))
     if report is not None:
@@ -64,15 +66,20 @@ def compare(
     return found
 
 
-def _listed(runs: Sequence[str | Path]) -> list[Said]:
+def _listed(runs: Sequence[str | Path]) -> tuple[list[Said], list[str]]:
+    """What the runs said, and notes of those that are none; of `runs/*` these are left out."""
     found: list[Said] = []
+    wrong: list[DataError] = []
     for run in map(Path, runs):
-        if not run.is_dir():
-            raise DataError(
-                f"{run}: {'not a run folder' if run.exists() else 'no such run'}; give --data DATA for files"
-            )
-        found += of_run(run)
-    return found
+        if not run.exists():
+            raise DataError(f"{run}: no such run; give --data DATA for files")
+        try:
+            found += of_run(run)
+        except DataError as error:
+            wrong.append(error)
+    if wrong and not found:
+        raise wrong[0]
+    return found, [f"{error}; left out" for error in wrong]
 
 
 def _scored(runs: Sequence[str | Path], data: str | Path, split: str | None, strict: bool) -> list[Said]:

@@ -81,6 +81,8 @@ def of_run(folder: Path) -> list[Said]:
     Raises:
         DataError: it has none, as a run that did not finish.
     """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: not a run folder; give --data DATA for files")
     run = RunFolder(folder)
     answers: dict[str, Answers] = {}
     for listing in sorted(folder.glob(PREDICTIONS.replace(".csv", "*.csv"))):
@@ -90,7 +92,8 @@ def of_run(folder: Path) -> list[Said]:
     sections = metrics["files"]
     names = [*answers] or [name for name, figures in sections.items() if figures.get(MAP) is not None]
     if not names:
-        raise DataError(f"{folder}: holds no {PREDICTIONS} of a finished run; give --data DATA to score its file now")
+        how = "; give --data DATA to score its file now" if any(folder.glob("*.onnx")) else ""
+        raise DataError(f"{folder}: holds no {PREDICTIONS} of a finished run{how}")
     try:
         recipe = run.recipe().name
     except VidletError:  # a joint file has members instead
