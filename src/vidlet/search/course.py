@@ -195,8 +195,7 @@ def conclude(course: Course[P], ways: Ways[P], trials: int) -> dict[str, Any]:
     asked, run, task, points = course.asked, course.run, course.task, course.points
     chosen = ways.choose()
     steps = ways.explain(chosen) if chosen else []
-    better = ways.choose() if chosen else None  # explaining makes files, too
-    if better and better != chosen:
+    while chosen and (better := ways.choose()) and better != chosen:  # explaining makes files, too
         chosen, steps = better, ways.explain(better)
     summary: dict[str, Any] = {
         "budget": asdict(asked.budget),
