@@ -262,7 +262,7 @@ def _size(data: Path, number: int, count: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=6, help="drawn ones, for the check (%(default)s)")
+    parser.add_argument("--clips", type=int, default=24, help="drawn ones, for the check (%(default)s)")
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 2, 4])
     for name, value in asdict(Place()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", dest=f"of_{name}", type=type(value), default=value)
