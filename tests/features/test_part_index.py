@@ -14,7 +14,7 @@ import pytest
 
 from vidlet.errors import DataError
 from vidlet.features import ClipFeatures, FeatureStore, store
-from vidlet.features.part_index import NAME
+from vidlet.features.part_index import NAME, PartIndex, write_index
 
 SETTING = {"shape": [2], "storage": "float32"}
 PARTS, ROWS = store.INDEXED_PARTS, 5
@@ -119,6 +119,20 @@ def test_a_damaged_index_is_made_again(folder, content):
     index = FeatureStore(folder, SETTING).folder / NAME
     index.write_bytes(index.read_bytes()[:300] if content is None else content)
     assert holds(FeatureStore(folder, SETTING), PARTS * ROWS)
+    assert holds(FeatureStore(folder, SETTING), PARTS * ROWS)
+
+
+@pytest.mark.parametrize("change", [(1, 0), (-1, 0), (0, 1), (0, -1), (10**6, 0), (0, 10**6)])
+def test_an_index_that_points_elsewhere_never_gives_another_clips_features(folder, change):
+    found = FeatureStore(folder, SETTING)
+    index = found._index
+    moved = PartIndex(index.parts, index.keys, index.part + np.int32(change[0]), index.row + np.int32(change[1]))
+    write_index(store._arrow(), found.folder, moved, store._stamps(found._parts))
+    wrong = FeatureStore(folder, SETTING)
+    assert len(wrong) == PARTS * ROWS
+    for number in range(0, PARTS * ROWS, 7):
+        with pytest.raises(DataError, match="a damaged index of the feature store is removed; run this again"):
+            wrong.read(key(number))
     assert holds(FeatureStore(folder, SETTING), PARTS * ROWS)
 
 

@@ -32,6 +32,7 @@ from ..files import sha256_of, write_bytes, write_text
 from ..progress import say
 from ..video.folder import image_files
 from ..wording import how_to_install
+from .part_index import NAME as INDEX
 from .part_index import Stamp, joined_index, read_index, write_index
 
 COLUMNS = ("key", "frames", "times_s", "damage", "scale", "low", "features")
@@ -110,13 +111,17 @@ class FeatureStore:
 
         Raises:
             KeyError: the clip is not stored.
-            DataError: its part is damaged, and was so before it was opened; it is removed.
+            DataError: its part, or the index, is damaged, and was so before it was opened; it is removed.
         """
         found = self._find(key)
         if found is None:
             raise KeyError(key)
         part, row = found
-        columns = self._columns.get(part) or self._opened(part)
+        there = 0 <= part < len(self._parts)
+        columns: dict[str, Any] = (self._columns.get(part) or self._opened(part)) if there else {"key": ()}
+        if not 0 <= row < len(columns["key"]) or columns["key"][row].as_py() != key:
+            (self.folder / INDEX).unlink(missing_ok=True)
+            raise DataError(f"{self.folder / INDEX}: a damaged index of the feature store is removed; run this again")
         flat = columns["features"].chunk(0)
         begin, end = flat.offsets[row].as_py(), flat.offsets[row + 1].as_py()
         dtype = STORAGE[self.storage]
