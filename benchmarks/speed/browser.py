@@ -1,12 +1,12 @@
-"""Milliseconds a frame in a browser: the page's own client in headless Chromium, one thread, float32 and int8.
+"""Milliseconds a frame in a browser: the page's own client in headless Chromium, one thread; float32, int8, weights8.
 
     pip install playwright            # drives the chromium of the system; downloads none itself
     python benchmarks/speed/browser.py [--rounds 5] [--frames 40] [--runtime FOLDER] [--keep FOLDER] [--json]
         [MODEL ...]
 
 Without MODEL: MobileNetV2 ("imagenet" weights), whole with a mean over time and cut at block12 with a grid-gru, each in
-float32 and int8; the heads are untrained, which costs the same. --keep leaves these four files in a folder, and takes
-them from it.
+float32, in int8 and with weights in 8 bits; the heads are untrained, which costs the same. --keep leaves these six
+files in a folder, and takes them from it.
 FOLDER of --runtime holds onnxruntime-web of npm; without it see `vidlet export --format web`.
 
 A frame is what the page does with one: into four staggered windows (model), and the resize from 640 x 480 before it.
@@ -42,6 +42,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from figures import add_option, rows_of, save
 
 CUTS = {"whole": ("head", 0, "mean"), "cut at block12": ("block12", 4, "grid-gru")}
+KINDS = ("float32", "int8", "weights8")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 PATIENCE_MS = 180_000
 
@@ -102,17 +103,18 @@ def main() -> None:
 
 
 def mobilenets(folder: Path) -> dict[str, Path]:
-    """The four files, made where they are not there yet."""
-    files = {f"{cut}, {kind}": folder / f"{cut.split()[0]}.{kind}.onnx" for cut in CUTS for kind in ("float32", "int8")}
+    """The six files, made where they are not there yet."""
+    files = {f"{cut}, {kind}": folder / f"{cut.split()[0]}.{kind}.onnx" for cut in CUTS for kind in KINDS}
     for cut, (block, grid, head) in CUTS.items():
         if not all(path.is_file() for name, path in files.items() if name.startswith(cut)):
-            make(files[f"{cut}, float32"], files[f"{cut}, int8"], block, grid, head)
+            make([files[f"{cut}, {kind}"] for kind in KINDS], block, grid, head)
     return files
 
 
-def make(float32: Path, int8: Path, block: str, grid: int, head_name: str) -> None:
-    """An untrained head behind the pretrained network, as two files."""
+def make(paths: list[Path], block: str, grid: int, head_name: str) -> None:
+    """An untrained head behind the pretrained network, as a file of each kind."""
     from vidlet.artifact import ArtifactNetwork, artifact_graph, artifact_metadata, write_artifact
+    from vidlet.compression import find_chain, shrink_graph
     from vidlet.compression.tflite import quantize_imported
     from vidlet.models import build_extractor, build_head
     from vidlet.recipe import Extractor, Head, Recipe
@@ -123,8 +125,9 @@ def make(float32: Path, int8: Path, block: str, grid: int, head_name: str) -> No
     labels = tuple(f"class {number}" for number in range(10))
     about = artifact_metadata(Recipe("benchmark", head=Head(head_name)), labels, 2.0, extractor.provenance)
     frames = np.random.default_rng(0).integers(0, 256, (4, *extractor.input_size, 3), np.uint8)
-    write_artifact(graph, float32, about, frames)
-    write_artifact(quantize_imported(graph, extractor), int8, about, frames)
+    graphs = (graph, quantize_imported(graph, extractor), shrink_graph(find_chain("weights8+compact"), graph, []))
+    for path, written in zip(paths, graphs, strict=True):
+        write_artifact(written, path, about, frames)
 
 
 def measure(sites: dict[str, Path], rounds: int, frames: int) -> dict[str, dict[str, float]]:

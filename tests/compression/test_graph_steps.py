@@ -95,12 +95,14 @@ CHAINS = [
     "int8",
     "int4",
     "half",
+    "weights8",
     "codebook",
     "codebook:16+sparse",
     "head4+int8",
     "int4:16+sparse",
     "int8:1",
     "int4+compact",
+    "weights8+compact",
 ]
 
 

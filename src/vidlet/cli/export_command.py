@@ -43,7 +43,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     found = export(args.source, args.out, args.format, args.runtime, args.labels)
     if args.format == "web":
-        slow = " (in 8 bits: browsers are often faster with the float32 file; compare frames/s)"
+        slow = (
+            " (computes in 8 bits, which browsers are slower at than at float32; the step weights8 of `vidlet compress` "
+            "makes a file as small that computes in float32)"
+        )
         say(
             f"{found['out']}: {len(found['files'])} files, {megabytes(found['metrics']['bytes'])}"
             f"{slow if found['metrics']['integers'] else ''}; try it: python3 -m http.server -d {found['out']}"

@@ -103,6 +103,15 @@ def half(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarra
     return store_weights_half(graph)
 
 
+def weights8(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """All large matrices and kernels stored in 8 bits with a scale an output, computed in float32.
+
+    The bytes of ``int8`` at the speed of float32, which is the faster of the two in a browser and on processors without
+    fast integer products; activations are not rounded.
+    """
+    return store_weights_int8(graph)
+
+
 def compact(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
     """Short names, and nothing stored twice: the same to the last bit, in a smaller file. The last step of a chain."""
     return compact_graph(graph)

@@ -21,7 +21,7 @@ from .box_qat import deepeye_boxes, qat_boxes
 from .chain import Chain, StepEntry, Steps, apply_storage, apply_training, parse_chain
 from .deepeye_graph import replace_network
 from .distill import distill
-from .graph_steps import codebook, compact, half, head4, int4, int8, sparse
+from .graph_steps import codebook, compact, half, head4, int4, int8, sparse, weights8
 from .int8 import Range
 from .lowrank import lowrank
 from .material import Material, Trained, TrainedBoxes
@@ -49,6 +49,7 @@ CLIP_STEPS: dict[str, StepEntry] = {
     "head4": StepEntry(head4),
     "codebook": StepEntry(codebook),
     "half": StepEntry(half),
+    "weights8": StepEntry(weights8),
     "sparse": StepEntry(sparse, lossless=True),
     "compact": StepEntry(compact, lossless=True),
 }
@@ -57,6 +58,7 @@ BOX_STEPS: dict[str, StepEntry] = {
     "qat": StepEntry(qat_boxes, trains=True),
     "int8": StepEntry(int8_detections, integers=lambda amount: True),
     "half": StepEntry(half),
+    "weights8": StepEntry(weights8),
 }
 
 
