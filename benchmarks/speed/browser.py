@@ -42,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from figures import add_option, rows_of, save
 
 CUTS = {"whole": ("head", 0, "mean"), "cut at block12": ("block12", 4, "grid-gru")}
-KINDS = ("float32", "int8", "weights8")
+KINDS = {"float32": "", "int8": "int8+compact", "weights8": "weights8+compact"}
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 PATIENCE_MS = 180_000
 
@@ -115,7 +115,6 @@ def make(paths: list[Path], block: str, grid: int, head_name: str) -> None:
     """An untrained head behind the pretrained network, as a file of each kind."""
     from vidlet.artifact import ArtifactNetwork, artifact_graph, artifact_metadata, write_artifact
     from vidlet.compression import find_chain, shrink_graph
-    from vidlet.compression.tflite import quantize_imported
     from vidlet.models import build_extractor, build_head
     from vidlet.recipe import Extractor, Head, Recipe
 
@@ -125,9 +124,8 @@ def make(paths: list[Path], block: str, grid: int, head_name: str) -> None:
     labels = tuple(f"class {number}" for number in range(10))
     about = artifact_metadata(Recipe("benchmark", head=Head(head_name)), labels, 2.0, extractor.provenance)
     frames = np.random.default_rng(0).integers(0, 256, (4, *extractor.input_size, 3), np.uint8)
-    graphs = (graph, quantize_imported(graph, extractor), shrink_graph(find_chain("weights8+compact"), graph, []))
-    for path, written in zip(paths, graphs, strict=True):
-        write_artifact(written, path, about, frames)
+    for path, chain in zip(paths, KINDS.values(), strict=True):
+        write_artifact(shrink_graph(find_chain(chain), graph, [frames]) if chain else graph, path, about, frames)
 
 
 def measure(sites: dict[str, Path], rounds: int, frames: int) -> dict[str, dict[str, float]]:
