@@ -9,6 +9,7 @@ import pytest
 
 from vidlet.errors import RecipeError
 from vidlet.recipe import full_keys, load_recipe
+from vidlet.runs import RunFolder, choose
 
 ROOT = Path(__file__).parents[2]
 WITHOUT_HEAVY = """
@@ -66,12 +67,13 @@ def test_the_last_part_of_a_key_is_enough_where_one_key_alone_ends_so():
 
 def test_what_needs_a_model_takes_a_run_folder_and_says_which_file(run, tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr("vidlet.runtime.benchmark", lambda *_, **__: {"frame_ms": {"p50": 1.0}})  # no file is quicker
+    choice = choose(RunFolder.of(tiny_run.folder))
     status, out, err = run("inspect", tiny_run.folder)
-    assert (status, err) == (0, f"model   {tiny_run.model}\n")
-    assert out.startswith(f"{tiny_run.model}: ")
+    assert (status, err) == (0, f"model   {choice.line()}\n")
+    assert out.startswith(f"{choice.path}: ")
     clip = next(tiny_run.clips.rglob("*.mp4"))
     status, out, err = run("predict", tiny_run.folder, clip)
-    assert (status, err) == (0, f"model   {tiny_run.model}\n")
+    assert (status, err) == (0, f"model   {choice.line()}\n")
     (tmp_path / "empty").mkdir()
     status, out, err = run("evaluate", tmp_path / "empty", tiny_run.clips)
     assert (status, out) == (2, "")

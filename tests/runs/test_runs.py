@@ -21,7 +21,7 @@ from vidlet.runs import (
     alike,
     choose,
     model_file,
-    quickest,
+    shipped,
 )  # fmt: skip
 from vidlet.runtime import graph_sha256, read_metadata
 
@@ -109,19 +109,25 @@ def test_only_one_module_spells_the_names_of_a_run(name):
         assert f'"{name}"' not in code, path
 
 
-def test_of_a_run_the_quicker_of_its_equally_good_files_is_taken_and_remembered(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def alikes(tmp_path, monkeypatch):
+    """A run of four files, of which three are as good, and what they take: name -> ms, and the names as measured."""
     monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
     run = RunFolder.of(tmp_path / "run")
     run.path.mkdir()
-    sections = {"model.onnx": {"accuracy": 0.9}}
+    sections, measured = {"model.onnx": {"accuracy": 0.9}}, []
     for name, lost in (("model.int8.onnx", 0.005), ("model.int4.onnx", 0.3), ("model.half.onnx", -0.01)):
-        sections[name] = {"difference": {"mean": -lost, "against": "model.onnx"}}
-    for name in sections:
-        artifacts.save(artifacts.classifier(), run / name, recipe={"name": name})
+        difference = {"mean": -lost, "low": -lost - 0.02, "high": -lost + 0.02, "against": "model.onnx"}
+        sections[name] = {"difference": difference}
+    for name, padding in (
+        ("model.onnx", 9000),
+        ("model.int8.onnx", 1),
+        ("model.int4.onnx", 0),
+        ("model.half.onnx", 4000),
+    ):
+        artifacts.save(artifacts.classifier(), run / name, recipe={"name": padding * "x"})
     run.write_metrics({"files": sections, "bytes": {}})
-    assert alike(run) == {"model.onnx": 0.0, "model.int8.onnx": 0.005, "model.half.onnx": -0.01}
     ms = {"model.onnx": 4.0, "model.int8.onnx": 2.0, "model.half.onnx": 3.9}
-    measured = []
 
     def benchmark(path, seconds, threads, clip_frames):
         assert clip_frames == 1  # only frames are asked for
@@ -129,14 +135,70 @@ def test_of_a_run_the_quicker_of_its_equally_good_files_is_taken_and_remembered(
         return {"frame_ms": {"p50": ms[path.name]}}
 
     monkeypatch.setattr("vidlet.runtime.benchmark", benchmark)
+    return run, ms, measured
+
+
+def test_of_a_run_the_quicker_of_its_equally_good_files_is_shipped_and_remembered(alikes, capsys):
+    run, ms, measured = alikes
+    assert alike(run) == {"model.onnx": 0.0, "model.int8.onnx": 0.005, "model.half.onnx": -0.01}
     for _ in range(2):
-        assert quickest(run.path) == run / "model.int8.onnx"
-        assert "2.0 times quicker on this machine than model.onnx, -0.5 points" in capsys.readouterr().err
+        assert shipped(run.path) == run / "model.int8.onnx"
+        said = capsys.readouterr().err
+        assert re.search(
+            r"model   \S+model\.int8\.onnx \(2\.0 times quicker on this machine and [\d.]+ times smaller, "
+            r"against model\.onnx: -0\.5 points \[-2\.5, \+1\.5\]\)\n",
+            said,
+        )
     assert measured == list(ms)  # once
-    ms["model.int8.onnx"] = 3.9  # on another machine: what is hardly quicker is not taken
-    assert quickest(run.path, threads=2) == run.model
-    assert choose(run, measured={name: {"frame_ms": {"p50": time}} for name, time in ms.items()}).path == run.model
-    assert quickest(run.path) == run.model  # `vidlet benchmark` knows it better
-    assert quickest(run / "model.int4.onnx") == run / "model.int4.onnx"
-    (run / "metrics.json").write_text("{")
-    assert quickest(run.path) == run.model
+    slower = {name: {"frame_ms": {"p50": time}} for name, time in (ms | {"model.int8.onnx": 5.9}).items()}
+    assert choose(run, measured=slower).path == run / "model.half.onnx"  # as quick, and smaller
+    assert shipped(run.path) == run / "model.half.onnx"  # what was measured last is known better
+    assert shipped(run / "model.int4.onnx") == run / "model.int4.onnx"
+    (run / METRICS).write_text("{")
+    assert shipped(run.path) == run.model
+
+
+@pytest.mark.parametrize(
+    ("times", "shipped", "why"),
+    [
+        (
+            (4.0, 3.9, 4.2),
+            "model.int8.onnx",
+            r"as quick on this machine and [\d.]+ times smaller, against model.onnx: -0",
+        ),
+        ((4.0, 9.9, 9.9), "model.onnx", r"model\.int8\.onnx is 2\.5 times slower on this machine"),
+        (
+            (4.0, 1.0, 0.5),
+            "model.half.onnx",
+            r"8\.0 times quicker on this machine and [\d.]+ times smaller, .* \+1\.0 po",
+        ),
+    ],
+)
+def test_of_equally_quick_files_the_smallest_is_shipped_and_the_reason_told(alikes, times, shipped, why):
+    run, ms, _ = alikes
+    ms |= dict(zip(ms, times, strict=True))
+    choice = choose(run)
+    assert choice.path.name == shipped and re.match(why, choice.why), choice
+
+
+def test_a_file_that_costs_more_than_a_point_is_not_shipped_and_what_it_costs_is_said(alikes):
+    run, _, measured = alikes
+    sections = {name: figures for name, figures in run.metrics()["files"].items() if "4" in name or name == MODEL}
+    run.write_metrics({"files": sections, "bytes": {}})
+    choice = choose(run)
+    assert choice.path == run.model and not measured
+    assert re.fullmatch(
+        r"model\.int4\.onnx, [\d.]+ times smaller, costs more than a point: -30\.0 points \[-32\.0, -28\.0\]",
+        choice.why,
+    )
+    run.write_metrics({"files": {MODEL: {}}, "bytes": {}})
+    assert choose(run).line() == str(run.model)  # alone it needs no reason
+
+
+def test_every_command_takes_the_same_file_of_a_run(alikes, capsys):
+    run, ms, _ = alikes
+    for name in ("model.int8.onnx", "model.half.onnx"):
+        choose(run, measured={other: {"frame_ms": {"p50": 1.0 + (other != name)}} for other in ms})
+        assert vidlet.load(run.path).path == run / name
+        assert vidlet.inspect(run.path)["path"] == str(run / name)
+        assert f"model   {run / name} (" in capsys.readouterr().err

@@ -25,7 +25,7 @@ def metrics_of(mean: float, low: float, high: float, **more) -> dict:
     ],
 )
 def test_the_closing_line_advises_what_helps(metrics, said, capsys):
-    say_standing(metrics, ["model.onnx"])
+    say_standing(metrics, "model.onnx")
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
     assert ("train without --recipe" in err) == ("warning" in err and not metrics.get("selection") and "few" not in err)

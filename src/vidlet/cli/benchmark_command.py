@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for name, figures in found.get("files", {"": found}).items():
             print((f"{name}\n" if name else "") + _text(figures))
         if "ship_line" in found:
-            print(f"ship here: {found['ship_line']}")
+            print(f"ship    {found['ship_line']}")
     return found
 
 

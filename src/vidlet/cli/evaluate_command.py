@@ -13,7 +13,7 @@ EXAMPLE = "example: vidlet evaluate runs/a/model.int8.onnx clips/ --split test"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet evaluate`."""
-    parser.add_argument("model", metavar="MODEL|RUN", help="a model file (.onnx), or a run folder: its model.onnx")
+    parser.add_argument("model", metavar="MODEL|RUN", help="a model file (.onnx), or a run folder: its file to ship")
     options.add_data(parser)
     parser.add_argument(
         "--split", choices=["train", "val", "test", "all"], help="clips to score (test, or val where there is no test)"

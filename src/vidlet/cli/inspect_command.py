@@ -12,7 +12,7 @@ EXAMPLE = "example: vidlet inspect runs/a/model.int8.onnx"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet inspect`."""
-    parser.add_argument("model", metavar="MODEL|RUN", help="a model file (.onnx), or a run folder: its model.onnx")
+    parser.add_argument("model", metavar="MODEL|RUN", help="a model file (.onnx), or a run folder: its file to ship")
     parser.add_argument(
         "--measure", action="store_true", help="time each tensor train beside its dense form on this machine"
     )

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL|RUN",
-        help="a model file (.onnx), or a run folder: the quicker of its equally good files",
+        help="a model file (.onnx), or a run folder: its file to ship",
     )
     parser.add_argument(
         "source", metavar="SOURCE", help="video file, folder of videos or frames, camera (0), rtsp://, or records"

@@ -15,14 +15,14 @@ def benchmark(
 ) -> dict[str, Any]:
     """Measure a model file on random input; see ``vidlet.runtime.benchmark``.
 
-    Of a run folder the product and the files beside it that are as good: the figures of the product, and ``files``
-    with those of each, ``ship`` with the name of the one for this machine, and ``ship_line``, that in words. That file
-    of the run is the one that ``predict`` takes.
+    Of a run folder the product and the files beside it that are as good: ``files`` with the figures of each, ``ship``
+    with the name of the one for this machine, which every command takes of that run from then on, and whose figures
+    are those that stand first, and ``ship_line``, that in words.
 
     Raises:
         ModelError: the file is not a model, or cannot be run.
     """
-    path = product_of(model)
+    path = product_of(model, told=not Path(model).is_dir())
 
     def measured(file: Path) -> dict[str, Any]:
         with working(f"measure {file}"):
@@ -33,4 +33,4 @@ def benchmark(
     run = RunFolder.of(model)
     files = {name: measured(run / name) for name in alike(run)}
     choice = choose(run, threads, files if provider == "cpu" else None)
-    return {**files[path.name], "files": files, "ship": choice.path.name, "ship_line": choice.line()}
+    return {**files[choice.path.name], "files": files, "ship": choice.path.name, "ship_line": choice.line()}

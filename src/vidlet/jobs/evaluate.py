@@ -7,7 +7,7 @@ from typing import Any
 
 from ..cloud import reaching
 from ..errors import DataError
-from ..runs import product_of, verify_evidence
+from ..runs import shipped, verify_evidence
 from ..runtime import load
 from ..tasks import DataSource, task_of_model
 
@@ -27,7 +27,7 @@ def evaluate(
     """Score a model file on labelled clips, records or images with boxes, through the runtime.
 
     Args:
-        model: a model file, or a run folder: its model.onnx.
+        model: a model file, or a run folder: its file to ship on this machine (runs/shipped.py).
         split: "train", "val", "test" or "all"; None: test, or val where there is no test.
         fold: "0/5" scores part 0 of 5, as ``train`` with the same fold left it out.
         against: another model file of the same labels, scored on the same clips (see ``compare_models``).
@@ -54,15 +54,16 @@ def evaluate(
         raise DataError("--report sets two files beside each other: name the other with --against")
     if verify and against:
         raise DataError("--verify is of one file; leave --against out")
-    loaded = load(product_of(model), threads=threads)
+    path = shipped(model, threads)
+    loaded = load(path, threads=threads)
     task = task_of_model(loaded)
     task.check_options(DataError, fold=fold, against=against)
     table = task.read(DataSource(data, fold, strict, names=loaded.labels))
     name, chosen = task.scored_split(table, split)
     if against and task.compare is not None:
-        other = load(product_of(against), threads=threads)
+        other = load(shipped(against, threads), threads=threads)
         return {"split": name, **task.compare(loaded, other, chosen, (str(model), str(against)), strict, report)}
     found = {"split": name, **task.figures(loaded, chosen, strict)}
     if verify:
-        found["verified"] = verify_evidence(product_of(model), found, name, table)
+        found["verified"] = verify_evidence(path, found, name, table)
     return found

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..reports import text_table
-from ..runs import product_of
+from ..runs import shipped
 from ..runtime import Session, inspect_artifact, open_session
 from ..runtime.train_plan import TrainPlan, plan_frame
 from ..runtime.trains import slower_sentence
@@ -37,7 +37,7 @@ def inspect(model: str | Path, measure: bool = False) -> dict[str, Any]:
     Raises:
         ModelError: not a model file of ours, or not a safe one.
     """
-    found = inspect_artifact(product_of(model))
+    found = inspect_artifact(shipped(model))
     if measure and found["tensor_trains"]:
         measure_trains(found["tensor_trains"])
     return found

@@ -13,7 +13,7 @@ from ..errors import RecipeError
 from ..live.session import LiveWanted, live_lines
 from ..progress import say
 from ..recipe import in_range
-from ..runs import quickest
+from ..runs import shipped
 from ..runtime import Model, load
 from ..tasks import task_of_model
 from ..tasks.predictions import Wanted
@@ -76,7 +76,7 @@ def predict(
     wanted.check(watched)
     if watched and fps is not None:
         raise RecipeError("--fps is for folders of frames that are read as files, not for live sources")
-    loaded = model if isinstance(model, Model) else load(quickest(model, threads), threads=threads)
+    loaded = model if isinstance(model, Model) else load(shipped(model, threads), threads=threads)
     if watched:
         yield from live_lines(loaded, source, wanted, say, tell)
     else:

@@ -16,7 +16,7 @@ from ..errors import RecipeError, TrainingError
 from ..files import sha256_of
 from ..progress import say, working
 from ..recipe import Recipe, full_keys, load_recipe, recipe_to_dict
-from ..runs import REFIT, RunFolder, add_evidence
+from ..runs import ALL, REFIT, RunFolder, add_evidence, choose
 from ..tasks import DataSource, task_of_recipe
 from ..tasks.networks import Networks, Order, write_files
 from ..tasks.rejection import ship_rejection, ship_threshold
@@ -208,8 +208,8 @@ def train(
     for line in progress.warnings:
         say(f"warning: {line}")
     task.say(run, metrics, names)
-    say_standing(metrics, names)
-    task.say_next(run, metrics, names)
+    say_standing(metrics, choose(run).path.name)
+    task.say_next(run)
     result = run.result(metrics)
     if callback is not None:
         callback("end", result)
@@ -256,7 +256,7 @@ def _refit_all(
     """
     again, network, prepared = _fit_all(networks, order, progress)
     writer = networks.writer(again.plan, again.table, network, prepared, again.device)
-    names = write_files(writer, network, chains, order.folder, "model.all", temperature)
+    names = write_files(writer, network, chains, order.folder, ALL, temperature)
     return {"epochs": again.training.epochs, "clips": len(prepared.train), "files": names}
 
 
@@ -293,7 +293,7 @@ def _write_refit_evidence(run: RunFolder, metrics: Mapping[str, Any], table: Any
     """
     found = metrics["refit"]
     for name in found["files"]:
-        twin = name.replace("model.all.", "model.", 1)
+        twin = name.replace(f"{ALL}.", "model.", 1)
         figures = metrics["files"][twin]
         what = (
             f"split {metrics['split']}, of {twin}: the same recipe without these clips; this file was trained on all "

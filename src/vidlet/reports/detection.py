@@ -27,7 +27,8 @@ class DetectionReport:
     """Everything on the page. The first of ``files`` is the product.
 
     ``files``: name -> figures of ``jobs.score_boxes``; ``curves``: name -> one curve a class; ``pictures``: annotated
-    frames uint8 (H, W, 3) with a caption; ``log``: rows of log.csv; ``extra``: further sections before the files.
+    frames uint8 (H, W, 3) with a caption; ``ship``: the file to ship, and why; ``log``: rows of log.csv; ``extra``:
+    further sections before the files.
     """
 
     title: str
@@ -44,6 +45,7 @@ class DetectionReport:
     commands: Sequence[tuple[str, str]] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     recipe_toml: str = ""
+    ship: str = ""
 
 
 def write_detection_report(path: str | os.PathLike[str], report: DetectionReport) -> None:
@@ -77,7 +79,7 @@ def _files(report: DetectionReport) -> Section:
     lead = (
         f"Measured on the files as they ship, on the same {next(iter(report.files.values()))['images']} images of the "
         f"{report.split} split. Mean average precision: PASCAL VOC's area at overlap .5, and COCO's mean over .5 to "
-        ".95. Differences are resampled in pairs, image by image."
+        ".95. Differences are resampled in pairs, image by image." + (f" Ship {report.ship}." if report.ship else "")
     )
     return Section("Files compared", table(columns, rows, "Files of this run", sortable=True), lead)
 
@@ -104,7 +106,7 @@ def _classes(report: DetectionReport) -> Section:
 def _pictures(report: DetectionReport) -> Section | None:
     if not report.pictures:
         return None
-    lead = "Boxes of the product with a score of at least one half."
+    lead = "Boxes of the file to ship with a score of at least one half."
     return Section("Pictures", gallery(report.pictures), lead)
 
 

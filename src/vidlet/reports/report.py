@@ -72,7 +72,8 @@ class Report:
 
     title: str
     summary: str = ""  # one sentence: what the model does
-    product: str = MODEL
+    product: str = MODEL  # the file that is shown, which is the one to ship
+    ship: str = ""  # its path, and why it is this one
     split: str = "test"
     groups: int | None = None  # groups among the evaluated clips, which the interval resamples
     metrics: Mapping[str, Any] | None = None

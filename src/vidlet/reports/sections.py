@@ -71,13 +71,14 @@ def files(report: Report) -> Section | None:
         "Files compared",
         table(columns, rows, "Files and baselines of this run", sortable=True),
         "Measured on the files as they ship, on the same clips. The dashed tick marks guessing. Where the "
-        "interval of a difference includes 0, these clips show none.",
+        "interval of a difference includes 0, these clips show none."
+        + (f" Ship {report.ship}." if report.ship else ""),
     )
 
 
 def _file_cells(row: FileRow, chance: float | None, product: str) -> list[object]:
     times = row.frame_ms or {}
-    notes = [note for note in (row.kind, "shown below" if row.name == product else "") if note]
+    notes = [note for note in (row.kind, "to ship, shown below" if row.name == product else "") if note]
     name = join([row.name, element("small", " · ".join(notes))]) if notes else row.name
     told = f"{row.name}: {rate_text(row.accuracy)}, {interval_text(row.interval)}"
     drawing = interval_bar(row.accuracy, _bounds(row.interval), chance, told) if row.accuracy is not None else None

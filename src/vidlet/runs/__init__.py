@@ -2,6 +2,7 @@
 
 from .evidence import add_evidence, verify_evidence, write_evidence
 from .folder import (
+    ALL,
     BOXES,
     CHECKPOINT,
     DETECTOR,
@@ -20,14 +21,12 @@ from .folder import (
     model_file,
     product_of,
 )
-from .quickest import alike, choose, quickest
 from .ready import READY, how_to_get, keep_ready, local_models, ready_names
+from .shipped import alike, choose, shipped
 
 __all__ = [
-    "BOXES", "CHECKPOINT", "DETECTOR", "EXTRACTOR", "FIT", "HEAD", "LOG", "METRICS", "MODEL", "PREDICTIONS", "READY",
-    "RECIPE",
-    "REFIT", "REPORT", "SELECTION", "RunFolder", "add_evidence", "alike", "choose", "how_to_get", "keep_ready",
-    "local_models", "model_file",
-    "product_of", "quickest", "ready_names",
-    "verify_evidence", "write_evidence",
+    "ALL", "BOXES", "CHECKPOINT", "DETECTOR", "EXTRACTOR", "FIT", "HEAD", "LOG", "METRICS", "MODEL", "PREDICTIONS",
+    "READY", "RECIPE", "REFIT", "REPORT", "SELECTION", "RunFolder", "add_evidence", "alike", "choose", "how_to_get",
+    "keep_ready", "local_models", "model_file", "product_of", "ready_names", "shipped", "verify_evidence",
+    "write_evidence",
 ]  # fmt: skip

@@ -31,6 +31,7 @@ PREDICTIONS = "predictions.csv"  # what each file says of each scored clip
 BOXES = "boxes.csv"  # what a detector's files find in each scored image
 FIT = "fit.json"  # what a search found
 SELECTION = "selection.json"  # what the recipe "auto" came to, and why
+ALL = "model.all"  # how the names of the files begin that --refit-all trains on all clips
 REFIT = "refit-all"  # the folder of the second training of --refit-all
 
 

@@ -239,7 +239,7 @@ def conclude(course: Course[P], ways: Ways[P], trials: int) -> dict[str, Any]:
         task.report(run, metrics, ways.history(chosen), scored, course.table, asked.data, extra)
     say(f"chosen  {chosen.describe()}: {course.quality} {rate_text(chosen.accuracy)} where it was chosen")
     task.say(run, metrics, [MODEL])
-    task.say_next(run, metrics, [MODEL])
+    task.say_next(run)
     return run.result(metrics)
 
 

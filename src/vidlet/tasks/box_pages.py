@@ -17,7 +17,7 @@ from ..errors import DataError, VidletError
 from ..metrics import precision_recall
 from ..reports import Section
 from ..reports.detection import BoxView, DetectionReport, write_box_view, write_detection_report
-from ..runs import RECIPE, REPORT, RunFolder
+from ..runs import RECIPE, REPORT, RunFolder, choose
 from ..runtime import read_metadata
 from ..video import annotate, enlarge, read_many
 from ..video.folder import load_image
@@ -144,8 +144,9 @@ def report_boxes(
     extra: Sequence[Section] = (),
 ) -> None:
     """Write ``report.html`` into the run folder of a detector; arguments as of ``report_clips``."""
-    first = next(iter(scored.values()))
-    metadata = read_metadata(run.model)
+    choice = choose(run)
+    first = scored[choice.path.name]
+    metadata = read_metadata(choice.path)
     evidence = metadata["evidence"][0]
     write_detection_report(
         run / REPORT,
@@ -156,13 +157,14 @@ def report_boxes(
             split=str(metrics["split"]),
             labels=table.labels,
             files=metrics["files"],
+            ship=choice.line(),
             curves={name: precision_recall(s.detections, s.truths, len(s.labels)) for name, s in scored.items()},
             log=log,
             extra=extra,
             pictures=_found_in(first),
             notes=table.notes,
             skipped=[*metrics["skipped"], *metrics["dropped"]],
-            commands=[("Score the file again", f"vidlet evaluate {run.model} {data}")],
+            commands=[("Score the file again", f"vidlet evaluate {choice.path} {data}")],
             provenance={
                 **made_here(evidence["command"]),
                 "data": f"sha256 {evidence['table_sha256']}",

@@ -24,7 +24,7 @@ from ..reports import table as table_of
 from ..reports.markup import Column, element, join
 from ..reports.page import page
 from ..reports.sections import cards_of
-from ..runs import RECIPE, REPORT, RunFolder
+from ..runs import RECIPE, REPORT, RunFolder, choose
 from ..runtime import benchmark, inspect_artifact, load, read_metadata
 from ..video import probe, read_clip
 from .clips import Scored
@@ -48,14 +48,15 @@ def report_clips(
 
     Args:
         metrics: what metrics.json holds.
-        scored: file name -> its scores on the evaluated clips; the first is the product.
+        scored: file name -> its scores on the evaluated clips. The page is about the one to ship.
         data: where the clip table came from, as the user gave it.
         extra: further sections.
         pictures: whether the clips are videos, of which some can be shown.
     """
     names = list(scored)
-    product = names[0]
     timed = {name: benchmark(run / name, seconds=1.5, threads=1) for name in names}
+    choice = choose(run, measured=timed)
+    product = choice.path.name
     model = load(run / product)
     inside = inspect_artifact(run / product)
     first = scored[product]
@@ -66,6 +67,7 @@ def report_clips(
             summary=f"Names {len(table.labels)} classes of clips: {', '.join(table.labels[:12])}"
             + (" ..." if len(table.labels) > 12 else "."),
             product=product,
+            ship=choice.line(),
             split=str(metrics["split"]),
             groups=len(set(first.groups)) if any(first.groups) else None,
             metrics=metrics["files"][product],
@@ -80,7 +82,7 @@ def report_clips(
             temperature=model.metadata.get("temperature"),
             mistakes=_mistakes(first, table) if pictures else (),
             parts=[_part_row(part, inside) for part in inside["parts"]],
-            commands=_commands(run / names[-1], first.clips[0].path if pictures else None, data, metrics.get("fold")),
+            commands=_commands(choice.path, first.clips[0].path if pictures else None, data, metrics.get("fold")),
             client=python_client(product, model.inputs),
             data=DataSummary(
                 {

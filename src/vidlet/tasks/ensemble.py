@@ -113,7 +113,7 @@ def join_best(
     section = Section("Files, and the ensemble of the best that fit", _candidates(found_of), _ABOUT)
     task.report(run, metrics, (), found, table, data, extra=[section])
     task.say(run, metrics, [MODEL])
-    task.say_next(run, metrics, [MODEL])
+    task.say_next(run)
     return run.result(metrics)
 
 

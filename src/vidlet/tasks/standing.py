@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..progress import say
@@ -11,12 +11,12 @@ from ..reports.charts import interval_bar
 from ..reports.markup import Column, Html, element, join, table
 
 
-def say_standing(metrics: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Say in a line how the last file stands to the best plain classifier; a warning where it is behind it."""
+def say_standing(metrics: Mapping[str, Any], name: str) -> None:
+    """Say in a line how a file stands to the best plain classifier; a warning where it is behind it."""
     found = metrics.get("baselines", {})
     if "difference" in found:
-        line, difference = standing(found, names[-1]), found["difference"][names[-1]]
-        count = metrics["files"][names[-1]].get("clips")
+        line, difference = standing(found, name), found["difference"][name]
+        count = metrics["files"][name].get("clips")
         behind = difference["mean"] < 0
         advice = "; train without --recipe to have measured what is best for these clips"
         if difference["low"] <= 0 <= difference["high"]:

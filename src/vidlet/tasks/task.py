@@ -17,7 +17,7 @@ from ..datasets import BoxTable, ClipTable
 from ..errors import DataError, VidletError
 from ..files import write_text
 from ..progress import megabytes, say, working
-from ..runs import PREDICTIONS, REPORT, RunFolder, write_evidence
+from ..runs import PREDICTIONS, REPORT, RunFolder, choose, write_evidence
 from ..runtime import Model, load
 
 if TYPE_CHECKING:
@@ -150,17 +150,9 @@ class Task(Generic[Table, Scored]):
         """See :func:`vidlet.runs.write_evidence`."""
         write_evidence(run, names, metrics, self.evidence, table, command, self.counted)
 
-    def say_next(self, run: RunFolder, metrics: Mapping[str, Any], names: Sequence[str]) -> None:
-        """Say which file to ship, what the smallest other one costs, where the report is and what to do next."""
-        files, sizes = metrics["files"], metrics["bytes"]
-        first, small = names[0], min(names, key=lambda name: sizes[name])
-        other = ""
-        if small != first:
-            gap = files[small]["difference"]
-            points = [f"{100 * gap[key]:+.1f}" for key in ("mean", "low", "high")]
-            fewer = f"{sizes[first] / sizes[small]:.1f} times smaller: {points[0]} points [{points[1]}, {points[2]}]"
-            other = f" ({small} beside it is {fewer})"
-        say(f"ship    {run / first}{other}")
+    def say_next(self, run: RunFolder) -> None:
+        """Say which file to ship, and why, where the report is and what to do next."""
+        say(f"ship    {choose(run).line()}")
         say(f"report  {run / REPORT}")
         say(f"next    vidlet predict {shlex.quote(str(run))} {'RECORDS' if self.name == 'records' else 'VIDEO'}")
 
