@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -22,6 +24,8 @@ from .wording import shown_lines
 
 EVERY_S = 10.0  # between two lines where there is no bar
 LOOK_S = 0.5  # how often it is looked whether a line is due
+STDERR = 2  # the descriptor, to which what is not Python writes
+REMARK = re.compile(rb"(\x1b\[[\d;]*m)*(INFO|WARNING): |.*\[[VIW]:onnxruntime:|[IW]\d{4} \d")
 FIRST_SPEAKS_S = 20.0  # in which the first of several processes has said what is wrong in all
 
 _meters: list[_Meter] = []  # what is under way, the innermost last
@@ -65,6 +69,32 @@ def hushed() -> Iterator[None]:
         yield
     finally:
         _hushed = before
+
+
+@contextmanager
+def without_remarks() -> Iterator[None]:
+    """Leave out what libraries remark on standard error past Python; whatever else they say is passed on at the end.
+
+    A remark is a line of the level INFO or WARNING, in the forms of TensorFlow Lite, of ONNX Runtime and of glog. The
+    descriptor is held for all of the process: inside of this belongs what takes a moment.
+    """
+    try:
+        sys.stderr.flush()
+        kept = os.dup(STDERR)
+    except (OSError, ValueError, AttributeError):  # there is no standard error
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(kept, STDERR)
+            os.close(kept)
+            held.seek(0)
+            for line in held:
+                if not REMARK.match(line):
+                    os.write(STDERR, line)
 
 
 def say(line: str) -> None:

@@ -12,7 +12,15 @@ import artifacts
 from vidlet.artifact import litert
 from vidlet.artifact.litert import compare_litert, export_litert, litert_graph
 from vidlet.artifact.lowered_operators import LOWERED
-from vidlet.artifact.tflite_file import SIGNATURE, FileGraph, FileOperator, FileTensor, Quantization, tflite_bytes
+from vidlet.artifact.tflite_file import (
+    SIGNATURE,
+    FileGraph,
+    FileOperator,
+    FileTensor,
+    Quantization,
+    open_interpreter,
+    tflite_bytes,
+)
 from vidlet.datasets import read_table
 from vidlet.errors import ExportError
 from vidlet.models.tflite import read_tflite
@@ -236,6 +244,16 @@ def test_an_operator_without_a_form_is_named(body, said):
     with pytest.raises(ExportError, match=r"^my\.onnx: ") as raised:
         litert_graph(model.SerializeToString(), "my.onnx")
     assert said in str(raised.value)
+
+
+def test_the_interpreter_starts_and_answers_without_a_remark_of_its_own(capfd):
+    """Alone it says on standard error, past Python, which kernels it took."""
+    model = graph_of({"a": (1, 12)}, "y = Sign(a)", {})
+    content = tflite_bytes(litert_graph(model.SerializeToString(), "signs"), "test", {})
+    feeds = {"a": np.linspace(-1, 1, 12, dtype=np.float32)[None]}
+    found = open_interpreter(content).get_signature_runner(SIGNATURE)(**feeds)["y"]
+    assert (found == np.sign(feeds["a"])).all()
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])

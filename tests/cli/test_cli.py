@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,23 @@ def test_help_imports_neither_numpy_nor_the_runtime_nor_torch(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     for name in COMMANDS:
         assert f"\n    {name} " in done.stdout
+
+
+def test_warnings_of_libraries_are_left_out_and_our_own_are_not(run, monkeypatch):
+    from vidlet.cli import recipes_command
+
+    def warns_as(module):
+        def command(args):
+            warnings.warn_explicit("is deprecated", FutureWarning, "x.py", 1, module=module)
+
+        monkeypatch.setattr(recipes_command, "run", command)
+
+    for library in ("torch.nn", "PIL.Image", "vidletto"):
+        warns_as(library)
+        assert run("recipes") == (0, "", "")
+    warns_as("vidlet.video")
+    with pytest.raises(FutureWarning, match="is deprecated"):  # warnings are errors in tests
+        run("recipes")
 
 
 def test_version_and_help_of_every_command(run):

@@ -31,7 +31,7 @@ from ..runtime.metadata import DESCRIPTION, graph_sha256
 from ..runtime.model import Model
 from .lowered_operators import LOWERED
 from .lowering import Codes, Lowering
-from .tflite_file import SIGNATURE, FileGraph, litert_package, tflite_bytes
+from .tflite_file import SIGNATURE, FileGraph, litert_package, open_interpreter, tflite_bytes
 
 PARITY = 1e-3  # largest difference of a score, and of a state in parts of its largest number
 CHECKED = 1000  # frames that the two files are compared on
@@ -142,8 +142,7 @@ def compare_litert(content: bytes, model: Model, frames: int) -> dict[str, Any]:
         state; same_label, a share of the frames; and the median milliseconds of a frame in both, each on one thread:
         litert_ms, onnx_ms.
     """
-    interpreter = litert_package("interpreter").Interpreter(model_content=content, num_threads=1)
-    runner = interpreter.get_signature_runner(SIGNATURE)
+    runner = open_interpreter(content).get_signature_runner(SIGNATURE)
     seconds = np.empty((frames, 2))
     scores, same = 0.0, 0
     off, size = dict.fromkeys(model.state_spec, 0.0), dict.fromkeys(model.state_spec, 1e-9)

@@ -19,6 +19,7 @@ import flatbuffers
 import numpy as np
 
 from ..errors import DependencyError
+from ..progress import without_remarks
 from ..wording import how_to_install
 
 SIGNATURE = "serving_default"
@@ -95,6 +96,17 @@ def tflite_bytes(graph: FileGraph, description: str, files: Mapping[str, bytes])
         for name, data in files.items():
             archive.writestr(zipfile.ZipInfo(name), data)
     return content.getvalue()
+
+
+def open_interpreter(content: bytes, threads: int = 1) -> Any:
+    """LiteRT with the content of a .tflite file.
+
+    Raises:
+        DependencyError: the package is not installed.
+    """
+    module = litert_package("interpreter")
+    with without_remarks():  # it tells its kernels' name each time
+        return module.Interpreter(model_content=content, num_threads=threads)
 
 
 def litert_package(name: str) -> ModuleType:

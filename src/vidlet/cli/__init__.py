@@ -10,6 +10,7 @@ import contextlib
 import errno
 import importlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -59,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that are not text end nothing
     words = list(sys.argv[1:] if argv is None else argv)
-    with _escaped_output(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # what it says of damaged images, with lines of its source
+    with _escaped_output(), _without_chatter():
         return _run(words)
 
 
@@ -179,6 +179,26 @@ def _how_to_go_on(args: argparse.Namespace) -> str:
     if args.command == "sweep":
         return "; the same command goes on"
     return "; go on with --resume" if hasattr(args, "resume") else ""
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Libraries' warnings, which tell developers of their own source, are left out; what fails is raised as ever.
+
+    What is about this package is told all the same. ``without_remarks`` holds back what is said past Python.
+    """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of processes that work for this one, too
+    last = logging.lastResort
+    level = last.level if last else logging.WARNING
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(?!vidlet\b)")
+        if last:
+            last.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            if last:
+                last.setLevel(level)
 
 
 @contextlib.contextmanager

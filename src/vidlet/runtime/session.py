@@ -6,6 +6,8 @@ Whatever runs a graph opens it here, so that a setting that all of them need (a 
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from ..errors import DependencyError, ModelError
+from ..progress import without_remarks
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -86,6 +89,9 @@ def open_session(
         ModelError: ONNX Runtime refuses the graph; one line.
         DependencyError: the installed ONNX Runtime has no such provider.
     """
+    if "onnxruntime" not in sys.modules:
+        with without_remarks():  # where a board has no graphics card it says so
+            importlib.import_module("onnxruntime")
     import onnxruntime
 
     name = _provider_name(provider, onnxruntime.get_available_providers())
