@@ -139,6 +139,22 @@ def test_files_without_lists_are_scored_on_the_data_and_agree_with_evaluate(tiny
     assert [row["accuracy"] for row in by_list["rows"][:2]] == [row["accuracy"] for row in found["rows"]]
 
 
+def test_on_given_data_a_run_has_a_line_a_file_as_by_its_own_list(tiny_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, run)
+    shutil.copyfile(run / "model.onnx", run / "model.all.onnx")
+    names = ["model.onnx", *sorted(p.name for p in run.glob("model.*.onnx") if "all" not in p.name)]
+    found, by_list = vidlet.compare([run, tiny_run.model], data=tiny_run.clips), vidlet.compare([run])
+    assert [row["name"] for row in found["rows"]] == [*(f"{run}/{name}" for name in names), str(tiny_run.model)]
+    assert "model.int8.onnx" in names and found["against"] == f"{run}/model.onnx"
+    assert found["notes"] == [f"{run / 'model.all.onnx'} was trained on all clips; left out"]
+    own = {row["name"]: (row["accuracy"], row["clips"], row["difference"]) for row in by_list["rows"]}
+    for row in found["rows"][:2]:
+        assert own[row["name"]] == (row["accuracy"], row["clips"], row["difference"])
+    by_name = vidlet.compare([run / "model.all.onnx"], data=tiny_run.clips)  # named itself it is scored
+    assert by_name["rows"][0]["accuracy"] == found["rows"][0]["accuracy"] and not by_name["notes"]
+
+
 def test_several_chains_are_several_files_of_one_command(tiny_run, tmp_path):
     shutil.copytree(tiny_run.folder, tmp_path / "run")
     made = vidlet.compress(tmp_path / "run", tiny_run.clips, ["half", "half+compact"])

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `vidlet compare`."""
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders; with --data model files, too")
     parser.add_argument(
-        "--data", metavar="DATA", help="score every file on these clips now, instead of by its own list"
+        "--data", metavar="DATA", help="score every file of each run on these clips now, instead of by its own list"
     )
     parser.add_argument(
         "--split", choices=["train", "val", "test", "all"], help="--data: clips to score (test, else val)"

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import DataError
 from ..files import write_text
 from ..progress import working
-from ..runs import product_of
+from ..runs import ALL, RunFolder, product_of
 from ..runtime import load
 from ..runtime.benchmark import benchmark as measure
 from ..tasks import DataSource, task_of_model
@@ -33,8 +33,8 @@ def compare(
         vidlet.compare(["runs/a", "runs/b"], report="compare.html")
 
     Args:
-        runs: run folders, each with all of its files; with ``data`` model files, too, and of a run its product.
-        data: score every file on these clips now.
+        runs: run folders, each with all of its files; with ``data`` model files, too.
+        data: score every file on these clips now; of a run all but those of ``--refit-all``, which have seen them.
         split: of ``data``: "train", "val", "test" or "all"; None: test, or val where there is no test.
         against: the run or file that the others are compared with; None: the first.
         benchmark: measure now how long a frame takes, on this machine, with one thread.
@@ -52,7 +52,7 @@ def compare(
         DataError: no run with a list of predictions (others beside one are left out with a note), or clips that a file
             cannot name.
     """
-    said, left_out = (_scored(runs, data, split, strict), []) if data is not None else _listed(runs)
+    said, left_out = _scored(runs, data, split, strict) if data is not None else _listed(runs)
     if not said:
         raise DataError("compare: name at least one run")
     if benchmark:
@@ -82,18 +82,35 @@ def _listed(runs: Sequence[str | Path]) -> tuple[list[Said], list[str]]:
     return found, [f"{error}; left out" for error in wrong]
 
 
-def _scored(runs: Sequence[str | Path], data: str | Path, split: str | None, strict: bool) -> list[Said]:
+def _scored(
+    runs: Sequence[str | Path], data: str | Path, split: str | None, strict: bool
+) -> tuple[list[Said], list[str]]:
+    """What the files say of the clips now, and notes of files of a run that are left out."""
     found: list[Said] = []
+    notes: list[str] = []
     for run in runs:
-        path = product_of(run)
-        with working(f"score {path}"):
-            model = load(path, threads=1)
-            task = task_of_model(model)
-            name, chosen = task.scored_split(task.read(DataSource(data, None, strict, names=model.labels)), split)
-            scored = task.score(model, chosen, strict)
-        recipe = str((model.metadata.get("recipe") or {}).get("name", ""))
-        found.append(of_scores(str(run), path, scored, task.summarize(scored, model), recipe=recipe, split=name))
-    return found
+        files, seen = _files(run)
+        notes += [f"{path} was trained on all clips; left out" for path in seen]
+        for path in files:
+            with working(f"score {path}"):
+                model = load(path, threads=1)
+                task = task_of_model(model)
+                where, chosen = task.scored_split(task.read(DataSource(data, None, strict, names=model.labels)), split)
+                scored = task.score(model, chosen, strict)
+            about = {"recipe": str((model.metadata.get("recipe") or {}).get("name", "")), "split": where}
+            name = f"{run}/{path.name}" if len(files) > 1 else str(run)
+            found.append(of_scores(name, path, scored, task.summarize(scored, model), **about))
+    return found, notes
+
+
+def _files(source: str | Path) -> tuple[list[Path], list[Path]]:
+    """The model file of a name; of a run all, its product first, and those that were trained on all of its clips."""
+    product = product_of(source, told=False)
+    if not Path(source).is_dir():
+        return [product], []
+    run = RunFolder.of(source)
+    seen = [path for path in run.candidates() if path.name.startswith(ALL)]
+    return [product, *(path for path in run.candidates() if path not in (product, *seen))], seen
 
 
 def _measured(said: Said) -> Said:
