@@ -64,6 +64,14 @@ def test_no_cell_of_the_csv_is_a_formula(files, tmp_path, capfd):
     capfd.readouterr()
 
 
+def test_names_of_several_lines_are_drawn_on_a_video(files, tmp_path, capfd):
+    model, clips = files
+    for number in range(3):
+        words = ["predict", str(model), str(clips / f"{number}.mp4"), "--save", str(tmp_path / f"{number}.webm")]
+        assert main(words) == 0, capfd.readouterr().err
+    capfd.readouterr()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are not text need a file system that takes bytes")
 def test_names_in_latin_1_go_through_a_whole_training_where_standard_output_is_ascii(motion_clips, tmp_path):

@@ -106,6 +106,16 @@ def test_nothing_is_said_in_gray_and_only_where_no_label_is():
     np.testing.assert_array_equal(annotate(rgb, "wave", 0.9, quiet="nothing"), annotate(rgb, "wave", 0.9))
 
 
+@pytest.mark.parametrize("name", ["a\nb", "\ud800", "\u202egnp.exe", "\x1b[2J", "\u2028", "\0"])
+def test_any_name_is_drawn_on_one_line(name):
+    """Pillow measures no text of several lines, and draws no half of a pair."""
+    rgb = np.full((160, 320, 3), 90, np.uint8)
+    written = name.encode("unicode_escape").decode().replace("\\\\", "\\")
+    boxes = [(0.5, 0.4, 0.9, 0.8, name)], [(0.5, 0.4, 0.9, 0.8, written)]
+    drawn = annotate(rgb, name, 0.9, [(name, 0.9)], boxes[0], quiet=name)
+    np.testing.assert_array_equal(drawn, annotate(rgb, written, 0.9, [(written, 0.9)], boxes[1], quiet=written))
+
+
 @pytest.mark.parametrize(("size", "times"), [((96, 96), 4), ((240, 320), 2), ((320, 200), 2), ((720, 1280), 1)])
 def test_a_small_picture_is_enlarged_until_text_on_it_can_be_read(size, times):
     rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ..wording import shown
+
 LEGIBLE = 320  # pixels that the shorter side of a picture needs for text on it
 INK, SHADE, BAR, BOX = (255, 255, 255), (0, 0, 0, 150), (64, 200, 120, 255), (255, 190, 40)
 SOFT = (190, 196, 204)  # of what is said when nothing is there
@@ -96,7 +98,11 @@ def _text(
     shade: bool = True,
     ink: tuple[int, int, int] = INK,
 ) -> None:
-    """Write one line, smaller if it does not fit the picture's width, on a dark ground (or with a dark rim)."""
+    """Write one line, smaller if it does not fit the picture's width, on a dark ground (or with a dark rim).
+
+    Line breaks and what no font has (halves of pairs) are written as escapes: Pillow measures single lines alone.
+    """
+    text = shown(text)
     font = ImageFont.load_default(size)
     long = draw.textlength(text, font)
     if long > width - place[0] > 0:
