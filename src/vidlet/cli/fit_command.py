@@ -49,6 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--join", action="store_true",
         help="share the trials with all processes that are started so on the same --out (docs/scale.md)",
     )  # fmt: skip
+    parser.add_argument(
+        "--engine", choices=["ray"], help="share the trials with the workers of a cluster: Ray's (vidlet[ray])"
+    )
+    parser.add_argument("--address", metavar="HOST:PORT", help="of --engine: a cluster that runs (one here)")
     parser.add_argument("--out", default="runs/fit", metavar="FOLDER", help="the folder to make (%(default)s)")
 
 
@@ -79,4 +83,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         train_on=args.train_on,
         join=args.join,
         none=args.none,
+        engine=args.engine,
+        address=args.address,
     )

@@ -1,6 +1,6 @@
 """Features of clips: extracted once through the runtime, stored, read memory-mapped."""
 
-from .cluster import extract_on_ray
+from .cluster import extract_on_ray, on_cluster, same_version, what_failed
 from .extract import (
     Extracted,
     damaged_clips,
@@ -29,6 +29,9 @@ __all__ = [
     "merge_stores",
     "narrowed",
     "not_stored",
+    "on_cluster",
+    "same_version",
     "store_setting",
     "thinned",
+    "what_failed",
 ]

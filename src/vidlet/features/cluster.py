@@ -1,4 +1,4 @@
-"""Features of many clips on a Ray cluster: ``vidlet extract DATA --engine ray`` (vidlet[ray]).
+"""Features of many clips on a Ray cluster: ``vidlet extract DATA --engine ray`` (vidlet[ray]); and how one is joined.
 
 An actor holds one extractor. It is given clips, never frames, decodes them by our own rule, writes its own parts of the
 store, each whole or not at all, and returns keys and reasons. An actor that is killed is started again by Ray, finds in
@@ -95,33 +95,25 @@ def extract_on_ray(
         DataError: no cluster at the address, another vidlet there, or a disk that is not shared.
         DependencyError: Ray is not installed.
     """
-    ray = _ray()
-    before = FeatureStore(root, setting)  # the folder is there before anybody writes
-    _join(ray, address)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # where Ray prints of workers that died
-            room = int(ray.cluster_resources().get("CPU", 1)) // max(1, threads)
-            actor = ray.remote(num_cpus=max(1, threads), max_restarts=-1, max_task_retries=-1)(Extracting)
-            if workers > room:
-                raise DataError(f"--workers {workers}: the cluster has room for {room}")
-            shared = ray.put(graph)
-            actors = [
-                actor.remote(sampling, size, str(root.absolute()), setting, threads)
-                for _ in range(workers or max(1, room))
-            ]
-            same_version(ray, actors)
-            keys: list[str | None] = [None] * len(table)
-            failures = []
-            for done, (number, key, why) in enumerate(_results(ray, actors, shared, list(enumerate(table))), 1):
-                keys[number] = key or None
-                if why:
-                    failures.append((str(table.clips[number].path), why))
-                if progress:
-                    progress(done, len(table), f"{len(failures)} failed" if failures else "")
-    except ray.exceptions.RayError as error:
-        raise DataError(what_failed(error)) from error
-    finally:
-        ray.shutdown()
+    with on_cluster(address) as ray:
+        before = FeatureStore(root, setting)  # the folder is there before anybody writes
+        room = int(ray.cluster_resources().get("CPU", 1)) // max(1, threads)
+        actor = ray.remote(num_cpus=max(1, threads), max_restarts=-1, max_task_retries=-1)(Extracting)
+        if workers > room:
+            raise DataError(f"--workers {workers}: the cluster has room for {room}")
+        shared = ray.put(graph)
+        actors = [
+            actor.remote(sampling, size, str(root.absolute()), setting, threads) for _ in range(workers or max(1, room))
+        ]
+        same_version(ray, actors)
+        keys: list[str | None] = [None] * len(table)
+        failures = []
+        for done, (number, key, why) in enumerate(_results(ray, actors, shared, list(enumerate(table))), 1):
+            keys[number] = key or None
+            if why:
+                failures.append((str(table.clips[number].path), why))
+            if progress:
+                progress(done, len(table), f"{len(failures)} failed" if failures else "")
     store = FeatureStore(root, setting)
     absent = [table.clips[i] for i, key in enumerate(keys) if key and key not in store]
     if absent:
@@ -133,7 +125,25 @@ def extract_on_ray(
     return Extracted(store, keys, failures, damaged_clips(store, table, keys), computed=len(new))
 
 
-def what_failed(error: Exception) -> str:
+@contextlib.contextmanager
+def on_cluster(address: str | None) -> Iterator[Any]:
+    """Ray, joined to the cluster at an address or to one on this machine; it is left at the end.
+
+    Raises:
+        DataError: no cluster at the address, or what failed on it. DependencyError: Ray is not installed.
+    """
+    ray = _ray()
+    _join(ray, address)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # where Ray prints of workers that died
+            yield ray
+    except ray.exceptions.RayError as error:
+        raise DataError(what_failed(error)) from error
+    finally:
+        ray.shutdown()
+
+
+def what_failed(error: BaseException) -> str:
     """What ended a worker or the cluster, in one sentence: the worker's own, where it has one."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, VidletError):

@@ -13,6 +13,7 @@ import torch
 
 from ..cloud import reaching
 from ..errors import RecipeError, TrainingError
+from ..features import on_cluster
 from ..files import Lock
 from ..runs import RunFolder
 from ..search.boxes import search_boxes
@@ -54,6 +55,8 @@ def fit(
     train_on: str = "cpu",
     join: bool = False,
     none: str | Path | None = None,
+    engine: str | None = None,
+    address: str | None = None,
 ) -> dict[str, Any]:
     """Find the most accurate model that fits a budget, and leave it and the evidence in ``out``.
 
@@ -77,6 +80,8 @@ def fit(
         join: share the trials with all processes that are started so on the same ``out``, on whichever machines; the
             first leads, the others help until it is done, and one of them goes on if it dies. They need the data, and
             one cache of features (``VIDLET_CACHE``), that all of them see.
+        engine: "ray": trials by the actors of a Ray cluster, as many as it has processors, at ``address`` or, without
+            one, on this machine (docs/scale.md). They need one cache of features that all of them see.
         train_on: where heads and detectors are trained: "auto", "cpu" or "cuda".
         none: a folder of videos without any of the classes, or the class of ``data`` that means so: as for ``train``.
         space: what is searched among clips; None: the cuts of the built-in extractor, as large an input as time allows.
@@ -90,7 +95,8 @@ def fit(
     Raises:
         RecipeError: a limit that is none, or a budget that nothing in the space fits (at once, with the nearest).
         TrainingError: nothing found keeps the budget; everything found is left in ``out``.
-        DataError: nothing usable in ``data``, or too few groups.
+        DataError: nothing usable in ``data``, too few groups, or no cluster at ``address``.
+        DependencyError: Ray is not installed.
     """
     train_on = find_device(train_on)
     budget = read_budget(max_size, max_latency, latency, max_memory, min_accuracy, device)
@@ -98,8 +104,7 @@ def fit(
     task = task_of_data(data)
     task.check_options(RecipeError, fold=fold, space=space, none=none)
     folder = Path(out)
-    if join and task.name != "clips":
-        raise RecipeError(f"--join: shares the trials of a search over clips; {data} holds {task.name}")
+    _check_sharing(join, engine, address, train_on, task.name, str(data))
     command = command or f"vidlet fit {data}"
     nothing = None if none is None else str(none)
     asked = Asked(str(data), folder, budget, seconds, fold, seed, strict, command, workers, train_on, none=nothing)
@@ -115,7 +120,25 @@ def fit(
     if not resume and holds_search(folder / "trials.jsonl"):
         raise TrainingError(f"{folder}: holds a search; --resume goes on with it, or choose another --out")
     with torch_threads(workers):
-        return search(asked)
+        if engine is None:
+            return search(asked)
+        with on_cluster(address) as ray:
+            return search(replace(asked, ray=ray))
+
+
+def _check_sharing(join: bool, engine: str | None, address: str | None, train_on: str, holds: str, data: str) -> None:
+    """RecipeError: trials cannot be shared so."""
+    given = "--join" if join else f"--engine {engine}" if engine else ""
+    if engine not in (None, "ray"):
+        raise RecipeError(f"--engine {engine}: must be ray")
+    if address is not None and engine is None:
+        raise RecipeError(f"--address {address}: is of --engine ray")
+    if join and engine:
+        raise RecipeError("--join and --engine: are two ways to share trials; give one")
+    if given and holds != "clips":
+        raise RecipeError(f"{given}: shares the trials of a search over clips; {data} holds {holds}")
+    if engine and train_on != "cpu":
+        raise RecipeError(f"--engine {engine}: its workers train on processors; give no --train-on {train_on}")
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from ..tasks.prepare import sample_clips
 from ..tasks.rejection import reject_by_file, ship_rejection
 from .budget import TIERS, Budget, scaled
 from .cards import Card, Cards, kept_cards, least_bytes, smallest
+from .cluster import ClusterWorkers
 from .course import EVIDENCE_BYTES, Asked, Course, Ways, conclude, follow
 from .data import (
     FEW_CLIPS,
@@ -50,7 +51,7 @@ from .data import (
 )
 from .halving import Finalist, Search, finalists
 from .joined import SharedWorkers
-from .proxy import Outcome, Solved, Workers, follow_parent
+from .proxy import AnyWorkers, Outcome, Solved, Workers, follow_parent
 from .realize import ClipPoint, Timing, clip_point, realize, refit
 from .space import ALONE, GRID, LINEAR, STORAGES, Candidate, Space, cuts_of, known_cost, place_of
 from .trials import TrialLog
@@ -194,16 +195,22 @@ class ClipSearch:
         self.trials = Search(self.space, self.log, self._fits, self._inside, folds, seconds)
         self.timing.trials = self.trials
         say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
-        given, board = (self.space, self.pool, self.asked.workers), self.asked.board
-        workers = Workers(*given) if board is None else SharedWorkers(*given, board)
+        workers = self._workers()
         try:
             until = time.monotonic() + SEARCH_SHARE * self.asked.left
-            with working(f"try heads, {self.asked.workers} at a time"):
+            with working(f"try heads, {workers.count} at a time"):
                 self.trials.run(workers, until, say, in_any_case=not self.solved)
         finally:
             workers.close()
         if not self.trials.trials:
             self.course.missed.append("no head was tried but linear ones")
+
+    def _workers(self) -> AnyWorkers:
+        """What tries: processes of this machine, with those that joined it, or the actors of a cluster."""
+        if self.asked.ray is not None:
+            return ClusterWorkers(self.space, self.pool, self.asked.ray)
+        given = (self.space, self.pool, self.asked.workers)
+        return Workers(*given) if self.asked.board is None else SharedWorkers(*given, self.asked.board)
 
     def order(self) -> None:
         """Try the recurrent head that ``train`` tries where the order of frames matters, if there is time for it."""

@@ -56,6 +56,7 @@ class Asked:
     workers: int = 1
     device: str = "cpu"
     board: Board | None = None  # where others find trials
+    ray: Any = None  # whose actors try, where a cluster was joined
     none: str | None = None
     began: float = field(default_factory=now)
 

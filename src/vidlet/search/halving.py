@@ -20,8 +20,7 @@ import optuna
 
 from .budget import TIERS, Budget, scaled
 from .cards import Cards
-from .joined import SharedWorkers
-from .proxy import Outcome, Workers
+from .proxy import AnyWorkers, Outcome
 from .space import ALONE, GRID, Candidate, Space, Storage, draw, first_candidates
 from .trials import TrialLog
 
@@ -140,9 +139,7 @@ class Search:
     def _is_whole(self, trial: Trial) -> bool:
         return self.folds > 1 and self.rounds[trial.round] >= self.space.epochs
 
-    def run(
-        self, workers: Workers | SharedWorkers, until: float, say: Callable[[str], None], in_any_case: bool = True
-    ) -> None:
+    def run(self, workers: AnyWorkers, until: float, say: Callable[[str], None], in_any_case: bool = True) -> None:
         """Try candidates until ``until`` (of ``time.monotonic()``); trials that then run are dropped.
 
         Args:

@@ -16,7 +16,7 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict
 from importlib.metadata import version
@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, TrainingError, VidletError
-from ..features import FeatureStore
 from ..files import Lock, atomic_path, cache_folder, write_text
 from ..progress import say, working
 from ..recipe import Extractor
@@ -106,16 +105,19 @@ class Board:
         space = Space(**{**values, "extractors": tuple(Extractor(**plan) for plan in plans)})
         root = next((path for path in (Path(told["root"]), cache_folder("features")) if path.is_dir()), None)
         pool = Pool(root or Path(), stores, tuple(told["keys"]), targets, folds, told["max_frames"], told["device"])
-        if root is None or not all(_holds(pool.store_at(place), pool.keys) for place in stores):
-            raise DataError(
-                f"{told['root']}: the features of the search are not seen here; set VIDLET_CACHE to a folder that all "
-                "machines share"
-            )
+        if root is None or not sees(pool):
+            raise DataError(unseen(told["root"]))
         return space, pool
 
 
-def _holds(store: FeatureStore, keys: Sequence[str]) -> bool:
-    return all(key in store for key in keys)
+def sees(pool: Pool) -> bool:
+    """Whether the features of a search lie where this process finds them."""
+    return all(key in store for store in map(pool.store_at, pool.stores) for key in pool.keys)
+
+
+def unseen(root: str | Path) -> str:
+    """What to say where they do not."""
+    return f"{root}: the features of the search are not seen here; set VIDLET_CACHE to a folder that all machines share"
 
 
 class SharedWorkers:

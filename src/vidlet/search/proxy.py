@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -203,6 +203,16 @@ class Solved:
 
 def _worth(measured: Measured) -> float:
     return worth(measured.accuracy, measured.loss)
+
+
+class AnyWorkers(Protocol):
+    """What tries candidates side by side: see ``Workers``, whose methods these are."""
+
+    @property
+    def count(self) -> int: ...
+    def submit(self, job: Job) -> Future[Outcome]: ...
+    def look(self) -> float: ...
+    def close(self) -> None: ...
 
 
 class Workers:
