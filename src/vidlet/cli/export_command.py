@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     found = export(args.source, args.out, args.format, args.runtime, args.labels)
     if args.format == "web":
         slow = (
-            " (computes in 8 bits, at which browsers are slower than at float32; `vidlet compress`'s step weights8 makes "
+            " (computes in 8 bits, which browsers do slower than float32; the step weights8 of `vidlet compress` makes "
             "a file as small that computes in float32)"
         )
         say(
