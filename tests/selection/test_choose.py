@@ -10,7 +10,7 @@ from vidlet.recipe import Head, Recipe, Training
 from vidlet.selection import Decision, Pool, decide
 from vidlet.selection.baselines import measure_baselines, middle_frame
 from vidlet.selection.candidates import Candidate, probe, probes_of_clips, probes_of_records
-from vidlet.selection.choose import MOST, choose, order_matters
+from vidlet.selection.choose import MOST, choose, judged_without, order_matters
 from vidlet.selection.decide import training_of
 from vidlet.selection.measure import Measured, judged, measure_probes
 from vidlet.training import FeatureClips
@@ -104,6 +104,35 @@ def test_what_was_tried_on_fewer_clips_is_compared_on_those():
     p[np.arange(90), (Y.argmax(1) + (np.arange(90) < 30)) % 3] = 0.95
     weak = judged(probe("block6", "mean"), p, Pool(clips_of("order"), Y, PLACES, []))
     assert choose([weak, trained], Y).members == (trained,)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_best_by_luck_is_told_as_it_would_be_on_other_clips(seed):
+    """Sixty candidates that know nothing: the best of them are right more often than chance where they were chosen."""
+    pool = Pool(clips_of("order"), Y, PLACES, folds())
+    luck = np.random.default_rng(seed)
+    measured = [judged(probe("block6", "mean"), luck.dirichlet(np.full(3, 9.0), 90), pool) for _ in range(60)]
+    flattered = choose(measured, Y)
+    told = judged_without(flattered, measured, Y, folds())
+    assert told.members == flattered.members
+    assert flattered.accuracy > 0.4
+    assert told.accuracy < 0.37
+    assert told.loss > flattered.loss
+
+
+def test_what_is_good_by_more_than_luck_stays_as_good():
+    measured = [said(0.4, seed=3), said(0.9, seed=1)]
+    found = choose(measured, Y)
+    told = judged_without(found, measured, Y, folds())
+    assert (told.accuracy, told.loss) == (pytest.approx(found.accuracy), pytest.approx(found.loss))
+
+
+def test_a_head_that_was_tried_on_one_fold_leaves_nothing_to_judge_it_by():
+    trained = said(1.0, sure=0.95, head="grid-gru")
+    trained.probabilities[~folds()[0]] = np.nan
+    measured = [said(0.5), trained]
+    found = choose(measured, Y)
+    assert judged_without(found, measured, Y, folds()) is found
 
 
 def test_where_clips_and_classes_are_many_probes_are_solved_by_squares_and_are_as_good(monkeypatch):

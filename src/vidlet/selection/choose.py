@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,9 @@ ENOUGH = 0.985  # accuracy above which nothing is trained
 @dataclass(frozen=True, eq=False)
 class Choice:
     """The members and the weight of each, how good they are together on held out clips, and their temperature there.
+
+    ``accuracy`` and ``loss`` of ``choose`` are those by which it chose, so they flatter; those of ``judged_without``
+    are of clips that had no part in the choice.
 
     ``probabilities`` (N, K) are what they say together, at that temperature, of clips that they had not seen; NaN for
     clips that not all members were tried on.
@@ -65,6 +68,37 @@ def choose(measured: Sequence[Measured], targets: np.ndarray, multi_label: bool 
     together = np.full(targets.shape, np.nan)
     together[known] = p if multi_label else tempered(p, temperature)
     return Choice(members, weights, accuracy_of(p, y), loss_of(p, y, multi_label), temperature, together)
+
+
+def judged_without(
+    choice: Choice,
+    measured: Sequence[Measured],
+    targets: np.ndarray,
+    folds: Sequence[np.ndarray],
+    multi_label: bool = False,
+) -> Choice:
+    """The choice with the accuracy and the loss of what is chosen without the clips that are judged.
+
+    The best of many candidates is the best by luck, too, on the clips that it was chosen by. So for each fold members
+    are chosen by the clips of the others alone, and what these say of the fold counts (Varma and Simon 2006, "Bias in
+    error estimation when using cross-validation for model selection"). Nothing is solved anew.
+
+    Args:
+        folds: bool (N,) each, those that the candidates were measured on. Where a head was tried on one of them alone,
+            there is nothing to choose it by without that one, and the choice stays as it is.
+    """
+    tried = [[held for held in folds if np.isfinite(m.probabilities[held, 0]).all()] for m in measured]
+    if min(map(len, tried)) < 2:
+        return choice
+    said = np.full(targets.shape, np.nan)
+    for held in folds:
+        own = [replace(m, probabilities=m.probabilities[~held]) for m in measured]
+        found = choose(own, targets[~held], multi_label)
+        whole = [measured[next(i for i, part in enumerate(own) if part is m)] for m in found.members]
+        said[held] = _mean(whole, found.weights)[held]
+    known = np.isfinite(said[:, 0])
+    p, y = said[known], targets[known]
+    return replace(choice, accuracy=accuracy_of(p, y), loss=loss_of(p, y, multi_label))
 
 
 def tempered(p: np.ndarray, temperature: float) -> np.ndarray:

@@ -23,7 +23,7 @@ from .candidates import (
     trained_of_clips,
     trained_of_records,
 )
-from .choose import Choice, choose, order_matters, worth
+from .choose import Choice, choose, judged_without, order_matters, worth
 from .measure import Measured, Pool, measure_probes, measure_trained
 
 FOLDS = ((150, 5), (400, 3))  # up to so many clips trained heads are tried on so many folds; above, on one
@@ -130,7 +130,9 @@ def decide(
             folds = next((folds for most, folds in FOLDS if clips <= most), 1)
             what = f"{candidate.name}, {folds} folds"
             measured.append(measure_trained(pool, candidate, config, moments, folds, device, told(what)))
-    return Decision(choose(measured, pool.targets, pool.multi_label), tuple(measured), pool.places)
+    choice = choose(measured, pool.targets, pool.multi_label)
+    judged = judged_without(choice, measured, pool.targets, pool.held, pool.multi_label)
+    return Decision(judged, tuple(measured), pool.places)
 
 
 def worth_of_looks(pool: Pool) -> float:
