@@ -83,6 +83,18 @@ def test_the_highest_value_may_be_below_zero():
     assert probe.describe(torch.full((1, 3, 2), -5.0))[0].unique().tolist() == [-5.0]
 
 
+def test_of_frames_of_one_length_the_direction_alone_counts():
+    probe = Probe((2, 2, 2), 3, "mean+deviation", unit=True).eval()
+    clip = torch.randn(1, 5, 2, 2, 2, generator=torch.Generator().manual_seed(4))
+    lengths = torch.tensor([0.1, 1.0, 2.0, 30.0, 5.0])[:, None, None, None]
+    there, longer = (probe(x, probe.zero_state(1, x))[0] for x in (clip, clip * lengths))
+    torch.testing.assert_close(there, longer)
+    mean, _ = probe.describe(clip)
+    flat = clip[0].flatten(1)
+    expected = (flat / flat.norm(dim=1, keepdim=True)).mean(0) * 8**0.5  # a mean square of 1 in each frame
+    torch.testing.assert_close(mean[0, 0], expected)
+
+
 def test_one_frame_has_no_change_and_all_its_segments_are_that_frame():
     probe = Probe((2,), 2, "change+segments", segments=4)
     change, segments = probe.describe(torch.tensor([[[3.0, -1.0]]]))

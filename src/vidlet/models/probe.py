@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import RecipeError
 from .frame_parts import check_positive, masked
@@ -43,6 +44,8 @@ class Probe(Head):
             matter where something moves, only that it does).
         squares: above 0 the solution is that of least squares, at once for many classes; its scores, less one half,
             times this are the logits. 0: that of least cross-entropy.
+        unit: each frame's numbers are brought to one length first, so that its direction alone counts: stored features
+            of whole videos are longer where less is going on.
     """
 
     shares_frames = True
@@ -57,6 +60,7 @@ class Probe(Head):
         strength: float = 1e-3,
         positions: str = "all",
         squares: float = 0.0,
+        unit: bool = False,
     ) -> None:
         super().__init__()
         self.names = tuple(statistics.split("+"))
@@ -80,7 +84,7 @@ class Probe(Head):
         if positions != "all" and len(feature_shape) != 3:
             raise RecipeError(f"head probe: option positions {positions!r} needs a grid, got features {feature_shape}")
         self.segments, self.whiten, self.positions = segments, whiten, positions
-        self.strength, self.squares = strength, squares
+        self.strength, self.squares, self.unit = strength, squares, unit
         self.grid, self.size = tuple(feature_shape), flat_size(feature_shape)
         self.seen = _numbers_left(self.grid, positions)  # of a statistic
         self.scale = Standardize(feature_shape[0], len(feature_shape) - 1, 0.0)
@@ -132,7 +136,7 @@ class Probe(Head):
         return self._describe(features, self.zero_state(len(features), features), None)[0]
 
     def _describe(self, features: Tensor, state: State, mask: Tensor | None) -> tuple[list[Tensor], State]:
-        x = self.scale(features).flatten(2)  # (B, T, D)
+        x = self._lengths(features).flatten(2)  # (B, T, D)
         frames = x.shape[1] if mask is None else mask.sum(1, keepdim=True).to(x.dtype)
         count = state["count"] + frames  # (N, 1)
         after: State = {"count": count}
@@ -159,6 +163,12 @@ class Probe(Head):
                 found["segments"], found["steps"] = means[:, :-1], means[:, 1:-1] - means[:, :-2]
         rows = [found[name] if found[name].ndim == 3 else found[name].unsqueeze(1) for name in self.names]
         return [self._merged(value) for value in rows], after
+
+    def _lengths(self, features: Tensor) -> Tensor:
+        """Features (B, T, *feature_shape) with a mean square of about 1, over all frames or in each."""
+        if not self.unit:
+            return self.scale(features)
+        return functional.normalize(features.flatten(2), dim=2) * self.size**0.5
 
     def _merged(self, value: Tensor) -> Tensor:
         """What is left of the positions of a statistic (N, rows, D): (N, rows, seen)."""

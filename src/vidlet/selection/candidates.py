@@ -103,17 +103,20 @@ def probes_of_clips(places: Places, clips: int = 0) -> list[Candidate]:
 
 
 def probes_of_records(places: Places, frames: float = 2.0) -> list[Candidate]:
-    """The probes of stored features: components of very different size are whitened by a part, or wholly.
+    """The probes of stored features: components of very different size are whitened by a part, wholly, or not at all.
+
+    Of the vectors of whole videos the direction alone is tried, too, for their length says little of the class.
 
     Args:
         frames: in the median record; of one vector a record there is nothing but it.
     """
     found = []
     for cut in places:
+        if frames <= 1:
+            for whiten in (0.0, 0.3, 0.6, 1.0):
+                found += [probe(cut, "mean", whiten=whiten), probe(cut, "mean", whiten=whiten, unit=True)]
+            continue
         for whiten in (0.3, 0.6, 1.0):
-            if frames <= 1:
-                found.append(probe(cut, "mean", whiten=whiten))
-                continue
             for statistics in ("mean", "mean+deviation", "mean+highest", "segments", "segments+deviation"):
                 found.append(probe(cut, statistics, whiten=whiten))
             found.append(probe(cut, "segments", segments=4, whiten=whiten))

@@ -118,17 +118,17 @@ def best_solution(
     return best[1], best[2]
 
 
-def _scaling(candidate: Candidate) -> tuple[float, int, str]:
+def _scaling(candidate: Candidate) -> tuple[float, int, str, bool]:
     own = candidate.options
-    return own.get("whiten", 1.0), own.get("segments", 8), own.get("positions", "all")
+    return own.get("whiten", 1.0), own.get("segments", 8), own.get("positions", "all"), own.get("unit", False)
 
 
 def _products(pool: Pool, candidates: Sequence[Candidate]) -> dict[str, np.ndarray]:
     """Statistic -> the products (N, N) of the clips' scaled numbers, for candidates of one cut and one scaling."""
-    cuts, (whiten, segments, positions) = candidates[0].cuts, _scaling(candidates[0])
+    cuts, (whiten, segments, positions, unit) = candidates[0].cuts, _scaling(candidates[0])
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate.statistics))
     shape = place_of(pool.places, cuts)[1]
-    head = Probe(shape, pool.targets.shape[1], "+".join(names), segments, whiten, positions=positions)
+    head = Probe(shape, pool.targets.shape[1], "+".join(names), segments, whiten, positions=positions, unit=unit)
     values = describe(head, pool.clips, pool.take(cuts))
     return {name: scaled(value, whiten).products() for name, value in zip(names, values, strict=True)}
 
