@@ -359,6 +359,7 @@ TABLES: dict[str, Table] = {
             ("last minute", number("last", 4)),
             ("largest", number("most", 4)),
             ("same label", share("equal")),
+            ("same where float32 is decided", share("sure")),
         ),
     ),
     "extract": Table(
