@@ -10,11 +10,11 @@ from vidlet.datasets import Clip, ClipTable
 from vidlet.errors import RecipeError, TrainingError
 from vidlet.search.budget import Budget, parse_bytes, parse_milliseconds, parse_seconds
 from vidlet.search.cards import Card, Cards
-from vidlet.search.clips import deliverable
+from vidlet.search.clips import ALIKE, best_first, deliverable
 from vidlet.search.course import Asked, Course
 from vidlet.search.data import Judged
 from vidlet.search.halving import Search, finalists
-from vidlet.search.points import front
+from vidlet.search.points import by_quality, front, what_if
 from vidlet.search.proxy import Outcome
 from vidlet.search.realize import RESERVE, ClipPoint, Timing
 from vidlet.search.space import (
@@ -227,6 +227,36 @@ def test_what_is_behind_a_plain_classifier_or_behind_guessing_is_not_delivered()
     on_all = replace(plain, head_worth=plain.own, judged=0.5, judged_accuracy=0.55)
     assert deliverable([replace(better, **known | {"head_worth": better.own}), on_all], 0.25) == [on_all]
     assert deliverable([on_all], 0.6) == []
+
+
+def test_a_smaller_file_that_is_alike_is_not_behind_but_never_one_that_names_fewer_clips_rightly():
+    plain = replace(point(24_000, 1, 0.9), candidate=replace(CANDIDATE, kind="linear", recipe="{}"), loss=0.0717)
+    small_one = replace(plain, chain="int8+compact", bytes=14_000, loss=0.0743)  # .00013 of a score
+    assert deliverable([plain, small_one], 0.25) == [plain, small_one]
+    assert best_first([plain, small_one])[0] == small_one
+    unsure = replace(small_one, loss=plain.loss + 0.09)  # .0045 of a score
+    assert deliverable([plain, unsure], 0.25) == [plain]
+    fewer = replace(small_one, accuracy=0.899, loss=0.06)  # alike in its score, one clip of a thousand wrong
+    assert plain.own - ALIKE < fewer.own < plain.own
+    assert deliverable([plain, fewer], 0.25) == [plain]
+    folds = {"head_worth": plain.own, "judged": 0.8, "judged_accuracy": 0.81}
+    whole = replace(plain, **folds)
+    assert deliverable([whole, replace(small_one, **folds)], 0.25) == [whole, replace(small_one, **folds)]
+    assert deliverable([whole, replace(small_one, **folds | {"judged_accuracy": 0.809})], 0.25) == [whole]
+    assert deliverable([whole, replace(small_one, **folds | {"judged": 0.795})], 0.25) == [whole]
+
+
+def test_at_each_budget_the_file_is_named_that_would_be_chosen():
+    plain = replace(point(24_000, 1, 0.9), candidate=replace(CANDIDATE, kind="linear", recipe="{}"), loss=0.07)
+    small_one = replace(plain, chain="int8+compact", bytes=14_000, loss=0.0743)
+    behind_it = replace(point(10_000, 1, 0.95), loss=3.0)  # most accurate on its clips, and most unsure
+
+    def rank(points):
+        return best_first(deliverable(points, 0.25))
+
+    rows = what_if([plain, small_one, behind_it], Budget(max_bytes=20_000), rank, plain)
+    assert [row["best"] and row["best"]["bytes"] for row in rows] == [10_000, 24_000, 14_000]
+    assert [row["best"]["bytes"] for row in what_if([plain, small_one], Budget(), by_quality, None)] == [14_000] * 3
 
 
 def test_bytes_of_a_head_are_counted_by_their_storage():

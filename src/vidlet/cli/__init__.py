@@ -188,6 +188,7 @@ def _without_chatter() -> Iterator[None]:
     What is about this package is told all the same. ``without_remarks`` holds back what is said past Python.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of processes that work for this one, too
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # of one that was ended on purpose
     last = logging.lastResort
     level = last.level if last else logging.WARNING
     with warnings.catch_warnings():

@@ -7,7 +7,9 @@ process loses seconds, and running it again does the rest.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -199,6 +201,17 @@ def not_stored(
     return missing
 
 
+def holds_any(sampling: Sampling, size: tuple[int, int], root: Path) -> bool:
+    """Whether any features of this sampling and this size of pictures are stored, of whichever extractor."""
+    wanted = {"sampling": _sampling(sampling), "resize": _resize(size)}
+    for spec in root.glob("*/spec.json"):
+        with contextlib.suppress(OSError, ValueError):
+            setting = json.loads(spec.read_text("utf-8"))
+            if wanted == {key: setting.get(key) for key in wanted} and any(spec.parent.glob("part-*.arrow")):
+                return True
+    return False
+
+
 def thinned(found: Extracted, sampling: Sampling, factor: int, root: Path) -> Extracted:
     """The store of a rate that is a whole fraction of the one at hand: every ``factor``-th frame, nothing computed.
 
@@ -282,11 +295,15 @@ def store_setting(
     """All that determines a feature but its clip."""
     return {
         "sampling": _sampling(sampling),
-        "resize": {"rule": RESIZE["rule"], "size": list(size)},
+        "resize": _resize(size),
         "extractor_sha256": hashlib.sha256(extractor).hexdigest(),
         "shape": list(shape),
         "storage": storage,
     }
+
+
+def _resize(size: tuple[int, int]) -> dict[str, Any]:
+    return {"rule": RESIZE["rule"], "size": list(size)}
 
 
 def _sampling(sampling: Sampling) -> dict[str, Any]:

@@ -39,12 +39,14 @@ from .course import EVIDENCE_BYTES, Asked, Course, Ways, conclude, follow
 from .data import (
     FEW_CLIPS,
     NO_LIMIT_S,
+    Built,
     Judged,
-    build_extractors,
+    Pace,
     extraction_seconds,
     judge,
     networks_of,
     open_pool,
+    sketch,
     some_of,
     store_joint,
     stored,
@@ -53,7 +55,7 @@ from .halving import Finalist, Search, finalists
 from .joined import SharedWorkers
 from .proxy import AnyWorkers, Outcome, Solved, Workers, follow_parent
 from .realize import ClipPoint, Timing, clip_point, realize, refit
-from .space import ALONE, GRID, LINEAR, STORAGES, Candidate, Space, cuts_of, known_cost, place_of
+from .space import ALONE, GRID, LINEAR, STORAGES, Candidate, Space, Storage, cuts_of, known_cost, place_of
 from .trials import TrialLog
 
 SIZES = (224, 160, 128, 96)  # of the extractor's square input, from the best
@@ -69,6 +71,7 @@ EXTRACTION_SHARE = 0.35  # of the time: what features are expected to take at mo
 FEATURES_UNTIL = 0.6  # of the time, on a machine that is slower than expected: then some clips are left out
 SAMPLED = 8  # frames of a clip that costs are measured with
 SEARCH_SHARE = 0.3  # of what is left then: for trials
+TRIAL_S = 4.0  # without so many seconds none is begun: its process alone takes that
 ORDERED_SHARE = 0.15  # of what is left behind them: for the recurrent head that ``train`` would try
 KNOWN_SHARE = 0.5  # of what a storage is known to cost, in the choice: some hundred clips tell half of it at best
 ALIKE = 0.004  # of a file's promise: less than some hundred clips can tell
@@ -114,22 +117,22 @@ class ClipSearch:
         chosen: list[Extractor] = []
         self.cards = Cards(len(self.judged.table.labels))
         networks: dict[str, FrameExtractor] = {}
+        pace = Pace(self.judged)
         for number, rung in enumerate(self.ladder):
             if self.asked.costs_over and (chosen or number < len(self.ladder) - 1):
                 continue  # the last is the smallest and the fastest
-            built = build_extractors(replace(space, extractors=tuple(rung)))
-            small = {p: int(least_bytes(built[place_of(p)])) for p in rung}  # what is larger needs no measuring
+            small = {p: int(least_bytes(sketch(p))) for p in rung}  # what is larger needs no measuring
             step = [p for p in rung if p is rung[0] or not (wide if p.grid else self.budget).broken(small[p])]
-            built = {place_of(plan): built[place_of(plan)] for plan in step}
-            part = replace(space, extractors=tuple(step))
-            expected = extraction_seconds(part, self.judged, built)
-            if expected > left and 2 * len(ready := stored(part, self.judged, built)) >= len(step):
-                step, part, expected = ready, replace(space, extractors=tuple(ready)), 0.0
-                built = {place_of(plan): built[place_of(plan)] for plan in step}
+            part, built = replace(space, extractors=tuple(step)), Built(step)
+            with working("look which network there is time for"):
+                expected = extraction_seconds(part, self.judged, built, pace)
+                if expected > left and 2 * len(ready := stored(part, self.judged, built)) >= len(step):
+                    step, part, expected = ready, replace(space, extractors=tuple(ready)), 0.0
+                    built = built.only(ready)
             if expected > left and (chosen or number < len(self.ladder) - 1):
                 continue
-            networks |= built
             self._cost(part, built)
+            networks |= {place: built[place] for place in built if place in self.cards.shapes}
             if not any(self.cards.possible(place_of(plan), self.budget) for plan in step):
                 continue
             within = [plan for plan in step if self.cards.possible(place_of(plan), wide)]
@@ -197,9 +200,10 @@ class ClipSearch:
         say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
         workers = self._workers()
         try:
-            until = time.monotonic() + SEARCH_SHARE * self.asked.left
-            with working(f"try heads, {workers.count} at a time"):
-                self.trials.run(workers, until, say, in_any_case=not self.solved)
+            allowed = SEARCH_SHARE * self.asked.left
+            if allowed > TRIAL_S or not self.solved or not isinstance(workers, Workers):
+                with working(f"try heads, {workers.count} at a time"):
+                    self.trials.run(workers, time.monotonic() + allowed, say, in_any_case=not self.solved)
         finally:
             workers.close()
         if not self.trials.trials:
@@ -229,6 +233,7 @@ class ClipSearch:
         plan = [(c, s) for c, s in best if (c.key, s.chain) not in done]
         self._set_epochs([finalist for finalist in best if not finalist[0].recipe])
         self.files.mkdir(parents=True, exist_ok=True)
+        plan = self._make_solved(plan)
         with _processes(self.asked.workers) as executor, working("train, write and measure files"):
             running: dict[Future[list[ClipPoint]], tuple[float, float]] = {}  # when it began, how long it should take
             while plan or running:
@@ -237,10 +242,8 @@ class ClipSearch:
                     if chosen is None:
                         break
                     plan.remove(chosen)
-                    candidate, storage = chosen
-                    job = (*self._job(candidate), [storage.chain], self.files, self._judged(candidate), 1)
-                    expected = self.timing.training(candidate, storage)
-                    running[executor.submit(realize, *job, self.asked.device)] = (time.monotonic(), expected)
+                    expected = self.timing.training(*chosen)
+                    running[executor.submit(realize, *self._to_realize(*chosen))] = (time.monotonic(), expected)
                 if not running:
                     break
                 finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
@@ -256,6 +259,25 @@ class ClipSearch:
         heads = [c for c, _ in best if not c.recipe]
         if heads and not any(point.candidate in heads for point in self.course.points):
             self.course.missed.append("no file was made but of linear classifiers")
+
+    def _make_solved(self, plan: Sequence[Finalist]) -> list[Finalist]:
+        """Write and measure the files of what is solved, and return what else is planned.
+
+        They take seconds, fewer than a process needs to begin, and are made behind the time, too, until one of them
+        keeps the budget as it was measured.
+        """
+        with working("write and measure files of linear classifiers"):
+            for candidate, storage in [finalist for finalist in plan if finalist[0].recipe]:
+                if self.timing.left > 0 or all(self.course.broken(point) for point in self.course.points):
+                    began = time.monotonic()
+                    for point in realize(*self._to_realize(candidate, storage)):
+                        self.timing.saw(point, time.monotonic() - began, 0.0)
+                        self.course.add(point)
+        return [finalist for finalist in plan if not finalist[0].recipe]
+
+    def _to_realize(self, candidate: Candidate, storage: Storage) -> tuple[Any, ...]:
+        """What ``realize`` takes of a planned file."""
+        return *self._job(candidate), [storage.chain], self.files, self._judged(candidate), 1, self.asked.device
 
     def _job(self, candidate: Candidate) -> tuple[Recipe, Any, Candidate]:
         """The recipe of a candidate's file, the clips that it learns from and is judged by."""
@@ -294,15 +316,10 @@ class ClipSearch:
     def _next_file(self, plan: Sequence[Finalist], others_run: bool) -> Finalist | None:
         """The first of a plan for which there is time; where no file was made, the quickest of the best for the budget.
 
-        What is solved takes seconds: it goes on behind the time until a file keeps the budget as it was measured.
         Before what takes more than half of the time that is left comes the quickest file of the same candidate: its
         head is part of the other, and it shows how fast this machine is.
         """
         fits = any(not self.budget.broken(point.bytes) for point in self.course.points)
-        kept = any(not self.course.broken(point) for point in self.course.points)
-        if plan and plan[0][0].recipe and (self.timing.left > 0 or not (kept or others_run)):
-            return plan[0]  # solved: seconds
-        plan = [finalist for finalist in plan if not finalist[0].recipe]
         seconds, left = self.timing.file, self.timing.left
         able = [finalist for finalist in plan if seconds(*finalist) <= left]
         if able and seconds(*able[0]) > left / 2:
@@ -324,6 +341,7 @@ class ClipSearch:
             recipe=lambda point: self._recipe(point.candidate, point.chain),
             refit=self._refit,
             reject=self._reject,
+            rank=lambda points: best_first(deliverable(points, self._guessing)),
             remarks=lambda: {
                 "guessing": self._guessing,
                 "solved": {candidate.describe(): outcome.accuracy for candidate, outcome in self.solved},
@@ -331,23 +349,12 @@ class ClipSearch:
         )
 
     def _choose(self) -> ClipPoint | None:
-        """The best file that keeps the budget and is not behind a plain linear classifier, or behind guessing.
-
-        Between the files of a candidate a few validation clips decide badly: two heads that were seen to gain two
-        points lie below one by chance now and then. So what storages are known to cost counts beside what was measured.
-        Of files that are alike in that (``ALIKE``) the smallest is the better product.
-        """
-
-        def promise(point: ClipPoint) -> float:
-            return point.score - KNOWN_SHARE * known_cost(point.chain)
-
+        """The best file that keeps the budget and is not behind a plain linear classifier, or behind guessing."""
         able = self.course.able()
         told = deliverable(able, self._guessing)
         if able and not told:
             self.course.why = f"nothing found is better than naming the commonest class ({self._guessing:.3f})"
-        ranked = sorted(told, key=lambda p: (-promise(p), p.bytes))
-        alike = [p for p in ranked if promise(p) >= promise(ranked[0]) - ALIKE]
-        return self.course.first_that_fits((*sorted(alike, key=lambda p: p.bytes), *ranked[len(alike) :]))
+        return self.course.first_that_fits(best_first(told))
 
     @property
     def _guessing(self) -> float:
@@ -458,11 +465,33 @@ class ClipSearch:
         return bool(self.cards.storages(candidate, self.budget))
 
 
+def promise(point: ClipPoint) -> float:
+    """What a file is chosen by: its score, less a share of what its storage is known to cost.
+
+    Between the files of a candidate a few validation clips decide badly: two heads that were seen to gain two points
+    lie below one by chance now and then.
+    """
+    return point.score - KNOWN_SHARE * known_cost(point.chain)
+
+
+def best_first(points: Sequence[ClipPoint]) -> list[ClipPoint]:
+    """Files in the order in which they would be chosen: of those that are alike with the best the smallest first."""
+    ranked = sorted(points, key=lambda p: (-promise(p), p.bytes))
+    alike = [p for p in ranked if promise(p) >= promise(ranked[0]) - ALIKE]
+    return [*sorted(alike, key=lambda p: p.bytes), *ranked[len(alike) :]]
+
+
 def behind(point: ClipPoint, other: ClipPoint) -> bool:
-    """Whether a file is worse than another by the same validation: on all folds where both are known there."""
-    if point.judged is not None and other.judged is not None:
-        return point.score < other.score
-    return point.own < other.own
+    """Whether a file is worse than another by the same validation: on all folds where both are known there.
+
+    A lower score is worse, but for files that are alike: the difference is below what these clips can tell, and the
+    file names no fewer of them rightly than the other.
+    """
+    folds = point.judged_accuracy is not None and other.judged_accuracy is not None
+    both = folds and point.judged is not None and other.judged is not None
+    score, others = (point.score, other.score) if both else (point.own, other.own)
+    fewer = point.accuracy < other.accuracy or (both and point.known_accuracy < other.known_accuracy)
+    return score < others and (fewer or score < others - ALIKE)
 
 
 def deliverable(points: Sequence[ClipPoint], guessing: float) -> list[ClipPoint]:

@@ -27,7 +27,7 @@ from ..tasks.networks import Order
 from ..training import for_clips
 from .budget import Budget
 from .joined import Board
-from .points import P, evidence_sections, front, what_if, why_none
+from .points import P, by_quality, evidence_sections, front, what_if, why_none
 from .trials import Record, TrialLog
 
 EVIDENCE_BYTES = 1200  # what the measured figures add to a file's metadata
@@ -135,12 +135,15 @@ class Course(Generic[P]):
         return "mAP .5" if self.task.unit == "image" else "accuracy"
 
     def first_that_fits(self, ranked: Iterable[P]) -> P | None:
-        """The first of some files that is accurate enough and keeps the budget, timed again now that nothing runs."""
+        """The first of some files that is accurate enough and keeps the budget, whose time is measured now that nothing
+        else runs, where there is a limit on that."""
         for point in ranked:
             if point.accuracy < self.asked.budget.min_accuracy or self.asked.budget.broken(
                 point.bytes + EVIDENCE_BYTES
             ):
                 continue
+            if not self.asked.budget.needs_times:
+                return point
             with working(f"measure {point.file}"):
                 measured = benchmark(self.files / point.file, seconds=2.0, threads=1)
             if not self.broken(point, measured):
@@ -157,6 +160,7 @@ class Ways(Generic[P]):
         explain: the chosen one's network in float32 and after each step of its chain, as files.
         recipe: (point) -> what makes it again.
         refit: (point, path) trains the chosen one on all that is not test and writes it; False: it was not done.
+        rank: files -> those that may be delivered, in the order in which they would be chosen.
         reject: (point, metrics, what the product said of the scored clips) puts a threshold for "none of these" into
             the product, and its figures into the metrics, where something says how that looks.
         history: (point) -> the rows of its training's log.
@@ -168,6 +172,7 @@ class Ways(Generic[P]):
     recipe: Callable[[P], Recipe]
     refit: Callable[[P, Path], bool] = lambda point, path: False
     reject: Callable[[P, dict[str, Any], Mapping[str, Any]], None] = lambda point, metrics, scored: None
+    rank: Callable[[Sequence[P]], Sequence[P]] = by_quality
     history: Callable[[P], Sequence[Mapping[str, Any]]] = lambda point: ()
     remarks: Callable[[], Mapping[str, Any]] = dict
 
@@ -203,7 +208,7 @@ def conclude(course: Course[P], ways: Ways[P], trials: int) -> dict[str, Any]:
         "judged_on": course.judged_on,
         "trials": trials,
         "front": [asdict(p) for p in front(points)],
-        "what_if": what_if(points, asked.budget),
+        "what_if": what_if(points, asked.budget, ways.rank, chosen),
         "chosen": asdict(chosen) if chosen else None,
     }
     run.write_metrics(summary, FIT)

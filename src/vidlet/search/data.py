@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..artifact import taps_graph
 from ..datasets import (
@@ -24,14 +27,14 @@ from ..datasets import (
     with_splits,
 )
 from ..errors import DataError
-from ..features import Extracted, FeatureStore, extract_taps, joined, not_stored, thinned
+from ..features import Extracted, FeatureStore, extract_taps, holds_any, joined, not_stored, thinned
 from ..files import cache_folder
 from ..models import FrameExtractor, build_extractor
 from ..models.extractor import Taps
 from ..models.joint_cuts import split_cuts
 from ..progress import Move, bar
 from ..recipe import Extractor, Recipe, Sampling
-from ..runtime import open_session
+from ..runtime import reference_ms
 from ..tasks.clips import labelled_clips
 from ..tasks.prepare import graph_bytes, targets_of
 from ..video import probe, read_clip
@@ -40,6 +43,10 @@ from .space import Space, place_of
 
 FEW_CLIPS = 1000  # with fewer, one validation set is too small to choose by: three folds
 TIMED = 3  # clips whose decoding is timed
+REFERENCE_S = 0.3  # for which the reference network is timed
+REFERENCE_OPERATIONS = 2 * 6 * (2 * 96 * 576 + 9 * 576) * 14 * 14  # benchmarks/speed/make_reference.py
+HARDER = 1.6  # times: an operation of a network beside one of the reference (1.2 to 2.3 on a busy machine)
+ANOTHER_CORE = 0.6
 NO_LIMIT_S = 1e9
 VAL_SHARE = 0.25  # much, because it chooses; the chosen is trained once more on all of them
 
@@ -93,9 +100,50 @@ def judge(data: str | Path, fold: str | None = None, strict: bool = False, none:
     return Judged(table, tuple(folds), table.of_split("test"), rule, background)
 
 
-def build_extractors(space: Space) -> dict[str, FrameExtractor]:
-    """The network of each place of the space."""
-    return {place_of(plan): build_extractor(plan) for plan in space.extractors}
+class Built(Mapping[str, FrameExtractor]):
+    """Place -> its network, which is built when it is first asked for: what is not searched costs nothing."""
+
+    def __init__(self, plans: Sequence[Extractor]) -> None:
+        self._plans = {place_of(plan): plan for plan in plans}
+        self._built: dict[str, FrameExtractor] = {}
+
+    def __getitem__(self, place: str) -> FrameExtractor:
+        if place not in self._built:
+            self._built[place] = build_extractor(self._plans[place])
+        return self._built[place]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plans)
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def only(self, plans: Sequence[Extractor]) -> Built:
+        """The same networks, of these places."""
+        some = Built(plans)
+        some._built = self._built
+        return some
+
+
+@cache
+def sketch(plan: Extractor) -> FrameExtractor:
+    """A network without memory for its weights: for counting."""
+    with torch.device("meta"):
+        return build_extractor(replace(plan, weights="none"))
+
+
+@cache
+def numbers(plan: Extractor) -> int:
+    """Parameters of a network: the deeper of two cuts has more."""
+    return sum(p.numel() for p in sketch(plan).parameters())
+
+
+@cache
+def operations(plan: Extractor) -> int:
+    """Floating point operations of a frame."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        sketch(plan)(torch.zeros(1, *plan.input_size, 3, dtype=torch.uint8, device="meta"))
+    return int(counter.get_total_flops())
 
 
 class Pass:
@@ -210,25 +258,78 @@ def open_pool(
     return pool, judged
 
 
-def extraction_seconds(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor]) -> float:
-    """About how long the features will take that are not stored: by a few frames and clips and more lengths."""
+class Pace:
+    """How fast this machine is now, and how long clips are: measured once, whichever networks are asked about.
+
+    No network is written for it: a frame's time follows from its operations and from the time of the reference network
+    that every installation carries (``runtime.reference_ms``).
+    """
+
+    def __init__(self, judged: Judged) -> None:
+        clips = judged.folds[0].clips
+        self.some = [clips[i] for i in np.linspace(0, len(clips) - 1, min(20, len(clips))).astype(int)]
+        self._decode: dict[float, float] = {}
+
+    @cached_property
+    def clip_s(self) -> float:
+        """Mean length of a clip."""
+        return float(np.mean([_seconds(clip) for clip in self.some]))
+
+    @cached_property
+    def operation_s(self) -> float:
+        """Seconds of an operation, on one thread."""
+        return reference_ms(REFERENCE_S) / 1e3 / REFERENCE_OPERATIONS
+
+    @cached_property
+    def cores(self) -> float:
+        """How many times as fast all cores are as one; they share memory and what else runs."""
+        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return 1 + ANOTHER_CORE * (count - 1)
+
+    def frame_s(self, cuts: Sequence[Extractor], sampling: Sampling) -> float:
+        """Seconds of a frame of some cuts of one network, and of decoding it; to which size decides little in that."""
+        if sampling.hz not in self._decode:
+            self._decode[sampling.hz] = _decode_seconds(self.some[:TIMED], cuts[0], sampling)
+        deepest = max(cuts, key=numbers)
+        return (HARDER * self.operation_s * operations(deepest) + self._decode[sampling.hz]) / self.cores
+
+
+def extraction_seconds(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor], pace: Pace) -> float:
+    """About how long the features will take that are not stored."""
     sampling = Sampling("rate", hz=max(space.rates_hz))
     total = 0.0
     for cuts in networks_of(space):
-        missing = max((_missing(sampling, judged, extractors[place_of(plan)]) for plan in cuts), key=len)
-        if missing:
-            some = [missing[i] for i in np.linspace(0, len(missing) - 1, min(20, len(missing))).astype(int)]
-            frames = float(np.mean([_seconds(clip) for clip in some])) * sampling.hz * len(missing)
-            total += frames * (
-                _frame_seconds(_taps(cuts, extractors)) + _decode_seconds(some[:TIMED], cuts[0], sampling)
-            )
+        if missing := _most_missing(cuts, sampling, judged, extractors):
+            total += pace.clip_s * sampling.hz * missing * pace.frame_s(cuts, sampling)
     return total
 
 
 def stored(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor]) -> list[Extractor]:
     """The extractors of a space whose features of all clips are stored."""
     sampling = Sampling("rate", hz=max(space.rates_hz))
-    return [plan for plan in space.extractors if not _missing(sampling, judged, extractors[place_of(plan)])]
+    return [
+        plan
+        for plan in space.extractors
+        if _any_stored(plan, sampling) and not _missing(sampling, judged, extractors[place_of(plan)])
+    ]
+
+
+def _any_stored(plan: Extractor, sampling: Sampling) -> bool:
+    return holds_any(sampling, plan.input_size, cache_folder("features"))
+
+
+def _most_missing(
+    cuts: Sequence[Extractor], sampling: Sampling, judged: Judged, extractors: Mapping[str, FrameExtractor]
+) -> int:
+    """The most clips that a cut of a network misses, found without writing more of its graphs than needed."""
+    clips, most = len(judged.folds[0]), 0
+    if not _any_stored(cuts[0], sampling):
+        return clips
+    for plan in cuts:
+        most = max(most, len(_missing(sampling, judged, extractors[place_of(plan)])))
+        if most == clips:
+            break
+    return most
 
 
 def store_joint(plan: Recipe, pool: Pool, space: Space) -> None:
@@ -266,19 +367,6 @@ def _seconds(clip: Clip) -> float:
     except DataError:
         return 0.0
     return end - (clip.start_s or 0.0)
-
-
-def _frame_seconds(taps: Taps) -> float:
-    """Time of a frame, decoding not included: the mean of two calls of eight."""
-    session = open_session(taps_graph(taps))
-    frames = np.zeros((8, *taps.input_size, 3), np.uint8)
-    session.run(None, {"frames": frames})
-    times = []
-    for _ in range(2):
-        started = time.perf_counter()
-        session.run(None, {"frames": frames})
-        times.append(time.perf_counter() - started)
-    return sum(times) / len(times) / len(frames)
 
 
 def _decode_seconds(clips: Sequence[Clip], plan: Extractor, sampling: Sampling) -> float:

@@ -5,7 +5,7 @@ And the sections of the report that show it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
@@ -83,13 +83,25 @@ def front(points: Sequence[P]) -> list[P]:
     return sorted(kept, key=lambda p: p.bytes)
 
 
-def what_if(points: Sequence[Point], budget: Budget) -> list[dict[str, Any]]:
-    """The best file at half the bytes, at the budget, and at twice the bytes; points as plain values."""
+def by_quality(points: Sequence[P]) -> list[P]:
+    """The most accurate files first, of equal ones the smaller."""
+    return sorted(points, key=lambda p: (-p.accuracy, p.bytes))
+
+
+def what_if(
+    points: Sequence[P], budget: Budget, rank: Callable[[Sequence[P]], Sequence[P]], chosen: P | None
+) -> list[dict[str, Any]]:
+    """The file that would be chosen at half the bytes, at the budget, and at twice the bytes; points as plain values.
+
+    Args:
+        rank: files -> those that may be delivered, in the order in which they would be chosen.
+        chosen: what was chosen within the budget.
+    """
     rows = []
     for factor in sorted(TIERS):
         other = scaled(budget, factor)
         able = [p for p in points if not other.broken(p.bytes, p.measured)]
-        best = max(able, key=lambda p: (p.accuracy, -p.bytes), default=None)
+        best = chosen if factor == 1 and chosen else next(iter(rank(able)), None)
         rows.append({"bytes": other.max_bytes, "factor": factor, "best": asdict(best) if best else None})
     return rows
 
@@ -128,12 +140,14 @@ def evidence_sections(
             _chart_and_table(points, chosen, metrics, quality, counted),
             f"Every point is a file in files/ that was scored on validation {counted} and timed on one thread. The "
             "line joins those that no other file beats in size, time and quality at once; the dashed line is the "
-            "budget.",
+            "budget. The table has those and the chosen one: of files that are alike the smallest is chosen, and where "
+            f"{counted} are few more than this one figure counts.",
         ),
         Section(
             "Half the budget, twice the budget",
             _what_if(metrics["what_if"], quality),
-            f"The best file found within each size; other limits unchanged. {quality} is of validation {counted}.",
+            f"The file that would be chosen within each size; other limits unchanged. {quality} is of validation "
+            f"{counted}.",
         ),
     ]
     if len(metrics["steps"]) > 1:
@@ -169,7 +183,7 @@ def _chart_and_table(
             interval_text(p.interval),
             f"files/{p.file}",
         ]
-        for p in on_front
+        for p in sorted((*on_front, *(() if chosen in on_front else (chosen,))), key=lambda p: p.bytes)
     ]
     return Html(chart + table(columns, rows, "Files that no other beats"))
 
