@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from .wording import shown_lines
 
-EVERY_S = 10.0  # between two lines where there is no bar
+EVERY_S = 4.5  # between two lines where there is no bar: no silence is longer than five seconds
 LOOK_S = 0.5  # how often it is looked whether a line is due
 STDERR = 2  # the descriptor, to which what is not Python writes
 REMARK = re.compile(rb"(\x1b\[[\d;]*m)*(INFO|WARNING): |.*\[[VIW]:onnxruntime:|[IW]\d{4} \d")

@@ -21,7 +21,11 @@ def metrics_of(mean: float, low: float, high: float, **more) -> dict:
         (metrics_of(-0.1, -0.75, 0.0), "10.0 points [+0.0, +75.0] behind"),
         (metrics_of(-0.1, -0.75, 0.0), "; 40 clips are too few to tell that from chance"),
         (metrics_of(0.167, 0.0, 0.5), "ahead of the best plain classifier (mean: 0.900); 40 clips are too few to tell"),
-        (metrics_of(0.0, 0.0, 0.0), "(mean: 0.900); 40 clips are too few to tell that from chance"),
+        (
+            metrics_of(0.0, 0.0, 0.0),
+            "model.onnx is as accurate as the best plain classifier (mean: 0.900); 40 clips ",
+        ),
+        (metrics_of(0.0, -0.1, 0.1), "(mean: 0.900); 40 clips are too few to tell them apart"),
     ],
 )
 def test_the_closing_line_advises_what_helps(metrics, said, capsys):

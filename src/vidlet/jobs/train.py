@@ -121,6 +121,8 @@ def train(
         run.check_free(resume=resume)
     if background:
         say(background.told)
+    if team.leads and plan.head.name == AUTO:
+        say(f"{data}: {_counts(table, task.counted)}; measures what suits them, then trains; writes {run}")
     selection: dict[str, Any] = {}
     if team.leads:
         plan, selection = networks.choose(plan, table, run, device, resume)
@@ -231,12 +233,14 @@ def _beginning(plan: Recipe, table: Any, data: str | Path, run: RunFolder) -> di
 
 def _understood(plan: Recipe, table: Any, counted: str, device: str, run: RunFolder) -> str:
     """What is about to be done, in one line."""
-    parts = [f"{len(table.of_split(split))} {split}" for split in ("train", "val", "test")]
     epochs = for_clips(plan.training, len(table.of_split("train"))).epochs
-    return (
-        f"train {plan.name}: {', '.join(parts)} {counted} of {len(table.labels)} classes, {epochs} epochs on "
-        f"{device}; writes {run}"
-    )
+    return f"train {plan.name}: {_counts(table, counted)}, {epochs} epochs on {device}; writes {run}"
+
+
+def _counts(table: Any, counted: str) -> str:
+    """How many clips or images of which splits, and of how many classes."""
+    parts = [f"{len(table.of_split(split))} {split}" for split in ("train", "val", "test")]
+    return f"{', '.join(parts)} {counted} of {len(table.labels)} classes"
 
 
 def _by(team: Team) -> str:

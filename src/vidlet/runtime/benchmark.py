@@ -41,8 +41,8 @@ def benchmark(
         clip_frames: length of a clip; None: that of a training clip.
 
     Returns:
-        ``frame_ms`` and ``clip_ms`` {"p50", "p95"}: one frame with the state handed on; a clip from zeros, in the
-        small pieces in which ``classify`` gives it. ``fps``: frames a second one by one; ``clip_frames``,
+        ``frame_ms`` and ``clip_ms`` {"p50", "p95", "least"}: one frame with the state handed on; a clip from zeros, in
+        the small pieces in which ``classify`` gives it. ``fps``: frames a second one by one; ``clip_frames``,
         ``load_ms``, ``peak_rss_bytes``, ``bytes``, ``threads``, ``provider``; ``energy``, joules a frame where the
         machine has a sensor, else the ``reason`` (energy.py).
 
@@ -139,7 +139,7 @@ def _random(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.n
 
 
 def _times_ms(call: Callable[[int], None], seconds: float) -> dict[str, float]:
-    """Median and 95th percentile of a call's time, over so many seconds (3 calls to warm up, at least 5 counted)."""
+    """Median, 95th percentile and least of a call's time, for so many seconds (after 3 calls, at least 5)."""
     for turn in range(WARM_UP):
         call(turn)
     times: list[float] = []
@@ -148,8 +148,8 @@ def _times_ms(call: Callable[[int], None], seconds: float) -> dict[str, float]:
         started = time.perf_counter()
         call(len(times))
         times.append(1e3 * (time.perf_counter() - started))
-    p50, p95 = np.percentile(times, [50, 95]).tolist()
-    return {"p50": p50, "p95": p95}
+    least, p50, p95 = np.percentile(times, [0, 50, 95]).tolist()
+    return {"p50": p50, "p95": p95, "least": least}
 
 
 def peak_rss_bytes() -> int:

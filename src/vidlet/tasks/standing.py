@@ -20,7 +20,7 @@ def say_standing(metrics: Mapping[str, Any], name: str) -> None:
         behind = difference["mean"] < 0
         advice = "; train without --recipe to have measured what is best for these clips"
         if difference["low"] <= 0 <= difference["high"]:
-            advice = f"; {count} clips are too few to tell that from chance"
+            advice = f"; {count} clips are too few to tell {'that from chance' if difference['mean'] else 'them apart'}"
         elif not behind:
             advice = ""
         elif metrics.get("selection"):  # it was measured: on training clips, which say something else
@@ -37,6 +37,8 @@ def standing(found: Mapping[str, Any], name: str) -> str:
         points, low, high = -points, -high, -low
     plain = f"{best}: {found['accuracy'][best]:.3f}"
     low, high = (round(bound, 1) + 0.0 for bound in (low, high))  # there is no -0.0
+    if points == 0:
+        return f"{name} is as accurate as the best plain classifier ({plain})"
     return f"{name} is {points:.1f} points [{low:+.1f}, {high:+.1f}] {side} the best plain classifier ({plain})"
 
 
