@@ -302,6 +302,38 @@ def test_images_of_any_kind_and_size_become_rgb(tmp_path):
     assert np.abs(clip.frames.astype(int) - 100).max() <= 1
 
 
+def test_pictures_of_numbers_without_a_white_are_refused(tmp_path):
+    """Pillow would give a picture of shares in [0, 1] as black."""
+    Image.fromarray(np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)).save(tmp_path / "0.tif")
+    with pytest.raises(DataError, match=r"0\.tif: an image of floating-point numbers"):
+        read_clip(tmp_path, FOUR, (16, 16))
+
+
+@pytest.mark.parametrize(("most", "told"), [(1023, True), (4095, True), (65535, False), (0, False)])
+def test_sixteen_bits_of_which_few_are_used_are_told(tmp_path, most, told):
+    ramp = np.linspace(0, most, 256).astype(np.uint16).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / "0.png")
+    assert any("nearly black" in note for note in probe(tmp_path).notes) == told
+    assert not told or f"{most:,} of 65,535" in probe(tmp_path).notes[0]
+
+
+@pytest.mark.parametrize("suffix", ["webp", "png", "tif"])
+def test_several_pictures_in_one_file_are_no_frame(tmp_path, suffix):
+    first, *others = (Image.new("RGB", (16, 12), (255, 20 * i, 0)) for i in range(5))
+    first.save(tmp_path / f"0.{suffix}", save_all=True, append_images=others)
+    with pytest.raises(DataError, match=rf"0\.{suffix}: 5 pictures in one file; a clip is a video, or a folder"):
+        read_clip(tmp_path, FOUR, (16, 16))
+
+
+def test_a_thumbnail_behind_the_picture_is_no_second_frame(tmp_path):
+    first, thumbnail = Image.new("RGB", (64, 48), (255, 0, 0)), Image.new("RGB", (16, 12))
+    first.save(tmp_path / "0.tif", save_all=True, append_images=[thumbnail])
+    np.testing.assert_array_equal(read_clip(tmp_path, FOUR, (16, 16)).frames[0, 8, 8], [255, 0, 0])
+    (tmp_path / "0.tif").unlink()
+    first.save(tmp_path / "0.jpg", "MPO", save_all=True, append_images=[Image.new("RGB", (64, 48))], quality=95)
+    assert read_clip(tmp_path, FOUR, (16, 16)).frames[0, 8, 8, 0] > 250
+
+
 def test_a_broken_image_is_named(folder):
     (folder / "frame4.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"frame4\.png: not a readable image"):

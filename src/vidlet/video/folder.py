@@ -19,6 +19,7 @@ IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
 })  # fmt: skip
 ORIENTATION = 0x0112  # EXIF
+DARK = 4096  # of 65,535
 UPRIGHT_TURNS = {3: 180, 6: 90, 8: 270}  # EXIF orientation -> clockwise degrees
 TRANSPOSED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -86,8 +87,9 @@ class FolderReader:
         count = len(self._images)
         with open_image(self._images[0]) as first:
             turn, codec, mode = UPRIGHT_TURNS.get(orientation(first), 0), (first.format or "").lower(), first.mode
-        seconds = count / self._fps
-        return VideoInfo(path, width, height, self._fps, seconds, count, turn, codec, mode, self._names.notes)
+            dark = _dark_note(first, self._images[0])
+        seconds, notes = count / self._fps, (*self._names.notes, *dark)
+        return VideoInfo(path, width, height, self._fps, seconds, count, turn, codec, mode, notes)
 
 
 def frame_names(path: Path) -> FrameNames:
@@ -107,15 +109,55 @@ def image_files(path: Path) -> list[Path]:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Open an image without decoding it. DataError: not an image, or of an absurd size."""
+    """Open an image without decoding it. DataError: none, of an absurd size, or several pictures in one file."""
     here(path)
     with reading(path, "a readable image"):
-        return Image.open(path)
+        image = Image.open(path)
+        try:
+            _check_single(image, path)
+        except BaseException:
+            image.close()
+            raise
+        return image
+
+
+def _check_single(image: Image.Image, path: Path) -> None:
+    """Refuse an animation or a stack, of which Pillow would give the first picture and be silent about the others.
+
+    A thumbnail behind the picture has another size, and what cameras put behind a JPEG (MPO) is no frame.
+    """
+    count = getattr(image, "n_frames", 1)
+    if count == 1 or image.format == "MPO":
+        return
+    size = image.size
+    image.seek(1)
+    second = image.size
+    image.seek(0)
+    if second == size:
+        raise DataError(f"{path}: {count} pictures in one file; a clip is a video, or a folder with one picture a file")
+
+
+def _dark_note(image: Image.Image, path: Path) -> tuple[str, ...]:
+    """A sentence, if a picture of 16 bits uses less than a sixteenth of them: depth in millimeters, 12-bit sensors."""
+    with reading(path, "a readable image"):
+        most = int(np.asarray(image).max()) if image.mode.startswith("I") else DARK
+    if not 0 < most < DARK:
+        return ()
+    return (
+        f"its pictures of 16 bits are nearly black in 8 bits: values up to {most:,} of 65,535 in the first one; scale "
+        "them to the whole range",
+    )
 
 
 def load_image(path: Path) -> NDArray[np.uint8]:
-    """Decode an image to RGB uint8 (H, W, 3), upright; alpha is dropped, 16 bits a channel become 8."""
+    """Decode an image to RGB uint8 (H, W, 3), upright; alpha is dropped, 16 bits a channel become 8.
+
+    Raises:
+        DataError: not an image, or one of floating-point numbers, of which nothing says what is white.
+    """
     with open_image(path) as image, reading(path, "a readable image"):
+        if image.mode == "F":
+            raise DataError(f"{path}: an image of floating-point numbers; write it with 8 or 16 bits")
         turn = TRANSPOSED.get(orientation(image))
         upright = image if turn is None else image.transpose(turn)
         if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scale
