@@ -1,4 +1,4 @@
-"""Boxes as people have them -> one box table (PASCAL VOC, COCO, labelme, YOLO, tables), and their splits."""
+"""Boxes as people have them -> one box table (PASCAL VOC, COCO, labelme, YOLO, tables, tools), and their splits."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .box_table import Box, BoxImage, BoxTable
 from .boxes_coco import coco_files, looks_like_coco, read_coco
 from .boxes_csv import box_tables, read_box_tables
 from .boxes_labelme import labelme_files, read_labelme
+from .boxes_tools import read_tools, tool_files
 from .boxes_voc import is_voc, read_voc
 from .boxes_yolo import is_yolo, read_yolo
 from .exports import is_export
@@ -23,19 +24,22 @@ __all__ = ["Box", "BoxImage", "BoxTable", "box_kind", "read_boxes", "with_box_sp
 
 _READERS = {
     "voc": read_voc, "coco": read_coco, "labelme": read_labelme, "csv": read_box_tables, "yolo": read_yolo,
+    "tools": read_tools,
 }  # fmt: skip
 
 
 def box_kind(path: str | os.PathLike[str]) -> str | None:
-    """How boxes are written: "voc", "coco", "labelme", "csv", "yolo", or None where a folder or file has none."""
+    """How boxes are written: "voc", "coco", "labelme", "csv", "yolo", "tools"; None where there are none."""
     where = Path(path)
     if where.is_file() and where.suffix.lower() == PARQUET:  # of boxes, or else of clips
         return "csv" if box_tables(where) else None
+    if where.exists() and (where.is_file() or table_in(where) is None) and tool_files(where):
+        return "tools"
     if where.exists() and is_export(where):
         return None
     if where.is_file():
         if where.suffix.lower() == ".json":
-            return "coco" if looks_like_coco(where) else None
+            return "labelme" if labelme_files(where) else "coco" if looks_like_coco(where) else None
         return "csv" if box_tables(where) else None
     if not where.is_dir() or table_in(where) is not None:
         return None
@@ -67,7 +71,8 @@ def read_boxes(path: str | os.PathLike[str], strict: bool = False) -> BoxTable:
         raise DataError(
             f"{where}: no boxes in it; expected PASCAL VOC (Annotations/*.xml, or .xml beside the images), COCO (a "
             ".json with images, categories and annotations), labelme (.json beside the images), YOLO (.txt beside the "
-            "images or in labels/), or a table (filename, class, xmin, ymin, xmax, ymax)"
+            "images or in labels/), an export of VIA, Create ML, Label Studio, CVAT or Supervisely, or a table "
+            "(filename, class, xmin, ymin, xmax, ymax)"
         )
     table = _READERS[kind](where)
     if strict and (wrong := (*table.skipped, *table.dropped)):

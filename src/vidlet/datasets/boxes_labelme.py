@@ -15,7 +15,7 @@ from ..errors import DataError, reading
 from .box_images import Pictures, is_there
 from .box_table import BoxGatherer, BoxTable, Written, split_of_place
 from .media import visible
-from .texts import read_text
+from .texts import begins_with, read_text
 
 MOST_BYTES = 2**28  # the picture stands in it as text
 MOST_DEPTH = 4
@@ -24,7 +24,9 @@ NO_AREA = ("point", "line", "linestrip", "points")
 
 
 def labelme_files(root: Path) -> list[Path]:
-    """The .json files of a folder of images, if the first of them are of labelme; [] where they are not."""
+    """The .json files of a folder of images, or the file, if the first of them are of labelme; else []."""
+    if root.is_file():
+        return [root] if begins_with(root, b"{", [b'"shapes"']) and _is_labelme(root) else []
     found: list[Path] = []
     level = [root] if root.is_dir() else []
     for _ in range(MOST_DEPTH):
@@ -40,8 +42,8 @@ def read_labelme(root: Path) -> BoxTable:
     Raises:
         DataError: no image can be used.
     """
-    found = BoxGatherer(root, "labelme", None)
-    pictures, without = Pictures(root), 0
+    found = BoxGatherer(root if root.is_dir() else root.parent, "labelme", None)
+    pictures, without = Pictures(found.root), 0
     for path in labelme_files(root):
         try:
             said = _load(path)
@@ -57,7 +59,7 @@ def read_labelme(root: Path) -> BoxTable:
             continue
         place = pictures.find(path.with_suffix("").name, path)
         place = place if is_there(place) else pictures.find(said["imagePath"], path)
-        split = split_of_place(path, root)
+        split = split_of_place(path, found.root)
         without += len(said["shapes"]) - len(boxes)
         if said["shapes"] and not boxes:
             found.skip(place, f"none of its {len(said['shapes'])} shapes has an area")
