@@ -176,6 +176,48 @@ def test_folders_train_val_test_above_the_classes_are_splits(tmp_path):
     assert table.notes == ("Folders beside train, val and test were not read: extra.",)
 
 
+@pytest.mark.parametrize("beside", [[], ["sample/readme.txt"]])
+def test_a_test_without_classes_is_no_class_and_is_told(tmp_path, beside):
+    touch(tmp_path, "train/run/a.mp4", "train/go/b.mp4", "train/stray.mp4", "test/1.mp4", "test/2.mp4", *beside)
+    table = read_table(tmp_path)
+    assert rows(table) == [("train/go/b.mp4", "go", "", "train"), ("train/run/a.mp4", "run", "", "train")]
+    assert any(note.startswith("3 videos lie outside of any class folder") for note in table.notes)
+
+
+@pytest.mark.parametrize("name", ["subject{}", "Actor_0{}", "fold-{}", "Person {}", "CAM{}"])
+def test_people_and_folds_above_the_classes_are_groups(tmp_path, name):
+    one, other = name.format(1), name.format(2)
+    touch(tmp_path, f"{one}/run/a.mp4", f"{one}/go/b.mp4", f"{other}/run/c.mp4")
+    frame_folder(tmp_path / other / "go")
+    table = read_table(tmp_path)
+    assert sorted(rows(table)) == sorted(
+        [
+            (f"{one}/go/b.mp4", "go", one, ""),
+            (f"{one}/run/a.mp4", "run", one, ""),
+            (f"{other}/go", "go", other, ""),
+            (f"{other}/run/c.mp4", "run", other, ""),
+        ]
+    )
+    assert f"The folders {one} and such are taken for groups" in " ".join(table.notes)
+
+
+def test_numbered_classes_with_people_in_them_stay_classes(tmp_path):
+    touch(tmp_path, "gesture1/anna/a.mp4", "gesture1/bob/b.mp4", "gesture2/anna/c.mp4", "gesture2/bob/d.mp4")
+    table = read_table(tmp_path)
+    assert table.labels == ("gesture1", "gesture2") and {clip.group for clip in table} == {"anna", "bob"}
+
+
+def test_a_class_that_is_called_as_several_others_is_told(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    write_table(tmp_path, "path,label\na.mp4,run;jump\nb.mp4,run\nc.mp4,jump\n")
+    assert (
+        "Class 'run;jump' is taken for one name; several labels of a clip are written run|jump."
+        in read_table(tmp_path).notes
+    )
+    write_table(tmp_path, "path,label\na.mp4,rock & roll\nb.mp4,run\nc.mp4,run/walk\n")
+    assert read_table(tmp_path).notes == ()
+
+
 def test_classes_that_are_called_train_and_test_are_classes(tmp_path):
     touch(tmp_path, "train/a.mp4", "test/b.mp4", "plane/c.mp4")
     assert read_table(tmp_path).labels == ("plane", "test", "train")

@@ -138,6 +138,7 @@ def table_of_rows(rows: Iterable[Row], decimal: str, path: Path) -> ClipTable:
         notes += (f"The names are found in other folders: {', '.join(sorted(folders)[:SHOWN])}.",)
     notes += (*media.notes(), *(() if stored else overlap_notes(kept)))
     labels = label_order({name for names in {clip.labels for clip in kept} for name in names}, str(path))
+    notes += _joined_names(labels)
     return ClipTable(tuple(kept), labels, path.parent, notes, tuple(skipped), features if stored else None)
 
 
@@ -412,6 +413,16 @@ def _why_absent(row: dict[str, str], root: Path, line: int) -> str:
         return "a folder without frame images" if (root / row["path"]).is_dir() else "no such file"
     except (OSError, ValueError) as error:  # a name that no file can have
         return f"no such file ({getattr(error, 'strerror', None) or error})"
+
+
+def _joined_names(labels: Sequence[str]) -> tuple[str, ...]:
+    """A sentence, if a class is called as several others are: "run;jump" beside "run" and "jump"."""
+    known = set(labels)
+    for label in labels:
+        parts = [part.strip() for part in re.split(r"[;,/+&]", label)]
+        if len(parts) > 1 and known.issuperset(parts):
+            return (f"Class {label!r} is taken for one name; several labels of a clip are written {'|'.join(parts)}.",)
+    return ()
 
 
 def without_repetitions(clips: list[Clip]) -> tuple[list[Clip], tuple[str, ...]]:

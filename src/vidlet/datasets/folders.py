@@ -4,10 +4,13 @@ root/[train|val|test/]class/clip.mp4
 root/[train|val|test/]class/clip/0001.jpg
 root/[train|val|test/]class/group/clip.mp4     (the group is named by its folder, in every class the same)
 root/class/[train|val|test/]clip.mp4           root/train.txt, val.txt, test.txt (names of clips)
+root/train/class/clip.mp4, root/test/clip.mp4  (clips of test without a class, which are told and left out)
+root/subject1/class/clip.mp4                   (also person, actor, session, fold ...: a group of the classes in it)
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -22,6 +25,12 @@ from .texts import text_lines
 
 TABLES = (".csv", ".tsv", ".parquet")
 LISTS = (".txt", ".lst", ".list")
+# What no class is called that has a number: who or when it was.
+GROUPS = re.compile(
+    r"(subject|subj|person|people|actor|user|participant|performer|volunteer|patient|speaker|signer|session|recording|fold"
+    r"|camera|cam|view|scene|day)[ _.-]?\d+",
+    re.IGNORECASE,
+)
 DOUBTFUL = ("eval", "evaluation", "holdout", "hold_out", "held_out", "heldout", "unseen")  # names of splits, unclear
 
 
@@ -59,6 +68,7 @@ def read_folders(root: Path) -> ClipTable:
                 found.foreign.append(class_folder)
     if not found.clips:
         raise DataError(f"{root}: {_why_nothing(entries, found)}")
+    notes += _groups_above_classes(found)
     if not splits:
         notes += _inner_splits(found, root) or _listed_splits(found, root)
     if splits and (beside := [entry.name for entry in folders if entry not in splits.values()]):
@@ -88,18 +98,19 @@ def _only_folder(entries: list[Path]) -> Path | None:
 
 
 def _split_folders(folders: list[Path]) -> dict[str, Path]:
-    """Folders that are splits, not classes: train beside val or test, with nothing but folders in them.
+    """Folders that are splits, not classes: train beside val or test, of which train at least has folders in it.
 
     Raises:
         DataError: two folders mean the same split ("val" and "validation"), or one beside train may mean val or test.
     """
     named: dict[str, Path] = {}
     sets = all(split_in_name(folder.name) for folder in folders)  # training_set, test_set
-    for folder in folders:
-        split = split_in_name(folder.name) if sets else split_name(folder.name)
-        if not split or not any(entry.is_dir() for entry in visible(folder)):
-            continue
-        if any(is_video(entry) or is_image(entry) for entry in visible(folder)):
+    said = {folder: (split_in_name if sets else split_name)(folder.name) for folder in folders}
+    classes = [folder for folder in folders if said[folder] and any(entry.is_dir() for entry in visible(folder))]
+    several = len({split for split in said.values() if split}) > 1 and "train" in {said[folder] for folder in classes}
+    for folder in folders if several else classes:
+        split = said[folder]
+        if not split or (not several and any(is_video(entry) or is_image(entry) for entry in visible(folder))):
             continue
         if split in named:
             raise DataError(f"{folder.parent}: folders {named[split].name!r} and {folder.name!r} are the same split")
@@ -157,6 +168,22 @@ def _members(folder: Path, found: _Found) -> Iterator[tuple[Path, str]]:
             yield from ((path, entry.name) for path in inside if path not in others)
         else:
             yield entry, ""
+
+
+def _groups_above_classes(found: _Found) -> list[str]:
+    """Take subject1/run/a.mp4 for a clip of the class run, where subject2 has a folder run too; a note on that."""
+    outer = {clip.label for clip in found.clips}
+    if len(outer) < 2 or not all(GROUPS.fullmatch(name) for name in outer):
+        return []
+    inner = [clip.group or (clip.path.name if clip.path.is_dir() else "") for clip in found.clips]
+    pairs = {(clip.label, name) for clip, name in zip(found.clips, inner, strict=True)}
+    if not all(inner) or len(set(inner)) < 2 or len(pairs) == len(set(inner)):
+        return []
+    found.clips = [
+        replace(clip, labels=(name,), group=clip.label) for clip, name in zip(found.clips, inner, strict=True)
+    ]
+    first = min(outer)
+    return [f"The folders {first} and such are taken for groups, and the folders in them for the classes."]
 
 
 def _inner_splits(found: _Found, root: Path) -> list[str]:
