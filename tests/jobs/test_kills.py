@@ -34,7 +34,7 @@ COMMANDS = {  # name: words, and the words of the second try
     "ensemble": (ENSEMBLE, [*ENSEMBLE, "--resume"]),
     "fit": (FIT, [*FIT, "--resume"]),
 }
-# Of the undisturbed command's steps; VIDLET_KILLS=all tries every one, both ways.
+# Of the undisturbed command's steps; VIDLET_KILLS=all tries every one, both ways, VIDLET_KILLS=13-20 those.
 MOMENTS = ((0.0, "before"), (0.35, "behind"), (0.7, "before"), (1.0, "behind"))
 
 
@@ -147,8 +147,10 @@ def test_a_killed_command_is_run_again_to_the_same_bits(command, zygote, ground)
     wanted, steps = content(whole / "out"), undisturbed["steps"]
     assert wanted and steps
     moments = {(1 + round(share * (steps - 1)), when) for share, when in MOMENTS}
-    if os.environ.get("VIDLET_KILLS") == "all":
-        moments = {(step, when) for step in range(1, steps + 1) for when in ("before", "behind")}
+    if asked := os.environ.get("VIDLET_KILLS"):
+        first, _, last = f"1-{steps}".partition("-") if asked == "all" else asked.partition("-")
+        numbers = range(int(first), min(int(last or first), steps) + 1)
+        moments = {(step, when) for step in numbers for when in ("before", "behind")}
     for at, when in sorted(moments):
         folder = fresh(ground, f"{command}-{at}-{when}", command)
         killed = zygote.run(folder, words, at, when)
