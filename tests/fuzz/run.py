@@ -234,6 +234,68 @@ def make_boxes_csv(folder: Path) -> Path:
     return folder / "boxes.csv"
 
 
+def make_export(name: str, said: object) -> Make:
+    """What a labelling tool wrote of an image a.jpg."""
+
+    def make(folder: Path) -> Path:
+        from PIL import Image
+
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32)).save(folder / "a.jpg")
+        path.write_text(said if isinstance(said, str) else json.dumps(said))
+        return path
+
+    return make
+
+
+_REGIONS = [
+    {"shape_attributes": {"name": "rect", "x": 1, "y": 2, "width": 9, "height": 8},
+     "region_attributes": {"label": "x"}},
+    {"shape_attributes": {"name": "polygon", "all_points_x": [1, 9, 5], "all_points_y": [2, 3, 20]},
+     "region_attributes": {"label": "y"}},
+]  # fmt: skip
+_RESULT = {
+    "type": "rectanglelabels", "id": "r", "original_width": 32, "original_height": 32,
+    "value": {"x": 10, "y": 20, "width": 30, "height": 40, "rotation": 15, "rectanglelabels": ["x"]},
+}  # fmt: skip
+_MASK = "eJzrDPBz5+WS4mJgYOD19HAJAtIgNg8jkGAoFhDkBVICni6OIRVzkv/UT+hsZLRnYrALZrzhmx8cBVLj6ernss4poQkAyPIPWw=="
+_CVAT = (
+    '<annotations><version>1.1</version><image id="0" name="a.jpg" width="32" height="32">'
+    '<box label="x" xtl="1" ytl="2" xbr="20" ybr="21" rotation="10"/><polygon label="y" points="1,2;9,3;4,20"/>'
+    "</image></annotations>"
+)
+_SUPERVISELY = {
+    "size": {"height": 32, "width": 32},
+    "tags": [{"name": "train"}],
+    "objects": [
+        {"classTitle": "x", "geometryType": "rectangle", "points": {"exterior": [[1, 2], [20, 21]], "interior": []}},
+        {"classTitle": "y", "geometryType": "bitmap", "bitmap": {"data": _MASK, "origin": [3, 4]}},
+    ],
+}
+EXPORTS = {
+    "via": make_export("via.json", {"a.jpg-1": {"filename": "a.jpg", "size": -1, "regions": _REGIONS}}),
+    "create_ml": make_export(
+        "_annotations.createml.json",
+        [{"image": "a.jpg", "annotations": [
+            {"label": "x", "coordinates": {"x": 10, "y": 12, "width": 8, "height": 6}}]}],
+    ),
+    "label_studio": make_export(
+        "project.json", [{"id": 1, "data": {"image": "/data/a.jpg"}, "annotations": [{"result": [_RESULT]}]}]
+    ),
+    "cvat": make_export("annotations.xml", _CVAT),
+    "supervisely": make_export("ds/ann/a.jpg.json", _SUPERVISELY),
+}  # fmt: skip
+
+
+def read_export(path: Path) -> object:
+    from vidlet.datasets import box_kind
+    from vidlet.datasets import read_boxes as read
+
+    root = path.parents[2] if path.parent.name == "ann" else path.parent
+    return box_kind(path), read(root)
+
+
 def make_npz(folder: Path) -> Path:
     draw = np.random.default_rng(0)
     np.savez(folder / "features.npz", rgb=draw.integers(0, 255, (2, 3, 8), np.uint8), audio=np.ones((2, 3, 4), "u1"))
@@ -331,6 +393,7 @@ KINDS: dict[str, tuple[Make, Read]] = {
     "yaml": (make_yaml, read_boxes),
     "voc": (make_voc, read_boxes),
     "boxes_csv": (make_boxes_csv, read_boxes),
+    **{name: (make, read_export) for name, make in EXPORTS.items()},
     "npz": (make_npz, read_npz),
     "arrow": (make_arrow, read_arrow),
     "video": (make_video, read_video),
