@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..errors import RecipeError
-from .frame_parts import check_positive, masked
+from .frame_parts import check_positive, l2_normalize, masked
 from .head import Head, Standardize, State, flat_size, last_of
 from .stretches import Stretches
 
@@ -168,7 +167,7 @@ class Probe(Head):
         """Features (B, T, *feature_shape) with a mean square of about 1, over all frames or in each."""
         if not self.unit:
             return self.scale(features)
-        return functional.normalize(features.flatten(2), dim=2) * self.size**0.5
+        return l2_normalize(features.flatten(2)) * self.size**0.5
 
     def _merged(self, value: Tensor) -> Tensor:
         """What is left of the positions of a statistic (N, rows, D): (N, rows, seen)."""
