@@ -13,7 +13,8 @@ from vidlet.errors import DataError
 from vidlet.jobs.train import train
 from vidlet.recipe import load_recipe
 from vidlet.runtime import load
-from vidlet.selection import Pool
+from vidlet.selection import Decision, Pool
+from vidlet.selection.choose import Choice
 from vidlet.tasks import auto
 from vidlet.tasks.auto import _slower
 from vidlet.training import FeatureClips
@@ -62,6 +63,20 @@ def test_every_training_says_how_it_stands_to_plain_classifiers(chosen):
 def test_a_training_of_frames_is_held_against_the_colors_of_a_grid(tiny_run):
     found = tiny_run.result["metrics"]["baselines"]
     assert set(found["accuracy"]) == {"chance", "one frame", "mean", "mean and deviation"}
+
+
+def test_the_accuracy_of_held_out_clips_has_an_interval_over_people():
+    """Three people are all named rightly, one never; of a fifth nobody was asked. Four people say little of others."""
+    people = np.repeat(["ann", "bob", "cid", "dee", "eve"], 10)
+    clips = tuple(Clip(Path(f"{i}.mp4"), ("wave",), who, "train") for i, who in enumerate(people))
+    right = np.repeat([1.0, 1.0, 1.0, 0.0, np.nan], 10)
+    said = np.where(np.isnan(right)[:, None], np.nan, [[0.6, 0.4]])
+    choice = Choice((), (), 0.75, 0.5, 1.0, said, right=right)
+    found = auto._findings(Decision(choice, (), {}), clips, ClipTable(clips, ("wave", "walk"), Path()))
+    low, high = found["accuracy_interval"]
+    assert low < 0.5
+    assert high > 0.9
+    assert auto._told(found) == f"0.750 [{low:.3f}, {high:.3f}]"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ class Choice:
     are of clips that had no part in the choice.
 
     ``probabilities`` (N, K) are what they say together, at that temperature, of clips that they had not seen; NaN for
-    clips that not all members were tried on.
+    clips that not all members were tried on. ``right`` (N,) is 1 or 0 where ``accuracy`` counts a clip as named rightly
+    or not, NaN where it does not count it.
     """
 
     members: tuple[Measured, ...]
@@ -35,6 +36,7 @@ class Choice:
     temperature: float
     probabilities: np.ndarray
     gap20: float | None = None  # where it was chosen by
+    right: np.ndarray | None = None
 
 
 def worth(p: np.ndarray, y: np.ndarray, multi_label: bool) -> float:
@@ -67,7 +69,8 @@ def choose(measured: Sequence[Measured], targets: np.ndarray, multi_label: bool 
     temperature = 1.0 if multi_label else careful_temperature(np.log(np.maximum(p, LEAST)), y.argmax(1))
     together = np.full(targets.shape, np.nan)
     together[known] = p if multi_label else tempered(p, temperature)
-    return Choice(members, weights, accuracy_of(p, y), loss_of(p, y, multi_label), temperature, together)
+    figures = accuracy_of(p, y), loss_of(p, y, multi_label)
+    return Choice(members, weights, *figures, temperature, together, right=_right(said, targets))
 
 
 def judged_without(
@@ -98,7 +101,7 @@ def judged_without(
         said[held] = _mean(whole, found.weights)[held]
     known = np.isfinite(said[:, 0])
     p, y = said[known], targets[known]
-    return replace(choice, accuracy=accuracy_of(p, y), loss=loss_of(p, y, multi_label))
+    return replace(choice, accuracy=accuracy_of(p, y), loss=loss_of(p, y, multi_label), right=_right(said, targets))
 
 
 def tempered(p: np.ndarray, temperature: float) -> np.ndarray:
@@ -126,6 +129,13 @@ def order_matters(measured: Sequence[Measured]) -> bool:
     ordered = max((m.accuracy for m in measured if m.candidate.ordered), default=0.0)
     orderless = max((m.accuracy for m in measured if not m.candidate.ordered), default=0.0)
     return ordered >= orderless + TOGETHER and ordered < ENOUGH
+
+
+def _right(said: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    known = np.isfinite(said[:, 0])
+    found = np.full(len(said), np.nan)
+    found[known] = targets[known, said[known].argmax(1)]
+    return found
 
 
 def _terms(m: Measured, targets: np.ndarray, multi_label: bool) -> np.ndarray:

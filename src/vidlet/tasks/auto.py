@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ..datasets import Clip, ClipTable, group_folds
 from ..errors import DataError, RecipeError, VidletError
 from ..features import Extracted, extract, narrowed, thinned
 from ..files import cache_folder, write_text
+from ..metrics import rate_interval
 from ..models import build_extractor
 from ..models.head import flat_size
 from ..models.joint_cuts import JointCuts
@@ -79,10 +80,26 @@ def resolve_auto(
     saved = {"identity": identity, "recipe": recipe_to_dict(own), "findings": findings}
     write_text(known, json.dumps(saved, indent=1))
     if "chosen" in findings:
-        measure = f"GAP@20 {findings['gap20']:.4f}" if "gap20" in findings else f"{findings['accuracy']:.3f}"
-        share = f"{measure} on training clips that were held out"
-        say(f"auto: {' and '.join(findings['chosen'])}; {share}")
+        say(f"auto: {' and '.join(findings['chosen'])}; {_told(findings)} on training clips that were held out")
     return own, findings
+
+
+def _told(findings: Mapping[str, Any]) -> str:
+    if "gap20" in findings:
+        return f"GAP@20 {findings['gap20']:.4f}"
+    low, high = findings["accuracy_interval"]
+    return f"{findings['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _findings(decision: Decision, seen: Sequence[Clip], table: ClipTable) -> dict[str, Any]:
+    """What was found, with an interval of the accuracy over the groups of the clips that it was measured on."""
+    right, found = decision.choice.right, decision.findings()
+    if right is not None:
+        known = np.isfinite(right)
+        groups = [clip.group for clip, own in zip(seen, known, strict=True) if own]
+        low, high, _ = rate_interval(right[known] > 0, groups)
+        found["accuracy_interval"] = [low, high]
+    return found | held_out_findings(decision.choice.probabilities, seen, table)
 
 
 def _of_clips(plan: Recipe, table: ClipTable, device: str) -> tuple[Recipe, dict[str, Any]]:
@@ -111,7 +128,7 @@ def _of_clips(plan: Recipe, table: ClipTable, device: str) -> tuple[Recipe, dict
     decision = _decide(plan, table, pool, own, device)
     chosen = decision.recipe(plan, table.multi_label, _training(decision, len(clips)))
     _store_own(chosen, decision, stored, plan.sampling)
-    return chosen, decision.findings() | held_out_findings(decision.choice.probabilities, seen, table)
+    return chosen, _findings(decision, seen, table)
 
 
 def _times_more(sampling: Sampling, table: ClipTable) -> int:
@@ -183,7 +200,7 @@ def _of_records(
         )
         seen = [clip for clip, own in zip(prepared.clips, held, strict=True) if own]
     chosen = decision.recipe(plan, table.multi_label, _training(decision, len(prepared.clips)))
-    return chosen, decision.findings() | held_out_findings(decision.choice.probabilities, seen, table)
+    return chosen, _findings(decision, seen, table)
 
 
 def _pool(table: ClipTable, clips: Sequence[Clip], whole: FeatureClips, places: Places) -> tuple[Pool, list[Clip]]:
