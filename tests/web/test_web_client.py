@@ -14,8 +14,9 @@ import pytest
 import artifacts
 from vidlet.errors import DependencyError, ExportError
 from vidlet.jobs.export import export
-from vidlet.runtime import StaggeredWindows, load
-from vidlet.video import RESIZE, resize
+from vidlet.runtime import StaggeredWindows, load, predict_timeline
+from vidlet.runtime.sources import sampled_frames
+from vidlet.video import RESIZE, resize, write_video
 from vidlet.web import PAGE_FILES, RUNTIME, find_runtime, has_integers, write_page
 from vidlet.web.runtime_files import FOLDER_VARIABLE
 
@@ -150,7 +151,7 @@ const size = model.height * model.width * 3;
 const whole = await model.run(frames, model.zeroState());
 const found = { whole: whole.scores && [...whole.scores], boxes: whole.boxes && [...whole.boxes] };
 let state = model.zeroState();
-const windows = new StaggeredWindows(model, given.length, 4);
+const windows = new StaggeredWindows(model, given.length);
 found.windows = [];
 for (let at = 0; at < frames.length; at += size) {
   const step = await model.run(frames.slice(at, at + size), state);
@@ -186,6 +187,70 @@ def test_the_client_gives_our_scores_and_boxes_on_the_same_bytes(kind, tmp_path)
     for frame, scores in zip(frames, found["windows"], strict=True):
         staggered.push(frame)
         np.testing.assert_allclose(scores, staggered.row(staggered.oldest), atol=1e-4)
+
+
+RUN_FILE = """
+import { segmentsOf, Timeline } from "./windows.js";
+const about = given.about;
+// The classifier of the tests without its movement: means over time of red, green and blue, softmax of ten times those.
+const zeroState = (n) => ({ sum: { data: new Float32Array(n * 4), dims: [n, 4] } });
+const run = async (rgb, { sum: { data, dims } }) => {
+  const next = data.slice();
+  const scores = [];
+  for (let row = 0; row < dims[0]; row++) {
+    for (let c = 0; c < 3; c++) {
+      let total = 0;
+      for (let i = c; i < rgb.length; i += 3) total += rgb[i];
+      next[row * 4 + c] += total / (rgb.length / 3) / 255;
+    }
+    next[row * 4 + 3] += 1;
+    const powers = [0, 1, 2].map((c) => Math.exp((10 * next[row * 4 + c]) / next[row * 4 + 3]));
+    const all = powers.reduce((a, b) => a + b, given.still);
+    scores.push(...[...powers, given.still].map((power) => power / all));
+  }
+  return { scores: Float32Array.from(scores), state: { sum: { data: next, dims } } };
+};
+const hz = about.sampling.hz;
+const timeline = new Timeline({ zeroState, run }, about.sampling.median_s * hz);
+const blocks = [];
+for (const [i, time] of given.times.entries()) blocks.push(...(await timeline.push(time, given.frames[i])).blocks);
+blocks.push(...timeline.finish(given.end));
+const least = Math.min(about.sampling.median_s / 4, given.end - given.times[0]);
+const { threshold = 0.5, label } = about.none ?? {};
+console.log(JSON.stringify(segmentsOf(blocks, about.labels, threshold, least, label, about.multi_label)));
+"""
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("seconds", "median_s", "changes"),
+    [
+        ([3, 2, 4, 0.4, 2.3], 2.0, {}),
+        ([3, 2, 4, 0.3, 1.3], 2.25, {}),  # 18 frames: strides of 4, not 5
+        ([1, 1.2], 2.0, {}),  # one block
+        ([3, 2, 4, 2], 2.0, {"none": {"threshold": 0.4, "label": "blue"}}),
+        ([3, 2, 4, 2], 2.0, {"multi_label": True, "none": {"threshold": 0.3}}),
+    ],
+)
+def test_a_dropped_file_has_the_segments_of_predict(tmp_path, seconds, median_s, changes):
+    sampling = {"rule": "rate", "hz": 8, "median_s": median_s}
+    graph = artifacts.classifier()
+    weight = next(w for w in graph.graph.initializer if w.name == "head.weight")
+    weight.CopyFrom(artifacts.constant("head.weight", artifacts.SHARPNESS * np.diag([1, 1, 1, 0])))  # no movement
+    model = load(artifacts.save(graph, tmp_path / "a.onnx", sampling=sampling, **changes), threads=1)
+    colors = [(250, 20, 60), (30, 240, 20), (240, 90, 0), (0, 0, 250), (120, 0, 130)]
+    drawn = [
+        np.full((24, 32, 3), c, np.uint8) for c, s in zip(colors, seconds, strict=False) for _ in range(int(25 * s))
+    ]
+    write_video(tmp_path / "drawn.mp4", drawn, 25)
+    timeline = predict_timeline(model, tmp_path / "drawn.mp4")
+    times, frames = zip(*sampled_frames(tmp_path / "drawn.mp4", 8, artifacts.SIZE), strict=True)
+    given = {"about": model.metadata, "times": times, "end": timeline.duration_s, "still": 1.0}
+    found = in_node(tmp_path, RUN_FILE, {**given, "frames": [frame.ravel().tolist() for frame in frames]})
+    assert timeline.segments
+    assert [s["label"] for s in found] == [s.label for s in timeline.segments]
+    numbers = [[s.start_s, s.end_s, s.score] for s in timeline.segments]
+    np.testing.assert_allclose([[s["start"], s["end"], s["score"]] for s in found], numbers, atol=1e-4)
 
 
 @needs_runtime

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import artifacts
-from vidlet.runtime import load
+from vidlet.runtime import load, predict_timeline
 from vidlet.video import resize, write_video
 from vidlet.web import RUNTIME, write_page
 from vidlet.web.runtime_files import FOLDER_VARIABLE
@@ -123,6 +123,10 @@ def test_a_file_gives_a_timeline_and_boxes_and_fits_a_phone(opened, site):
     opened.set_input_files("#file", str(site[1] / "clip.mp4"))
     opened.wait_for_selector('html[data-state="ended"]')
     told = opened.locator("#segments li").all_inner_texts()
+    of_python = predict_timeline(site[2], site[1] / "clip.mp4").segments
+    assert [line.split()[-3] for line in told] == [segment.label for segment in of_python]
+    ends_s = [float(line.split()[3]) for line in told]
+    np.testing.assert_allclose(ends_s, [segment.end_s for segment in of_python], atol=0.26)  # the browser's own ticks
     assert "blue" in told[0] and "red" in told[-1] and told[0].split()[0] == "0.0"
     assert opened.locator("#label").inner_text() == "red"
     assert "all" in opened.locator("#found").inner_text()

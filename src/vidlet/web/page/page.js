@@ -1,6 +1,6 @@
 // The page: a camera or a file, the answer, the timeline. The model itself runs in worker.js.
 import { rateOf, Ticks, wrongResize } from "./frames.js";
-import { Segments } from "./windows.js";
+import { Segments, segmentsOf } from "./windows.js";
 
 const at = (id) => document.getElementById(id);
 const video = at("video");
@@ -161,8 +161,10 @@ async function useFile(file) {
 async function watch(source) {
   const segments = new Segments(about.labels, about.sampling.median_s / 4, about.none?.label);
   const ticks = new Ticks(rateOf(about.sampling));
-  const now = (watched = { ...source, segments, ticks, busy: false, pending: null, time: 0, answers: [], dropped: 0 });
-  await ask("begin");
+  const blocks = source.live || !about.labels.length ? null : []; // of a file: what `vidlet predict` judges by
+  const more = { segments, blocks, ticks, busy: false, pending: null, time: 0, answers: [], dropped: 0 };
+  const now = (watched = { ...source, ...more });
+  await ask("begin", { live: source.live });
   if (watched !== now) return;
   at("hint").hidden = true;
   at("stop").hidden = at("past").hidden = false;
@@ -203,16 +205,33 @@ video.addEventListener("error", () => {
 video.addEventListener("ended", () => {
   if (!watched) return;
   watched.ended = true;
-  if (!watched.busy) ended(watched);
+  if (!watched.busy) ended(watched).catch(failed);
 });
 
-function ended(now) {
+async function ended(now) {
+  if (now.blocks) await judged(now);
+  if (watched !== now) return;
   now.segments.finish();
   showLabel(now.segments.label);
   showPast(now);
-  const count = now.segments.told.length;
+  const count = told(now).length;
   document.documentElement.dataset.state = "ended";
   say(`The video has ended: ${count || "no"} segment${count === 1 ? "" : "s"}.`);
+}
+
+// What the model says of a file up to now: it ends with its last frame's turn, or before.
+async function judged(now) {
+  const turn = now.time + 1 / now.ticks.hz;
+  const end = video.duration > now.time ? Math.min(turn, video.duration) : turn;
+  now.blocks.push(...(await ask("finish", { end })).blocks);
+}
+
+// The segments: of a file by the rule of `vidlet predict`, before a camera those that have held so far.
+function told({ segments, blocks }) {
+  if (!blocks) return segments.told;
+  const whole = blocks.length ? blocks.at(-1).end - blocks[0].start : 0;
+  const least = Math.min(about.sampling.median_s / 4, whole || Infinity);
+  return segmentsOf(blocks, about.labels, threshold(), least, about.none?.label, about.multi_label);
 }
 
 // A stream may change its size midway: what the model remembers is of another picture.
@@ -222,7 +241,8 @@ video.addEventListener("resize", () => {
   const size = `${video.videoWidth} × ${video.videoHeight}`;
   if (now.size && now.size !== size) {
     say(`The picture changed its size from ${now.size} to ${size}; the model begins anew.`);
-    ask("begin").catch(failed);
+    if (now.blocks) judged(now).catch(failed);
+    ask("begin", { live: now.live }).catch(failed);
   }
   now.size = size;
 });
@@ -265,7 +285,7 @@ async function answer(now, time) {
   const { data } = shot.getImageData(0, 0, width, height);
   Object.assign(now, { busy: true, time });
   try {
-    const found = await ask("frame", { pixels: data, height, width }, [data.buffer]);
+    const found = await ask("frame", { pixels: data, height, width, time }, [data.buffer]);
     now.busy = false;
     if (watched === now) show(now, time, found);
   } catch (error) {
@@ -278,7 +298,7 @@ async function answer(now, time) {
     now.pending = null;
     answer(now, pending);
     if (!now.ended) video.play().catch(() => {});
-  } else if (now.ended) ended(now);
+  } else if (now.ended) ended(now).catch(failed);
 }
 
 function failed(error) {
@@ -288,7 +308,8 @@ function failed(error) {
 
 // The answer.
 
-function show(now, time, { scores, boxes, resize_ms, model_ms }) {
+function show(now, time, { scores, boxes, blocks, resize_ms, model_ms }) {
+  now.blocks?.push(...blocks);
   const shown = boxes ? boxesAbove(boxes) : [];
   const kinds = [...new Set(shown.map((box) => box.label))].sort();
   const changed = scores
@@ -374,13 +395,14 @@ function showBoxes(shown) {
 }
 
 function showPast(now) {
-  const { told, label } = now.segments;
+  const { label } = now.segments;
+  const all = told(now);
   const end = now.live || !Number.isFinite(video.duration) ? Math.max(now.time, LIVE_S) : video.duration;
   const start = now.live ? Math.max(0, now.time - LIVE_S) : 0;
-  const names = about.labels.length ? about.labels : [...new Set(told.map((segment) => segment.label))];
-  drawPast(told, names, start, end, now.time);
+  const names = about.labels.length ? about.labels : [...new Set(all.map((segment) => segment.label))];
+  drawPast(all, names, start, end, now.time);
   const list = at("segments");
-  const listed = told.slice(-50);
+  const listed = all.slice(-50);
   while (list.children.length > listed.length) list.lastChild.remove();
   while (list.children.length < listed.length) {
     const item = document.createElement("li");
@@ -390,7 +412,7 @@ function showPast(now) {
     if (document.activeElement !== list) list.scrollTop = list.scrollHeight;
   }
   listed.forEach((segment, place) => {
-    const goes_on = label && segment === told.at(-1) && !now.ended;
+    const goes_on = label && !now.blocks && segment === all.at(-1) && !now.ended;
     const texts = [
       `${seconds(segment.start)} – ${goes_on ? "now" : seconds(segment.end)}`,
       `${segment.label} ${percent(segment.score)}`,
@@ -401,7 +423,7 @@ function showPast(now) {
   });
 }
 
-function drawPast(told, names, start, end, now) {
+function drawPast(all, names, start, end, now) {
   const canvas = at("timeline");
   const scale = devicePixelRatio || 1;
   const [width, height] = [Math.round(canvas.clientWidth * scale), Math.round(canvas.clientHeight * scale)];

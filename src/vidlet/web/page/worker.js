@@ -2,12 +2,14 @@
 import * as ort from "./runtime/ort.wasm.min.js";
 import { openModel } from "./client.js";
 import { rateOf, resize } from "./frames.js";
-import { StaggeredWindows } from "./windows.js";
+import { StaggeredWindows, Timeline } from "./windows.js";
 
-let about, model, windows;
+let about, model, windows, timeline;
 
-const begin = () => {
-  windows = new StaggeredWindows(model, Math.round(about.sampling.median_s * rateOf(about.sampling)));
+const begin = (live = true) => {
+  const length = about.sampling.median_s * rateOf(about.sampling);
+  windows = live ? new StaggeredWindows(model, length) : null;
+  timeline = live ? null : new Timeline(model, length);
 };
 
 async function open({ metadata, bytes }) {
@@ -22,15 +24,20 @@ async function open({ metadata, bytes }) {
   return {};
 }
 
-async function frame({ pixels, height, width }) {
+async function frame({ pixels, height, width, time }) {
   const began = performance.now();
   const rgb = resize(pixels, height, width, 4, model.height, model.width);
   const resized = performance.now();
-  const found = await windows.push(rgb);
+  const found = await (timeline ? timeline.push(time, rgb) : windows.push(rgb));
   return { ...found, resize_ms: resized - began, model_ms: performance.now() - resized };
 }
 
-const tasks = { open, frame, begin: async () => begin() ?? {} };
+const tasks = {
+  open,
+  frame,
+  begin: async ({ live }) => begin(live) ?? {},
+  finish: async ({ end }) => ({ blocks: timeline?.windows.frames ? timeline.finish(end) : [] }),
+};
 let last = Promise.resolve();
 
 onmessage = ({ data }) => {
