@@ -19,7 +19,7 @@ def test_predict_prints_one_object_with_the_contracts_keys(run, tiny_run):
     status, out, err = run("predict", tiny_run.model, clip, "--json", "--threshold", "0")
     assert (status, err) == (0, "")
     found = one_object(out)
-    assert set(found) == {"source", "label", "score", "scores", "segments"}
+    assert set(found) == {"source", "label", "score", "named", "scores", "segments"} and found["named"] is True
     assert found["source"] == str(clip)
     expected = load(tiny_run.model, threads=1).classify(clip)
     assert found["label"] == expected.label
@@ -32,7 +32,7 @@ def test_below_the_threshold_the_best_class_is_told_and_no_segment(run, tiny_run
     clip = clips_of(tiny_run.clips)[0]
     found = one_object(run("predict", tiny_run.model, clip, "--json", "--threshold", "0.999")[1])
     assert found["label"]
-    assert found["segments"] == []
+    assert found["segments"] == [] and found["named"] is False
     out = run("predict", tiny_run.model, clip, "--threshold", "0.999")[1]
     assert out == f"{clip}: nothing  (below threshold; most likely {found['label']} {found['score']:.3f})\n"
     assert "below" not in run("predict", tiny_run.model, clip, "--threshold", "0")[1]
@@ -83,6 +83,20 @@ def test_segments_go_into_a_table(run, some_videos, tiny_run, tmp_path):
     assert list(rows[0]) == ["source", "start_s", "end_s", "label", "score"]
     expected = [(line["source"], s["label"]) for line in lines for s in line.get("segments", [])]
     assert [(row["source"], row["label"]) for row in rows] == expected
+
+
+def test_a_table_without_a_row_says_what_is_missing(run, tiny_run, tmp_path):
+    _, out, err = run(
+        "predict", tiny_run.model, clips_of(tiny_run.clips)[0], "--threshold", "0.999", "--csv", "out.csv"
+    )
+    assert "nothing" in out
+    assert err.endswith("written out.csv, without a row: no segment reached the threshold 0.999\n")
+    assert (tmp_path / "out.csv").read_text() == "source,start_s,end_s,label,score\n"
+
+
+def test_a_table_of_what_never_ends_is_refused(refused, tiny_run, tmp_path):
+    refused("predict", tiny_run.model, clips_of(tiny_run.clips)[0], "--live", "--csv", "out.csv", said="--csv")
+    assert not (tmp_path / "out.csv").exists()
 
 
 def test_the_annotated_video_plays_and_never_replaces_its_source(run, refused, some_videos, tiny_run, tmp_path):

@@ -1,11 +1,13 @@
 """The live view and detectors before videos: lines by the contract, boxes drawn, dropped frames and delay told."""
 
+import csv
 import json
 import time
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 import artifacts
 from artifacts import SIZE, frames_of
@@ -49,13 +51,55 @@ def test_a_detector_tells_when_the_kinds_of_boxes_of_a_file_change(files):
     assert lines[1]["time_s"] == pytest.approx(1.0, abs=0.13)
     assert [row[5] for row in lines[1]["boxes"]] == [0] and lines[1]["boxes"][0][:4] == [0, 0, 1, 1]
     assert len(list(predict(detector, clip, threshold=0.3, min_s=0.1))[1]["boxes"]) == 2
+    assert [line["box_labels"] for line in lines] == [[], [NAMES[0]]] and not any(line["named"] for line in lines)
     assert json.loads(json.dumps(lines)) == lines
+
+
+def test_the_boxes_of_each_frame_go_into_a_table(files, tmp_path):
+    _, detector, both, clip = files
+    list(predict(detector, clip, threshold=0.3, csv=tmp_path / "a.csv"))
+    rows = list(csv.DictReader((tmp_path / "a.csv").open()))
+    assert list(rows[0]) == ["source", "time_s", "label", "score", "x1", "y1", "x2", "y2"]
+    model = load(detector)
+    expected = [
+        (moment.time_s, NAMES[int(box[5])], *box[[4, 0, 1, 2, 3]].tolist())
+        for moment in model.stream(clip)
+        for box in moment.boxes
+        if box[4] >= 0.3
+    ]
+    found = [
+        (float(row["time_s"]), row["label"], *(float(row[k]) for k in ("score", "x1", "y1", "x2", "y2")))
+        for row in rows
+    ]
+    assert found == expected and len({time_s for time_s, *_ in found}) >= 8
+    list(predict(both, clip, threshold=0.3, csv=tmp_path / "b.csv"))  # boxes and the action
+    assert next(csv.DictReader((tmp_path / "b.csv").open()))["label"] in artifacts.LABELS
+    beside = list(csv.DictReader((tmp_path / "b.boxes.csv").open()))
+    assert [(row["label"], row["x2"]) for row in beside] == [(row["label"], row["x2"]) for row in rows]
+
+
+def test_a_picture_and_a_folder_of_them_have_boxes_in_a_table(files, tmp_path):
+    _, detector, _, _ = files
+    (tmp_path / "folder").mkdir()
+    for number, picture in enumerate(large([BLUE, RED, RED])):
+        Image.fromarray(picture).save(tmp_path / "folder" / f"{number}.png")
+    for source, count in (("folder", 2), ("folder/1.png", 1)):
+        list(predict(detector, tmp_path / source, csv=tmp_path / "a.csv", fps=8 if source == "folder" else None))
+        rows = list(csv.DictReader((tmp_path / "a.csv").open()))
+        assert [row["label"] for row in rows] == [NAMES[0]] * count
+
+
+def test_a_classifier_has_lines_without_boxes(files, tmp_path):
+    artifacts.save(artifacts.classifier(), tmp_path / "a.onnx")
+    lines = list(predict_live(tmp_path / "a.onnx", files[3], 0.3, 0.1))
+    assert all(line["boxes"] == [] and "box_labels" not in line for line in lines)
+    assert [line["named"] for line in lines] == [bool(line["label"]) for line in lines]
 
 
 def test_saved_videos_have_the_boxes_on_the_frames_where_they_are(files, tmp_path):
     _, _, both, clip = files
     (line,) = predict(both, clip, threshold=0.3, save=tmp_path / "drawn.mp4")
-    assert set(line) == {"source", "label", "score", "scores", "segments"}
+    assert set(line) == {"source", "label", "score", "named", "scores", "segments"}
     drawn = [frame.rgb() for frame in iter_frames(tmp_path / "drawn.mp4")]
     assert len(drawn) == len(list(iter_frames(clip)))
     middle = [frame[frame.shape[0] // 3 : -frame.shape[0] // 3, frame.shape[1] // 2 - 8 : frame.shape[1] // 2 + 8]
@@ -71,7 +115,7 @@ def test_a_live_source_gives_lines_a_view_and_its_figures(files, tmp_path):
     _, _, both, clip = files
     figures, shown = LiveFigures(), []
     lines = list(predict_live(both, clip, 0.3, 0.1, tmp_path / "view.mp4", shown.append, figures))
-    assert all(set(line) == {"time_s", "label", "score", "boxes"} for line in lines)
+    assert all(set(line) == {"time_s", "label", "score", "named", "boxes", "box_labels"} for line in lines)
     assert len(lines[-1]["boxes"]) == 2 and lines[-1]["label"] in artifacts.LABELS and 0 <= lines[-1]["score"] <= 1
     found = figures.to_dict()
     assert found["frames"] == len(shown) >= 8 and shown[0].shape == (480, 640, 3)

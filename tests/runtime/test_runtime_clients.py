@@ -1,5 +1,6 @@
 """The runtime runs where the training framework is not installed, and models run where vidlet is not."""
 
+import json
 import re
 import subprocess
 import sys
@@ -11,7 +12,10 @@ from PIL import Image
 
 import artifacts
 from artifacts import SIZE, frames_of
+from vidlet.cli import main
 from vidlet.runtime import load
+from vidlet.runtime.sources import sampled_frames
+from vidlet.video import write_video
 
 DOCS = Path(__file__).parents[2] / "docs" / "clients.md"
 
@@ -41,7 +45,7 @@ def model_path(tmp_path):
 
 def python_client(which=0):
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     return blocks[which]
 
 
@@ -64,10 +68,57 @@ def test_the_client_of_a_tflite_file_runs_without_vidlet_and_says_the_same(model
     np.save(model_path.parent / "frames.npy", frames)
     export_litert(model_path, model_path.with_suffix(".tflite"))
     given = "import numpy as np\nframes = np.load('frames.npy')\n"
-    printed = run_blocked(given + python_client(1), model_path.parent, "vidlet", "onnx", "onnxruntime", "torch", "av")
+    printed = run_blocked(given + python_client(2), model_path.parent, "vidlet", "onnx", "onnxruntime", "torch", "av")
     label, score = printed.split()
     name, expected, _ = load(model_path).name_scores(load(model_path)(frames)[0][0])
     assert (label, float(score)) == (name, pytest.approx(expected, abs=1e-5))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sampling", "changes"),
+    [
+        ([3, 2, 4, 0.4, 2.3], {"rule": "rate", "hz": 8, "median_s": 2.0}, {}),  # a flicker, and a last window cut off
+        ([3, 2, 4, 0.3, 1.3], {"rule": "rate", "hz": 8, "median_s": 2.25}, {}),  # 18 / 4 = 4.5: halves round to even
+        ([1, 1.2], {"rule": "rate", "hz": 8, "median_s": 2.0}, {}),  # one block
+        (
+            [3, 2, 4, 2],
+            {"rule": "uniform", "frames": 10, "median_s": 2.0},
+            {"none": {"threshold": 0.4, "label": "blue"}},
+        ),
+        ([3, 2, 4, 0.4, 2.3], {"rule": "rate", "hz": 8, "median_s": 2.0}, {"multi_label": True}),
+    ],
+)
+def test_the_segments_of_the_docs_are_those_of_predict(tmp_path, capsys, seconds, sampling, changes):
+    graph = artifacts.classifier(sigmoid="multi_label" in changes)
+    path = artifacts.save(graph, tmp_path / "model.onnx", sampling=sampling, **changes)
+    colors = [(250, 20, 60), (30, 240, 20), (240, 90, 0), (0, 0, 250), (120, 0, 130)]
+    drawn = [
+        np.full((24, 32, 3), color, np.uint8)
+        for color, s in zip(colors, seconds, strict=False)
+        for _ in range(int(25 * s))
+    ]
+    write_video(tmp_path / "drawn.mp4", drawn, 25)
+    assert main(["predict", str(path), str(tmp_path / "drawn.mp4"), "--json"]) == 0
+    wanted = json.loads(capsys.readouterr().out)["segments"]
+    model = load(path, threads=1)
+    sampled = list(sampled_frames(tmp_path / "drawn.mp4", model.rate_hz, model.input_size))
+    np.savez(tmp_path / "given.npz", times=[time_s for time_s, _ in sampled], frames=[frame for _, frame in sampled])
+    (tmp_path / "about.json").write_text(json.dumps(model.metadata))
+    code = f"""
+import json, onnxruntime
+given, about = np.load("given.npz"), json.load(open("about.json"))
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+zeros = {{i.name: np.zeros([1, *i.shape[1:]], np.float32) for i in session.get_inputs() if i.name != "frames"}}
+score = lambda frames: session.run(["scores"], {{"frames": frames, **zeros}})[0][0]
+times = given["times"]
+end_s = min(times[-1] + {1 / model.rate_hz}, {sum(int(25 * s) for s in seconds) / 25})
+print(json.dumps(segments(score, given["frames"], times, end_s, about)))
+"""
+    found = json.loads(run_blocked(python_client(1) + code, tmp_path, "vidlet", "onnx", "torch", "av", "PIL"))
+    assert wanted
+    assert [label for _, _, label, _ in found] == [s["label"] for s in wanted]
+    numbers = [[s["start_s"], s["end_s"], s["score"]] for s in wanted]
+    np.testing.assert_allclose([[a, z, score] for a, z, _, score in found], numbers, atol=1e-4)
 
 
 def test_the_python_client_of_the_docs_has_about_ten_lines():

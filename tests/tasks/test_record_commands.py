@@ -160,6 +160,9 @@ def test_predict_goes_on_past_damage(record_run, damaged):
     model = record_run / "run" / "model.onnx"
     rows = list(predict_records(model, shard))
     assert [row["error"] for row in rows if "error" in row] and len([r for r in rows if "error" not in r]) == 6
+    said = [row for row in rows if "error" not in row]
+    assert all(set(row) == {"source", "label", "score", "named", "scores", "segments"} for row in said)
+    assert [row["named"] for row in said] == [row["score"] >= 0.5 for row in said] and said[0]["segments"] == []
     with pytest.raises(DataError, match=f"at byte {offsets[2]}"):
         list(predict_records(model, shard, strict=True))
 

@@ -59,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="--on with --save: seconds before and after (3)",
     )
     parser.add_argument(
-        "--csv", metavar="FILE", help="write the segments as CSV; of records, a submission: id, 20 classes and scores"
+        "--csv",
+        metavar="FILE",
+        help="write the segments as CSV, of a detector the boxes of each frame, of records a submission",
     )
     parser.add_argument(
         "--fps",
@@ -123,6 +125,6 @@ def _moment_text(line: dict[str, Any]) -> str:
     """A moment for people: when, the action and its score, how many boxes; or where the clip of an event is."""
     if "clip" in line:
         return f"{line['time_s']:9.2f} s  {shown(line['event'])}  {line['score']:.3f}  {shown(line['clip'])}"
-    boxes = f"  {len(line['boxes'])} boxes" if "boxes" in line else ""
-    action = f"{shown(line['label']) or '-'}  {line['score']:.3f}" if line["score"] or "boxes" not in line else ""
+    boxes = f"  {len(line['boxes'])} boxes" if "box_labels" in line else ""
+    action = f"{shown(line['label']) or '-'}  {line['score']:.3f}" if line["score"] or not boxes else ""
     return f"{line['time_s']:9.2f} s  {action}{boxes}"

@@ -40,11 +40,15 @@ def predict(
     show: Callable[[NDArray[np.uint8]], None] | None = None,
     tell: Callable[[dict[str, Any]], None] | None = None,
 ) -> Generator[dict[str, Any], None, None]:
-    """Yield one result a source: {"source", "label", "score", "scores", "segments"}, or {"source", "error"}.
+    """Yield one result a source: {"source", "label", "score", "named", "scores", "segments"}, or {"source", "error"}.
+
+    ``label`` is the best one, whatever its score; ``named`` says whether that reaches the threshold (and the label
+    is not the one that means none). Of a video of at most one and a half training clips label and scores are those of
+    ``Model.classify``, as ``evaluate`` takes them; of a longer one they are the mean over its timeline.
 
     A file that only detects names no clips: it yields a line whenever other kinds of boxes are seen, {"source",
-    "time_s", "label", "score", "boxes"}. Of a camera, a stream, or with ``live`` a file at its own speed, a line
-    whenever the answer changes: {"time_s", "label", "score", "boxes"}.
+    "time_s", "label", "score", "named", "boxes", "box_labels"}. Of a camera, a stream, or with ``live`` a file at
+    its own speed, a line whenever the answer changes: the same without "source", and "box_labels" only of what detects.
 
         for line in vidlet.predict("runs/a", 0, on="wave", webhook="http://192.168.0.2/hook"): ...
 
@@ -54,7 +58,9 @@ def predict(
         threshold: a segment needs this score; below it nothing is named. None: what the file says, else one half.
         min_s: a segment needs this duration; None: a quarter of a training clip.
         save: annotated video (a folder for several sources); live with ``on`` a folder for a clip around each event.
-        csv: gets the segments, or of records a submission in the form of the YouTube-8M challenge.
+        csv: gets the segments; of a detector the boxes of each frame that it looks at (of a file that names clips, too:
+            beside the segments, day.boxes.csv for day.csv); of records a submission in the form of the YouTube-8M
+            challenge.
         fps: frames a second of folders of frames (what their names tell, else 25).
         live: play a file at its own speed, as a camera would.
         on, above: live: an event begins when this label reaches this score (None: what the file says, else 0.8).
@@ -76,6 +82,8 @@ def predict(
     wanted.check(watched)
     if watched and fps is not None:
         raise RecipeError("--fps is for folders of frames that are read as files, not for live sources")
+    if watched and csv is not None:
+        raise RecipeError("--csv is for sources that end, not for live ones: print their lines with --json")
     loaded = model if isinstance(model, Model) else load(shipped(model, threads), threads=threads)
     if watched:
         yield from live_lines(loaded, source, wanted, say, tell)

@@ -6,7 +6,7 @@ The newest frame wins: what comes while the model is busy is dropped, so that th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -56,7 +56,7 @@ def predict_live(
     tell: Callable[[str], None] | None = None,
     frames: Callable[[float, NDArray[np.uint8]], None] | None = None,
 ) -> Generator[dict[str, Any], None, None]:
-    """Yield a line whenever the answer changes: {"time_s", "label", "score", "boxes"}; see ``runtime.watch``.
+    """Yield a line whenever the answer changes: {"time_s", "label", "score", "named", "boxes"}; see ``as_line``.
 
     Args:
         source: a camera's number, an address, or a file, which is played at its own speed.
@@ -107,7 +107,7 @@ def predict_live(
                 show(view)
 
         for moment in watch(cast(Model, _Seen(loaded, seen)), opened, least, min_s):
-            yield as_line(moment)
+            yield as_line(moment, loaded.box_labels)
     except BaseException as error:
         if writer is not None:
             broken = not isinstance(error, (KeyboardInterrupt, GeneratorExit))  # then what was seen is kept
@@ -127,18 +127,29 @@ def detect_moments(
     threshold: float | None = None,
     min_s: float | None = None,
     fps: float | None = None,
+    each: Callable[[Moment], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The same lines for a file (or folder of frames) that is read as fast as it can be, nothing dropped."""
-    for moment in watch(model, source, threshold, min_s, windows=0, fps=fps):
-        yield as_line(moment)
+    watched = model if each is None else cast(Model, _Seen(model, each))
+    for moment in watch(watched, source, threshold, min_s, windows=0, fps=fps):
+        yield as_line(moment, model.box_labels)
 
 
-def as_line(moment: Moment) -> dict[str, Any]:
-    """The contract's JSON object of a moment; ``boxes`` only of a model that detects."""
-    line: dict[str, Any] = {"time_s": moment.time_s, "label": moment.label, "score": moment.score}
-    if moment.boxes is not None:
-        line["boxes"] = [[round(float(value), 4) for value in row[:5]] + [int(row[5])] for row in moment.boxes]
-    return line
+def as_line(moment: Moment, box_labels: Sequence[str] = ()) -> dict[str, Any]:
+    """The contract's JSON object of a moment: what holds from now on.
+
+    ``label`` is "" and ``named`` False where nothing is named; ``score`` is that of the best label all the same.
+    ``boxes`` are [x1, y1, x2, y2, score, class], in four digits; ``box_labels`` are their names, of what detects.
+    """
+    rows = () if moment.boxes is None else moment.boxes
+    line: dict[str, Any] = {
+        "time_s": moment.time_s,
+        "label": moment.label,
+        "score": moment.score,
+        "named": bool(moment.label),
+        "boxes": [[round(float(value), 4) for value in row[:5]] + [int(row[5])] for row in rows],
+    }
+    return line | ({"box_labels": [box_labels[int(row[5])] for row in rows]} if box_labels else {})
 
 
 def draw_moment(
@@ -181,7 +192,9 @@ class _Seen:
     def __init__(self, model: Model, tell: Callable[[Moment], None]) -> None:
         self.model, self.tell, self.median_s, self.none = model, tell, model.median_s, model.none
 
-    def stream(self, source: LiveSource, windows: int | None = None) -> Iterator[Moment]:
-        for moment in self.model.stream(source, windows):
+    def stream(
+        self, source: LiveSource | str | Path, windows: int | None = None, fps: float | None = None
+    ) -> Iterator[Moment]:
+        for moment in self.model.stream(source, windows, fps):
             self.tell(moment)
             yield moment

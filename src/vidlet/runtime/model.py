@@ -243,6 +243,9 @@ class Model:
     ) -> Prediction | list[Prediction]:
         """Name a clip (a file, a part of one, or a folder of frame images), whatever its length, in constant memory.
 
+        This is what ``evaluate`` scores. ``vidlet predict`` says the same of a video of at most one and a half training
+        clips; the label and scores of a longer one are there the mean over its timeline (``predict_timeline``).
+
         A list of clips gives the list of their answers; some are decoded while others are computed.
 
         ``fps`` are the frames a second of a folder of images (25 if not told).
@@ -312,6 +315,10 @@ class Model:
         named = {label: float(score) for label, score in zip(self.labels, row, strict=True)}
         best = max(named, key=named.__getitem__, default="")
         return best, named.get(best, 0.0), named
+
+    def names(self, label: str, score: float, threshold: float | None = None) -> bool:
+        """Whether a best label is to be told: it means something, and reaches the threshold (None: the model's own)."""
+        return bool(label) and label != self.none and score >= (self.threshold if threshold is None else threshold)
 
     def needs_video(self, labels: bool = False) -> None:
         """Raise a ModelError unless the model takes frames, resized by our rule (and names clips)."""

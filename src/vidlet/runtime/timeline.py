@@ -60,6 +60,7 @@ def predict_timeline(
     start_s: float | None = None,
     end_s: float | None = None,
     fps: float | None = None,
+    seen: Callable[[float, NDArray[np.float32]], None] | None = None,
 ) -> Timeline:
     """Read a whole file (or folder of frames) and say what happens when.
 
@@ -73,6 +74,7 @@ def predict_timeline(
         progress: called with the number of frames done.
         start_s, end_s: look at this part of the video alone; its segments have the video's times.
         fps: frames a second of a folder of frames; None: what their names tell, else 25.
+        seen: called with time and boxes (M, 6) of each frame, where the file detects as well.
 
     Raises:
         DataError: the video cannot be read.
@@ -102,7 +104,9 @@ def predict_timeline(
     damage = [""]
     frames = sampled_frames(source, model.rate_hz, model.input_size, damage.append, start_s, end_s, fps)
     for time_s, frame in frames:
-        staggered.push(frame)
+        step = staggered.push(frame)
+        if seen is not None and step.boxes is not None:
+            seen(time_s, step.boxes)
         last_s = time_s
         held += blocks.tick(time_s)
         if staggered.frames > short_frames:

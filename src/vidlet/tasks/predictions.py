@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,10 @@ from numpy.typing import NDArray
 
 from ..datasets import clips_below
 from ..errors import DataError, VidletError
-from ..files import write_text
+from ..files import atomic_path
 from ..live.watching import detect_moments, drawn_boxes, frames_with_boxes
 from ..progress import say, working
-from ..runtime import Model, Timeline, predict_timeline
+from ..runtime import Model, Moment, Timeline, predict_timeline
 from ..video import Strip, VideoWriter, annotate, as_place, container_of, enlarge, iter_frames, probe, resize
 from ..video.ending import BREAKS_OFF
 from ..video.frames import DEFAULT_FPS
@@ -34,7 +36,8 @@ class Wanted:
         threshold: a segment needs this score; below it nothing is named. None: the model's own.
         min_s: a segment needs this duration; None: a quarter of a training clip.
         save: annotated video (a folder for several sources).
-        csv: the segments as CSV; of records a submission (see ``predict_records``).
+        csv: the segments as CSV; of what detects the boxes of each frame; of records a submission
+            (see ``predict_records``).
         strict: what cannot be read is an error.
         fps: frames a second of folders of frames; None: what their names tell, else 25.
     """
@@ -49,31 +52,52 @@ class Wanted:
 
 Said = Iterator[dict[str, Any]]
 
+SEGMENT_COLUMNS = ("source", "start_s", "end_s", "label", "score")
+BOX_COLUMNS = ("source", "time_s", "label", "score", "x1", "y1", "x2", "y2")
+
 
 def predict_clips(model: Model, source: str | Path, wanted: Wanted) -> Said:
-    """Yield {"source", "label", "score", "scores", "segments"} of each video below a source, or {"source", "error"}."""
+    """Yield {"source", "label", "score", "named", "scores", "segments"} of each video below a source, or its error."""
 
     threshold = model.threshold if wanted.threshold is None else wanted.threshold
+    segments: _Table | None = None
+    boxes: _Table | None = None
 
     def timeline_of(path: Path | str, target: Path | None) -> Said:
         with working(f"predict {path}"):
-            timeline = predict_timeline(model, path, threshold, wanted.min_s, fps=wanted.fps)
+            seen = None if boxes is None else partial(_box_rows, boxes, model.box_labels, path, threshold)
+            timeline = predict_timeline(model, path, threshold, wanted.min_s, fps=wanted.fps, seen=seen)
         if target is not None:
             with working(f"write {target}"):
                 save_annotated(path, timeline, target, model, threshold, wanted.fps)
         notes = _notes(path, wanted.fps, timeline.damage)
-        yield {**as_result(path, timeline), **({"notes": notes} if notes else {})}
+        for segment in timeline.segments if segments is not None else ():
+            segments.add(path, segment.start_s, segment.end_s, segment.label, segment.score)
+        named = model.names(timeline.label, timeline.score, threshold)
+        yield {**as_result(path, timeline, named), **({"notes": notes} if notes else {})}
 
-    yield from _each_source(source, wanted, timeline_of)
+    with ExitStack() as open_tables:
+        if wanted.csv is not None:
+            missing = f"no segment reached the threshold {threshold:g}"
+            segments = open_tables.enter_context(_Table(wanted.csv, SEGMENT_COLUMNS, missing))
+            if model.box_labels:
+                beside = Path(wanted.csv).with_suffix(".boxes.csv")
+                boxes = open_tables.enter_context(_Table(beside, BOX_COLUMNS, _no_box(threshold)))
+        yield from _each_source(source, wanted, timeline_of)
 
 
 def predict_boxes(model: Model, source: str | Path, wanted: Wanted) -> Said:
-    """Yield a line whenever other kinds of boxes are seen: {"source", "time_s", "label", "score", "boxes"}."""
+    """Yield a line whenever other kinds of boxes are seen: {"source", "time_s", ...}, see ``as_line``."""
 
     threshold = model.threshold if wanted.threshold is None else wanted.threshold
+    boxes: _Table | None = None
 
     def moments_of(path: Path | str, target: Path | None) -> Said:
-        for line in detect_moments(model, path, threshold, wanted.min_s, wanted.fps):
+        def each(moment: Moment) -> None:
+            if boxes is not None and moment.boxes is not None:
+                _box_rows(boxes, model.box_labels, path, threshold, moment.time_s, moment.boxes)
+
+        for line in detect_moments(model, path, threshold, wanted.min_s, wanted.fps, each):
             yield {"source": str(path), **line}
         for note in _notes(path, wanted.fps):
             say(f"{shown(path)}: {note}")
@@ -81,7 +105,10 @@ def predict_boxes(model: Model, source: str | Path, wanted: Wanted) -> Said:
             with working(f"write {target}"):
                 save_annotated(path, Timeline((), "", 0.0, {}), target, model, threshold, wanted.fps)
 
-    yield from _each_source(source, wanted, moments_of)
+    with ExitStack() as open_tables:
+        if wanted.csv is not None:
+            boxes = open_tables.enter_context(_Table(wanted.csv, BOX_COLUMNS, _no_box(threshold)))
+        yield from _each_source(source, wanted, moments_of)
 
 
 def _notes(path: Path | str, fps: float | None, damage: str = "") -> list[str]:
@@ -93,40 +120,65 @@ def _each_source(source: str | Path, wanted: Wanted, said_of: Callable[[Path | s
     """What is said of each source; of several, one that cannot be read yields its error."""
     sources, failed = find_sources(source), 0
     targets = {} if wanted.save is None else save_targets(sources, source, Path(wanted.save))
-    rows: list[dict[str, Any]] = []
     for path in sources:
         try:
-            for found in said_of(path, targets.get(path)):
-                rows += [{"source": found["source"], **segment} for segment in found.get("segments", [])]
-                yield found
+            yield from said_of(path, targets.get(path))
         except VidletError as error:
             if wanted.strict or len(sources) == 1:
                 raise
             failed += 1
             yield {"source": str(path), "error": str(error)}
-    if wanted.csv is not None:
-        _write_csv(wanted.csv, rows)
-    for made in (wanted.save, wanted.csv):
-        if made is not None and failed < len(sources):
-            say(f"written {shown(made)}")
+    if wanted.save is not None and failed < len(sources):
+        say(f"written {shown(wanted.save)}")
     if failed:
         say(f"{failed} sources could not be read")
 
 
-def _write_csv(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["source", "start_s", "end_s", "label", "score"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
-    write_text(path, text.getvalue())
+class _Table:
+    """A CSV that is whole or not there, written row by row; at its end it is said, and why if it has no row."""
+
+    def __init__(self, path: str | Path, columns: Sequence[str], missing: str) -> None:
+        self.path, self.columns, self.missing, self.rows = path, columns, missing, 0
+
+    def __enter__(self) -> _Table:
+        with ExitStack() as opened:
+            draft = opened.enter_context(atomic_path(os.fspath(self.path)))
+            handle = opened.enter_context(draft.open("w", encoding="utf-8", newline=""))
+            self._writer = csv.writer(handle, lineterminator="\n")
+            self._writer.writerow(self.columns)
+            self._opened = opened.pop_all()
+        return self
+
+    def add(self, *row: Any) -> None:
+        """A row, in the order of the columns."""
+        self._writer.writerow([cell(str(value)) if isinstance(value, (str, Path)) else value for value in row])
+        self.rows += 1
+
+    def __exit__(self, *failure: Any) -> None:
+        self._opened.__exit__(*failure)
+        if failure[0] is None:
+            say(f"written {shown(self.path)}{'' if self.rows else f', without a row: {self.missing}'}")
 
 
-def as_result(path: str | Path, timeline: Timeline) -> dict[str, Any]:
+def _no_box(threshold: float) -> str:
+    return f"no box reached the threshold {threshold:g}"
+
+
+def _box_rows(
+    table: _Table, names: Sequence[str], path: Path | str, threshold: float, time_s: float, boxes: NDArray[np.float32]
+) -> None:
+    """A row for each box (M, 6) of a frame that reaches the threshold."""
+    for *corners, score, kind in boxes[boxes[:, 4] >= threshold].tolist():
+        table.add(path, time_s, names[int(kind)], score, *corners)
+
+
+def as_result(path: str | Path, timeline: Timeline, named: bool) -> dict[str, Any]:
     """The contract's JSON object of a timeline."""
     return {
         "source": str(path),
         "label": timeline.label,
         "score": timeline.score,
+        "named": named,
         "scores": dict(timeline.scores),
         "segments": [
             {"start_s": s.start_s, "end_s": s.end_s, "label": s.label, "score": s.score} for s in timeline.segments

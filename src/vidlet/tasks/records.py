@@ -63,18 +63,25 @@ def sample_record(model: Model, table: ClipTable, inputs: Sequence[str] = ()) ->
 
 def predict_wanted(model: Model, source: str | Path, wanted: Wanted) -> Iterator[dict[str, Any]]:
     """See :func:`predict_records`."""
-    return predict_records(model, source, wanted.strict, csv=wanted.csv)
+    return predict_records(model, source, wanted.strict, csv=wanted.csv, threshold=wanted.threshold)
 
 
 def predict_records(
-    model: str | Path | Model, source: str | Path, strict: bool = False, threads: int = 1, csv: str | Path | None = None
+    model: str | Path | Model,
+    source: str | Path,
+    strict: bool = False,
+    threads: int = 1,
+    csv: str | Path | None = None,
+    threshold: float | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield {"source", "label", "score", "scores"} for each record of shards (or of a folder with features.npz).
+    """Yield {"source", "label", "score", "named", "scores", "segments"} for each record of shards (or of features.npz).
 
-    ``source`` is the record's id, ``scores`` the 20 highest by name. Labels of the records are not looked at.
+    ``source`` is the record's id, ``scores`` the 20 highest by name, ``segments`` empty: a record has no times.
+    Labels of the records are not looked at.
 
     Args:
         strict: the first damaged record is an error; else each is named, skipped and yields {"source", "error"}.
+        threshold: from which score on the label counts as ``named``; None: the model's own.
         csv: a submission in the form of the YouTube-8M challenge: the header, and a line a record of its id and 20
             pairs of class number and score, descending.
 
@@ -94,7 +101,12 @@ def predict_records(
             best = np.argsort(-scores, kind="stable")[:TOP]
             submission.add(record.id, best, scores[best])
             named = {loaded.labels[i]: float(scores[i]) for i in best}
-            yield {"source": record.id, "label": found.label, "score": found.score, "scores": named}
+            about = {
+                "label": found.label,
+                "score": found.score,
+                "named": loaded.names(found.label, found.score, threshold),
+            }
+            yield {"source": record.id, **about, "scores": named, "segments": []}
         for problem in checks.problems[told:]:
             yield {"source": problem.id or f"{problem.shard} at byte {problem.offset}", "error": str(problem)}
     if checks.problems:
