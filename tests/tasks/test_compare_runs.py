@@ -167,5 +167,15 @@ def test_several_chains_are_several_files_of_one_command(tiny_run, tmp_path):
         listing = (tmp_path / "run" / f"predictions.{name.removeprefix('model.')}.csv").read_text()
         assert {line.split(",")[0] for line in listing.splitlines()[1:]} == {"model.onnx", name}
     assert {row["name"].rpartition("/")[2] for row in vidlet.compare([tmp_path / "run"])["rows"]} >= set(names)
+    (tmp_path / "run" / "checkpoint.pt").touch()
+    further = vidlet.compress(tmp_path / "run", tiny_run.clips, "half+compact+half", out=tmp_path / "further")
+    assert set(further["files"]) - set(made["files"]) == {"model.half-compact-half.onnx"}
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == known  # the run is as it was
+    there = {path.name for path in (tmp_path / "run").iterdir() if path.is_file() and path.name[0] != "."}
+    copied = {path.name for path in (tmp_path / "further").iterdir()}
+    assert copied - there == {"model.half-compact-half.onnx", "predictions.half-compact-half.onnx.csv"}
+    assert there - copied == {"checkpoint.pt"}
+    with pytest.raises(vidlet.VidletError, match="holds a finished run; choose another --out"):
+        vidlet.compress(tmp_path / "run", tiny_run.clips, "half", out=tmp_path / "further")
     with pytest.raises(vidlet.VidletError, match="did you mean half"):
         vidlet.compress(tmp_path / "run", tiny_run.clips, ["half", "hald"])

@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_data(parser)
     options.add_device(parser)
     parser.add_argument(
+        "--out", metavar="FOLDER", help="a further run: a copy of RUN with the new files (RUN itself gets them)"
+    )
+    parser.add_argument(
         "steps",
         metavar="STEPS",
         nargs="+",
@@ -38,5 +41,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         fold=args.fold,
         strict=args.strict,
         device=args.device,
+        out=args.out,
         command="vidlet " + shlex.join(sys.argv[1:]),
     )

@@ -26,6 +26,7 @@ def compress(
     strict: bool = False,
     command: str = "",
     device: str = "auto",
+    out: str | Path | None = None,
 ) -> dict[str, Any]:
     """Compress the network that ``train`` left in a run folder by a chain of steps.
 
@@ -40,18 +41,24 @@ def compress(
         steps: a chain of steps as recipes write it (docs/recipes.md), or several of them, a file each.
         fold: that of the run, where it was trained on one.
         device: where the steps that train do so: "auto", "cpu" or "cuda".
+        out: a further run folder: it gets a copy of the run and the new files, and ``run`` stays as it is;
+            None: ``run`` gets them.
 
     Returns:
         {"out", "files": {name: bytes}, "metrics"} with ``metrics["files"]`` of model.onnx and of each new file.
 
     Raises:
-        RecipeError: an unknown step. TrainingError: not a finished run, or one of other classes. DataError: no clips.
+        RecipeError: an unknown step. TrainingError: not a finished run, one of other classes, or ``out`` holds a
+            run already. DataError: no clips.
     """
     started = time.monotonic()
     device = find_device(device)
     folder = RunFolder.of(run)
     _held = folder.hold() if folder.path.is_dir() else None
     plan = folder.recipe()
+    target = folder if out is None else RunFolder.of(out)
+    if target is not folder:
+        target.check_free()
     task = task_of_recipe(plan, data)
     task.check_options(TrainingError, fold=fold)
     networks = task.networks()
@@ -69,6 +76,10 @@ def compress(
     with working("prepare"):
         prepared = networks.prepare(plan, table, trained, strict)
     writer = networks.writer(plan, table, trained, prepared, device)
+    if target is not folder:
+        _held_too = target.hold()
+        folder.copy_to(target)
+        folder = target
     for name, chain in chains.items():
         with working(f"write {name}"):
             writer.write(trained, chain, folder / name)
@@ -85,7 +96,7 @@ def compress(
         for name, measured in measure_rejection(folder, list(chains), background, known["threshold"], scored).items():
             metrics["files"][name] |= measured
     metrics |= {"split": split, "fold": fold, "seconds": round(time.monotonic() - started, 1)}
-    said = command or f"vidlet compress {run} {data} {' '.join(asked)}"
+    said = command or f"vidlet compress {run} {data} {' '.join(asked)}{f' --out {out}' if out is not None else ''}"
     task.write_evidence(folder, list(chains), metrics, table, said)
     metrics["bytes"][MODEL] = folder.model.stat().st_size
     for name in chains:

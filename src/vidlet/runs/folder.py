@@ -6,13 +6,14 @@ docs/architecture.md lists the files. Only this module spells their names.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, TrainingError
-from ..files import Lock, write_text
+from ..files import Lock, atomic_path, write_text
 from ..progress import say
 from ..recipe import Recipe, load_recipe, nearest, save_recipe
 from ..wording import as_json
@@ -112,6 +113,14 @@ class RunFolder:
         if not resume and self.model.exists():
             otherwise = "" if resume is None else ", or --resume to finish this one"
             raise TrainingError(f"{self}: holds a finished run; choose another {option}{otherwise}")
+
+    def copy_to(self, target: RunFolder) -> None:
+        """Put all files of the run but its checkpoint into another folder, which is a whole run then."""
+        target.path.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self.path.iterdir()):
+            if path.is_file() and not path.name.startswith(".") and path.name != CHECKPOINT:
+                with atomic_path(target / path.name) as draft:
+                    shutil.copyfile(path, draft)
 
     def save_recipe(self, recipe: Recipe, resume: bool = False) -> None:
         """Write the resolved recipe; a run that is resumed has it already, or is another one and will be refused."""
