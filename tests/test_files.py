@@ -56,6 +56,12 @@ def test_a_folder_is_used_by_one_process_at_a_time(tmp_path):
         with pytest.raises(DataError, match="another process writes into it"), Lock(tmp_path):
             pass
         other.kill()  # the system lets go of what a dead process held
+    with Lock(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
+    assert not (tmp_path / "new").exists()  # nothing was written into it
+    with Lock(tmp_path / "new"):
+        (tmp_path / "new" / "a").touch()
+    assert (tmp_path / "new" / "a").exists() and tmp_path.exists()
     with Lock(tmp_path):
         assert not Lock(tmp_path).acquire()
     with Lock(tmp_path):

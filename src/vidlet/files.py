@@ -102,9 +102,11 @@ class Lock:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._descriptor: int | None = None
+        self._made = False  # by this lock: where nothing was written into the folder, it goes again
 
     def acquire(self) -> bool:
         """Take the folder if nobody has it; say whether that was so. A file system without locks locks nothing."""
+        made = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor = _open_for_lock(self.folder)
         try:
@@ -113,7 +115,7 @@ class Lock:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN, errno.EDEADLK):
                 os.close(descriptor)
                 return False
-        self._descriptor = descriptor
+        self._descriptor, self._made = descriptor, made
         return True
 
     def hold(self) -> Lock:
@@ -125,6 +127,9 @@ class Lock:
     def release(self) -> None:
         """Let go."""
         if self._descriptor is not None:
+            if self._made:
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()  # refuses a folder that holds something
             os.close(self._descriptor)
             self._descriptor = None
 

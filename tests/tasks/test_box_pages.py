@@ -1,6 +1,8 @@
 """`vidlet data` of images with boxes: what there is, what is wrong, and a page with boxes drawn."""
 
 import json
+import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from shared_data import shared
 from vidlet.cli import main
 from vidlet.datasets import read_boxes
 from vidlet.errors import DataError
+from vidlet.tasks import DataSource
 from vidlet.tasks.box_pages import draw_boxes, inspect_boxes, write_view
+from vidlet.tasks.boxes import read_box_images
 from vidlet.video.annotate import BOX
 
 
@@ -34,6 +38,18 @@ def test_images_boxes_and_what_is_wrong_are_counted(squares):
     assert any("boxes to train on" in warning for warning in found["warnings"])
     with pytest.raises(DataError):
         inspect_boxes(squares, strict=True)
+
+
+def test_the_shares_that_training_takes_are_told_where_none_are_given(squares, tmp_path):
+    assert not inspect_boxes(squares).table.notes  # all three are given
+    (tmp_path / "flat").mkdir()
+    for path in (*squares.glob("t*/*.png"), *squares.glob("t*/*.txt")):
+        shutil.copy(path, tmp_path / "flat" / path.name)
+    shutil.copy(squares / "classes.txt", tmp_path / "flat")
+    dealt = Counter(image.split for image in read_box_images(DataSource(tmp_path / "flat")))
+    (note,) = [note for note in inspect_boxes(tmp_path / "flat").to_dict()["notes"] if "training takes" in note]
+    assert note.startswith("No split is given") and all(f"{name} {dealt[name]} (" in note for name in dealt)
+    assert set(dealt) == {"train", "val", "test"}
 
 
 def test_sides_are_quantiles_of_the_root_of_the_area(squares):

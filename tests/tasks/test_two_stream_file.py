@@ -121,6 +121,7 @@ def test_it_is_scored_as_it_ships_and_says_what_flow_it_wants(two):
     assert "2 files in one" in (two / "both" / "report.html").read_text()
     metadata = read_metadata(two / "both" / "model.onnx")
     assert metadata["inputs"] == ["frames", "flow"] and metadata["flow"] == FLOW_RULE
+    assert all(isinstance(value, dict) for value in metadata["provenance"].values())  # of each member
     assert [member["weight"] for member in metadata["recipe"]["members"]] == [0.75, 0.25]
     assert metadata["evidence"][0]["value"] == joined["accuracy"]
 

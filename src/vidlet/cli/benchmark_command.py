@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write the figures as JSON, with this machine's speed: for `vidlet fit --device FILE`",
     )
-    options.add_threads(parser)
+    options.add_threads(parser, least=1)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

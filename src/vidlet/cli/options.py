@@ -119,11 +119,11 @@ def add_none(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_threads(parser: argparse.ArgumentParser) -> None:
-    """--threads."""
+def add_threads(parser: argparse.ArgumentParser, least: int = 0) -> None:
+    """--threads; 0 lets the runtime choose."""
     parser.add_argument(
         "--threads",
-        type=number(int, 0, MOST_THREADS),
+        type=number(int, least, MOST_THREADS),
         default=1,
         metavar="N",
         help="processor threads to use (%(default)s)",

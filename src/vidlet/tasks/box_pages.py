@@ -6,13 +6,13 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..datasets import BoxImage, BoxTable, read_boxes
+from ..datasets import BoxImage, BoxTable, read_boxes, with_box_splits
 from ..errors import DataError, VidletError
 from ..metrics import precision_recall
 from ..reports import Section
@@ -22,7 +22,7 @@ from ..runtime import read_metadata
 from ..video import annotate, enlarge, read_many
 from ..video.folder import load_image
 from .boxes import ScoredImages
-from .clip_report import made_here
+from .clip_report import made_here, said
 from .standing import title_of
 
 SPLITS = ("train", "val", "test")
@@ -92,6 +92,7 @@ def inspect_boxes(
         DataError: nothing usable is there; with ``strict`` also the first image or box that cannot be used.
     """
     table = read_boxes(path, strict)
+    table = replace(table, notes=(*table.notes, *_split_notes(table)))
     broken = []
     for done, (image, found) in enumerate(read_many(list(table), _decoded, workers=workers), 1):
         if isinstance(found, VidletError):
@@ -169,7 +170,7 @@ def report_boxes(
                 **made_here(evidence["command"]),
                 "data": f"sha256 {evidence['table_sha256']}",
                 "graph": f"sha256 {evidence['graph_sha256']}",
-                **{f"weights, {key}": str(value) for key, value in metadata["provenance"].items()},
+                **{f"weights, {key}": said(value) for key, value in metadata["provenance"].items()},
                 "Python": sys.version.split()[0],
             },
             recipe_toml=(run / RECIPE).read_text("utf-8"),
@@ -198,6 +199,20 @@ def _named(rows: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
 
 def _decoded(image: BoxImage) -> int:
     return load_image(image.path).nbytes
+
+
+def _split_notes(table: BoxTable) -> list[str]:
+    """How training deals out the images where the data leave that open."""
+    given = Counter(image.split for image in table)
+    if given[""] < len(table) and (given["val"] or not given["train"]):
+        return []
+    try:
+        dealt = Counter(image.split for image in with_box_splits(table))
+    except DataError as error:
+        return [f"Not all splits are given, and they cannot be made: {error}."]
+    parts = [f"{name} {dealt[name]} ({dealt[name] / len(table):.0%})" for name in ("train", "val", "test")]
+    what = "No split is given" if given[""] == len(table) else "No val is given"
+    return [f"{what}: training takes {', '.join(parts)} of the images."]
 
 
 def _warnings(table: BoxTable, broken: int) -> list[str]:

@@ -27,6 +27,7 @@ from ..reports.sections import cards_of
 from ..runs import RECIPE, REPORT, RunFolder, choose
 from ..runtime import benchmark, inspect_artifact, load, read_metadata
 from ..video import probe, read_clip
+from ..wording import as_json
 from .clips import Scored
 from .standing import beside, sections_of, title_of
 
@@ -230,6 +231,11 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def said(value: Any) -> str:
+    """A value of a file's provenance; of a joint file each is an object."""
+    return value if isinstance(value, str) else as_json(value)
+
+
 def _provenance(metadata: Mapping[str, Any], table: ClipTable) -> dict[str, str]:
     import onnxruntime
 
@@ -239,7 +245,7 @@ def _provenance(metadata: Mapping[str, Any], table: ClipTable) -> dict[str, str]
         "clip table": f"sha256 {table.sha256()}",
         "graph": f"sha256 {evidence[0].get('graph_sha256', '')}",
         **{
-            key if key == "weights" else f"weights, {key}": str(value)
+            key if key == "weights" else f"weights, {key}": said(value)
             for key, value in metadata.get("provenance", {}).items()
         },
         "Python": sys.version.split()[0],

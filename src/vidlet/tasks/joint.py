@@ -41,7 +41,7 @@ def joint_metadata(
                 for (name, model), weight in zip(members.items(), weights, strict=True)
             ],
         },
-        "provenance": {name: json.dumps(model.metadata.get("provenance", {})) for name, model in members.items()},
+        "provenance": {name: model.metadata.get("provenance", {}) for name, model in members.items()},
         "temperature": None,
         "evidence": [],
     }
