@@ -27,7 +27,7 @@ from ..files import atomic_path, cache_folder, write_text
 from ..models import FrameExtractor, build_head
 from ..runtime import benchmark, write_metadata
 from ..tasks.prepare import graph_bytes
-from .budget import Budget
+from .budget import Budget, quiet
 from .course import EVIDENCE_BYTES, FIGURES
 from .space import ALONE, GRID, POOLED, STORAGES, TRAINS, Candidate, Space, Storage
 
@@ -159,6 +159,6 @@ def make_cards(
                 write_metadata(draft, metadata)
             size = path.stat().st_size + EVIDENCE_BYTES - round(storage.head_bytes(head))
             measured = benchmark(path, seconds=0.6, threads=1) if timed else {}
-            kept = {key: measured[key] for key in FIGURES if timed}
+            kept = quiet({key: measured[key] for key in FIGURES if timed})
             cards.append(Card(place, storage.chain, size, kept))
     return cards
