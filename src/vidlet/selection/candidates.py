@@ -12,6 +12,7 @@ from ..recipe import load_recipe
 Places = Mapping[str, tuple[int, tuple[int, ...]]]  # cut -> where its features begin in a frame's vector, their shape
 
 STRENGTHS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of the penalty, in descending order
+CLOSER = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6, 1e-7)  # of least squares, which cost little
 ORDERED = ("segments", "steps")
 MOVES = "mean+deviation+change"
 COURSE = "segments+steps+deviation+change"  # where a clip goes, and how much moves on the way: for many clips
@@ -105,7 +106,7 @@ def probes_of_clips(places: Places, clips: int = 0) -> list[Candidate]:
 def probes_of_records(places: Places, frames: float = 2.0) -> list[Candidate]:
     """The probes of stored features: components of very different size are whitened by a part, wholly, or not at all.
 
-    Of the vectors of whole videos the direction alone is tried, too, for their length says little of the class.
+    Of frames and of whole videos' vectors the direction alone is tried, too, for their length says little of the class.
 
     Args:
         frames: in the median record; of one vector a record there is nothing but it.
@@ -116,6 +117,7 @@ def probes_of_records(places: Places, frames: float = 2.0) -> list[Candidate]:
             for whiten in (0.0, 0.3, 0.6, 1.0):
                 found += [probe(cut, "mean", whiten=whiten), probe(cut, "mean", whiten=whiten, unit=True)]
             continue
+        found += [probe(cut, "mean", whiten=whiten, unit=True) for whiten in (0.0, 0.3)]
         for whiten in (0.3, 0.6, 1.0):
             for statistics in ("mean", "mean+deviation", "mean+highest", "segments", "segments+deviation"):
                 found.append(probe(cut, statistics, whiten=whiten))

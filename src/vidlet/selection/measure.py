@@ -16,7 +16,7 @@ from ..training import ClipNetwork, Clips, FeatureClips, predict_logits, train_n
 from ..training.classification import Moments
 from ..training.linear import held_out_logits, log_probabilities
 from ..training.probes import describe, scaled
-from .candidates import STRENGTHS, Candidate, Places, place_of
+from .candidates import CLOSER, STRENGTHS, Candidate, Places, place_of
 
 LEAST = 1e-9  # probability that counts as none
 WATCHED = 10  # one in so many of the clips that a head learns from is watched
@@ -101,9 +101,10 @@ def best_solution(
         ``strength``, and ``squares`` where cross-entropy would take minutes; probabilities.
     """
     squares = len(targets) * targets.size > LONG
+    strengths = CLOSER if squares else STRENGTHS
     best: tuple[float, dict[str, float], np.ndarray] | None = None
-    solutions = held_out_logits(products, targets, held, STRENGTHS, multi_label, squares)
-    for strength, logits in zip(STRENGTHS, solutions, strict=False):
+    solutions = held_out_logits(products, targets, held, strengths, multi_label, squares)
+    for strength, logits in zip(strengths, solutions, strict=False):
         known, least = np.isfinite(logits[:, 0]), np.inf
         for factor in FACTORS if squares else (0.0,):
             said = np.exp(log_probabilities(factor * (logits - 0.5) if squares else logits, multi_label))
