@@ -41,7 +41,7 @@ def test_images_boxes_and_what_is_wrong_are_counted(squares):
 
 
 def test_the_shares_that_training_takes_are_told_where_none_are_given(squares, tmp_path):
-    assert not inspect_boxes(squares).table.notes  # all three are given
+    assert not any("training takes" in note for note in inspect_boxes(squares).table.notes)  # all three are given
     (tmp_path / "flat").mkdir()
     for path in (*squares.glob("t*/*.png"), *squares.glob("t*/*.txt")):
         shutil.copy(path, tmp_path / "flat" / path.name)
