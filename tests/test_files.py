@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from vidlet import files
 from vidlet.errors import DataError
 from vidlet.files import Lock, atomic_path, cache_folder, sha256_of, write_bytes, write_text
 
@@ -66,6 +67,20 @@ def test_a_folder_is_used_by_one_process_at_a_time(tmp_path):
         assert not Lock(tmp_path).acquire()
     with Lock(tmp_path):
         pass
+
+
+def test_a_folder_that_was_taken_away_while_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    taken = []
+
+    def taken_away_once(descriptor):
+        if not taken:
+            taken.append((tmp_path / "new").rmdir())
+        lock(descriptor)
+
+    lock = files._lock
+    monkeypatch.setattr(files, "_lock", taken_away_once)
+    with Lock(tmp_path / "new"):
+        assert taken and (tmp_path / "new").is_dir() and not Lock(tmp_path / "new").acquire()
 
 
 def test_a_draft_has_no_draft_of_its_own(tmp_path):

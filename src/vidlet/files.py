@@ -115,6 +115,9 @@ class Lock:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN, errno.EDEADLK):
                 os.close(descriptor)
                 return False
+        if not _stands(descriptor, self.folder):  # whoever made it took it away in between
+            os.close(descriptor)
+            return self.acquire()
         self._descriptor, self._made = descriptor, made
         return True
 
@@ -148,6 +151,16 @@ def _open_for_lock(folder: Path) -> int:
     if hasattr(os, "O_DIRECTORY"):
         return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     return os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+
+
+def _stands(descriptor: int, folder: Path) -> bool:
+    """Whether an open folder is still the one at its path."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return True
+    try:
+        return os.path.samestat(os.fstat(descriptor), folder.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(descriptor: int) -> None:
