@@ -160,7 +160,7 @@ def test_the_command_prints_lines_and_says_what_was_dropped(files, tmp_path, cap
     assert main(["predict", str(both), str(clip), "--live", "--json", "--save", str(tmp_path / "view.mp4")]) == 0
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
-    assert lines and all(set(line) == {"time_s", "label", "score", "boxes"} for line in lines)
+    assert lines and all(set(line) == {"time_s", "label", "score", "named", "boxes", "box_labels"} for line in lines)
     assert "frames answered" in err and "dropped; delay p50" in err and (tmp_path / "view.mp4").exists()
     assert main(["predict", str(detector), str(clip)]) == 0
     assert "1 boxes" in capsys.readouterr().out
