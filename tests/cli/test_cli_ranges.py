@@ -15,6 +15,7 @@ from vidlet.jobs.predict import predict
         ["predict", "m.onnx", "a.mp4", "--min-s", "-3"],
         ["predict", "m.onnx", "a.mp4", "--above", "1.01"],
         ["predict", "m.onnx", "a.mp4", "--threads", "-4"],
+        ["benchmark", "m.onnx", "--threads", "0"],
         ["evaluate", "m.onnx", "data", "--threads", "two"],
         ["evaluate", "m.onnx", "data", "--fps", "0"],
         ["train", "data", "--epochs", "0"],
