@@ -57,7 +57,7 @@ def test_a_detector_tells_when_the_kinds_of_boxes_of_a_file_change(files):
     assert lines[1]["time_s"] == pytest.approx(1.0, abs=0.13)
     assert [row[5] for row in lines[1]["boxes"]] == [0] and lines[1]["boxes"][0][:4] == [0, 0, 1, 1]
     assert len(list(predict(detector, clip, threshold=0.3, min_s=0.1))[1]["boxes"]) == 2
-    assert [line["box_labels"] for line in lines] == [[], [NAMES[0]]] and not any(line["named"] for line in lines)
+    assert [line["box_labels"] for line in lines] == [[], [NAMES[0]]]
     assert json.loads(json.dumps(lines)) == lines
 
 
@@ -97,7 +97,6 @@ def test_a_classifier_has_lines_without_boxes(files, tmp_path):
     artifacts.save(artifacts.classifier(), tmp_path / "a.onnx")
     lines = list(predict_live(tmp_path / "a.onnx", files[3], 0.3, 0.1))
     assert all(line["boxes"] == [] and "box_labels" not in line for line in lines)
-    assert [line["named"] for line in lines] == [bool(line["label"]) for line in lines]
 
 
 def test_saved_videos_have_the_boxes_on_the_frames_where_they_are(files, tmp_path):
@@ -119,7 +118,7 @@ def test_a_live_source_gives_lines_a_view_and_its_figures(files, tmp_path):
     _, _, both, clip = files
     figures, shown = LiveFigures(), []
     lines = list(predict_live(both, clip, 0.3, 0.1, tmp_path / "view.mp4", shown.append, figures))
-    assert all(set(line) == {"time_s", "label", "score", "named", "boxes", "box_labels"} for line in lines)
+    assert all(set(line) == {"time_s", "label", "score", "boxes", "box_labels"} for line in lines)
     assert len(lines[-1]["boxes"]) == 2 and lines[-1]["label"] in artifacts.LABELS and 0 <= lines[-1]["score"] <= 1
     found = figures.to_dict()
     assert found["frames"] == len(shown) >= 8 and shown[0].shape == (480, 640, 3)
@@ -160,7 +159,7 @@ def test_the_command_prints_lines_and_says_what_was_dropped(files, tmp_path, cap
     assert main(["predict", str(both), str(clip), "--live", "--json", "--save", str(tmp_path / "view.mp4")]) == 0
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
-    assert lines and all(set(line) == {"time_s", "label", "score", "named", "boxes", "box_labels"} for line in lines)
+    assert lines and all(set(line) == {"time_s", "label", "score", "boxes", "box_labels"} for line in lines)
     assert "frames answered" in err and "dropped; delay p50" in err and (tmp_path / "view.mp4").exists()
     assert main(["predict", str(detector), str(clip)]) == 0
     assert "1 boxes" in capsys.readouterr().out

@@ -47,7 +47,7 @@ def predict(
     ``Model.classify``, as ``evaluate`` takes them; of a longer one they are the mean over its timeline.
 
     A file that only detects names no clips: it yields a line whenever other kinds of boxes are seen, {"source",
-    "time_s", "label", "score", "named", "boxes", "box_labels"}. Of a camera, a stream, or with ``live`` a file at
+    "time_s", "label", "score", "boxes", "box_labels"}. Of a camera, a stream, or with ``live`` a file at
     its own speed, a line whenever the answer changes: the same without "source", and "box_labels" only of what detects.
 
         for line in vidlet.predict("runs/a", 0, on="wave", webhook="http://192.168.0.2/hook"): ...

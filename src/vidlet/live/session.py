@@ -79,7 +79,7 @@ def live_lines(
     say: Callable[[str], None],
     tell: Callable[[dict[str, Any]], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield {"time_s", "label", "score", "named", "boxes"} whenever the answer changes, until the source ends.
+    """Yield {"time_s", "label", "score", "boxes"} whenever the answer changes, until the source ends.
 
     Args:
         say: told in a line of events, of a source that went away, of what failed, and how many frames were answered.

@@ -56,7 +56,7 @@ def predict_live(
     tell: Callable[[str], None] | None = None,
     frames: Callable[[float, NDArray[np.uint8]], None] | None = None,
 ) -> Generator[dict[str, Any], None, None]:
-    """Yield a line whenever the answer changes: {"time_s", "label", "score", "named", "boxes"}; see ``as_line``.
+    """Yield a line whenever the answer changes: {"time_s", "label", "score", "boxes"}; see ``as_line``.
 
     Args:
         source: a camera's number, an address, or a file, which is played at its own speed.
@@ -138,7 +138,7 @@ def detect_moments(
 def as_line(moment: Moment, box_labels: Sequence[str] = ()) -> dict[str, Any]:
     """The contract's JSON object of a moment: what holds from now on.
 
-    ``label`` is "" and ``named`` False where nothing is named; ``score`` is that of the best label all the same.
+    ``label`` is "" where nothing is named; ``score`` is that of the best label all the same.
     ``boxes`` are [x1, y1, x2, y2, score, class], in four digits; ``box_labels`` are their names, of what detects.
     """
     rows = () if moment.boxes is None else moment.boxes
@@ -146,7 +146,6 @@ def as_line(moment: Moment, box_labels: Sequence[str] = ()) -> dict[str, Any]:
         "time_s": moment.time_s,
         "label": moment.label,
         "score": moment.score,
-        "named": bool(moment.label),
         "boxes": [[round(float(value), 4) for value in row[:5]] + [int(row[5])] for row in rows],
     }
     return line | ({"box_labels": [box_labels[int(row[5])] for row in rows]} if box_labels else {})

@@ -71,8 +71,9 @@ def predict_clips(model: Model, source: str | Path, wanted: Wanted) -> Said:
             with working(f"write {target}"):
                 save_annotated(path, timeline, target, model, threshold, wanted.fps)
         notes = _notes(path, wanted.fps, timeline.damage)
-        for segment in timeline.segments if segments is not None else ():
-            segments.add(path, segment.start_s, segment.end_s, segment.label, segment.score)
+        if segments is not None:
+            for segment in timeline.segments:
+                segments.add(path, segment.start_s, segment.end_s, segment.label, segment.score)
         named = model.names(timeline.label, timeline.score, threshold)
         yield {**as_result(path, timeline, named), **({"notes": notes} if notes else {})}
 
