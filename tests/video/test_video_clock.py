@@ -50,6 +50,20 @@ def test_time_goes_on_where_the_clock_breaks(broken, name):
     assert probe(broken[name]).duration_s == pytest.approx(20.0, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "every_s"),
+    [("mkv", 0.4), ("mkv", 1.0), ("mkv", 4.0), ("mp4", 4.0), ("mov", 1.0), ("ts", 1.0), ("flv", 4.0)],
+)
+def test_pictures_out_of_order_are_no_break_however_few_a_second(tmp_path, suffix, every_s):
+    """Matroska does not tell when its first pictures are decoded, and their order alone goes back by seconds."""
+    stamps = [round(1000 * every_s * i) for i in range(20)]
+    path = render(tmp_path / f"slides.{suffix}", 20, stamps=stamps, options=gop(25, 3))
+    frames = list(iter_frames(path))
+    assert [number_of(frame.rgb()) for frame in frames] == list(range(20))
+    np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(20) * every_s, atol=2e-3)
+    assert not any("clock" in note for note in probe(path).notes)
+
+
 @pytest.mark.parametrize("name", ["back", "ahead", "often"])
 @pytest.mark.parametrize("window", [(1.0, 2.0), (9.6, 10.4), (15.0, 16.0), (19.2, None)])
 def test_a_part_behind_a_break_is_the_same_sought_and_read_whole(broken, name, window):

@@ -20,7 +20,8 @@ import av
 Opener: TypeAlias = Callable[["Path | str"], tuple[Any, Any]]
 
 MOST_GAP_S = {True: 10.0, False: 3600.0}  # in formats whose clock may jump, in others
-MOST_BACK_S = 1.0  # where only times of display are known, or the format has one clock: pictures out of order
+MOST_BACK_S = 1.0  # where only times of display are known, or the format has one clock: pictures out of order; of a few
+# pictures a minute the order alone goes back by more, but never at a key picture
 INDEXED = ("mov", "matroska", "avi")  # formats with a table of contents; all others are read through once
 
 
@@ -39,6 +40,7 @@ class Clock:
         self._most = round(MOST_GAP_S[jumps] / tick_s)
         self._back = round(MOST_BACK_S / tick_s)
         self._decoding_back = 2 * self._interval if jumps else self._back
+        self._jumps = jumps
         self.breaks: list[tuple[float, float]] = []
         self.go_on(0)
 
@@ -56,7 +58,7 @@ class Clock:
         if decoded is not None and abs(shown - decoded) > self._most:  # guessed from before a jump
             decoded = packet.dts = None
         if not packet.is_discard:
-            if self._breaks(decoded, shown):
+            if self._breaks(decoded, shown, self._jumps or packet.is_keyframe):
                 assert self._top is not None
                 before, self.offset = self.offset, self._top + self._interval - shown
                 at_s, jump_s = self._top * self._tick_s, (before - self.offset) * self._tick_s
@@ -71,14 +73,14 @@ class Clock:
             if decoded is not None:
                 packet.dts = decoded + self.offset
 
-    def _breaks(self, decoded: int | None, shown: int) -> bool:
+    def _breaks(self, decoded: int | None, shown: int, may_begin: bool) -> bool:
         if self._top is None:
             return False
         if shown + self.offset - self._top > self._most:
             return True
         if decoded is not None and self._decoded is not None:
             return decoded + self.offset - self._decoded < -self._decoding_back
-        return shown + self.offset < self._top - self._back
+        return may_begin and shown + self.offset < self._top - self._back
 
 
 @dataclass(frozen=True)
