@@ -226,6 +226,16 @@ def test_a_table_names_parts_by_seconds_timecodes_or_frames(tmp_path, drawn):
     assert seen(read_table(path)) == [("a", 11, 40), ("b", 50, FRAMES - 1)]
 
 
+def test_a_rate_that_is_not_the_videos_is_told_where_frames_are_counted(tmp_path, drawn):
+    linked(tmp_path, drawn, "even.mp4")
+    path = tmp_path / "mine.csv"
+    for fps, told in (("5", True), ("30", False), ("", False)):
+        path.write_text(f"path,label,start_frame,end_frame,fps\neven.mp4,a,11,40,{fps}\n")
+        table = read_table(path)
+        assert seen(table) == [("a", 11, 40)]
+        assert any("even.mp4: 30 and 5 frames/s" in note for note in table.notes) == told
+
+
 def _span(table: ClipTable) -> tuple[float | None, float | None]:
     return table.clips[0].start_s, table.clips[0].end_s
 

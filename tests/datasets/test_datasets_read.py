@@ -218,6 +218,12 @@ def test_a_class_that_is_called_as_several_others_is_told(tmp_path):
     assert read_table(tmp_path).notes == ()
 
 
+def test_a_spreadsheet_is_told_apart(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4", "clips.xlsx")
+    assert "spreadsheet clips.xlsx; save its sheet as CSV" in refusal(tmp_path)
+    assert "clips.xlsx: a spreadsheet; save its sheet as CSV" in refusal(tmp_path / "clips.xlsx")
+
+
 def test_classes_that_are_called_train_and_test_are_classes(tmp_path):
     touch(tmp_path, "train/a.mp4", "test/b.mp4", "plane/c.mp4")
     assert read_table(tmp_path).labels == ("plane", "test", "train")

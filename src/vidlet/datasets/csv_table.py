@@ -28,6 +28,7 @@ from .segments import (
     seconds_of_clock,
     seconds_of_frame_code,
     span_of_frames,
+    times_of,
 )
 from .table import Clip, ClipTable, split_name
 from .texts import cell_key, stream_rows
@@ -138,7 +139,7 @@ def table_of_rows(rows: Iterable[Row], decimal: str, path: Path) -> ClipTable:
         notes += (f"The names are found in other folders: {', '.join(sorted(folders)[:SHOWN])}.",)
     notes += (*media.notes(), *(() if stored else overlap_notes(kept)))
     labels = label_order({name for names in {clip.labels for clip in kept} for name in names}, str(path))
-    notes += _joined_names(labels)
+    notes += (*_joined_names(labels), *cells.notes())
     return ClipTable(tuple(kept), labels, path.parent, notes, tuple(skipped), features if stored else None)
 
 
@@ -182,6 +183,7 @@ class _Cells:
         self.groups = Remembered(str)
         self.splits = Remembered(_split)
         self.rates = Remembered(self._rate)
+        self.other_rates: dict[Path, str] = {}  # videos whose frames are not as many a second as the column fps says
 
     def about(self, row: dict[str, str]) -> _About:
         """DataError: a split or a rate that is none."""
@@ -201,10 +203,29 @@ class _Cells:
             raise DataError(f"fps {cell!r} is not from 0.001 to 1000")
         return fps
 
+    def _compare(self, path: Path, fps: float | None) -> None:
+        if fps is None or path in self.other_rates or path.is_dir():
+            return
+        times = times_of(path)
+        rate = (len(times) - 1) / max(float(times[-1] - times[0]), 1e-6) if len(times) > 1 else fps
+        if abs(rate - fps) > 0.02 * rate:
+            self.other_rates[path] = f"{path.name}: {rate:.4g} and {fps:g}"
+
+    def notes(self) -> tuple[str, ...]:
+        """A sentence on rates that differ, if some do."""
+        if not self.other_rates:
+            return ()
+        first = next(iter(self.other_rates.values()))
+        return (
+            f"{len(self.other_rates)} videos have other rates than the column fps says (first: {first} frames/s); "
+            "numbers of frames mean those of the file.",
+        )
+
     def _times(self, row: dict[str, str], path: Path, fps: float | None) -> tuple[float | None, float | None]:
         """The part of a video that a row names, in seconds, timecodes or numbers of frames."""
         first, last = row.get(FRAMES[0]), row.get(FRAMES[1])
         if first or last:
+            self._compare(path, fps)
             return span_of_frames(path, _frame(first or "", FRAMES[0]) or 0, _frame(last or "", FRAMES[1]), fps)
         start, end = (
             seconds_of_frame_code(row[key], path, fps)

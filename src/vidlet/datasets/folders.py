@@ -21,7 +21,7 @@ from ..labels import composed, label_order
 from ..video.frame_names import says_picture
 from .media import holds_images, is_image, is_video, visible
 from .table import SPLITS, Clip, ClipTable, folder_split, split_in_name, split_name
-from .texts import text_lines
+from .texts import SPREADSHEETS, text_lines
 
 TABLES = (".csv", ".tsv", ".parquet")
 LISTS = (".txt", ".lst", ".list")
@@ -241,6 +241,8 @@ def _why_nothing(entries: list[Path], found: _Found) -> str:
     videos = sum(map(is_video, entries))
     if table := next((entry for entry in entries if entry.suffix.lower() in TABLES), None):
         return f"no class folders in it; to read the table give its name: {table}"
+    if sheet := next((entry for entry in entries if entry.suffix.lower() in SPREADSHEETS), None):
+        return f"no class folders in it, but the spreadsheet {sheet.name}; save its sheet as CSV (UTF-8), and name that"
     if videos:
         return f"{videos} videos without a label: put each into a folder named for its class, or write a clips.csv"
     if any(is_image(entry) for entry in entries) or any("images that are" in why for _, why in found.skipped):

@@ -21,7 +21,7 @@ from .record_table import read_record_table
 from .records import is_shard
 from .segments import in_stretches
 from .table import ClipTable, split_in_name
-from .texts import TABLE_NAMES, TABLES
+from .texts import SPREADSHEETS, TABLE_NAMES, TABLES
 from .ucf import with_ucf_groups
 
 
@@ -79,6 +79,8 @@ def _read(where: Path) -> ClipTable:
         return _alone(_with_records(read_csv(where)), where)
     if where.suffix.lower() == ".zip":
         raise DataError(f"{where}: unpack it first, and name the folder or the export in it")
+    if where.suffix.lower() in SPREADSHEETS:
+        raise DataError(f"{where}: a spreadsheet; save its sheet as CSV (UTF-8), and name that")
     tools = f"{', '.join(list(EXPORTS)[:-1])} or {list(EXPORTS)[-1]}"
     raise DataError(
         f"{where}: labelled data are a folder, a .csv table or an export of {tools}, not "

@@ -27,6 +27,7 @@ MOST_CLASSES = 1_000_000  # the largest vocabularies have some ten thousands
 MOST_ROWS = 10_000_000  # of a Parquet file
 TABLE_NAMES = ("clips.csv", "clips.parquet")
 TABLES = (".csv", ".tsv", ".txt", ".parquet")  # files of rows
+SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 _UNREAD = re.compile("struct|binary|map")  # types of columns
 PARQUET, PARQUET_ROWS = ".parquet", 8192  # rows that are texts in memory at a time
 SEPARATORS = (",", ";", "\t", "|")
