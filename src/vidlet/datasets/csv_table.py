@@ -203,13 +203,15 @@ class _Cells:
             raise DataError(f"fps {cell!r} is not from 0.001 to 1000")
         return fps
 
-    def _compare(self, path: Path, fps: float | None) -> None:
-        if fps is None or path in self.other_rates or path.is_dir():
-            return
+    def _rate_of(self, path: Path, fps: float | None) -> float | None:
+        """The rate that a table tells of a folder of frames; a video has its own, and another one is noted."""
+        if fps is None or path.is_dir():
+            return fps
         times = times_of(path)
         rate = (len(times) - 1) / max(float(times[-1] - times[0]), 1e-6) if len(times) > 1 else fps
         if abs(rate - fps) > 0.02 * rate:
             self.other_rates[path] = f"{path.name}: {rate:.4g} and {fps:g}"
+        return None
 
     def notes(self) -> tuple[str, ...]:
         """A sentence on rates that differ, if some do."""
@@ -225,8 +227,8 @@ class _Cells:
         """The part of a video that a row names, in seconds, timecodes or numbers of frames."""
         first, last = row.get(FRAMES[0]), row.get(FRAMES[1])
         if first or last:
-            self._compare(path, fps)
-            return span_of_frames(path, _frame(first or "", FRAMES[0]) or 0, _frame(last or "", FRAMES[1]), fps)
+            told = self._rate_of(path, fps)
+            return span_of_frames(path, _frame(first or "", FRAMES[0]) or 0, _frame(last or "", FRAMES[1]), told)
         start, end = (
             seconds_of_frame_code(row[key], path, fps)
             if ":" in row[key] and is_frame_code(row[key])
