@@ -169,11 +169,12 @@ def test_several_chains_are_several_files_of_one_command(tiny_run, tmp_path):
     assert {row["name"].rpartition("/")[2] for row in vidlet.compare([tmp_path / "run"])["rows"]} >= set(names)
     (tmp_path / "run" / "checkpoint.pt").touch()
     further = vidlet.compress(tmp_path / "run", tiny_run.clips, "half+compact+half", out=tmp_path / "further")
-    assert set(further["files"]) - set(made["files"]) == {"model.half-compact-half.onnx"}
+    added = {"model.half-compact-half.onnx", "predictions.half-compact-half.onnx.csv"}
+    assert set(further["files"]) - set(made["files"]) == added
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == known  # the run is as it was
     there = {path.name for path in (tmp_path / "run").iterdir() if path.is_file() and path.name[0] != "."}
     copied = {path.name for path in (tmp_path / "further").iterdir()}
-    assert copied - there == {"model.half-compact-half.onnx", "predictions.half-compact-half.onnx.csv"}
+    assert copied - there == added
     assert there - copied == {"checkpoint.pt"}
     with pytest.raises(vidlet.VidletError, match="holds a finished run; choose another --out"):
         vidlet.compress(tmp_path / "run", tiny_run.clips, "half", out=tmp_path / "further")
