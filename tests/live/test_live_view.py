@@ -93,6 +93,16 @@ def test_a_folder_of_pictures_has_boxes_in_a_table(files, tmp_path):
     assert [row["label"] for row in table_of(tmp_path / "a.csv")] == [NAMES[0]] * 2
 
 
+def test_the_lines_of_a_live_source_are_rows_of_a_table_as_they_come(files, tmp_path):
+    artifacts.save(artifacts.classifier(), tmp_path / "a.onnx")
+    rows = []
+    lines = predict(tmp_path / "a.onnx", files[3], 0.3, 0.1, live=True, csv=tmp_path / "live.csv")
+    for line in lines:
+        rows.append({"time_s": str(line["time_s"]), "label": line["label"], "score": str(line["score"])})
+        assert table_of(tmp_path / "live.csv") == rows
+    assert rows
+
+
 def test_a_classifier_has_lines_without_boxes(files, tmp_path):
     artifacts.save(artifacts.classifier(), tmp_path / "a.onnx")
     lines = list(predict_live(tmp_path / "a.onnx", files[3], 0.3, 0.1))

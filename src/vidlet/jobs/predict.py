@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from csv import writer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from ..runtime import Model, load
 from ..tasks import task_of_model
 from ..tasks.predictions import Wanted
 from ..video import is_live
+from ..wording import cell
+
+LIVE_COLUMNS = ("time_s", "label", "score")
 
 
 def predict(
@@ -59,8 +63,8 @@ def predict(
         min_s: a segment needs this duration; None: a quarter of a training clip.
         save: annotated video (a folder for several sources); live with ``on`` a folder for a clip around each event.
         csv: gets the segments; of a detector the boxes of each frame that it looks at (of a file that names clips, too:
-            beside the segments, day.boxes.csv for day.csv); of records a submission in the form of the YouTube-8M
-            challenge.
+            beside the segments, day.boxes.csv for day.csv); of a live source time_s, label and score of each line; of
+            records a submission in the form of the YouTube-8M challenge.
         fps: frames a second of folders of frames (what their names tell, else 25).
         live: play a file at its own speed, as a camera would.
         on, above: live: an event begins when this label reaches this score (None: what the file says, else 0.8).
@@ -82,11 +86,24 @@ def predict(
     wanted.check(watched)
     if watched and fps is not None:
         raise RecipeError("--fps is for folders of frames that are read as files, not for live sources")
-    if watched and csv is not None:
-        raise RecipeError("--csv is for sources that end, not for live ones: print their lines with --json")
     loaded = model if isinstance(model, Model) else load(shipped(model, threads), threads=threads)
     if watched:
-        yield from live_lines(loaded, source, wanted, say, tell)
+        lines = live_lines(loaded, source, wanted, say, tell)
+        yield from lines if csv is None else _kept(lines, Path(csv))
     else:
         place = str(source) if isinstance(source, int) else source
         yield from task_of_model(loaded).predict(loaded, place, Wanted(threshold, min_s, save, csv, strict, fps))
+
+
+def _kept(lines: Iterator[dict[str, Any]], path: Path) -> Iterator[dict[str, Any]]:
+    """Live lines, each a row of a table too, written at once: whoever ends the view has all until then."""
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        table = writer(handle, lineterminator="\n")
+        table.writerow(LIVE_COLUMNS)
+        for line in lines:
+            if set(LIVE_COLUMNS) <= set(line):
+                table.writerow(
+                    [cell(value) if isinstance(value, str) else value for value in map(line.get, LIVE_COLUMNS)]
+                )
+                handle.flush()
+            yield line
