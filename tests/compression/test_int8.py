@@ -11,14 +11,18 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from artifacts import session
+from vidlet.artifact import ArtifactNetwork, artifact_graph
 from vidlet.artifact.exporter import to_onnx_graph
-from vidlet.compression.calibrate import METHODS, Histogram, calibrate
+from vidlet.compression import find_chain, shrink_graph
+from vidlet.compression.calibrate import METHODS, Histogram, calibrate, run_along
 from vidlet.compression.int8 import quantize_graph, quantized_tensors, range_of
-from vidlet.compression.settle import settle
+from vidlet.compression.settle import integer_graph, settle, settle_answers
 from vidlet.compression.storage import lattice_step, quantize_weight, store_weights_half, store_weights_int8
 from vidlet.errors import ExportError
 from vidlet.models import FrameExtractor, MobileNetV2
+from vidlet.models.heads import build_head
 from vidlet.onnx_graph import fold_pads, hide_outputs
+from vidlet.recipe import Head
 
 SIZE = (64, 48)
 
@@ -173,6 +177,57 @@ def test_the_means_of_frames_that_are_alike_stay_where_they_were():
     kept = {tensor.name for tensor in quantized.graph.initializer}
     assert {tensor.name for tensor in settled.graph.initializer} == kept
     assert len(settled.SerializeToString()) == len(quantized.SerializeToString())
+
+
+def still(seed: int, frames: int = 9) -> np.ndarray:
+    """Frames of one picture, whose numbers are off by one at most: what changes is mostly what integers make of it."""
+    rng = np.random.default_rng(seed)
+    return np.clip(some_frames(1, seed).astype(int) + rng.integers(-1, 2, (frames, *SIZE, 3)), 0, 255).astype(np.uint8)
+
+
+def test_the_answers_for_still_footage_stay_where_they_were():
+    torch.manual_seed(0)
+    seen = extractor()
+    head = build_head(Head("probe", {"statistics": "deviation"}), seen.feature_shape, 3).eval()
+    graph = artifact_graph(ArtifactNetwork(seen, head), SIZE)
+    clips = [still(seed) for seed in range(12)]
+    quantized = integer_graph(graph, clips)
+    settled = settle_answers(quantized, graph, clips)
+    answers = next(node.output[0] for node in graph.graph.node if node.op_type == "Gemm")
+
+    def off(seen: list[np.ndarray]) -> list[np.ndarray]:
+        """Answers less those in float, (clips, K), before and after."""
+        wanted, before, after = (
+            np.concatenate([next(iter(run_along(model, [clip], [answers], 9)))[0] for clip in seen])
+            for model in (graph, quantized, settled)
+        )
+        return [before - wanted, after - wanted]
+
+    assert np.abs(off(clips)[0].mean(0)).max() > 1e-3
+    np.testing.assert_allclose(off(clips)[1].mean(0), 0, atol=1e-5)
+    before, after = off([still(50 + seed) for seed in range(8)])
+    assert np.abs(after).mean() < 0.8 * np.abs(before).mean()
+    changed = [
+        a.name
+        for a, b in zip(quantized.graph.initializer, settled.graph.initializer, strict=True)
+        if a.SerializeToString() != b.SerializeToString()
+    ]
+    assert changed == ["head.classify.bias"]
+
+
+def test_a_head_that_was_trained_on_integers_keeps_its_biases():
+    seen = extractor()
+    head = build_head(Head("probe", {"statistics": "deviation"}), seen.feature_shape, 3).eval()
+    graph = artifact_graph(ArtifactNetwork(seen, head), SIZE)
+    clips = [still(seed) for seed in range(3)]
+    biases = []
+    for knows in (True, False):
+        written = shrink_graph(find_chain("int8"), graph, clips, head_of_integers=knows)
+        assert not written.metadata_props
+        named = {tensor.name: tensor for tensor in written.graph.initializer}
+        biases.append(numpy_helper.to_array(named["head.classify.bias"]))
+    np.testing.assert_array_equal(biases[0], head.classify.bias.detach().numpy())
+    assert not np.array_equal(*biases)
 
 
 def test_settling_changes_biases_alone_and_not_those_of_layers_that_stay_in_float():

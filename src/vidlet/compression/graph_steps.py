@@ -24,8 +24,8 @@ from .int8 import quantize_graph, quantized_tensors
 from .kernels import round_kernels
 from .mixed import quantize_within
 from .products import integer_products, product_ranges
-from .ranges import input_means
-from .settle import integer_graph, settle
+from .ranges import input_means, knows_integers, learned_ranges
+from .settle import integer_graph, settle, settle_answers
 from .sparse import store_sparse
 from .storage import large_weights, store_weights_half, store_weights_int8
 from .volumes import integer_volumes
@@ -49,7 +49,10 @@ def int8(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarra
     wide = product_ranges(graph, clips)
     if finds_boxes(graph):
         return store_weights_int8(integer_products(int8_detector(graph, clips), wide))
-    integer = integer_volumes(integer_graph(graph, clips), clips)
+    integer = integer_graph(graph, clips)
+    if learned_ranges(graph) is None and not knows_integers(graph):
+        integer = settle_answers(integer, graph, clips)
+    integer = integer_volumes(integer, clips)
     return store_weights_int8(integer_products(integer, wide))
 
 

@@ -18,6 +18,7 @@ from .int8 import Range, conv_inputs, quantized_tensors
 from .qat import ranges_by_layer
 
 KEY = "ranges"
+KNOWS = "head.integers"  # entry of a graph whose head was trained on the features in integers
 
 
 def activation_ranges(graph: onnx.ModelProto, clips: Sequence[np.ndarray], until: str = "features") -> dict[str, Range]:
@@ -59,9 +60,20 @@ def attach_ranges(graph: onnx.ModelProto, ranges: Mapping[str, Range] | None) ->
     return result
 
 
+def knows_integers(graph: onnx.ModelProto) -> bool:
+    """Whether the head of a graph in memory was trained on the features in integers (``attach_knowledge_``)."""
+    return any(entry.key == KNOWS for entry in graph.metadata_props)
+
+
+def attach_knowledge_(graph: onnx.ModelProto) -> None:
+    """Note in a graph that its head was trained on the features in integers."""
+    entry = graph.metadata_props.add()
+    entry.key, entry.value = KNOWS, "true"
+
+
 def drop_ranges(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of the graph that carries no ranges."""
+    """A copy of the graph that carries no ranges, nor what its head was trained on."""
     result = copy_model(graph)
-    for entry in [entry for entry in result.metadata_props if entry.key == KEY]:
+    for entry in [entry for entry in result.metadata_props if entry.key in (KEY, KNOWS)]:
         result.metadata_props.remove(entry)
     return result

@@ -15,13 +15,15 @@ import onnx
 from onnx import numpy_helper
 
 from ..onnx_graph import Graph, copy_model, with_outputs
-from .calibrate import channel_means, clip_feeds, run_inner
+from .calibrate import channel_means, clip_feeds, run_along, run_inner
 from .int8 import QuantizableGraph, quantize_graph
 from .ranges import activation_ranges, input_means, learned_ranges
 
-__all__ = ["integer_graph", "settle"]
+__all__ = ["integer_graph", "settle", "settle_answers"]
 
 FRAMES = 2  # of a clip
+ANSWERED, CHUNK = 16, 8  # clips that the last layers of the head are settled on, and frames of them at once
+PRODUCTS = ("Gemm", "MatMul", "Conv", "GRU", "LSTM")
 LARGEST = 2**30  # of a bias in codes
 
 
@@ -62,6 +64,52 @@ def settle(
     for name in names:
         _shift_bias_(result, name, wanted[name] - _means(result, clips, [name])[name])
     return result
+
+
+def settle_answers(quantized: onnx.ModelProto, model: onnx.ModelProto, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """Return a copy whose last linear layers answer whole clips as they do in float, in the mean over the clips.
+
+    In integers a still picture always changes a little, and some heads read how much it changes: over idle footage that
+    is 1.6 times what clips differ by, the same in all of them (docs/lab-notes.md). Linear layers make it a shift of
+    their outputs, which their biases take. Guarantee: biases of last layers change and nothing else.
+
+    Args:
+        quantized: what was made of ``model``; its head is the same.
+        clips: training clips, frames uint8 (T, H, W, 3); up to 16 of them are run whole.
+    """
+    result = copy_model(quantized)
+    biases = _last_biases(Graph(model))
+    if not biases:
+        return result
+    some = clips[:: max(1, len(clips) // ANSWERED)][:ANSWERED]
+    wanted, found = (_answers(part, some, list(biases)) for part in (model, quantized))
+    constants = Graph(result).constants
+    for bias, shift in zip(biases.values(), wanted - found, strict=True):
+        stored = constants[bias]
+        moved = numpy_helper.to_array(stored) + shift
+        stored.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), bias))
+    return result
+
+
+def _last_biases(graph: Graph) -> dict[str, str]:
+    """Output -> bias of the linear layers behind which there is no other product; biases that others read stay."""
+    products = [node for node in graph.nodes if node.op_type in PRODUCTS]
+    before = {id(node): graph.ancestors(*node.input) for node in products}
+    found = {}
+    for node in products:
+        if node.op_type != "Gemm" or len(node.input) < 3 or node.input[2] not in graph.constants:
+            continue
+        last = not any(node.output[0] in own for own in before.values())
+        if last and "features" in before[id(node)] and len(graph.readers[node.input[2]]) == 1:
+            found[str(node.output[0])] = str(node.input[2])
+    return found
+
+
+def _answers(model: onnx.ModelProto, clips: Sequence[np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """Means over the clips of tensors (1, K) after each clip's last frame: (names, K)."""
+    ends = set(np.cumsum([-(-len(clip) // CHUNK) for clip in clips]) - 1)
+    runs = run_along(model, clips, names, CHUNK)
+    return np.mean([np.concatenate(values) for i, values in enumerate(runs) if i in ends], axis=0)
 
 
 def _settled(graph: QuantizableGraph) -> list[str]:

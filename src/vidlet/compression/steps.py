@@ -27,7 +27,7 @@ from .lowrank import lowrank
 from .material import Material, Trained, TrainedBoxes
 from .prune import prune
 from .qat_steps import extractor_qat, qat, qat4
-from .ranges import attach_ranges, drop_ranges
+from .ranges import attach_knowledge_, attach_ranges, drop_ranges
 from .shrink import units
 from .tensorize import tensor_train
 from .thin import channels
@@ -118,14 +118,19 @@ def shrink_graph(
     clips: Sequence[np.ndarray],
     ranges: Mapping[str, Range] | None = None,
     steps: Steps = CLIP_STEPS,
+    head_of_integers: bool = False,
 ) -> onnx.ModelProto:
     """Apply the steps of a chain that change the exported graph.
 
     Args:
         clips: frames uint8 (T, H, W, 3) to calibrate on; pictures (H, W, 3) for a detector.
         ranges: by layer, of the extractor's activations, where training has learned them (``trained_ranges``).
+        head_of_integers: the head was trained on the features in integers, so its biases fit them already.
     """
-    return drop_ranges(apply_storage(chain, steps, attach_ranges(graph, ranges), clips))
+    own = attach_ranges(graph, ranges)
+    if head_of_integers:
+        attach_knowledge_(own)
+    return drop_ranges(apply_storage(chain, steps, own, clips))
 
 
 def boxes_graph(chain: Chain, trained: TrainedBoxes, pictures: Sequence[np.ndarray]) -> onnx.ModelProto:

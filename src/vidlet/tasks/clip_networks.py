@@ -171,7 +171,9 @@ class Workshop:
         metadata |= box_metadata(small.extractor)
         samples = self.material.samples
         exported = self._export(small, temperature, network)
-        graph = shrink_graph(chain, exported, samples, trained_ranges(small.extractor))
+        graph = shrink_graph(
+            chain, exported, samples, trained_ranges(small.extractor), head_of_integers=bool(training and steps)
+        )
         as_trained = not storage
         frames = few_frames(max(samples, key=len), PARITY_FRAMES)
         check_same_boxes(graph, small.extractor, frames, as_trained)
