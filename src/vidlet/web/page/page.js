@@ -423,7 +423,7 @@ function showPast(now) {
   });
 }
 
-function drawPast(all, names, start, end, now) {
+function drawPast(segments, names, start, end, now) {
   const canvas = at("timeline");
   const scale = devicePixelRatio || 1;
   const [width, height] = [Math.round(canvas.clientWidth * scale), Math.round(canvas.clientHeight * scale)];
@@ -432,7 +432,7 @@ function drawPast(all, names, start, end, now) {
   const place = (time) => ((time - start) / (end - start)) * width;
   pen.clearRect(0, 0, width, height);
   Object.assign(pen, { font: `600 ${13 * scale}px system-ui, sans-serif`, textBaseline: "middle" });
-  for (const segment of told) {
+  for (const segment of segments) {
     const [left, right] = [Math.max(0, place(segment.start)), place(segment.end)];
     if (right <= 0) continue;
     pen.fillStyle = color(Math.max(0, names.indexOf(segment.label)));
