@@ -94,9 +94,12 @@ def test_a_table_without_a_row_says_what_is_missing(run, tiny_run, tmp_path):
     assert (tmp_path / "out.csv").read_text() == "source,start_s,end_s,label,score\n"
 
 
-def test_a_table_of_what_never_ends_is_refused(refused, tiny_run, tmp_path):
-    refused("predict", tiny_run.model, clips_of(tiny_run.clips)[0], "--live", "--csv", "out.csv", said="--csv")
-    assert not (tmp_path / "out.csv").exists()
+def test_a_table_of_a_live_source_has_a_row_a_line(run, tiny_run, tmp_path):
+    status, out, _ = run("predict", tiny_run.model, clips_of(tiny_run.clips)[0], "--live", "--csv", "out.csv", "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text("utf-8").splitlines()))
+    assert status == 0 and lines
+    assert [(float(row["time_s"]), row["label"]) for row in rows] == [(line["time_s"], line["label"]) for line in lines]
 
 
 def test_the_annotated_video_plays_and_never_replaces_its_source(run, refused, some_videos, tiny_run, tmp_path):
