@@ -28,7 +28,7 @@ OPTIONS = {
 }
 VARIANTS = [
     Head("probe", {"statistics": "segments+steps", "segments": 2, "positions": "mirrored"}),
-    Head("probe", {"statistics": "mean+highest", "unit": True}),
+    Head("probe", {"statistics": "mean+steps", "unit": True}),
     Head("clip-network", {"network": "small", "tt": "both"}),
     Head("grid-gru", {"appearance": True}),
     Head("tt-lstm", {"out_modes": [2, 2, 4], "ranks": [3], "recurrent_ranks": [3], "changes": True}),
