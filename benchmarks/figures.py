@@ -183,10 +183,11 @@ def commit() -> str:
 
 
 def running() -> str:
-    """The command that runs, as a person types it in the root of the repository."""
+    """The command that runs, as a person types it in the root of the repository; of absolute paths the last name."""
     script = Path(sys.argv[0]).resolve()
     name = script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name
-    words = [word for word in sys.argv[1:] if word not in ("--figures", "--json")]
+    given = [word for word in sys.argv[1:] if word not in ("--figures", "--json")]
+    words = [Path(word).name if Path(word).is_absolute() else word for word in given]
     threads = [f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"] if "OMP_NUM_THREADS" in os.environ else []
     return " ".join([*threads, "python", name, shlex.join(words)]).strip()
 

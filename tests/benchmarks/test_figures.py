@@ -154,3 +154,10 @@ def test_every_benchmark_that_is_run_is_a_script_that_keeps_figures():
         script = ROOT / results.plain(run.command).split()[1]
         assert "add_option(" in script.read_text("utf-8"), run.command
         assert f'"{run.benchmark}"' in script.read_text("utf-8"), run.command
+
+
+def test_the_command_of_a_row_holds_no_path_of_the_machine(monkeypatch, tmp_path):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    script = Path(figures.__file__).parent / "speed" / "browser.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--figures", "--runtime", str(tmp_path / "web"), "../shared/data/a"])
+    assert figures.running() == "python benchmarks/speed/browser.py --runtime web ../shared/data/a"
