@@ -1,6 +1,7 @@
 """Live events: a command and a webhook once an event, and a stream that goes away is waited for and named."""
 
 import http.server
+import itertools
 import json
 import socket
 import threading
@@ -181,6 +182,17 @@ def test_a_stream_that_goes_away_is_named_waited_for_and_goes_on(sender, monkeyp
     assert times[1] > times[0] and lost >= 1
     assert said[0].startswith(f"tcp://127.0.0.1:{sender.port}: went away (")
     assert any("is back after" in line for line in said)
+
+
+def test_time_never_steps_back_where_a_stream_ran_ahead_of_its_arrival_and_came_back(files, monkeypatch):
+    """Three seconds arrive at once, twice: what comes after the break would be stamped before them by its arrival."""
+    monkeypatch.setattr(live, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(live, "_open_device", lambda source: av.open(str(files[1])))
+    monkeypatch.setattr(LiveSource, "_watch", lambda self, frames: None)
+    with LiveSource("tcp://camera", wait=True) as source:
+        times = [frame.time_s for frame in itertools.islice(source._device_frames(av.open(str(files[1]))), 120)]
+    steps = np.diff(times)
+    assert source.lost == 1 and np.allclose(steps, 0.05, atol=1e-3)
 
 
 def test_without_waiting_the_end_of_a_stream_is_the_end(sender):

@@ -135,9 +135,9 @@ class LiveSource:
 
     def _device_frames(self, container: Any) -> Iterator[Frame]:
         """Frames by the stream's own clock; packets that cannot be decoded are left out."""
-        began = time.monotonic()
+        times = _StreamTime()
         while True:
-            reason = yield from self._until_it_breaks_off(container, began)
+            reason = yield from self._until_it_breaks_off(container, times)
             ended = not reason and self.source.startswith(WEB)
             if self._stop.is_set() or ended or not (self._wait or reason):
                 return
@@ -148,12 +148,12 @@ class LiveSource:
                 return
             container = again
 
-    def _until_it_breaks_off(self, container: Any, began: float) -> Generator[Frame, None, str]:
+    def _until_it_breaks_off(self, container: Any, times: _StreamTime) -> Generator[Frame, None, str]:
         """The frames of one connection; returns why it broke off, "" if it just ended."""
         pictures, shown_s = Pictures(), float("inf")  # when the last frame was decoded
         with container:
             stream = video_stream(container, self.name)
-            times = _StreamTime(stream, began)
+            times.connect(stream)
             packets = container.demux(stream)
             while not self._stop.is_set():
                 try:
@@ -167,7 +167,7 @@ class LiveSource:
                 times.mend(packet)
                 for raw in _decoded(packet):
                     time_s = times.of(raw)
-                    early_s = began + time_s - time.monotonic()
+                    early_s = time_s - times.now_s()
                     if container.format.name in PLAYLISTS and self._stop.wait(max(0.0, early_s)):
                         return ""  # a playlist gives seconds at once: they are shown at their own speed
                     self._delay_s, shown_s = FIRST_WAIT_S, time.monotonic()
@@ -193,33 +193,48 @@ class LiveSource:
 
 
 class _StreamTime:
-    """Seconds since ``began`` (by time.monotonic) of the frames of one connection, strictly ascending."""
+    """Seconds since it was made of the frames of a stream, strictly ascending over its connections.
 
-    def __init__(self, stream: Any, began: float) -> None:
-        rate = stream.average_rate or stream.guessed_rate or DEFAULT_FPS
-        self._clock = Clock(stream, True, 1 / min(max(float(rate), 1.0), 1000.0))
-        self._tick_s = float(stream.time_base or 1 / 90_000)
-        self._began, self._opened_s = began, time.monotonic() - began
+    A connection, and what follows a break of its stamps, begins at the time of its arrival, or one frame after the last
+    frame where the stamps had run ahead of it (a server sends at once what it has kept)."""
+
+    def __init__(self) -> None:
+        self._began, self._last_s, self._opened_s = time.monotonic(), -1.0, 0.0
         self._first: int | None = None
-        self._last_s = -1.0
+
+    def connect(self, stream: Any) -> None:
+        """Go on with the frames of this stream."""
+        rate = stream.average_rate or stream.guessed_rate or DEFAULT_FPS
+        self._frame_s = 1 / min(max(float(rate), 1.0), 1000.0)
+        self._clock = Clock(stream, True, self._frame_s)
+        self._tick_s = float(stream.time_base or 1 / 90_000)
+        self._begin()
+
+    def now_s(self) -> float:
+        """The time of what arrives now."""
+        return time.monotonic() - self._began
 
     def mend(self, packet: Any) -> None:
         """Move a packet's stamps to the one clock, before it is decoded; where they break, time is that of arrival."""
         breaks = len(self._clock.breaks)
         self._clock.mend(packet)
         if len(self._clock.breaks) > breaks:
-            self._first, self._opened_s = None, time.monotonic() - self._began
+            self._begin()
             self._clock.breaks.clear()
 
     def of(self, raw: Any) -> float:
         """The time of a decoded frame."""
         if raw.pts is None:
-            time_s = time.monotonic() - self._began
+            time_s = self.now_s()
         else:
             self._first = raw.pts if self._first is None else self._first
             time_s = self._opened_s + (raw.pts - self._first) * self._tick_s
         self._last_s = max(time_s, self._last_s + EPSILON_S)
         return self._last_s
+
+    def _begin(self) -> None:
+        self._first = None
+        self._opened_s = self.now_s() if self._last_s < 0 else max(self.now_s(), self._last_s + self._frame_s)
 
 
 def _open_device(source: str) -> Any:
