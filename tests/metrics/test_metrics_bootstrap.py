@@ -69,9 +69,16 @@ def test_a_single_group_gives_a_degenerate_interval():
     assert bootstrap_interval([True, False, True, True], ["a"] * 4) == (0.75, 0.75)
 
 
+def test_the_difference_on_a_single_group_is_known_and_its_interval_is_not():
+    assert paired_bootstrap([1, 1, 0], [0, 1, 0], ["a"] * 3) == (1 / 3, None, None)
+    assert paired_bootstrap([1], [0], None) == (1.0, None, None)
+    assert None not in paired_bootstrap([1, 1, 0], [0, 1, 0], ["a", "a", "b"])
+
+
 def test_no_clips_have_no_interval():
     assert np.isnan(bootstrap_interval([], [])).all()
-    assert np.isnan(paired_bootstrap([], [], None)).all()
+    mean, low, high = paired_bootstrap([], [], None)
+    assert np.isnan(mean) and low is None and high is None
 
 
 def test_the_seed_decides_and_a_higher_level_is_wider():

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def table_text(found: dict[str, Any]) -> str:
     """The table for people, rates in percent, differences in points."""
-    from ..reports import bytes_text, interval_text, ms_text, points_text, rate_text, text_table
+    from ..reports import bytes_text, interval_text, ms_text, points_interval, points_text, rate_text, text_table
     from ..tasks.compare_runs import TOLD
 
     rows = []
@@ -58,7 +58,7 @@ def table_text(found: dict[str, Any]) -> str:
     timed = any(row["frame_ms"] is not None for row in found["rows"])
     for row in found["rows"]:
         gap = row["difference"]
-        points = f"{points_text(gap['mean'])} [{points_text(gap['low'])}, {points_text(gap['high'])}]" if gap else None
+        points = f"{points_text(gap['mean'])} [{points_interval(gap['low'], gap['high'])}]" if gap else None
         times = [ms_text(row["clip_ms"]), *([ms_text(row["frame_ms"])] if timed else [])]
         accuracy = [rate_text(row["accuracy"]), interval_text(row["accuracy_interval"])]
         rows.append(

@@ -71,23 +71,22 @@ def print_verified(verified: dict[str, Any]) -> None:
 
 def print_differences(found: dict[str, Any]) -> None:
     """The other file's figures, and where the two differ."""
-    from ..reports import points_text, text_table
+    from ..reports import points_interval, points_text, text_table
 
     other = found["against"]
     gap = other["difference"]
     print(
         f"\nagainst {other['model']}: accuracy {other['accuracy']:.3f}, macro F1 {other['macro_f1']:.3f}, "
         f"{other['bytes']:,} bytes\n"
-        f"difference {points_text(gap['mean'])} points of accuracy, 95 % interval {points_text(gap['low'])} to "
-        f"{points_text(gap['high'])} (paired, over groups)\n"
+        f"difference {points_text(gap['mean'])} points of accuracy, 95 % interval "
+        f"{points_interval(gap['low'], gap['high'])} (paired, over groups)\n"
         f"both right on {other['both']} clips, only this file on {other['only']}, only the other on "
         f"{other['only_against']}, neither on {other['neither']}\n"
     )
     rows = []
     for name, figures in other["per_class"].items():
         f1 = figures["f1"]
-        known = f1["low"] is not None
-        interval = f"{points_text(f1['low'])} to {points_text(f1['high'])}" if known else "unknown"
+        interval = points_interval(f1["low"], f1["high"])
         rows.append([name, f"{f1['model']:.2f}", f"{f1['against']:.2f}", points_text(f1["difference"]), interval])
     print(text_table(rows, ["class", "F1", "other", "points", "95 % interval"], "lrrrr"))
 

@@ -19,11 +19,14 @@ _BLOCK = 4_000_000  # draws held in memory at once
 
 
 class Difference(NamedTuple):
-    """Mean of A minus mean of B, with its interval; one that holds 0 shows no difference."""
+    """Mean of A minus mean of B, with its interval; one that holds 0 shows no difference.
+
+    None: what is scored is of fewer than two groups, so that nothing can be resampled and the interval is unknown.
+    """
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def bootstrap_interval(
@@ -93,6 +96,8 @@ def paired_bootstrap(
     if a.shape != b.shape:
         raise DataError(f"pairs need the same clips, got {a.shape} and {b.shape}")
     mean = float((a - b).mean()) if a.size else float("nan")
+    if len(set(group_indices(groups, a.size).tolist())) < 2:
+        return Difference(mean, None, None)
     return Difference(mean, *bootstrap_interval(a - b, groups, seed, repeats, level))
 
 

@@ -39,7 +39,7 @@ def compare_classes(
 
     Predictions and labels are class indices (N,). Whole groups are resampled, the same for both, so that what the
     clips share cancels. A resample in which a figure of either is 0/0 says nothing of it; with fewer than two groups
-    nothing can be resampled, and low = high = the difference.
+    nothing can be resampled, and low and high are unknown.
     """
     truth, a, b = (np.asarray(values) for values in (labels, predicted_a, predicted_b))
     classes = len(names)
@@ -53,7 +53,7 @@ def compare_classes(
         for i, figure in enumerate(FIGURES):
             one, other = (float(getattr(point, figure)[k]) for point in points)
             values = drawn[:, i, k]
-            known = values[np.isfinite(values)]
+            known = values[np.isfinite(values)] if len(counts) > 1 else values[:0]
             low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2]) if known.size else (np.nan, np.nan)
             row[figure] = ClassDifference(one, other, one - other, float(low), float(high))
         found[name] = row
@@ -65,7 +65,8 @@ def comparison_summary(
 ) -> dict[str, Any]:
     """What is said of A beside B, as one JSON-able dict, from scores (N, K) of both on the same clips.
 
-    Keys: ``difference`` {mean, low, high} of accuracy (A minus B, 95 %, paired over groups), ``both``, ``only``,
+    Keys: ``difference`` {mean, low, high} of accuracy (A minus B, 95 %, paired over groups; of one group low and high
+    are None), ``both``, ``only``,
     ``only_against``, ``neither`` (clips that A and B, A alone, B alone, none names rightly), ``agree`` (share of the
     clips on which they say the same), ``per_class`` {name: {figure: {model, against, difference, low, high}}}.
 

@@ -7,7 +7,7 @@ from .markup import Cell, Column, Html, Section, code, element, figure, table
 from .page import report_html, write_report
 from .pictures import moving_picture
 from .report import Command, DataSummary, FileRow, Mistake, PartRow, Report
-from .text import bytes_text, interval_text, ms_text, points_text, rate_text, text_table
+from .text import bytes_text, interval_text, ms_text, points_interval, points_text, rate_text, text_table
 
 __all__ = [
     "Cell",
@@ -34,6 +34,7 @@ __all__ = [
     "line_chart",
     "moving_picture",
     "ms_text",
+    "points_interval",
     "points_text",
     "python_client",
     "rate_text",

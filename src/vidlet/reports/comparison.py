@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .markup import Cell, Column, Html, Section, element, join, table
 from .pictures import moving_picture
-from .text import points_text, rate_text
+from .text import points_interval, points_text, rate_text
 
 FIGURES = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
 
@@ -57,7 +57,7 @@ def _cells(figures: Mapping[str, Mapping[str, float | None]]) -> list[object]:
     cells: list[object] = []
     for key in FIGURES:
         row = figures[key]
-        interval = f"{points_text(row['low'])} to {points_text(row['high'])}" if row["low"] is not None else "unknown"
+        interval = points_interval(row["low"], row["high"])
         cells += [Cell(rate_text(row["model"]), row["model"]), Cell(rate_text(row["against"]), row["against"])]
         cells.append(Cell(join([points_text(row["difference"]), element("small", interval)]), row["difference"]))
     return cells

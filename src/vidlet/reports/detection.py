@@ -17,7 +17,7 @@ from .markup import Column, Html, Section, code, element, join, table
 from .page import heading, page
 from .pictures import gallery
 from .sections import origin
-from .text import bytes_text, interval_text, ms_text, points_text, rate_text
+from .text import bytes_text, interval_text, ms_text, points_interval, points_text, rate_text
 
 LEVELS = np.linspace(0, 1, 51)  # recall at which a curve is drawn
 
@@ -72,7 +72,7 @@ def _files(report: DetectionReport) -> Section:
     rows = []
     for name, found in report.files.items():
         gap, times = found.get("difference"), found.get("image_ms", {})
-        against = f"{points_text(gap['mean'])} {interval_text((gap['low'], gap['high']))}" if gap else ""
+        against = f"{points_text(gap['mean'])} {points_interval(gap['low'], gap['high'])}" if gap else ""
         quality = [rate_text(found["map50"]), interval_text(found["map50_interval"]), rate_text(found["map50_95"])]
         cost = [bytes_text(found["bytes"]), ms_text(times.get("p50")), ms_text(times.get("p95"))]
         rows.append([name, *quality, against, *cost])

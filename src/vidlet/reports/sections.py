@@ -10,7 +10,7 @@ from .heat import confused_pairs, heat_map
 from .markup import Cell, Column, Html, Section, breakable, code, element, folded, join, table
 from .pictures import moving_picture
 from .report import DataSummary, FileRow, Mistake, Report
-from .text import NOTHING, bytes_text, interval_text, ms_text, points_text, rate_text
+from .text import NOTHING, bytes_text, interval_text, ms_text, points_interval, points_text, rate_text
 
 
 def headline(report: Report) -> Html:
@@ -83,11 +83,7 @@ def _file_cells(row: FileRow, chance: float | None, product: str) -> list[object
     told = f"{row.name}: {rate_text(row.accuracy)}, {interval_text(row.interval)}"
     drawing = interval_bar(row.accuracy, _bounds(row.interval), chance, told) if row.accuracy is not None else None
     gap = row.difference
-    points = (
-        join([points_text(gap.mean), element("small", f"{points_text(gap.low)} to {points_text(gap.high)}")])
-        if gap
-        else None
-    )
+    points = join([points_text(gap.mean), element("small", points_interval(gap.low, gap.high))]) if gap else None
     return [
         Cell(name, row.name),
         Cell(rate_text(row.accuracy), row.accuracy),

@@ -64,6 +64,11 @@ def points_text(difference: float | None) -> str:
     return "0.0" if shown in ("+0.0", "-0.0") else shown.replace("-", "−")
 
 
+def points_interval(low: float | None, high: float | None) -> str:
+    """The interval of such a difference: −0.4 to +1.2; "unknown" where nothing could be resampled."""
+    return "unknown" if low is None or high is None else f"{points_text(low)} to {points_text(high)}"
+
+
 def ms_text(time_ms: float | None) -> str:
     """0.48 ms, 3.3 ms, 126 ms, 12.4 s."""
     if time_ms is None or not _known(time_ms):

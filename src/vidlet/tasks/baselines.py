@@ -73,7 +73,7 @@ def compare_with_baselines(
     }
 
 
-def _difference(scored: Scored, best: Baseline, known: np.ndarray) -> dict[str, float]:
+def _difference(scored: Scored, best: Baseline, known: np.ndarray) -> dict[str, float | None]:
     groups = [group for group, own in zip(scored.groups, known, strict=True) if own]
     return paired_bootstrap(scored.correct[known], best.correct, groups)._asdict()
 

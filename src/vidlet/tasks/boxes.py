@@ -115,8 +115,8 @@ def map50_difference(a: ScoredImages, b: ScoredImages) -> Difference:
     classes = len(a.labels)
     gaps = map50_samples(a.detections, a.truths, classes) - map50_samples(b.detections, b.truths, classes)
     summaries = [detection_summary(s.detections, s.truths, s.labels)["map50"] or 0.0 for s in (a, b)]
-    low, high = np.quantile(gaps, [0.025, 0.975])
-    return Difference(summaries[0] - summaries[1], float(low), float(high))
+    low, high = map(float, np.quantile(gaps, [0.025, 0.975])) if len(a.truths) > 1 else (None, None)
+    return Difference(summaries[0] - summaries[1], low, high)
 
 
 def boxes_csv(scored: Mapping[str, ScoredImages]) -> str:

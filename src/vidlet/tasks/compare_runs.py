@@ -227,7 +227,7 @@ def _reference(all_said: Sequence[Said], against: str | None) -> Said:
     raise DataError(f"--against {against}: none of those compared ({', '.join(said.name for said in all_said)})")
 
 
-def _difference(said: Said, first: Said, notes: list[str]) -> dict[str, float] | None:
+def _difference(said: Said, first: Said, notes: list[str]) -> dict[str, float | None] | None:
     """Figure minus the reference's, on the clips that both saw, in pairs over groups."""
     if said.figure != first.figure:
         notes.append(f"{said.name} is told by {TOLD[said.figure]}, {first.name} by {TOLD[first.figure]}.")
@@ -252,7 +252,7 @@ def _difference(said: Said, first: Said, notes: list[str]) -> dict[str, float] |
     return {**found._asdict(), "clips": len(pairs)}
 
 
-def _sampled_difference(said: Said, first: Said, notes: list[str]) -> dict[str, float] | None:
+def _sampled_difference(said: Said, first: Said, notes: list[str]) -> dict[str, float | None] | None:
     """The same of a figure that is no mean over clips: of draws of the same items."""
     if said.samples is None or first.samples is None or said.rate is None or first.rate is None:
         notes.append(f"Differences of {TOLD[said.figure]} in pairs need every file's scores: --data DATA.")
@@ -260,8 +260,8 @@ def _sampled_difference(said: Said, first: Said, notes: list[str]) -> dict[str, 
     if said.items != first.items:
         notes.append(f"{said.name} and {first.name} were not scored on the same.")
         return None
-    low, high = np.quantile(said.samples - first.samples, [0.025, 0.975])
-    return {"mean": said.rate - first.rate, "low": float(low), "high": float(high), "clips": len(said.items)}
+    bounds = np.quantile(said.samples - first.samples, [0.025, 0.975]).tolist() if len(said.items) > 1 else [None, None]
+    return {"mean": said.rate - first.rate, "low": bounds[0], "high": bounds[1], "clips": len(said.items)}
 
 
 def _common(one: Mapping[Key, Any], other: Mapping[Key, Any]) -> list[tuple[Key, Key]]:

@@ -19,7 +19,9 @@ def say_standing(metrics: Mapping[str, Any], name: str) -> None:
         count = metrics["files"][name].get("clips")
         behind = difference["mean"] < 0
         advice = "; train without --recipe to have measured what is best for these clips"
-        if difference["low"] <= 0 <= difference["high"]:
+        if difference["low"] is None:
+            advice = "; how sure that is is unknown: its clips are of one group"
+        elif difference["low"] <= 0 <= difference["high"]:
             advice = f"; {count} clips are too few to tell {'that from chance' if difference['mean'] else 'them apart'}"
         elif not behind:
             advice = ""
@@ -31,15 +33,17 @@ def say_standing(metrics: Mapping[str, Any], name: str) -> None:
 def standing(found: Mapping[str, Any], name: str) -> str:
     """How a file stands to the best plain classifier, in pairs."""
     best, difference = found["best"], found["difference"][name]
-    points, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
-    side = "behind" if points < 0 else "ahead of"
-    if points < 0:
-        points, low, high = -points, -high, -low
+    points, behind = 100 * difference["mean"], difference["mean"] < 0
     plain = f"{best}: {found['accuracy'][best]:.3f}"
-    low, high = (round(bound, 1) + 0.0 for bound in (low, high))  # there is no -0.0
     if points == 0:
         return f"{name} is as accurate as the best plain classifier ({plain})"
-    return f"{name} is {points:.1f} points [{low:+.1f}, {high:+.1f}] {side} the best plain classifier ({plain})"
+    interval = ""
+    if difference["low"] is not None:
+        bounds = sorted((-100 if behind else 100) * difference[key] for key in ("low", "high"))
+        low, high = (round(bound, 1) + 0.0 for bound in bounds)  # there is no -0.0
+        interval = f" [{low:+.1f}, {high:+.1f}]"
+    side = "behind" if behind else "ahead of"
+    return f"{name} is {abs(points):.1f} points{interval} {side} the best plain classifier ({plain})"
 
 
 def title_of(data: str, recipe: str, metrics: Mapping[str, Any]) -> str:
