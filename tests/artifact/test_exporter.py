@@ -261,3 +261,46 @@ def test_the_graphs_used_longest_ago_are_removed(exports, monkeypatch, tmp_path)
     assert len(list((tmp_path / "graphs").iterdir())) == 1
     as_another_process(layers(5))
     assert len(exports) == 2
+
+
+@pytest.mark.parametrize("layer", [nn.GRU, nn.LSTM])
+def test_a_recurrent_layer_is_one_operator_with_its_weights_in_order(layer):
+    module = layer(3, 5, batch_first=True).eval()
+    states = {name: torch.randn(1, 2, 5) for name in ("h", "c")[: 1 if layer is nn.GRU else 2]}
+    outputs = ["out", *(f"next.{name}" for name in states)]
+
+    class Step(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = module
+
+        def forward(self, x: Tensor, h: Tensor, c: Tensor | None = None) -> tuple[Tensor, ...]:
+            out, after = self.layer(x, h if c is None else (h, c))
+            return (out, after) if c is None else (out, *after)
+
+    dynamic = {"x": {0: "N", 1: "T"}} | {name: {1: "N"} for name in states}
+    graph = to_onnx_graph(Step(), {"x": torch.zeros(2, 4, 3), **states}, outputs, dynamic)
+    assert {node.op_type for node in graph.graph.node} == {"Transpose", "Squeeze", layer.__name__}
+    x = torch.randn(2, 9, 3)
+    feeds = {"x": x.numpy(), **{name: state.numpy() for name, state in states.items()}}
+    with torch.no_grad():
+        wanted = Step()(x, *states.values())
+    for said, right in zip(session(graph).run(outputs, feeds), wanted, strict=True):
+        np.testing.assert_allclose(said, right.numpy(), atol=1e-6)
+
+
+def test_recurrent_layers_of_another_form_are_left_to_torch():
+    module = nn.GRU(3, 5, num_layers=2).eval()
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = module
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)[0]
+
+    x = torch.randn(4, 2, 3)
+    graph = to_onnx_graph(Both(), {"x": torch.zeros(4, 2, 3)}, ["y"], {})
+    with torch.no_grad():
+        np.testing.assert_allclose(session(graph).run(None, {"x": x.numpy()})[0], module(x)[0].numpy(), atol=1e-6)

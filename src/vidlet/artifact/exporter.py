@@ -30,6 +30,7 @@ from ..onnx_graph import Graph, clean, fold_pads
 from ..progress import working
 from ..runtime import open_session
 from .kept_graphs import kept, structure_of
+from .whole_recurrent import TRANSLATIONS, WholeRecurrent
 
 OPSET = 20
 IR_VERSION = 10  # the highest that ONNX Runtime 1.20 reads
@@ -93,7 +94,7 @@ def _exported(
                 program = torch.onnx.export(
                     opened, (*examples.values(), *weights.values()), dynamo=True, external_data=False,
                     opset_version=OPSET, input_names=[*examples, *weights], output_names=list(outputs),
-                    dynamic_shapes=_as_signature(opened, axes_of), verbose=False,
+                    dynamic_shapes=_as_signature(opened, axes_of), verbose=False, custom_translation_table=TRANSLATIONS,
                 )  # fmt: skip
             except torch.onnx.errors.OnnxExporterError as error:
                 raise ExportError(f"{what}: cannot be exported ({_line(error)})") from error
@@ -122,7 +123,8 @@ class _WeightsAsInputs(nn.Module):
 
     def forward(self, *values: Tensor) -> object:
         arguments, weights = values[: len(values) - len(self.names)], values[len(values) - len(self.names) :]
-        return torch.func.functional_call(self.module, dict(zip(self.names, weights, strict=True)), arguments)
+        with WholeRecurrent():
+            return torch.func.functional_call(self.module, dict(zip(self.names, weights, strict=True)), arguments)
 
 
 def _store_inputs(model: onnx.ModelProto, tensors: Mapping[str, Tensor]) -> None:
