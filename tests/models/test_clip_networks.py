@@ -1,5 +1,7 @@
 """Clip networks: the papers' counts exactly, the ring of frames, trains equal to what they stand for, the file."""
 
+import math
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -174,6 +176,19 @@ def test_a_given_rank_is_that_of_every_train_and_is_clipped():
     assert max(max(m.ranks) for m in clipped.modules() if isinstance(m, TTLinear)) < 1000
 
 
+def test_trains_can_be_fitted_to_frames_of_another_size_and_stay_the_tables_where_those_fit():
+    options = {"network": "viva-2", "tt": "both", "fitted": True}
+    smaller = build_head(Head("clip-network", {**options, "frames": 16}), (2, 14, 31), 4)
+    [first, second] = [m for m in smaller.modules() if isinstance(m, TTLinear)]
+    assert (first.in_features, first.out_features) == (128 * 1 * 2 * 4, 1536)
+    assert (second.in_features, second.ranks) == (1536, (1, 16, 16, 16, 1))  # the table's, which fits
+    assert math.prod(first.in_modes) == 1024 and sum(p.numel() for p in first.parameters()) < 1024 * 1536 / 20
+    with torch.device("meta"):
+        whole = build_head(Head("clip-network", options), (2, 28, 62), 4)
+        plain = build_head(Head("clip-network", {**options, "fitted": False}), (2, 28, 62), 4)
+    assert [p.shape for p in whole.parameters()] == [p.shape for p in plain.parameters()]
+
+
 @pytest.mark.parametrize(
     ("options", "shape", "said"),
     [
@@ -184,7 +199,7 @@ def test_a_given_rank_is_that_of_every_train_and_is_clipped():
         (
             {"network": "viva-1", "tt": "linear"},
             (2, 56, 62),
-            "viva-1, fully connected layer 1: modes .* multiply to 4096, its inputs are 7168.* 32 frames of 28 x 62",
+            "viva-1, fully connected layer 1: modes .* multiply to 4096, its inputs are 7168.* 32 frames of 28 x 62.*head.options.fitted=true",
         ),
     ],
 )

@@ -135,6 +135,18 @@ def test_the_3d_networks_are_trained_as_printed(network, batch, lr):
     assert {f"{network} TT, folds of subjects", "convolutions", "VIVA-3 TT, kept by dropout: 0.7"} <= set(of)
 
 
+def test_both_forms_of_a_network_can_be_trained_at_the_same_dropout():
+    of = {case.name: case for case in tt3dcnn.cases(Path("/nowhere"))}
+    for network in ("VIVA-1", "VIVA-2", "VIVA-3"):
+        plans = [
+            plan_of("viva-1", of[f"{network} {form}, equal dropout"], Effort(seeds=3), 0) for form in ("dense", "TT")
+        ]
+        assert [plan.head.options["dropout"] for plan in plans] == [0.3, 0.3]
+        assert [plan.head.options["tt"] for plan in plans] == ["none", "both"]
+        assert plans[0].training == plans[1].training
+        assert of[f"{network} TT, equal dropout"].folds == "copies by group"
+
+
 def test_the_thesis_is_trained_at_its_rate_until_validation_stops_it():
     found = {case.name: case for case in mobile.cases("inception_v3.pth")}
     assert len(found) == 6 + 4
@@ -253,6 +265,7 @@ def test_turned_clips_are_mirrored_and_played_backwards(motion_clips):
 
 def test_the_papers_protocol_fills_the_table_and_says_what_was_reduced(monkeypatch, tmp_path):
     values = {"VIVA-3 dense": (0.8, 0.7), "VIVA-3 TT": (0.7, 0.6), "VIVA-3 TT, folds of subjects": (0.5, 0.4)}
+    values |= {"VIVA-2 dense, equal dropout": (0.6, 0.6), "VIVA-2 TT, equal dropout": (0.5, 0.4)}
     made = {
         name: [{"accuracy": a, "bytes": 9, "epoch_s": 1.0, "scored": 7} for a in both] for name, both in values.items()
     }
@@ -262,6 +275,9 @@ def test_the_papers_protocol_fills_the_table_and_says_what_was_reduced(monkeypat
     assert of["VIVA-3 dense: accuracy"] == 0.75 and of["VIVA-3 dense: spread of the accuracy"] == 0.0707
     assert of["VIVA-3: lost by TT"] == pytest.approx(0.1)
     assert of["VIVA-3 TT, folds of subjects: accuracy"] == 0.45
+    assert of["VIVA-2, equal dropout: lost by TT"] == pytest.approx(0.15)
+    assert of["VIVA-2 TT, equal dropout: spread of the accuracy"] == 0.0707
+    assert of["VIVA-2 dense: accuracy"] is None
     assert found["measured_on"]["reduced"] == ["3 epochs at most", "the first 2 folds"]
     json.dumps(found)
 
@@ -296,5 +312,6 @@ def test_a_rows_name_means_that_row_and_words_mean_all_that_hold_them():
     found = [case.name for case in protocol.chosen_cases(of, ["VIVA-1", "convolutions"])]
     assert found == [
         "VIVA-1 dense", "VIVA-1 TT", "convolutions", "VIVA-1 dense, folds of subjects", "VIVA-1 TT, folds of subjects",
+        "VIVA-1 dense, equal dropout", "VIVA-1 TT, equal dropout",
     ]  # fmt: skip
     assert protocol.chosen_cases(of, []) == of

@@ -49,6 +49,8 @@ class ClipNetwork3d(nn.Module):
             output layer never are.
         rank: of all trains, clipped to what is attainable; 0: the table's ranks, as they stand.
         dropout: share of each hidden fully connected layer's outputs that is dropped in training.
+        fitted: clips may have another size than the table's; trains that do not fit it take our modes and the paper's
+            rank rule.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class ClipNetwork3d(nn.Module):
         form: str = "none",
         rank: int = 0,
         dropout: float = 0.5,
+        fitted: bool = False,
     ) -> None:
         super().__init__()
         table = find_table(name)
@@ -76,7 +79,7 @@ class ClipNetwork3d(nn.Module):
         hidden: list[nn.Module] = []
         for i, dense in enumerate(table.linear, 1):
             where = f"{name}, fully connected layer {i}"
-            hidden.append(_linear(where, size, dense, form in ("linear", "both"), rank, table))
+            hidden.append(_linear(where, size, dense, form in ("linear", "both"), rank, table, fitted))
             size = dense.size
         self.linear = nn.ModuleList(hidden)
         self.dropout = nn.Dropout(dropout)
@@ -111,6 +114,7 @@ class ClipNetworkHead(Head):
         rank: of all trains; 0: the table's.
         dropout: behind each hidden fully connected layer; the paper drops .5 of dense ones and .3 of trains.
         pixel_drop: share of the pixels of the last channel (Sobel's) that are set to 0 in training.
+        fitted: trains fit frames of any size and number; else those of the table are an error where they do not.
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class ClipNetworkHead(Head):
         rank: int = 0,
         dropout: float = 0.5,
         pixel_drop: float = 0.0,
+        fitted: bool = False,
     ) -> None:
         super().__init__()
         if len(feature_shape) != 3:
@@ -135,7 +140,7 @@ class ClipNetworkHead(Head):
             raise RecipeError(f"head clip-network: option frames must be 0 (the network's own) or >= 2, got {frames}")
         c, h, w = feature_shape
         self.standardize = Standardize(c, 2)
-        self.network = ClipNetwork3d(network, (c, h, w), classes, frames, tt, rank, dropout)
+        self.network = ClipNetwork3d(network, (c, h, w), classes, frames, tt, rank, dropout, fitted)
         self.frames, self.pixel_drop = self.network.frames, pixel_drop
         self.state_shapes = {"ring": (self.frames - 1, c, h, w), "count": (1,)}
 
@@ -183,15 +188,21 @@ def _convolution(where: str, inputs: int, layer: Convolution, tt: bool, rank: in
     return TTConv3d(in_modes, out_modes, layer.kernel, given, padding="same", clip=bool(rank))
 
 
-def _linear(where: str, inputs: int, layer: Linear, tt: bool, rank: int, table: ClipTable) -> nn.Linear | TTLinear:
+def _linear(
+    where: str, inputs: int, layer: Linear, tt: bool, rank: int, table: ClipTable, fitted: bool
+) -> nn.Linear | TTLinear:
     if not tt or not layer.train:
         return nn.Linear(inputs, layer.size)
-    if layer.train == "auto":
+    known = None if layer.train == "auto" else read_train(layer.train)
+    if known is None or (fitted and math.prod(known[0]) != inputs):
         in_modes, out_modes = linear_modes(inputs, layer.size)
         ranks: Sequence[int] = linear_ranks(in_modes, out_modes)
     else:
-        in_modes, out_modes, ranks = read_train(layer.train)
-    hint = f"; its train is for {table.frames} frames of {table.size[0]} x {table.size[1]}"
+        in_modes, out_modes, ranks = known
+    hint = (
+        f"; its train is for {table.frames} frames of {table.size[0]} x {table.size[1]} "
+        "(head.options.fitted=true makes another for these)"
+    )
     _fits(where, in_modes, inputs, hint)
     given = rank or (ranks[0] if len(ranks) == 1 else ranks)
     return TTLinear(in_modes, out_modes, given, clip=bool(rank), variance=2 / inputs)
