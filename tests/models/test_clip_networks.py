@@ -199,7 +199,8 @@ def test_trains_can_be_fitted_to_frames_of_another_size_and_stay_the_tables_wher
         (
             {"network": "viva-1", "tt": "linear"},
             (2, 56, 62),
-            "viva-1, fully connected layer 1: modes .* multiply to 4096, its inputs are 7168.* 32 frames of 28 x 62.*head.options.fitted=true",
+            "viva-1, fully connected layer 1: modes .* multiply to 4096, its inputs are 7168.* 32 frames of 28 x 62 "
+            r"\(head.options.fitted=true",
         ),
     ],
 )

@@ -68,3 +68,30 @@ def test_the_printed_claims_are_recomputed_from_the_six_accuracies():
     assert rows["Inception-v3 minus quantized MobileNetV2: single frame"] == (0.0544, 0.0544)
     assert rows["Inception-v3 minus quantized MobileNetV2: GRU"] == (0.0367, 0.0367)
     assert rows["quantized MobileNetV2: GRU minus LSTM"] == (None, 0.0164)
+
+
+def test_the_per_class_report_is_measured_where_the_clips_have_its_classes(outcome):
+    """Of all classes of both extractors the counts follow, as they do of the printed report."""
+    reports = mobile.class_reports()
+    found = {
+        f"{extractor}, GRU": {
+            name.lower(): [*getattr(report, field), report.support] for name, report in reports.items()
+        }
+        for extractor, field in ((mobile.STRONG, "mobilenetv2"), (mobile.INCEPTION, "inceptionv3"))
+    }
+    figures = mobile._by_class(found)
+    tables = papers("mobile")["tables"]
+    for title in ("Per class, GRU", "Over the classes"):
+        rows = next(table for table in tables if table["title"].startswith(title))["rows"]
+        own = {row["name"]: row["printed"] if title.startswith("Per") else row["recomputed"] for row in rows}
+        assert {name: figures[name] for name in own if name in figures} == {
+            name: value for name, value in own.items() if name in figures
+        }
+        assert len(own.keys() & figures.keys()) == (7 * 101 if title.startswith("Per") else 9)
+    few = mobile._by_class({"quantized MobileNetV2, GRU": {"Archery": [0.5, 0.25, 0.333, 4.0], "my own": [1, 1, 1, 9]}})
+    assert few == {
+        "Archery, MobileNetV2: precision": 0.5,
+        "Archery, MobileNetV2: recall": 0.25,
+        "Archery, MobileNetV2: F1": 0.333,
+        "Archery: test clips": 4,
+    }

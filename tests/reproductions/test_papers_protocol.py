@@ -83,6 +83,17 @@ def test_the_splits_of_the_data_watch_val_and_score_test(tmp_path):
         FOLDS["three splits"](Asked(split, tmp_path))
 
 
+def test_where_train_and_test_are_given_a_tenth_of_all_clips_is_watched_and_not_trained_on():
+    of = table("a b", 20, 1)  # 40 clips in 20 groups, of which 6 test
+    split = of.with_clips(
+        dataclasses.replace(clip, split="test" if int(clip.group[1:]) < 6 else "train") for clip in of
+    )
+    [fold] = folds("given", split)
+    assert (len(fold.train), len(fold.watched), len(fold.scored)) == (24, 4, 12)
+    groups = [{split.clips[number].group for number, *_ in part} for part in (fold.train, fold.watched)]
+    assert not groups[0] & groups[1]
+
+
 def test_the_three_splits_of_ucf101_are_three_folds_of_all_its_clips(tmp_path):
     for label in ("Archery", "YoYo"):
         (tmp_path / label).mkdir()
@@ -201,6 +212,7 @@ def test_a_protocol_runs_on_real_clips_and_a_finished_run_is_not_run_again(motio
     [run] = first["one"]
     assert (run["fold"], run["folds"], run["epochs"], run["seed"]) == (0, 5, 1, 0)
     assert run["scored"] > first["two"][0]["scored"]  # copies are scored, too
+    assert sum(values[3] for values in run["per_class"].values()) == run["scored"]
     assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]  # checkpoints of finished runs are gone
     monkeypatch.setattr(protocol, "_run", lambda *_: pytest.fail("trained again"))
     assert run_cases(cases, motion_clips, effort, log) == first

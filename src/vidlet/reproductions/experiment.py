@@ -21,7 +21,7 @@ import numpy as np
 from ..artifact import ArtifactNetwork, artifact_graph, artifact_metadata, torch_reference, write_artifact
 from ..datasets import ClipTable
 from ..errors import RecipeError
-from ..metrics import confusion_matrix, macro_average, top_k_accuracy
+from ..metrics import confusion_matrix, macro_average, per_class, top_k_accuracy
 from ..models import FrameExtractor
 from ..models.head import Head
 from ..models.heads import head_options
@@ -164,16 +164,23 @@ def probabilities(setup: Setup, plan: Recipe, head: Head) -> np.ndarray:
     return found
 
 
-def figures_of(scores: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """Accuracy, top-5, the means over classes and how many were scored, of scores (N, K) and classes (N,)."""
+def figures_of(scores: np.ndarray, truth: np.ndarray, labels: Sequence[str] = ()) -> dict[str, Any]:
+    """Accuracy, top-5, the means over classes and how many were scored, of scores (N, K) and classes (N,).
+
+    With the names of the classes also ``per_class``: precision, recall, F1 and the scored clips of each.
+    """
     hits = scores.argmax(1) == truth
-    macro = macro_average(confusion_matrix(scores.argmax(1), truth, scores.shape[1]))
-    return {
+    confusion = confusion_matrix(scores.argmax(1), truth, scores.shape[1])
+    found = {
         "accuracy": float(hits.mean()),
         "top5": top_k_accuracy(scores, truth),
-        **{f"macro_{name}": value for name, value in macro._asdict().items()},
+        **{f"macro_{name}": value for name, value in macro_average(confusion)._asdict().items()},
         "scored": len(hits),
     }
+    if labels:
+        rows = np.stack([column.astype(float) for column in per_class(confusion)], 1).round(4).tolist()
+        found["per_class"] = dict(zip(labels, rows, strict=True))
+    return found
 
 
 def written_bytes(setup: Setup, plan: Recipe, head: Head) -> int:

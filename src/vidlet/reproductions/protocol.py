@@ -183,8 +183,9 @@ def one_way(case: Case, effort: Effort) -> tuple[str, ...]:
 
 
 def _given(asked: Asked) -> list[Fold]:
-    """The splits of the data: val is watched, test scored; a tenth of train is val where there is none."""
-    table = with_splits(asked.table, seed=SPLIT_SEED)
+    """The splits of the data: val is watched, test scored. Where there is no val, a tenth of all is taken of train."""
+    trained = sum(clip.split == "train" for clip in asked.table) or len(asked.table)
+    table = with_splits(asked.table, seed=SPLIT_SEED, val=min(0.1 * len(asked.table) / trained, 0.5))
     of = {split: [i for i, clip in enumerate(table) if clip.split == split] for split in ("train", "val", "test")}
     scored = of["test"] or of["val"]
     if not of["test"]:
@@ -376,7 +377,7 @@ def _run(
         epochs.append(fitted.epochs)
         truth = setup.prepared.val.targets.argmax(1)
     return {
-        **figures_of(np.mean(answers, axis=0), truth),
+        **figures_of(np.mean(answers, axis=0), truth, streams[0].table.labels),
         "bytes": sum(sizes),
         "parameters": sum(counts),
         "epoch_s": sum(times),
