@@ -1,17 +1,24 @@
 """Every size that the YouTube-8M paper prints follows from the shapes, and our network has these shapes."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from video_level import draw_video_level
+from vidlet.compression.ensemble_search import Candidate, best_weights, top_scores, weighted_gap
 from vidlet.compression.sparse import store_sparse
+from vidlet.datasets import Clip, ClipTable, render_residual
 from vidlet.errors import DataError, RecipeError
 from vidlet.jobs.papers import papers
+from vidlet.metrics import gap
 from vidlet.models import build_head
 from vidlet.recipe import Head
 from vidlet.reproductions import youtube8m, youtube8m_records
+from vidlet.reproductions.experiment import Effort
 from vidlet.reproductions.youtube8m import ENSEMBLES, MIB, MODELS, ensemble_bytes, parameter_count, stored_bytes, tables
 
 TOO_HIGH = {
@@ -134,9 +141,69 @@ def test_the_experiment_measures_members_ensembles_and_claims(measured):
     assert measured["measured_on"]["scored"] == 60  # half of the groups of val
 
 
-def test_the_papers_own_protocol_is_refused_with_the_reason(tmp_path):
-    with pytest.raises(RecipeError, match="papers youtube8m: has the quick protocol only"):
-        papers("youtube8m", str(draw_video_level(tmp_path, {"train": 6, "val": 4})), protocol="paper")
+PIECE = {"head.options.sampled": 6, "training.averaging.every": 2, "training.lr": 3e-3}
+ROWS = ("P K16-H256", "S K32-H512")
+
+
+@pytest.mark.slow  # a minute and a half: two of the paper's networks, ten files, two ensembles
+def test_the_papers_own_protocol_fills_its_two_tables_in(tmp_path, monkeypatch):
+    render_residual(tmp_path / "set", 330, 80, 60, classes=8)
+    monkeypatch.setitem(youtube8m.ENSEMBLES, "SP", youtube8m.Ensemble(232.1, 0.9))
+    asked = {"epochs": 3, "protocol": "paper", "rows": ROWS, "overrides": PIECE, "out": str(tmp_path / "log.jsonl")}
+    found = papers("youtube8m", str(tmp_path / "set"), **asked)
+    of = {row["name"]: row["measured"] for table in found["tables"] for row in table["rows"]}
+    members = [of[f"{name}, {kind}"] for name in ROWS for kind in ("averaged checkpoints", "best checkpoint")]
+    assert all(0 < value < 1 for value in members)
+    assert of["P K16-H256, float32"] is None  # the bytes are of eight classes, not of the paper's
+    assert of["Y K24-H1440, averaged checkpoints"] is None and of["YHLS, local"] is None
+    assert of["SP, local"] >= min(members) - 0.1
+    assert found["measured_on"]["reduced"][0] == "3 epochs at most" and found["measured_on"]["scored"] == 60
+    assert of["limit, float16"] == 2**30
+    monkeypatch.setattr(youtube8m_records, "train_member", lambda *_: pytest.fail("trained again"))
+    again = papers("youtube8m", str(tmp_path / "set"), **asked)
+    assert again["tables"] == found["tables"]
+
+
+def test_the_papers_models_are_trained_for_its_updates_at_its_rate():
+    def plans(clips, **asked):
+        frames, rows = [5] * clips, range(clips)
+        records = SimpleNamespace(frames=frames)
+        made = [Clip(Path("x"), ("a", "b"), row=row, split="train") for row in rows]
+        table = ClipTable(tuple(made), ("a", "b"), Path("x"), records=records)
+        networks = {"Y K24-H1440": (24, 1440), "P K16-H256": (16, 256)}
+        return youtube8m_records.paper_members(table, networks, Effort(protocol="paper", **asked), {"training.seed": 1})
+
+    first, second = plans(1000)
+    told = first.training
+    assert (first.head.options["clusters"], first.head.options["hidden"], first.name) == (24, 1440, "Y-K24-H1440")
+    assert (second.head.options["experts"], second.head.options["sampled"], second.training.seed) == (5, 300, 1)
+    assert (told.epochs * 1000 / told.batch, told.batch, told.lr, told.least_updates) == (200_000, 160, 1e-4, 0)
+    assert (told.schedule.kind, told.schedule.step_factor, told.schedule.step_epochs) == ("step", 0.8, 4000)
+    [short] = plans(1000, epochs=32, rows=("p k16-h256",))
+    assert (short.training.epochs, short.training.schedule.step_epochs) == (32, 4)
+    with pytest.raises(RecipeError, match="no row has 'K9' in its name"):
+        plans(10, rows=("K9",))
+
+
+def test_weights_of_an_ensemble_are_those_at_which_it_is_best():
+    labels = [[0], [1], [2], [0]]
+    good = np.eye(3)[[0, 1, 2, 0]] * 0.8 + 0.1
+    bad = np.eye(3)[[1, 2, 0, 1]] * 0.9
+    both = [Candidate(name, 10, top_scores(scores)) for name, scores in (("good", good), ("bad", bad))]
+    chosen = best_weights(both, labels)
+    assert chosen.members == ("good", "bad") and chosen.bytes == 20
+    assert chosen.weights[0] > chosen.weights[1] and sum(chosen.weights) == pytest.approx(1)
+    truth = np.eye(3)[[0, 1, 2, 0]] > 0.5
+    mixed = chosen.weights[0] * good + chosen.weights[1] * bad
+    assert weighted_gap(both, chosen.weights, labels) == pytest.approx(gap(mixed, truth)) == pytest.approx(chosen.gap)
+
+
+def test_what_the_papers_protocol_cannot_take_is_refused(tmp_path):
+    data = str(draw_video_level(tmp_path, {"train": 6, "val": 4}))
+    with pytest.raises(DataError, match=r"means of videos; the paper's networks read a vector a second"):
+        papers("youtube8m", data, protocol="paper")
+    with pytest.raises(RecipeError, match="papers youtube8m: has no folds"):
+        papers("youtube8m", data, protocol="paper", folds=1)
 
 
 def test_records_of_one_label_are_refused(tmp_path):

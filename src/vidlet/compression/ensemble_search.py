@@ -115,6 +115,20 @@ def search_ensemble(
     )
 
 
+def best_weights(candidates: Sequence[Candidate], labels: Sequence[Sequence[int]]) -> Chosen:
+    """All of these models together, with the weights that make their GAP@20 highest; one whose weight is 0 leaves."""
+    pool = _Pool(candidates, labels)
+    equal = np.full(len(candidates), 1 / len(candidates))
+    value, weights = _refined(pool, equal, pool.gap(equal))
+    size = sum(candidate.bytes for candidate in candidates)
+    return Chosen(tuple(one.name for one in candidates), tuple(map(float, weights / weights.sum())), size, value)
+
+
+def weighted_gap(candidates: Sequence[Candidate], weights: Sequence[float], labels: Sequence[Sequence[int]]) -> float:
+    """GAP@20 of the weighted mean of these models' cached predictions."""
+    return _Pool(candidates, labels).gap(np.array(weights, np.float64))
+
+
 class _Pool:
     """Predictions of all models for every (clip, class) that any of them names: (M, N, U), and which are labels."""
 

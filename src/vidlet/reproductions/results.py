@@ -44,7 +44,7 @@ SOURCES: dict[str, dict[str, tuple[str, ...]]] = {  # what determines what was m
         "training": (*_TRAINING, "training/record_clips.py", "training/snapshots.py", "tasks/prepare_records.py"),
         "protocol": ("reproductions/youtube8m_records.py", "tasks/ensemble.py", "compression/ensemble_search.py"),
         "models": (*_MODELS, "models/pooled.py", "models/centers.py", "models/frame_parts.py"),
-        "recipes": ("recipes/records-mean.toml", "recipes/gated-netvlad-small.toml"),
+        "recipes": tuple(f"recipes/{name}.toml" for name in ("records-mean", "gated-netvlad-small", "gated-netvlad")),
     },
     "tt3dcnn": {
         "training": _TRAINING,
