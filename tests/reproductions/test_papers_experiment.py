@@ -1,6 +1,7 @@
 """The papers' experiments on given clips: what is trained, what is filled in, and that finished runs are kept."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -138,6 +139,11 @@ def test_a_detectors_run_gives_the_rows_on_its_features_and_its_map(monkeypatch,
     assert (rows["float"], rows["8 bits"]) == (0.5, 0.4)
     assert rows[deepeye.EIGHT] == 0.4 and rows[f"{deepeye.EIGHT}: spread"] == 0.1414
     assert rows["DEEPEYE: epoch"] == 4.0 and rows["DEEPEYE: faster than plain on frames"] == 1.0
+    file = tmp_path / "people.onnx"
+    file.touch()
+    with monkeypatch.context() as patch:  # a detector that others trained: no mAP is known of it
+        patch.setattr(deepeye, "load", lambda path, threads: SimpleNamespace(input_size=(416, 320)))
+        assert deepeye.detector_files(file) == {deepeye.FLOAT: (file, (416, 320), None)}
     (run / "metrics.json").write_text(json.dumps({"files": {"model.onnx": {"accuracy": 0.5}}}))
     with pytest.raises(RecipeError, match="not the run folder of a detector"):
         measured_rows()

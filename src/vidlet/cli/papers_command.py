@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE[:TENSOR]",
         help="mobile: Inception-v3's weights (torchvision's .pth), or any other network (.onnx, .tflite)",
     )
-    parser.add_argument("--detector", metavar="RUN", help="deepeye: the run of a trained detector, for its features")
+    parser.add_argument(
+        "--detector", metavar="RUN", help="deepeye: the run of a trained detector, or a file that detects, for its map"
+    )
     parser.add_argument(
         "--set",
         action="append",

@@ -46,7 +46,7 @@ def papers(
             its rows by its own protocol, its folds, rates and epochs (``epochs``: at most so many).
         folds: of "paper", so many folds of a row, the first ones; 0: all. ``rows``: words of which a row must have one.
         out: a file that gets a JSON line a finished run, which is not run again; None: runs/papers-NAME.jsonl.
-        detector: deepeye: the run folder of a trained detector, for the rows on its features.
+        detector: deepeye: the run folder of a trained detector, or a file that detects, for the rows on its features.
         extractor: mobile: a file for the rows of its other extractor: torchvision's state dict of Inception-v3, or an
             .onnx or .tflite file as ``train`` takes it.
         record: keep what was measured: True in the package's own file, or the path of a file of that form; without

@@ -19,6 +19,7 @@ from ..models import build_head
 from ..models.tiny_yolo import TinyYolo
 from ..recipe import Head, load_recipe
 from ..runs import METRICS, MODEL, RECIPE
+from ..runtime import load
 from ..tensor_train import TTLinear
 from .rows import Row, ratio, row, table
 
@@ -54,12 +55,12 @@ MEASURED: dict[str, tuple[str, dict[str, Any]]] = {
 def measure(tables: Sequence[dict[str, Any]], data: str, effort: Effort, log: Path) -> int:
     """Train the plain LSTM and the T-RNN on 6 frames of clips and fill in table 2; returns how many were scored.
 
-    Both read 160 x 120 pixels by their recipes; the T-RNN has both mappings in tensor-train form. With a detector's
-    run, also the T-RNN on its map, in float32 and, where the run has a file of it, in the paper's 8 bits; and the mAP
+    Both read 160 x 120 pixels by their recipes; the T-RNN has both mappings in tensor-train form. With a detector,
+    also the T-RNN on its map, in float32 and, where the run has a file of it, in the paper's 8 bits; and the mAP
     of these files on its own boxes. By the paper's protocol: ``TRAINED``, over 5 folds of groups.
 
     Raises:
-        RecipeError: the detector is no run of one.
+        RecipeError: the detector is neither a run nor a file of one.
     """
     from .experiment import fill, measured, run_recipes
     from .protocol import Case, over_folds, run_cases
@@ -76,7 +77,7 @@ def measure(tables: Sequence[dict[str, Any]], data: str, effort: Effort, log: Pa
     else:
         runs = run_recipes(told, data, effort, log)
         of = {name: measured(found) for name, found in runs.items()}
-    figures: dict[str, float] = {BITS[name]: score for name, (_, _, score) in files.items()}
+    figures: dict[str, float] = {BITS[name]: score for name, (_, _, score) in files.items() if score is not None}
     plain = of.get("plain RNN on frames")
     for name, values in of.items():
         short = name.removesuffix(" (detector features)")
@@ -113,23 +114,29 @@ EIGHT, FLOAT = "DEEPEYE (detector features)", "DEEPEYE with the detector in floa
 BITS = {EIGHT: "8 bits", FLOAT: "float"}  # the rows of a detector's mAP
 
 
-def detector_files(run: Path) -> dict[str, tuple[Path, tuple[int, int], float]]:
-    """The files of a detector's run by the row that stands on them: path, input (H, W), mAP at IoU .5 on its boxes.
+def detector_files(detector: Path) -> dict[str, tuple[Path, tuple[int, int], float | None]]:
+    """The files of a detector by the row that stands on them: path, input (H, W), mAP at IoU .5 on its boxes.
+
+    Args:
+        detector: the run folder of one, or a single file of ours that detects, of which no mAP is known: a detector
+            that others trained is such a file by ``vidlet export``.
 
     Raises:
-        RecipeError: it is no detector's run.
+        RecipeError: it is no detector's run. ModelError: a file that is no model of ours.
     """
+    if detector.is_file():
+        return {FLOAT: (detector, load(detector, threads=1).input_size, None)}
     try:
-        told = json.loads((run / METRICS).read_text())["files"]
+        told = json.loads((detector / METRICS).read_text())["files"]
         scores = {name: float(figures["map50"]) for name, figures in told.items()}
-        size = load_recipe(run / RECIPE).extractor.input_size
+        size = load_recipe(detector / RECIPE).extractor.input_size
     except (OSError, ValueError, KeyError) as error:
         raise RecipeError(
-            f"{run}: not the run folder of a detector (vidlet train BOXES --recipe tiny-yolov2)"
+            f"{detector}: not the run folder of a detector (vidlet train BOXES --recipe tiny-yolov2)"
         ) from error
     eight = next((name for name in scores if name.startswith("model.deepeye")), None)
     rows = {FLOAT: MODEL} | ({EIGHT: eight} if eight else {})
-    return {row: (run / name, (size[0], size[1]), scores[name]) for row, name in rows.items()}
+    return {row: (detector / name, (size[0], size[1]), scores[name]) for row, name in rows.items()}
 
 
 def detector_bytes(classes: int = VOC, last: int = 1024) -> tuple[int, int]:
