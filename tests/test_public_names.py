@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import vidlet
+from vidlet import called
+from vidlet.cli import COMMANDS, parser_of
 
 CLASSES = ("Model", "Prediction", "VidletError")
 
@@ -28,6 +31,83 @@ def test_the_classes_are_those_that_functions_give_and_raise(tiny_run, tmp_path)
     assert isinstance(model.classify(next(tiny_run.clips.rglob("*.mp4"))), vidlet.Prediction)
     with pytest.raises(vidlet.VidletError, match=r"no-such\.onnx"):
         vidlet.load(tmp_path / "no-such.onnx")
+
+
+# Options of commands that have no keyword, and what stands in their place.
+SAID_OTHERWISE = {
+    "extractor": "overrides of the section extractor",
+    "trust": "overrides of the section extractor",
+    "flow": "a folder of flow is what `extract --flow` leaves",
+    "format": "extract: vidlet.tasks.record_files",
+    "fps": "vidlet.datasets.AtRate",
+    "json": "what is returned",
+    "help": "help()",
+}
+REPORTED = {"evaluate", "compare", "fuse", "segment", "benchmark", "inspect"}  # --out writes what the function returns
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"completion", "models"}))
+def test_every_word_of_a_command_is_a_keyword_of_its_function(command):
+    function = getattr(vidlet, command)
+    signature = inspect.signature(function)
+    for action in parser_of(command)._actions:
+        spelled = [text for text in action.option_strings if text.startswith("--")] or [action.dest]
+        for word in (text.lstrip("-").replace("-", "_") for text in spelled):
+            if word in SAID_OTHERWISE or (word in ("out", "save") and command in REPORTED):
+                continue
+            assert called._parameter(command, word, signature) in signature.parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("train", {"data": "clips", "epoch": 3}, r"train: no argument 'epoch' \(did you mean epochs\?\)"),
+        ("train", {"data": "clips", "epochs": "3"}, "train: epochs must be a whole number or None, got str '3'"),
+        ("train", {"data": "clips", "fold": (0, 9)}, "train: fold must be a text or None, got tuple"),
+        ("train", {"data": "clips", "callback": 3}, "train: callback must be a Callback or None"),
+        ("train", {}, "train: missing a required argument: 'data'"),
+        ("load", {"path": None}, "load: path must be a text or a path, got NoneType None"),
+        ("predict", {"model": "m.onnx", "source": ["a.mp4"]}, "predict: source must be .*, got list"),
+        (
+            "compress",
+            {"run": "r", "data": "d", "steps": None},
+            "compress: steps must be a text or a list, got None",
+        ),
+        ("fuse", {"streams": 3}, "fuse: streams must be a list, got int 3"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_that_names_it_before_any_work(name, given, told):
+    with pytest.raises(vidlet.VidletError, match=told) as caught:
+        getattr(vidlet, name)(**given)
+    assert isinstance(caught.value, TypeError)
+
+
+def test_one_name_where_several_are_taken_is_a_list_of_one(tiny_run, tmp_path):
+    assert vidlet.compare(str(tiny_run.folder))["rows"] == vidlet.compare([tiny_run.folder])["rows"]
+    with pytest.raises(vidlet.VidletError, match=r"no model fits into 1000 bytes"):
+        vidlet.ensemble(tiny_run.clips, tiny_run.folder, max_size="1KB", out=tmp_path / "e")
+
+
+def test_a_loaded_model_is_taken_for_its_file(tiny_run):
+    model = vidlet.load(tiny_run.model)
+    assert vidlet.inspect(model) == vidlet.inspect(tiny_run.model)
+    assert vidlet.evaluate(model, tiny_run.clips)["clips"] == vidlet.evaluate(tiny_run.model, tiny_run.clips)["clips"]
+
+
+def test_clips_come_as_any_collection_and_what_is_no_clip_is_said(tiny_run):
+    model, clip = vidlet.load(tiny_run.model), str(next(tiny_run.clips.rglob("*.mp4")))
+    alone = model.classify(clip)
+    for clips in ((clip, clip), np.array([clip, clip]), iter([clip, clip]), dict.fromkeys([clip, Path(clip)]).keys()):
+        assert model.classify(clips) == [alone, alone]
+    for wrong in (None, 3):
+        with pytest.raises(vidlet.VidletError, match="a clip is a file, a folder of frames, a record or an array, got"):
+            model.classify(wrong)
+
+
+@pytest.mark.parametrize("threads", [-1, 10**6])
+def test_a_number_of_threads_that_is_none_is_refused(tiny_run, threads):
+    with pytest.raises(vidlet.VidletError, match=f"threads must be from 0 to 1024, got {threads}"):
+        vidlet.load(tiny_run.model, threads=threads)
 
 
 def test_checkers_see_each_name_where_it_is_found_at_run_time():

@@ -87,8 +87,9 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("importlib.metadata").version("vidlet")
     if name not in _NAMES:
         raise AttributeError(f"module 'vidlet' has no attribute {name!r}")
-    module, function = _NAMES[name]
-    return getattr(importlib.import_module(module), function)
+    module, attribute = _NAMES[name]
+    found = getattr(importlib.import_module(module), attribute)
+    return found if isinstance(found, type) else importlib.import_module("vidlet.called").called(found, name)
 
 
 def __dir__() -> list[str]:

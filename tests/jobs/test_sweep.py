@@ -84,8 +84,8 @@ def test_nothing_that_was_asked_for_is_left_out_in_silence(motion_clips, tmp_pat
     for given in ({"overrides": {"seed": [0]}}, {"chains": ["half"]}):
         with pytest.raises(RecipeError, match="values and chains are of trainings"):
             vidlet.sweep(motion_clips, max_sizes=["1MB"], out=out, **given)
-    for wrong in ({"recipes": "mean"}, {"overrides": {"seed": 3}}, {"chains": "half"}, {"max_sizes": "1MB"}):
-        with pytest.raises(RecipeError, match="expected a list"):
+    for wrong in ({"recipes": 3}, {"overrides": {"seed": 3}}, {"chains": None}, {"max_sizes": 10**6}):
+        with pytest.raises(RecipeError, match="a list"):
             vidlet.sweep(motion_clips, out=out, **wrong)
     with pytest.raises(RecipeError, match="seed has no values"):
         vidlet.sweep(motion_clips, ["mean"], {"seed": []}, out=out)

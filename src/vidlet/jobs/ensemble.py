@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ..runs import RunFolder
+from ..search.budget import parse_bytes
 from ..tasks.ensemble import find_ensemble
 
 
 def ensemble(
     data: str | Path,
     models: Sequence[str | Path],
-    max_bytes: int,
+    max_bytes: int | str,
     out: str | Path = "runs/ensemble",
     file: str = "",
     fold: str | None = None,
@@ -23,7 +24,7 @@ def ensemble(
 ) -> dict[str, Any]:
     """Search the members and weights whose joint file fits, and leave it as ``model.onnx`` in ``out``.
 
-        vidlet.ensemble("records/", ["runs/a", "runs/b"], 700_000, "runs/best")
+        vidlet.ensemble("records/", ["runs/a", "runs/b"], max_size="700KB", out="runs/best")
 
     ``report.html`` shows it beside every candidate. Members are chosen by GAP@20 on the validation clips, from
     predictions of the files that are kept in the cache; the file is scored on test beside its members. Members share
@@ -31,7 +32,7 @@ def ensemble(
 
     Args:
         models: model files, or run folders, of which every ``model*.onnx`` is a candidate.
-        max_bytes: of the file, metadata included.
+        max_bytes: of the file, metadata included; a number, or as "700KB" (also called ``max_size``).
         file: of run folders, only the file of this name.
         resume: finish an ensemble of these files in ``out`` that was broken off; else ``out`` must hold no model.
 
@@ -43,7 +44,8 @@ def ensemble(
         TrainingError: ``out`` holds a run; with ``resume`` one that is no ensemble of these files.
         DataError: no candidate fits, or the candidates do not have the same labels or do not see the same frames.
     """
+    limit = parse_bytes(max_bytes) if isinstance(max_bytes, str) else max_bytes
     run = RunFolder.of(out)
     run.check_free(resume=resume)
     _held = run.hold()
-    return find_ensemble(run, data, models, max_bytes, file, fold, strict, command)
+    return find_ensemble(run, data, models, limit, file, fold, strict, command)

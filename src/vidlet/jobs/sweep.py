@@ -78,8 +78,6 @@ def sweep(
         VidletError: a recipe, key or chain that is none, before anything is trained; ``out`` holds another sweep;
             every run failed.
     """
-    if isinstance(chains, str):
-        raise RecipeError(f"sweep: chains is {chains!r}; expected a list")
     if max_sizes and not recipes and (overrides or chains):
         raise RecipeError(
             "sweep: values and chains are of trainings, searches have none; name a recipe beside max_sizes"

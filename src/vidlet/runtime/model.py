@@ -9,7 +9,7 @@ file is in docs/clients.md and schema/artifact.json. Nothing of the training fra
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -40,6 +40,7 @@ THRESHOLD = 0.5  # of files that say none
 SHOWN = 5  # labels of a prediction in a notebook
 MAX_ROW = 2**26  # elements of one frame, or of one window's state
 
+Clips: TypeAlias = "list[Clip] | tuple[Clip, ...]"
 Clip: TypeAlias = "str | Path | Record | NDArray | Mapping[str, NDArray]"  # what ``classify`` names
 
 # name of an input: element type, rank, fixed size of the last dimension (0: the file's)
@@ -119,6 +120,10 @@ class Model:
         self._check_widths(judge(file).outputs)
         self.threads, self.provider = threads, provider
         self._session = open_session(data, str(path), threads, provider)
+
+    def __fspath__(self) -> str:
+        """Its file: what takes a path takes a loaded model."""
+        return str(self.path)
 
     def __repr__(self) -> str:
         told = ", ".join(f"{name} {value}" if name else value for name, value in self._told())
@@ -231,12 +236,16 @@ class Model:
 
     @overload
     def classify(
-        self, path: list[Clip], start_s: float | None = None, end_s: float | None = None, fps: float | None = None
+        self,
+        path: Clips,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        fps: float | None = None,
     ) -> list[Prediction]: ...
 
     def classify(
         self,
-        path: Clip | list[Clip],
+        path: Clip | Clips,
         start_s: float | None = None,
         end_s: float | None = None,
         fps: float | None = None,
@@ -246,7 +255,8 @@ class Model:
         This is what ``evaluate`` scores. ``vidlet predict`` says the same of a video of at most one and a half training
         clips; the label and scores of a longer one are there the mean over its timeline (``predict_timeline``).
 
-        A list of clips gives the list of their answers; some are decoded while others are computed.
+        A list of clips (a tuple, a column of a table) gives the list of their answers; some are decoded while others
+        are computed.
 
         ``fps`` are the frames a second of a folder of images (25 if not told).
 
@@ -256,8 +266,15 @@ class Model:
             DataError: the clip cannot be read, or the record lacks an input of the model.
             ModelError: the model takes no frames, or names no clips.
         """
-        if isinstance(path, list):
-            found = video.read_many(path, lambda clip: self.classify(clip, start_s, end_s, fps))
+        if isinstance(path, np.ndarray) and path.dtype.kind in "OU":  # names in a column of a table
+            path = path.tolist()
+        if not isinstance(path, (str, Path, Record, np.ndarray, Mapping)):
+            if not isinstance(path, Iterable):
+                kind = type(path).__name__
+                raise DataError(
+                    f"a clip is a file, a folder of frames, a record or an array, got {kind} {path!r}"[:200]
+                )
+            found = video.read_many(list(path), lambda clip: self.classify(clip, start_s, end_s, fps))
             return [_or_raise(answer) for _, answer in found]
         if not isinstance(path, (str, Path)):
             codes = {name: frame_codes(path, (name,)) for name in self.inputs} if isinstance(path, Record) else path

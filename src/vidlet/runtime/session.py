@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from ..errors import DependencyError, ModelError
+from ..errors import DependencyError, ModelError, RecipeError
 from ..progress import without_remarks
 
 PROVIDERS = {
@@ -27,6 +27,7 @@ PROVIDERS = {
     "directml": "DmlExecutionProvider",
     "xnnpack": "XnnpackExecutionProvider",
 }
+MOST_THREADS = 1024
 ENTRIES = {"session.load_model_format": "ONNX"}  # the format is never guessed from the content
 
 
@@ -87,8 +88,11 @@ def open_session(
 
     Raises:
         ModelError: ONNX Runtime refuses the graph; one line.
+        RecipeError: a number of threads that is none.
         DependencyError: the installed ONNX Runtime has no such provider.
     """
+    if not 0 <= (threads or 0) <= MOST_THREADS:
+        raise RecipeError(f"threads must be from 0 to {MOST_THREADS}, got {threads}")
     if "onnxruntime" not in sys.modules:
         with without_remarks():  # where a board has no graphics card it says so
             importlib.import_module("onnxruntime")
