@@ -101,6 +101,16 @@ def test_short_work_says_nothing_where_nobody_sees_bars(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_one_work_behind_another_is_no_new_silence(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY_S", 0.6)
+    said = ""
+    for _ in range(12):  # each alone is too short for a line
+        with working("a piece"):
+            time.sleep(0.2)
+        said += capsys.readouterr().err
+    assert "a piece, " in said
+
+
 def test_rate_and_time_left_are_worked_out_from_the_first_move(monkeypatch):
     now = iter([100.0, 110.0, 120.0]).__next__
     monkeypatch.setattr(progress.time, "monotonic", now)

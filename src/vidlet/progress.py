@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from .wording import shown_lines
 
-EVERY_S = 4.5  # between two lines where there is no bar: no silence is longer than five seconds
+EVERY_S = 4.0  # between two lines where there is no bar: no silence is longer than five seconds
 LOOK_S = 0.5  # how often it is looked whether a line is due
 STDERR = 2  # the descriptor, to which what is not Python writes
 REMARK = re.compile(rb"(\x1b\[[\d;]*m)*(INFO|WARNING): |.*\[[VIW]:onnxruntime:|[IW]\d{4} \d")
@@ -33,6 +33,8 @@ _beat: threading.Thread | None = None
 _busy = threading.Event()  # something is under way
 _hushed = False  # only how far the work is, is told
 _said_s = 0.0  # when the last line was said, of time.monotonic()
+_ended_s = 0.0  # when the last work ended
+PAUSE_S = 1.0  # work that begins so soon behind another goes on with its silence
 
 
 class Move(Protocol):
@@ -167,11 +169,11 @@ class _Meter:
 
 @contextmanager
 def _under_way(meter: _Meter) -> Iterator[None]:
-    global _beat, _said_s  # noqa: PLW0603
+    global _beat, _said_s, _ended_s  # noqa: PLW0603
     if _works_for_another():
         yield
         return
-    if not _meters:
+    if not _meters and time.monotonic() - _ended_s > PAUSE_S:
         _said_s = time.monotonic()
     _meters.append(meter)
     _busy.set()
@@ -182,6 +184,7 @@ def _under_way(meter: _Meter) -> Iterator[None]:
         yield
     finally:
         _meters.remove(meter)
+        _ended_s = time.monotonic()
         if meter.drawn is not None:
             meter.drawn.close()
 

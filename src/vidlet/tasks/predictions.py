@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..datasets import clips_below
 from ..errors import DataError, VidletError
 from ..files import atomic_path
 from ..live.watching import detect_moments, drawn_boxes, frames_with_boxes
-from ..progress import say, working
+from ..progress import bar, say
 from ..runtime import Model, Moment, Timeline, predict_timeline
 from ..video import Strip, VideoWriter, annotate, as_place, container_of, enlarge, iter_frames, probe, resize
 from ..video.ending import BREAKS_OFF
@@ -64,12 +65,20 @@ def predict_clips(model: Model, source: str | Path, wanted: Wanted) -> Said:
     boxes: _Table | None = None
 
     def timeline_of(path: Path | str, target: Path | None) -> Said:
-        with working(f"predict {path}"):
+        with _passing(f"predict {path}", path, wanted.fps) as passed:
             seen = None if boxes is None else partial(_box_rows, boxes, model.box_labels, path, threshold)
-            timeline = predict_timeline(model, path, threshold, wanted.min_s, fps=wanted.fps, seen=seen)
+            timeline = predict_timeline(
+                model,
+                path,
+                threshold,
+                wanted.min_s,
+                progress=lambda frames: passed(frames / model.rate_hz),
+                fps=wanted.fps,
+                seen=seen,
+            )
         if target is not None:
-            with working(f"write {target}"):
-                save_annotated(path, timeline, target, model, threshold, wanted.fps)
+            with _passing(f"write {target}", path, wanted.fps) as passed:
+                save_annotated(path, timeline, target, model, threshold, wanted.fps, passed)
         notes = _notes(path, wanted.fps, timeline.damage)
         if segments is not None:
             for segment in timeline.segments:
@@ -95,21 +104,31 @@ def predict_boxes(model: Model, source: str | Path, wanted: Wanted) -> Said:
 
     def moments_of(path: Path | str, target: Path | None) -> Said:
         def each(moment: Moment) -> None:
+            passed(moment.time_s)
             if boxes is not None and moment.boxes is not None:
                 _box_rows(boxes, model.box_labels, path, threshold, moment.time_s, moment.boxes)
 
-        for line in detect_moments(model, path, threshold, wanted.min_s, wanted.fps, each):
-            yield {"source": str(path), **line}
+        with _passing(f"predict {path}", path, wanted.fps) as passed:
+            for line in detect_moments(model, path, threshold, wanted.min_s, wanted.fps, each):
+                yield {"source": str(path), **line}
         for note in _notes(path, wanted.fps):
             say(f"{shown(path)}: {note}")
         if target is not None:
-            with working(f"write {target}"):
-                save_annotated(path, Timeline((), "", 0.0, {}), target, model, threshold, wanted.fps)
+            with _passing(f"write {target}", path, wanted.fps) as passed:
+                save_annotated(path, Timeline((), "", 0.0, {}), target, model, threshold, wanted.fps, passed)
 
     with ExitStack() as open_tables:
         if wanted.csv is not None:
             boxes = open_tables.enter_context(_Table(wanted.csv, BOX_COLUMNS, _no_box(threshold)))
         yield from _each_source(source, wanted, moments_of)
+
+
+@contextmanager
+def _passing(text: str, path: Path | str, fps: float | None) -> Iterator[Callable[[float], None]]:
+    """Show how far into a video the work is, by a function of its seconds; of unknown length, how long it goes on."""
+    with bar(f"{text}, second", "s") as move:
+        whole = math.ceil(probe(path, fps).duration_s or 0.0)
+        yield lambda time_s: move(min(int(time_s), whole), whole) if whole else None
 
 
 def _notes(path: Path | str, fps: float | None, damage: str = "") -> list[str]:
@@ -250,12 +269,13 @@ def save_annotated(
     model: Model | None = None,
     threshold: float = 0.5,
     fps: float | None = None,
+    passed: Callable[[float], None] | None = None,
 ) -> None:
     """Write the video again, small ones enlarged, with label and score of each moment, and the boxes of a detector.
 
     A video of at most one segment has bars of the best classes too; in a longer one they would belong to no moment, and
     a strip along the lower edge shows when which label was. Each picture is shown when it was; pixels that are not
-    square become square.
+    square become square. ``passed`` is called with the time of each picture.
     """
     info = probe(path, fps)
     single = len(timeline.segments) <= 1
@@ -280,6 +300,8 @@ def save_annotated(
         first_s: float | None = None
         for time_s, picture in drawn():
             first_s = time_s if first_s is None else first_s
+            if passed is not None:
+                passed(time_s)
             video.write(picture, time_s - first_s)
 
 
