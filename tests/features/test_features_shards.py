@@ -100,3 +100,14 @@ def test_the_command_makes_parts_at_once_and_merges_them(tmp_path):
     assert (found["metrics"]["clips"], found["metrics"]["computed"], found["metrics"]["taken"]) == (6, 0, 0)
     with pytest.raises(DataError, match="give one of them"):
         extract_job(tmp_path / "data", "tiny-grid-gru", tmp_path / "all", shard="1/2", merge=[])
+
+
+def test_clips_that_no_split_can_be_made_of_are_stored_all_the_same(tmp_path):
+    """One person: which clips train is said later, by a table or a fold."""
+    rows = ["path,label,group"]
+    for number in range(4):
+        write_clip(tmp_path / f"{number}.mp4", number)
+        rows.append(f"{number}.mp4,{'ab'[number % 2]},one")
+    (tmp_path / "clips.csv").write_text("\n".join(rows))
+    found = extract_job(tmp_path, "tiny-grid-gru", tmp_path / "store")
+    assert found["metrics"]["computed"] == 4 and not found["skipped"]

@@ -32,7 +32,7 @@ from ..progress import bar, say, working
 from ..recipe import Recipe, Sampling, load_recipe, nearest
 from ..training import Clips, FeatureClips, FrameClips, keep_memory, training_sampling
 from ..video import SampledClip, read_clip, read_many
-from .clips import labelled_clips
+from .clips import unsplit_clips
 
 CALIBRATION_CLIPS = 40
 KEEP_BYTES = 6_000_000_000  # of decoded frames that training on frames holds in memory; the rest is decoded again
@@ -95,7 +95,7 @@ def extract_features(
     """The table, its stored features, and the figures that :func:`extract` returns; arguments as there."""
     plan = load_recipe(recipe, overrides)
     part = Shard.parse(shard) if shard is not None else None
-    table = labelled_clips(data, strict=strict)
+    table = unsplit_clips(data, strict)  # all are stored, whatever their splits will be
     everything, table = table, part.of(table) if part else table
     torch.manual_seed(plan.training.seed)  # an extractor without weights is drawn
     extractor = build_extractor(plan.extractor)
