@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from video_level import draw_video_level
-from vidlet.datasets import Clip, ClipTable
+from vidlet.datasets import Clip, ClipTable, read_table
 from vidlet.errors import DataError
+from vidlet.features import FeatureStore
 from vidlet.jobs.train import train
 from vidlet.recipe import load_recipe
 from vidlet.runtime import load
@@ -49,6 +50,23 @@ def test_a_run_of_auto_holds_the_recipe_that_it_came_to_and_what_was_tried(chose
     frames = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
     scores = [load(folder / "model.onnx")(frames, None)[0] for folder in (run, tmp_path / "again")]
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_of_very_many_clips_all_cuts_see_those_that_candidates_are_measured_on(motion_clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(auto, "STAGED", 30)
+    monkeypatch.setattr(auto, "_most", lambda table: 24)
+    monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
+    found = train(motion_clips, "auto", tmp_path / "run", SMALL)
+    stored = {}
+    for spec in (tmp_path / "cache" / "features").glob("*/spec.json"):
+        setting = json.loads(spec.read_text())
+        stored[np.prod(setting["shape"])] = len(FeatureStore(tmp_path / "cache" / "features", setting))
+    assert stored[max(stored)] == 24  # of all cuts
+    learned = len(read_table(motion_clips).of_split("train")) + len(read_table(motion_clips).of_split("val"))
+    assert max(count for size, count in stored.items() if size < max(stored)) >= learned
+    assert found["metrics"]["selection"]["chosen"]
+    assert found["metrics"]["accuracy"] > 0.2
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ from .prepare_records import EXTRACTOR, prepare_records, widths_of, with_val
 
 AUTO = "auto"  # head.name of a recipe whose head is chosen by measuring
 MOST, TARGETS = 1500, 3e6  # clips that candidates are measured on; clips times classes
+STAGED = 2 * MOST  # clips to learn from, above which all cuts see only those that candidates are measured on
 LARGEST = 2e8  # records times classes, above which nothing is solved
 FALLBACK = "records-video"
 FEW_FRAMES = 16  # in the median clip, below which clips are looked at more often, for a try
@@ -54,7 +55,9 @@ def resolve_auto(
     """The recipe that ``auto`` comes to for these clips, and what was found on the way (metrics.json, ``selection``).
 
     Features of all cuts are computed in one pass, test clips' too, which are not looked at; those of the chosen cuts
-    are stored as the chosen extractor's own. A decision in ``run`` is taken as it stands where ``resume``.
+    are stored as the chosen extractor's own. All cuts take 40 kB a frame: of more than ``STAGED`` clips they see only
+    those that candidates are measured on, and the chosen ones alone see the others. A decision in ``run`` is taken as
+    it stands where ``resume``.
 
     Raises:
         RecipeError: an ``auto`` that is fine-tuned, or of maps that stay whole.
@@ -107,14 +110,21 @@ def _of_clips(plan: Recipe, table: ClipTable, device: str) -> tuple[Recipe, dict
     graph = extractor_graph(extractor).SerializeToString(deterministic=True)
     more = _times_more(plan.sampling, table)
     plan = replace(plan, sampling=replace(plan.sampling, hz=plan.sampling.hz * more))
+    learned, looked = _learned(table), table
+    if staged := len(learned) > STAGED:
+        _need_every_class(table, learned)
+        looked = table.with_clips(learned[i] for i in _spread(len(learned), _most(table)))
+    splits = {clip.split for clip in learned}
     with bar("features") as move:
-        found = extract(table, graph, plan.sampling, extractor.input_size, cache_folder("features"), progress=move)
+        found = extract(looked, graph, plan.sampling, extractor.input_size, cache_folder("features"), progress=move)
     alone = {plan.extractor.cut: (0, extractor.feature_shape)}
     places = extractor.places() if isinstance(extractor, JointCuts) else alone
-    rows = [i for i, (clip, key) in enumerate(zip(table, found.keys, strict=True)) if key and _learned(clip, table)]
+    rows = [i for i, (clip, key) in enumerate(zip(looked, found.keys, strict=True)) if key and clip.split in splits]
     if not rows:
         raise DataError(f"{table.root}: no readable clip in split train")
-    clips = [table.clips[i] for i in rows]
+    clips = [looked.clips[i] for i in rows]
+    if not staged:
+        _need_every_class(table, clips)
     own = moments(found.store.read(str(found.keys[i])).features for i in rows)
     whole = FeatureClips(
         lambda i: found.store.read(str(found.keys[rows[i]])).features,
@@ -126,7 +136,7 @@ def _of_clips(plan: Recipe, table: ClipTable, device: str) -> tuple[Recipe, dict
         pool, stored = _every(pool, slower), thinned(found, plan.sampling, slower, cache_folder("features"))
         plan = replace(plan, sampling=replace(plan.sampling, hz=plan.sampling.hz / slower))
     decision = _decide(plan, table, pool, own, device)
-    chosen = decision.recipe(plan, table.multi_label, _training(decision, len(clips)))
+    chosen = decision.recipe(plan, table.multi_label, _training(decision, len(learned if staged else clips)))
     _store_own(chosen, decision, stored, plan.sampling)
     return chosen, _findings(decision, seen, table)
 
@@ -138,7 +148,7 @@ def _times_more(sampling: Sampling, table: ClipTable) -> int:
     """
     if sampling != load_recipe(AUTO).sampling:
         return 1
-    clips = [clip for clip in table if _learned(clip, table)]
+    clips = _learned(table)
     lengths = []
     for i in np.unique(np.linspace(0, len(clips) - 1, min(len(clips), LOOKED_AT)).astype(int)):
         try:
@@ -191,6 +201,7 @@ def _of_records(
     prepared = prepare_records(plan, with_val(table), keys)
     assert isinstance(prepared.train, FeatureClips) and prepared.moments is not None
     places = {EXTRACTOR: (0, (prepared.moments[0].size,))}
+    _need_every_class(table, prepared.clips)
     pool, seen = _pool(table, prepared.clips, prepared.train, places)
     decision = _decide(plan, table, pool, prepared.moments, device)
     if table.multi_label and len(prepared.clips) >= MANY:
@@ -204,19 +215,22 @@ def _of_records(
 
 
 def _pool(table: ClipTable, clips: Sequence[Clip], whole: FeatureClips, places: Places) -> tuple[Pool, list[Clip]]:
-    """What candidates are measured on, and its clips: all, or some where there are very many.
-
-    Raises:
-        DataError: a class of which no clip is in train.
-    """
-    if not table.multi_label:
-        _need_every_class(table, clips)
-    most = int(max(200, min(MOST, TARGETS / len(table.labels))))
-    rows = np.linspace(0, len(clips) - 1, min(len(clips), most)).astype(int)
+    """What candidates are measured on, and its clips: all, or some where there are very many."""
+    rows = _spread(len(clips), _most(table))
     seen = whole if len(rows) == len(clips) else whole.some(rows)
     chosen = [clips[i] for i in rows]
     held = held_out(table, chosen)
     return Pool(seen, seen.targets.astype(np.float64), places, held, table.multi_label), chosen
+
+
+def _most(table: ClipTable) -> int:
+    """On how many clips candidates are measured."""
+    return int(max(200, min(MOST, TARGETS / len(table.labels))))
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """Up to ``most`` of so many rows, from the first to the last."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int)
 
 
 def _decide(plan: Recipe, table: ClipTable, pool: Pool, moments: Moments, device: str) -> Decision:
@@ -230,6 +244,9 @@ def _decide(plan: Recipe, table: ClipTable, pool: Pool, moments: Moments, device
 
 
 def _need_every_class(table: ClipTable, clips: Sequence[Clip]) -> None:
+    """Raises DataError: one label a clip, and a class of which none is in train."""
+    if table.multi_label:
+        return
     missing = {clip.label for clip in table} - {clip.label for clip in clips}
     if missing:
         raise DataError(
@@ -265,9 +282,10 @@ def _held_part(clips: Sequence[Clip]) -> np.ndarray:
     return np.array([group in held for group in groups])
 
 
-def _learned(clip: Clip, table: ClipTable) -> bool:
-    """Whether a clip is one to learn from: those of val too, where others test."""
-    return clip.split == "train" or (clip.split == "val" and len(table.of_split("test")) > 0)
+def _learned(table: ClipTable) -> list[Clip]:
+    """The clips to learn from: those of val too, where others test."""
+    splits = ("train", "val") if len(table.of_split("test")) else ("train",)
+    return [clip for clip in table if clip.split in splits]
 
 
 def _training(decision: Decision, clips: int) -> dict[str, Any]:
