@@ -9,6 +9,7 @@ import pytest
 import vidlet
 from artifacts import classifier, save
 from boxes_case import OVERRIDES, write_squares
+from vidlet.datasets import Clip, ClipTable
 from vidlet.datasets.residual import render_residual
 from vidlet.errors import DataError, TrainingError
 from vidlet.jobs.fit import SEARCHES
@@ -17,6 +18,7 @@ from vidlet.runtime import load
 from vidlet.tasks import TASKS, scored_split, task_of_data, task_of_model, task_of_recipe
 from vidlet.tasks.clips import labelled_clips
 from vidlet.tasks.networks import Networks
+from vidlet.tasks.prepare import sample_clips
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +107,10 @@ print(next(vidlet.predict({str(tiny_run.model)!r}, {str(next(data["clips"].rglob
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:3] == ["8", "[8, 2, 3]", "True"]
+
+
+def test_where_no_training_clip_can_be_read_no_file_is_made_and_the_reason_is_said(tmp_path):
+    (tmp_path / "a.mp4").write_text("no video")
+    table = ClipTable((Clip(tmp_path / "a.mp4", ("a",), split="train"),), ("a",), tmp_path)
+    with pytest.raises(DataError, match=r"none of 1 training clips can be read.*a\.mp4"):
+        sample_clips(table, load_recipe("tiny-grid-gru"))

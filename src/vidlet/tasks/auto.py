@@ -55,7 +55,7 @@ def resolve_auto(
     """The recipe that ``auto`` comes to for these clips, and what was found on the way (metrics.json, ``selection``).
 
     Features of all cuts are computed in one pass, test clips' too, which are not looked at; those of the chosen cuts
-    are stored as the chosen extractor's own. All cuts take 40 kB a frame: of more than ``STAGED`` clips they see only
+    are stored as the chosen extractor's own. All cuts take 13 kB a frame: of more than ``STAGED`` clips they see only
     those that candidates are measured on, and the chosen ones alone see the others. A decision in ``run`` is taken as
     it stands where ``resume``.
 

@@ -243,7 +243,11 @@ def prepare_frames(plan: Recipe, table: ClipTable, extractor: FrameExtractor, st
 
 
 def sample_clips(table: ClipTable, plan: Recipe, most: int = CALIBRATION_CLIPS) -> list[np.ndarray]:
-    """Frames of up to ``most`` readable training clips, spread over the table: what steps calibrate on."""
+    """Frames of up to ``most`` readable training clips, spread over the table: what steps calibrate on.
+
+    Raises:
+        DataError: none of them can be read (their features may be stored, and the videos gone).
+    """
     rows = list(table.of_split("train"))
     chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
 
@@ -252,7 +256,14 @@ def sample_clips(table: ClipTable, plan: Recipe, most: int = CALIBRATION_CLIPS) 
             clip.path, plan.sampling, plan.extractor.input_size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps
         ).frames[: plan.sampling.max_frames]
 
-    return [frames for _, frames in read_many(chosen, read) if not isinstance(frames, VidletError)]
+    found = [frames for _, frames in read_many(chosen, read)]
+    samples = [frames for frames in found if not isinstance(frames, VidletError)]
+    if not samples:
+        first = f"; first: {found[0]}" if found else ""
+        raise DataError(
+            f"{table.root}: none of {len(found)} training clips can be read, which files are made with{first}"
+        )
+    return samples
 
 
 def moments(features: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
