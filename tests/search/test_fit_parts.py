@@ -78,6 +78,18 @@ def test_the_log_keeps_whole_lines_and_drops_the_one_that_was_cut_off(tmp_path):
         TrialLog(path, "b")
 
 
+def test_the_log_of_a_refused_search_stands_in_the_way_of_no_other(tmp_path):
+    path = tmp_path / "trials.jsonl"
+    TrialLog(path, "a").add("card", bytes=3)
+    assert [record["kind"] for record in TrialLog(path, "a").records] == ["begin", "card"]
+    other = TrialLog(path, "b")
+    assert (other.records, holds_search(path)) == ([], False)
+    other.add("trial", round=0)
+    assert [record.get("identity") for record in TrialLog(path, "b").records] == ["b", None]
+    with pytest.raises(TrainingError, match="belongs to a search of other data"):
+        TrialLog(path, "a")
+
+
 def test_what_an_impossible_budget_leaves_is_no_search(tmp_path):
     path = tmp_path / "trials.jsonl"
     log = TrialLog(path, "a")

@@ -52,7 +52,7 @@ class TrialLog:
         identity: hash of all that determines a trial's outcome but its own parameters (data, space, seed).
 
     Raises:
-        TrainingError: the file belongs to a search of other data or another space.
+        TrainingError: the file belongs to a search of other data or another space that has tried something.
     """
 
     def __init__(self, path: Path, identity: str) -> None:
@@ -69,7 +69,11 @@ class TrialLog:
                 elif number < len(lines) or line.endswith(b"\n"):
                     say(f"{path}: line {number} is damaged and left out; its trial is run again")
         if self.records and self.records[0].get("identity") != identity:
-            raise TrainingError(f"{path}: belongs to a search of other data or other settings; choose another --out")
+            if holds_search(path):
+                raise TrainingError(
+                    f"{path}: belongs to a search of other data or other settings; choose another --out"
+                )
+            self.records, whole = [], []  # costs of another search whose budget was refused: nobody needs them
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and b"".join(whole) != path.read_bytes():
             write_bytes(path, b"".join(whole))
