@@ -1,6 +1,7 @@
 """A file under a final name is whole or absent."""
 
 import hashlib
+import os
 import subprocess
 import sys
 
@@ -81,6 +82,18 @@ def test_a_folder_that_was_taken_away_while_it_was_locked_is_made_again(tmp_path
     monkeypatch.setattr(files, "_lock", taken_away_once)
     with Lock(tmp_path / "new"):
         assert taken and (tmp_path / "new").is_dir() and not Lock(tmp_path / "new").acquire()
+
+
+@pytest.mark.parametrize("stem", ["x" * 251, "é" * 125, "😀" * 62])
+def test_the_longest_names_can_be_written_and_their_drafts_go(stem, tmp_path):
+    path = tmp_path / f"{stem}.txt"
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as draft:
+        draft.write_text("half")
+        raise ZeroDivisionError
+    killed = draft.with_name(draft.name.replace(f"-{os.getpid()}.", "-4194304."))  # a number that no process has
+    killed.write_text("half")
+    write_text(path, "whole")
+    assert ([found.name for found in tmp_path.iterdir()], path.read_text()) == ([path.name], "whole")
 
 
 def test_a_draft_has_no_draft_of_its_own(tmp_path):

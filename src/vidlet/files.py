@@ -14,6 +14,9 @@ from pathlib import Path
 
 from .errors import DataError
 
+LONGEST_NAME = 255  # bytes, on the file systems that are in use
+DRAFT_BYTES = 24  # of the name of a draft that are not its file's
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -26,12 +29,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     final = Path(path)
     machine = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
     ending = f".{machine}-{os.getpid()}.part{final.suffix}"
+    stem = _short(final)
     if final.name.startswith(".") and final.name.endswith(ending):  # a draft already: whoever made it renames it
         yield final
         return
     final.parent.mkdir(parents=True, exist_ok=True)
-    _remove_drafts(final, machine)
-    draft = final.with_name(f".{final.stem}{ending}")
+    _remove_drafts(final, stem, machine)
+    draft = final.with_name(f".{stem}{ending}")
     try:
         yield draft
         with draft.open("rb") as handle:
@@ -45,11 +49,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def _remove_drafts(final: Path, machine: str) -> None:
+def _short(final: Path) -> str:
+    """The stem of a file's drafts: its own, or the begin of a long one and a hash, for a name that can be."""
+    room = LONGEST_NAME - DRAFT_BYTES - len(os.fsencode(final.suffix))
+    if len(os.fsencode(final.stem)) <= room:
+        return final.stem
+    known = hashlib.sha256(os.fsencode(final.stem)).hexdigest()[:8]
+    return f"{final.stem[: max(0, room - 9) // 4]}-{known}"  # a letter takes up to four bytes
+
+
+def _remove_drafts(final: Path, stem: str, machine: str) -> None:
     """Remove the drafts of a file whose process of this machine is gone."""
     if sys.platform == "win32":  # where asking whether a process lives would end it
         return
-    begin, end = f".{final.stem}.{machine}-", f".part{final.suffix}"
+    begin, end = f".{stem}.{machine}-", f".part{final.suffix}"
     for found in os.scandir(final.parent):
         process = found.name.removeprefix(begin).removesuffix(end)
         if found.name == f"{begin}{process}{end}" and process.isdecimal() and not lives(int(process)):

@@ -201,6 +201,41 @@ def test_people_and_folds_above_the_classes_are_groups(tmp_path, name):
     assert f"The folders {one} and such are taken for groups" in " ".join(table.notes)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("trn/{label}/0.mp4", "tst/{label}/1.mp4"),
+        ("train/train/{label}/0.mp4", "test/Test/{label}/1.mp4"),
+        ("train_data/{label}/0.mp4", "01_test/{label}/1.mp4"),
+        ("{label}_train/0.mp4", "{label}_test/1.mp4"),
+        ("train-{label}/anna/0.mp4", "test-{label}/ben/1.mp4"),
+        ("{label}/{label}_train_0.mp4", "{label}/{label}_test_1.mp4"),
+    ],
+)
+def test_splits_are_read_where_people_write_them(tmp_path, names):
+    touch(tmp_path, *(name.format(label=label) for name in names for label in ("run", "jump")))
+    table = read_table(tmp_path)
+    assert table.labels == ("jump", "run")
+    assert sorted((clip.label, clip.split, "0" in clip.path.stem) for clip in table) == [
+        (label, split, split == "train") for label in ("jump", "run") for split in ("test", "train")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (("blood_test/0.mp4", "train_ride/1.mp4"), ("blood_test", "train_ride")),
+        (("walk_train/0.mp4", "run_test/1.mp4"), ("run_test", "walk_train")),
+        (("train/train_1.mp4", "bus/test_1.mp4"), ("bus", "train")),
+        (("walk/train_1.mp4", "run/other.mp4"), ("run", "walk")),
+    ],
+)
+def test_names_of_which_only_some_say_a_split_say_none(tmp_path, names, labels):
+    touch(tmp_path, *names)
+    table = read_table(tmp_path)
+    assert (table.labels, {clip.split for clip in table}) == (labels, {""})
+
+
 def test_numbered_classes_with_people_in_them_stay_classes(tmp_path):
     touch(tmp_path, "gesture1/anna/a.mp4", "gesture1/bob/b.mp4", "gesture2/anna/c.mp4", "gesture2/bob/d.mp4")
     table = read_table(tmp_path)

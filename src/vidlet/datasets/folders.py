@@ -3,6 +3,7 @@
 root/[train|val|test/]class/clip.mp4
 root/[train|val|test/]class/clip/0001.jpg
 root/[train|val|test/]class/group/clip.mp4     (the group is named by its folder, in every class the same)
+root/class_train/clip.mp4, root/class_test/... root/class/train_1.mp4, test_1.mp4
 root/class/[train|val|test/]clip.mp4           root/train.txt, val.txt, test.txt (names of clips)
 root/train/class/clip.mp4, root/test/clip.mp4  (clips of test without a class, which are told and left out)
 root/subject1/class/clip.mp4                   (also person, actor, session, fold ...: a group of the classes in it)
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ..errors import DataError
 from ..labels import composed, label_order
 from ..video.frame_names import says_picture
 from .media import holds_images, is_image, is_video, visible
-from .table import SPLITS, Clip, ClipTable, folder_split, split_in_name, split_name
+from .table import SPLITS, Clip, ClipTable, folder_split, split_in_name, split_name, without_split
 from .texts import SPREADSHEETS, text_lines
 
 TABLES = (".csv", ".tsv", ".parquet")
@@ -28,7 +29,7 @@ LISTS = (".txt", ".lst", ".list")
 # What no class is called that has a number: who or when it was.
 GROUPS = re.compile(
     r"(subject|subj|person|people|actor|user|participant|performer|volunteer|patient|speaker|signer|session|recording|fold"
-    r"|camera|cam|view|scene|day)[ _.-]?\d+",
+    r"|camera|cam|view|scene|day|split|part|set|batch|group|trial|take|repetition|site|room|location)[ _.-]?\d+",
     re.IGNORECASE,
 )
 DOUBTFUL = ("eval", "evaluation", "holdout", "hold_out", "held_out", "heldout", "unseen")  # names of splits, unclear
@@ -70,8 +71,9 @@ def read_folders(root: Path) -> ClipTable:
         raise DataError(f"{root}: {_why_nothing(entries, found)}")
     notes += _groups_above_classes(found)
     if not splits:
-        notes += _inner_splits(found, root) or _listed_splits(found, root)
-    if splits and (beside := [entry.name for entry in folders if entry not in splits.values()]):
+        notes += _inner_splits(found) or _listed_splits(found, root) or _named_splits(found)
+    tops = {path for inner in splits.values() for path in (inner, *inner.parents)}
+    if splits and (beside := [entry.name for entry in folders if entry not in tops]):
         notes.append(f"Folders beside train, val and test were not read: {', '.join(beside[:5])}.")
     if loose := [path for path in found.foreign if is_video(path)]:
         notes.append(f"{len(loose)} videos lie outside of any class folder and were not read (first: {loose[0].name}).")
@@ -105,6 +107,7 @@ def _split_folders(folders: list[Path]) -> dict[str, Path]:
     """
     named: dict[str, Path] = {}
     sets = all(split_in_name(folder.name) for folder in folders)  # training_set, test_set
+    sets = sets and not all(without_split(folder.name) for folder in folders)  # but no walk_train, walk_test
     said = {folder: (split_in_name if sets else split_name)(folder.name) for folder in folders}
     classes = [folder for folder in folders if said[folder] and any(entry.is_dir() for entry in visible(folder))]
     several = len({split for split in said.values() if split}) > 1 and "train" in {said[folder] for folder in classes}
@@ -114,7 +117,7 @@ def _split_folders(folders: list[Path]) -> dict[str, Path]:
             continue
         if split in named:
             raise DataError(f"{folder.parent}: folders {named[split].name!r} and {folder.name!r} are the same split")
-        named[split] = folder
+        named[split] = _inside(folder, split)
     if "train" in named and (doubtful := [folder.name for folder in folders if folder.name.lower() in DOUBTFUL]):
         raise DataError(
             f"{named['train'].parent}: does {doubtful[0]!r} beside {named['train'].name!r} mean val or test? Call it so"
@@ -122,6 +125,13 @@ def _split_folders(folders: list[Path]) -> dict[str, Path]:
     if "train" not in named or (len(named) == 1 and len(folders) > 1):
         return {}
     return {split: named[split] for split in SPLITS if split in named}
+
+
+def _inside(folder: Path, split: str) -> Path:
+    """A split's folder; of train/train/class, as archives unpack, the inner one."""
+    entries = visible(folder)
+    again = len(entries) == 1 and entries[0].is_dir() and folder_split(entries[0].name) == split
+    return _inside(entries[0], split) if again and any(entry.is_dir() for entry in visible(entries[0])) else folder
 
 
 def _read_class(folder: Path, split: str, found: _Found, root: Path) -> None:
@@ -186,13 +196,36 @@ def _groups_above_classes(found: _Found) -> list[str]:
     return [f"The folders {first} and such are taken for groups, and the folders in them for the classes."]
 
 
-def _inner_splits(found: _Found, root: Path) -> list[str]:
+def _inner_splits(found: _Found) -> list[str]:
     """Take class/train/clip.mp4 for a clip of train, where all groups are named for splits; a note on that."""
     said = {group: split_name(group) or "" for group in {clip.group for clip in found.clips}}
     if "train" not in said.values() or not all(said.values()):
         return []
     found.clips = [replace(clip, group="", split=said[clip.group]) for clip in found.clips]
     return ["The folders in the folders of the classes are the splits."]
+
+
+def _named_splits(found: _Found) -> list[str]:
+    """Take class_train/a.mp4, or class/train_1.mp4, for a clip of train, if all names say a split; a note on that."""
+    folders = {clip.label: split_in_name(clip.label) for clip in found.clips}
+    if _are_splits(folders.values()) and (short := {name: without_split(name) for name in folders}):
+        train = {short[name] for name, split in folders.items() if split == "train"}
+        if train and all(train) and {short[name] for name in folders} == train:
+            found.clips = [
+                replace(clip, labels=(short[clip.label],), split=folders[clip.label]) for clip in found.clips
+            ]
+            return [
+                f"The splits are those in the names of the folders, as in {min(folders)}, and the rest is the class."
+            ]
+    files = [split_in_name(clip.path.stem) for clip in found.clips]
+    if _are_splits(files) and not any(folders.values()):
+        found.clips = [replace(clip, split=split) for clip, split in zip(found.clips, files, strict=True)]
+        return [f"The splits are those in the names of the clips, as in {found.clips[0].path.name}."]
+    return []
+
+
+def _are_splits(said: Collection[str]) -> bool:
+    return all(said) and "train" in said and len(set(said)) > 1
 
 
 def _listed_splits(found: _Found, root: Path) -> list[str]:

@@ -16,9 +16,9 @@ from .frame_record import Record
 SPLITS = ("train", "val", "test")
 HASHED_ROWS = 512  # that are text in memory at a time
 _SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validate", "validation", "validating", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "validating", "vld", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 _PLAIN_WORDS = {"images", "image", "imgs", "img", "data", "dataset", "set", "labels", "annotations", "frames", "obj"}
 _PLAIN_WORDS |= {"list", "lists", "files", "videos", "clips", "names", "split"}
@@ -35,6 +35,15 @@ def split_in_name(stem: str) -> str:
     words = re.findall(r"[^\W\d_]+", stem.casefold())
     said = {split for word in words if (split := split_name(word.removesuffix("set")))}
     return said.pop() if len(said) == 1 else ""
+
+
+def without_split(name: str) -> str:
+    """What a name says beside a split: "walk_train" -> "walk"; "" for numbers and plain words ("train_data")."""
+    words = re.split(r"([^\W\d_]+)", name)
+    said = [i for i, word in enumerate(words) if word and split_name(word.casefold().removesuffix("set"))]
+    rest = re.sub(r"([_\W])[_\W]+", r"\1", "".join("" if i in said else word for i, word in enumerate(words)))
+    more = [word for word in re.findall(r"[^\W\d_]+", rest.casefold()) if word not in _PLAIN_WORDS]
+    return rest.strip("_-. ") if more else ""
 
 
 def folder_split(name: str) -> str:
