@@ -155,6 +155,17 @@ def test_the_statistics_baseline_is_mean_deviation_and_highest_values():
     torch.testing.assert_close(seen["x"][:, 24:], video[:, 0].repeat(1, 2))
 
 
+def test_at_one_length_only_the_direction_of_a_frame_counts():
+    head = made("pooled", {"top": 0, "experts": 0, "unit": True})
+    head.calibrate(torch.full((12,), 0.5), torch.full((12,), 2.0))
+    video = clip(2, 6)
+    logits = head(video, head.zero_state(2, video))[0]
+    longer = video * torch.rand(2, 6, 1).add(0.1)
+    torch.testing.assert_close(head(longer, head.zero_state(2, longer))[0], logits, atol=1e-4, rtol=0)
+    assert head.input.length(video).square().sum(2).allclose(torch.tensor(12 * 4.25))  # that of the training clips
+    assert head.input.length(0 * video).abs().max() == 0
+
+
 @pytest.mark.parametrize("name", ["netvlad", "nextvlad", "bag-of-frames", "bag-of-words", "netfv"])
 def test_padding_does_not_enter_the_batch_statistics(name):
     options = {"netvlad": {"clusters": 4}, "nextvlad": {"clusters": 4, "groups": 4, "dropout": 0.0}}.get(name, {})

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from video_level import draw_video_level
 from vidlet.cli import main
 from vidlet.datasets.read import stores_features
 from vidlet.datasets.residual import render_residual
@@ -171,3 +172,23 @@ def test_the_command_finds_records_by_itself_and_refuses_what_cannot_fit(records
     assert found["files"]["model.onnx"] <= 60_000 and 0 <= found["metrics"]["gap20"] <= 1
     assert main(asked) == 2
     assert "holds a search" in capsys.readouterr().err
+
+
+def test_of_one_vector_a_record_no_bags_and_windows_of_frames_are_tried():
+    names = [plan.name for plan in record_recipes(5000, 1)]
+    assert names[0] == "hidden-1024"
+    assert "squares" in names
+    assert not [name for name in names if name.startswith(("netvlad", "nextvlad", "window", "gru"))]
+
+
+@pytest.mark.slow  # two heads are trained and written
+def test_a_search_over_vectors_of_whole_videos_keeps_its_limit(tmp_path, cache):
+    data = draw_video_level(tmp_path / "set", {"train": 400, "val": 100, "test": 100})
+    plans = {plan.name: plan for plan in record_recipes(400, 1)}
+    small = [replace(plans[name], compress=("int8",)) for name in ("hidden-32", "squares")]
+    budget = Budget(max_bytes=40_000)
+    found = search_records(Asked(str(data), tmp_path / "run", budget, 3600.0, command="vidlet fit"), small)
+    assert found["files"]["model.onnx"] <= 40_000
+    assert {trial["name"] for trial in found["metrics"]["trials"]} == {"hidden-32", "squares"}
+    again = evaluate(tmp_path / "run" / "model.onnx", data)
+    assert again["gap20"] == pytest.approx(found["metrics"]["gap20"], abs=1e-6)

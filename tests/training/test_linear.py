@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from vidlet.models.probe import Probe
 from vidlet.training import Draw, FeatureClips
 from vidlet.training.linear import coordinates, held_out_logits, log_probabilities, solve, solve_squares
-from vidlet.training.probes import describe, scaled, solve_probe_
+from vidlet.training.probes import describe, ground_of, scaled, solve_probe_, squares_of
 
 
 def clips_of(count=60, classes=3, numbers=200, seed=0):
@@ -107,7 +107,7 @@ def test_least_squares_are_scikit_learns_ridge_regression():
     x, y = clips_of()
     x, targets = x - x.mean(0), np.eye(3)[y]
     span = coordinates(x @ x.T)
-    weights = solve_squares(span.z, span.sizes, targets, 0.1, multi_label=True)
+    weights = solve_squares(span.z, span.sizes, targets, 0.1, alike=False)
     np.testing.assert_allclose(weights, solve_squares(span.z, span.sizes, targets, 0.1))  # classes are of one size here
     oracle = Ridge(alpha=0.1 * len(y)).fit(x, targets)
     np.testing.assert_allclose(span.z @ weights[:-1] + weights[-1], oracle.predict(x), atol=1e-8)
@@ -147,7 +147,44 @@ def test_by_squares_a_class_of_few_clips_is_not_outbid():
     span = coordinates(x @ x.T)
     shares = [
         (np.argmax((other @ x.T @ span.basis) @ w[:-1] + w[-1], 1) == np.arange(50))[:25].mean()
-        for w in (solve_squares(span.z, span.sizes, np.eye(50)[y], 1e-3, many) for many in (False, True))
+        for w in (solve_squares(span.z, span.sizes, np.eye(50)[y], 1e-3, alike) for alike in (True, False))
     ]
     assert shares[0] > 0.9
     assert shares[1] < 0.5  # where each label counts by its clips
+
+
+def test_the_penalty_of_least_generalized_cross_validation_is_that_of_its_formula():
+    """N |(I - H) Y|^2 / tr(I - H)^2, with the hat matrix H of ridge regression with a bias."""
+    rng = np.random.default_rng(5)
+    x = (rng.normal(size=(300, 40)) * np.linspace(0.1, 2, 40)).astype(np.float32)
+    targets = np.eye(4, dtype=np.float32)[(x[:, :4] + 2 * rng.normal(size=(300, 4))).argmax(1)]
+    features = x[:, None]
+    clips = FeatureClips(features.__getitem__, targets, [str(i) for i in range(300)], np.ones(40))
+    probe = Probe((40,), 4, "mean", whiten=0.0, squares=8.0).eval()
+    ground = ground_of(probe, clips)
+    sums = squares_of(probe, clips, ground)
+    z = np.concatenate([own for _, own in ground.of_clips(probe, clips, lambda x: x)]).astype(np.float64)
+    z -= z.mean(0)
+
+    def missed(strength):
+        hat = z @ np.linalg.solve(z.T @ z + 300 * strength * np.eye(z.shape[1]), z.T) + 1 / 300
+        rest = np.eye(300) - hat
+        return np.square(rest @ targets).sum() / np.trace(rest) ** 2
+
+    strengths = np.logspace(-5, 1, 13).tolist()
+    assert sums.best_of(strengths) == min(strengths, key=missed)
+    assert strengths[0] < sums.best_of(strengths) < strengths[-1]
+
+
+def test_of_classes_that_are_common_and_rare_least_squares_may_count_clips():
+    """Where a class is common, one that counts alike is named too often: what held out clips say decides."""
+    rng = np.random.default_rng(6)
+    y = (rng.random(600) < 0.1).astype(int)
+    x = rng.normal(size=(600, 5)) + y[:, None]
+    products = (x - x.mean(0)) @ (x - x.mean(0)).T
+    folds = [np.arange(600) % 3 == i for i in range(3)]
+    right = [
+        (next(held_out_logits(products, np.eye(2)[y], folds, [1e-4], squares=True, alike=a)).argmax(1) == y).mean()
+        for a in (True, False)
+    ]
+    assert right[1] > right[0] + 0.02

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RecipeError
-from .head import Standardize, flat_size
+from .head import Calibrated, Standardize, flat_size
 
 NORM_EPSILON = 1e-3
 _CLOSEST = 1e-7  # to 0 and 1 that a probability may come, as a logit
@@ -147,6 +147,29 @@ class GatedClassifier(nn.Module):
         return found
 
 
+class MeanLength(Calibrated):
+    """Each frame's numbers brought to the length that frames of the training clips have in the mean (of squares).
+
+    Args:
+        places: numbers of a channel.
+    """
+
+    length: Tensor
+
+    def __init__(self, places: int) -> None:
+        super().__init__()
+        self.places = places
+        self.register_buffer("length", torch.ones(()))
+
+    def set(self, mean: Tensor, std: Tensor) -> None:
+        """Take mean and deviation (channels,) of the training features."""
+        self.length.copy_(((mean.square() + std.square()).sum() * self.places).sqrt().clamp(min=1e-6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Frames (B, T, *feature_shape) at that length."""
+        return (l2_normalize(x.flatten(2)) * self.length).reshape(x.shape)
+
+
 class FrameInput(nn.Module):
     """Features (B, T, *feature_shape) -> frames (B, T, D), and the widths of their modalities.
 
@@ -155,6 +178,7 @@ class FrameInput(nn.Module):
         standardize: to mean 0 and deviation 1 of the training clips.
         normalize: each frame to length 1.
         sampled: in training draw so many frames of each clip, uniformly and with replacement; 0: all frames.
+        unit: each frame to the mean length of the training clips before all else, so that its direction alone counts.
     """
 
     def __init__(
@@ -165,6 +189,7 @@ class FrameInput(nn.Module):
         standardize: bool = False,
         normalize: bool = False,
         sampled: int = 0,
+        unit: bool = False,
     ) -> None:
         super().__init__()
         size = flat_size(feature_shape)
@@ -175,10 +200,12 @@ class FrameInput(nn.Module):
         self.widths = (size - audio, audio) if audio else (size,)
         self.size, self.normalize, self.sampled = size, normalize, sampled
         self.standardize = Standardize(feature_shape[0], len(feature_shape) - 1) if standardize else None
+        self.length = MeanLength(size // feature_shape[0]) if unit else None
 
     def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Frames (B, T, D) and their mask (B, T), None where all frames are real."""
-        x = features if self.standardize is None else self.standardize(features)
+        x = features if self.length is None else self.length(features)
+        x = x if self.standardize is None else self.standardize(x)
         x = x.flatten(2)  # (B, T, D)
         if self.training and self.sampled:
             x, mask = _draw(x, mask, self.sampled), None

@@ -34,11 +34,19 @@ class Head(nn.Module):
     def calibrate(self, mean: Tensor, std: Tensor) -> None:
         """Learn the scale of the features: mean and deviation per channel, shape (feature_shape[0],)."""
         for part in self.modules():
-            if isinstance(part, Standardize):
+            if isinstance(part, Calibrated):
                 part.set(mean, std)
 
 
-class Standardize(nn.Module):
+class Calibrated(nn.Module):
+    """A layer whose numbers come from the training features, not from gradients."""
+
+    def set(self, mean: Tensor, std: Tensor) -> None:
+        """Take mean and deviation (channels,) of the training features."""
+        raise NotImplementedError
+
+
+class Standardize(Calibrated):
     """(x - mean) / std over the channel axis; the numbers come from the training clips, not from gradients.
 
     Args:

@@ -24,6 +24,7 @@ class Pooled(Head):
         deviation, top: which statistics beside the mean. hidden: units of a layer between; 0: none.
         experts: of each class; 0: a logistic classifier.
         dropout: of the statistics. hidden_dropout: of the hidden units.
+        unit: each frame is brought to one length first; stored features of whole videos are longer where less goes on.
     """
 
     def __init__(
@@ -39,11 +40,12 @@ class Pooled(Head):
         standardize: bool = True,
         momentum: float = 0.001,
         hidden_dropout: float = 0.0,
+        unit: bool = False,
     ) -> None:
         super().__init__()
         if top < 0 or hidden < 0:
             raise RecipeError(f"head pooled: options top and hidden must be 0 or more, got {top} and {hidden}")
-        self.input = FrameInput("pooled", feature_shape, 0, standardize, False, sampled)
+        self.input = FrameInput("pooled", feature_shape, 0, standardize, False, sampled, unit)
         size, self.deviation, self.top = self.input.size, deviation, top
         inputs = size * (1 + deviation + top)
         self.dropout = nn.Dropout(dropout)

@@ -43,6 +43,7 @@ class Probe(Head):
             matter where something moves, only that it does).
         squares: above 0 the solution is that of least squares, at once for many classes; its scores, less one half,
             times this are the logits. 0: that of least cross-entropy.
+        alike: in least squares classes count alike, however many clips they have.
         unit: each frame's numbers are brought to one length first, so that its direction alone counts: stored features
             of whole videos are longer where less is going on.
     """
@@ -60,6 +61,7 @@ class Probe(Head):
         positions: str = "all",
         squares: float = 0.0,
         unit: bool = False,
+        alike: bool = True,
     ) -> None:
         super().__init__()
         self.names = tuple(statistics.split("+"))
@@ -83,7 +85,7 @@ class Probe(Head):
         if positions != "all" and len(feature_shape) != 3:
             raise RecipeError(f"head probe: option positions {positions!r} needs a grid, got features {feature_shape}")
         self.segments, self.whiten, self.positions = segments, whiten, positions
-        self.strength, self.squares, self.unit = strength, squares, unit
+        self.strength, self.squares, self.unit, self.alike = strength, squares, unit, alike
         self.grid, self.size = tuple(feature_shape), flat_size(feature_shape)
         self.seen = _numbers_left(self.grid, positions)  # of a statistic
         self.scale = Standardize(feature_shape[0], len(feature_shape) - 1, 0.0)

@@ -39,6 +39,8 @@ from .trials import TrialLog
 
 LONGEST = 64  # frames of an ordered window
 BAG_STEPS, ORDER_STEPS = 1600, 850  # updates that training takes (docs/results.md: residual set, thetis)
+HIDDEN = (1024, 512, 256, 128, 64, 32)  # units between a vector and the classes
+RIDGE = 0.2  # penalty of least squares times records: what held out records chose, of 1,500 and of 16,000
 STORAGES = ("half", "int8", "codebook", "head4+int8")  # beside float32
 BITS = 4.5  # a weight in the smallest of them
 EVIDENCE_BYTES = 12_000  # metadata and graph of a small file, at most
@@ -61,8 +63,11 @@ def record_recipes(clips: int, frames: int, seed: int = 0) -> list[Recipe]:
     """What is tried on ``clips`` training records of about ``frames`` frames; names are unique.
 
     Families: bags of frames (NetVLAD, NeXtVLAD, the mean), which know no order, and a window and recurrent layers,
-    which do. All see the same frames, so that their files go together. Those that promise most come first.
+    which do. All see the same frames, so that their files go together. Those that promise most come first. Of one
+    vector a record there are hidden layers of several sizes, and least squares.
     """
+    if frames <= 1:
+        return vector_recipes(clips, seed)
     plain = load_recipe("gated-netvlad-small")
     bags = replace(plain.training, epochs=_epochs(BAG_STEPS, plain.training.batch, clips), seed=seed)
     window = load_recipe("records-window").training
@@ -97,6 +102,16 @@ def record_recipes(clips: int, frames: int, seed: int = 0) -> list[Recipe]:
         replace(plain, name=name, head=head, training=_every(training, clips), compress=STORAGES)
         for name, head, training in found
     ]
+
+
+def vector_recipes(clips: int, seed: int = 0) -> list[Recipe]:
+    """What is tried on ``clips`` training records of one vector each."""
+    plain = load_recipe("records-video")
+    training = replace(plain.training, seed=seed)
+    heads = {f"hidden-{size}": replace(plain.head, options=plain.head.options | {"hidden": size}) for size in HIDDEN}
+    squares = {"statistics": "mean", "whiten": 0.0, "unit": True, "strength": RIDGE / clips, "squares": 16.0}
+    heads["squares"] = Head("probe", squares | {"alike": False})
+    return [replace(plain, name=name, head=head, training=training, compress=STORAGES) for name, head in heads.items()]
 
 
 def _epochs(steps: int, batch: int, clips: int) -> int:

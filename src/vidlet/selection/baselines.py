@@ -11,10 +11,12 @@ import torch
 from ..metrics import gap
 from ..models.probe import Probe
 from ..training import Draw, FeatureClips
-from ..training.probes import describe, scaled, solve_probe_
+from ..training.probes import describe, ground_of, scaled, solve_probe_, squares_of
+from .candidates import CLOSER
 from .measure import best_solution
 
-SQUARES, STRENGTH = 16.0, 1e-5  # of least squares on all clips, where classes are thousands
+STEEP = 16.0  # scores of least squares times this are logits
+SQUARES = {"least squares on the mean": False, "least squares on the mean at one length": True}  # name -> unit
 BASELINES = {"one frame": "mean", "mean": "mean", "mean and deviation": "mean+deviation"}  # name -> statistics
 
 
@@ -55,20 +57,30 @@ def measure_baselines(
         products = sum(scaled(value).products() for value in values) / len(values)
         options, _ = best_solution(np.asarray(products), train.targets, held, multi_label)
         probe.strength, probe.squares = options["strength"], options.get("squares", 0.0)
+        probe.alike = options.get("alike", True)
         solve_probe_(probe, look(train), multi_label)
         answers = _answers(probe, look(scored))
         found.append(Baseline(name, scored.targets[np.arange(len(answers)), answers.argmax(1)] > 0))
     return found
 
 
-def measure_squares(train: FeatureClips, scored: FeatureClips) -> list[Baseline]:
-    """Chance, and least squares on the mean over time, of all training clips at once: where classes are thousands."""
-    most = int(train.targets.sum(0).argmax())
-    probe = Probe(tuple(train.read(0).shape[1:]), train.targets.shape[1], "mean", strength=STRENGTH, squares=SQUARES)
-    solve_probe_(probe.eval(), train, multi_label=True)
-    answers, truth = _answers(probe, scored), scored.targets > 0
-    correct = truth[np.arange(len(answers)), answers.argmax(1)]
-    return [Baseline("chance", truth[:, most]), Baseline("least squares on the mean", correct, gap(answers, truth))]
+def measure_squares(train: FeatureClips, scored: FeatureClips, multi_label: bool) -> list[Baseline]:
+    """Chance, and least squares on the mean over time, of all training clips at once: where they, or classes, are many.
+
+    The penalty is that of the least generalized cross-validation; the vectors are as they are, or at one length.
+    """
+    most, truth = int(train.targets.sum(0).argmax()), scored.targets > 0
+    found = [Baseline("chance", truth[:, most])]
+    for name, unit in SQUARES.items():
+        shape = tuple(train.read(0).shape[1:])
+        probe = Probe(shape, truth.shape[1], "mean", whiten=0.0, squares=STEEP, unit=unit, alike=False).eval()
+        ground = ground_of(probe, train)
+        sums = squares_of(probe, train, ground)
+        ground.put_squares_into_(probe, sums.weights(sums.best_of(CLOSER), alike=False))
+        answers = _answers(probe, scored)
+        correct = truth[np.arange(len(answers)), answers.argmax(1)]
+        found.append(Baseline(name, correct, gap(answers, truth) if multi_label else None))
+    return found
 
 
 def middle_frame(clips: FeatureClips) -> FeatureClips:

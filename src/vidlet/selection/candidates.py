@@ -17,7 +17,8 @@ ORDERED = ("segments", "steps")
 MOVES = "mean+deviation+change"
 COURSE = "segments+steps+deviation+change"  # where a clip goes, and how much moves on the way: for many clips
 DEEP = {"head": 0.006, "block16": 0.004, "block14": 0.002}  # of worth, that a cut must gain for its bytes and its time
-VIDEO = "records-video"  # the recipe whose head is tried where records are many, and have many labels
+VIDEO = "records-video"  # the recipe whose head is tried where records are many
+BAG = "gated-netvlad-small"  # and where they are of frames
 LARGE = 1000  # clips, from which on trained heads are the large ones
 
 
@@ -146,10 +147,19 @@ def trained_of_records(places: Places, frames: float) -> list[Candidate]:
     return [Candidate(f"{cut} window", "window", (cut,), {"frames": max(2, round(frames)), "whiten": 0.5})]
 
 
-def trained_of_many_labels(places: Places) -> Candidate:
-    """The head that is trained where records are many and have many labels."""
-    head = load_recipe(VIDEO).head
-    return Candidate(f"{next(iter(places))} {VIDEO}", head.name, tuple(places), dict(head.options))
+def trained_of_many(places: Places, frames: float, unit: bool) -> list[Candidate]:
+    """The heads that are tried on all records where these are many: a hidden layer, and of frames a bag of them.
+
+    Args:
+        frames: in the median record.
+        unit: vectors are brought to one length first.
+    """
+    found = []
+    for name in (VIDEO, BAG) if frames > 1 else (VIDEO,):
+        head = load_recipe(name).head
+        options = dict(head.options) | ({"unit": unit} if head.name == "pooled" else {})
+        found.append(Candidate(f"{next(iter(places))} {name}", head.name, tuple(places), options))
+    return found
 
 
 def _size(shape: tuple[int, ...]) -> int:

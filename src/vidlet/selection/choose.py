@@ -60,10 +60,16 @@ def choose(measured: Sequence[Measured], targets: np.ndarray, multi_label: bool 
     known = np.all([np.isfinite(m.probabilities[:, 0]) for m in measured], axis=0)
 
     def value(option: tuple[tuple[Measured, ...], tuple[float, ...]]) -> float:
-        return worth(_mean(*option)[known], targets[known], multi_label) - max(m.candidate.price for m in option[0])
+        return worth(mean_of(*option)[known], targets[known], multi_label) - max(m.candidate.price for m in option[0])
 
-    members, weights = max(options, key=value)
-    said = _mean(members, weights)
+    return choice_of(*max(options, key=value), targets, multi_label)
+
+
+def choice_of(
+    members: tuple[Measured, ...], weights: tuple[float, ...], targets: np.ndarray, multi_label: bool = False
+) -> Choice:
+    """The members as a choice, with what they say together of held out clips and the temperature that fits it."""
+    said = mean_of(members, weights)
     known = np.isfinite(said[:, 0])
     p, y = said[known], targets[known]
     temperature = 1.0 if multi_label else careful_temperature(np.log(np.maximum(p, LEAST)), y.argmax(1))
@@ -98,7 +104,7 @@ def judged_without(
         own = [replace(m, probabilities=m.probabilities[~held]) for m in measured]
         found = choose(own, targets[~held], multi_label)
         whole = [measured[next(i for i, part in enumerate(own) if part is m)] for m in found.members]
-        said[held] = _mean(whole, found.weights)[held]
+        said[held] = mean_of(whole, found.weights)[held]
     known = np.isfinite(said[:, 0])
     p, y = said[known], targets[known]
     return replace(choice, accuracy=accuracy_of(p, y), loss=loss_of(p, y, multi_label), right=_right(said, targets))
@@ -143,6 +149,7 @@ def _terms(m: Measured, targets: np.ndarray, multi_label: bool) -> np.ndarray:
     return np.array([worth(p[None], y[None], multi_label) for p, y in zip(m.probabilities, targets, strict=True)])
 
 
-def _mean(members: Sequence[Measured], weights: Sequence[float]) -> np.ndarray:
+def mean_of(members: Sequence[Measured], weights: Sequence[float]) -> np.ndarray:
+    """The weighted mean of what several say, (N, K)."""
     total = sum(weight * m.probabilities for m, weight in zip(members, weights, strict=True))
     return np.asarray(total / sum(weights))

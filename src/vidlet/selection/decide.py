@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..models.head import flat_size
-from ..recipe import Averaging, Head, Recipe, load_recipe
+from ..recipe import Head, Recipe, load_recipe
 from ..training.classification import Moments
 from .candidates import (
+    BAG,
     LARGE,
     MOVES,
     VIDEO,
@@ -27,6 +28,9 @@ from .choose import Choice, choose, judged_without, order_matters, worth
 from .measure import Measured, Pool, measure_probes, measure_trained
 
 FOLDS = ((150, 5), (400, 3))  # up to so many clips trained heads are tried on so many folds; above, on one
+LEARNED = (  # of the training of a recipe whose head is tried
+    "epochs", "least_updates", "batch", "lr", "schedule", "weight_decay", "clip_norm", "class_weights", "averaging",
+)  # fmt: skip
 UPDATES = 12_000  # of a head that is trained, at most: those of 4,800 clips in 40 epochs
 
 
@@ -146,10 +150,10 @@ def worth_of_looks(pool: Pool) -> float:
 def training_of(candidates: Sequence[Candidate], clips: int) -> dict[str, Any]:
     """How the heads among some candidates are trained, as keys of the recipe's ``training``; updates are bounded."""
     heads = {candidate.head for candidate in candidates} - {"probe"}
-    if "pooled" in heads:
-        video = load_recipe(VIDEO).training
-        keys = ("epochs", "least_updates", "batch", "lr", "weight_decay", "clip_norm", "class_weights")
-        return {key: getattr(video, key) for key in keys} | {"augment": {}, "averaging": Averaging()}
+    for name, recipe in (("pooled", VIDEO), ("netvlad", BAG)):
+        if name in heads:
+            own = load_recipe(recipe).training
+            return {key: getattr(own, key) for key in LEARNED} | {"augment": {}}
     if "window" in heads:
         return {"optimizer": "sgd", "lr": 3e-2, "weight_decay": 2e-2, "epochs": _epochs(25, clips, 32), "batch": 32,
                 "class_weights": False, "augment": {"speed": 0.2, "mixup": 0.3}}  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from ..models.probe import Probe
 from ..recipe import Head, Training
 from ..training import ClipNetwork, Clips, FeatureClips, predict_logits, train_network
 from ..training.classification import Moments
-from ..training.linear import held_out_logits, log_probabilities
+from ..training.linear import fold_coordinates, held_out_logits, log_probabilities
 from ..training.probes import describe, scaled
 from .candidates import CLOSER, STRENGTHS, Candidate, Places, place_of
 
@@ -92,31 +93,51 @@ def measure_probes(
 
 def best_solution(
     products: np.ndarray, targets: np.ndarray, held: Sequence[np.ndarray], multi_label: bool
-) -> tuple[dict[str, float], np.ndarray]:
+) -> tuple[dict[str, Any], np.ndarray]:
     """The options of a probe with the least loss on held out clips, and their probabilities (N, K) with them.
 
     The loss falls and then rises as the penalty gets weaker, so the first that is clearly worse ends the search.
 
     Returns:
-        ``strength``, and ``squares`` where cross-entropy would take minutes; probabilities.
+        ``strength``, and ``squares`` and ``alike`` where cross-entropy would take minutes; probabilities.
     """
     squares = len(targets) * targets.size > LONG
     strengths = CLOSER if squares else STRENGTHS
-    best: tuple[float, dict[str, float], np.ndarray] | None = None
-    solutions = held_out_logits(products, targets, held, strengths, multi_label, squares)
-    for strength, logits in zip(strengths, solutions, strict=False):
-        known, least = np.isfinite(logits[:, 0]), np.inf
-        for factor in FACTORS if squares else (0.0,):
-            said = np.exp(log_probabilities(factor * (logits - 0.5) if squares else logits, multi_label))
-            loss = loss_of(said[known], targets[known], multi_label)
-            least = min(least, loss)
-            if best is None or loss < best[0]:
-                best = (loss, {"strength": strength} | ({"squares": factor} if squares else {}), said)
-        assert best is not None
-        if least > WORSE * best[0]:
-            break
+    parts = fold_coordinates(products, held)
+    best: tuple[float, dict[str, Any], np.ndarray] | None = None
+    for alike in evenings(multi_label) if squares else (True,):
+        solutions = held_out_logits(products, targets, held, strengths, multi_label, squares, alike, parts)
+        first = np.inf  # the least loss of this way
+        for strength, scores in zip(strengths, solutions, strict=False):
+            known, least = np.isfinite(scores[:, 0]), np.inf
+            for factor in FACTORS if squares else (0.0,):
+                said = said_by(scores, factor, multi_label)
+                loss = loss_of(said[known], targets[known], multi_label)
+                least = min(least, loss)
+                if best is None or loss < best[0]:
+                    best = (loss, {"strength": strength} | squares_options(factor, alike, multi_label), said)
+            first = min(first, least)
+            if least > WORSE * first:
+                break
     assert best is not None
     return best[1], best[2]
+
+
+def evenings(multi_label: bool) -> tuple[bool, ...]:
+    """Whether least squares let classes count alike: both are tried of one label a clip."""
+    return (False,) if multi_label else (True, False)
+
+
+def squares_options(factor: float, alike: bool, multi_label: bool) -> dict[str, Any]:
+    """The options of a probe that is solved by least squares; none where the factor is 0."""
+    even = {} if multi_label else {"alike": alike}
+    return {"squares": factor} | even if factor else {}
+
+
+def said_by(scores: np.ndarray, factor: float, multi_label: bool) -> np.ndarray:
+    """Probabilities (N, K) of scores by least squares, or of logits where the factor is 0."""
+    found: np.ndarray = np.exp(log_probabilities(factor * (scores - 0.5) if factor else scores, multi_label))
+    return found
 
 
 def _scaling(candidate: Candidate) -> tuple[float, int, str, bool]:

@@ -1,29 +1,45 @@
-"""Thousands of records of many labels: a trained head against the best probe, on a part of all that neither saw.
+"""Thousands of records: probes and trained heads that saw most of them, on a part of all that none of them saw.
 
-The candidates were measured on a few hundred records, where classes are thousands, and there nothing that is trained
-learns anything. With all records a hidden layer is ahead (docs/studies.md), which has to be measured with all records.
+The candidates were measured on some hundreds of records. With all of them a weaker penalty is best, and a hidden layer
+is ahead where classes are many (docs/studies.md), which has to be measured with all records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..metrics import gap
 from ..models.heads import build_head
+from ..models.probe import Probe
+from ..progress import bar
 from ..recipe import Head, Training
 from ..training import ClipNetwork, FeatureClips, predict_logits, train_network
 from ..training.classification import Moments
-from .candidates import Candidate, Places, trained_of_many_labels
-from .choose import Choice
+from ..training.probes import Ground, ground_of, logistic_weights, squares_of
+from .candidates import CLOSER, STRENGTHS, Candidate, Places, trained_of_many
+from .choose import choice_of, mean_of, worth
 from .decide import Decision, training_of
-from .measure import Measured, accuracy_of, loss_of
+from .measure import (
+    FACTORS,
+    WATCHED,
+    WORSE,
+    Measured,
+    accuracy_of,
+    evenings,
+    loss_of,
+    said_by,
+    squares_options,
+)
 
 TRIAL_SHARE = 0.5  # of the epochs and updates, for a head that is tried
+LOWER = 1e-3  # GAP@20 below the highest, at which weaker penalties are no longer tried
+QUICK = 2e8  # records times coordinates times classes, up to which cross-entropy takes seconds
 
 
 def decide_widely(
@@ -32,51 +48,130 @@ def decide_widely(
     held: np.ndarray,
     config: Training,
     moments: Moments,
+    multi_label: bool,
+    frames: float,
     device: str = "cpu",
     folder: Path | None = None,
     identity: str = "",
 ) -> Decision:
-    """The decision for many records of many labels: the best probe, a trained head, or the mean of both, by GAP@20.
+    """The decision for many records: the best probe, what was chosen of some, a trained head, or the mean of both.
+
+    Of many labels GAP@20 decides, of one the accuracy and a share of the loss.
 
     Args:
-        decision: of some of the records; its best probe is held against what is trained.
+        decision: of some of the records; its best probes are solved anew.
         clips: all training records, dense.
         held: bool (N,), the records that are held out, of groups of their own.
         moments: of the records' features, (D,) each.
+        frames: in the median record.
         folder: gets a checkpoint after each epoch of a head that is tried, from which the same ``identity`` goes on.
     """
-    probe = min((m for m in decision.measured if m.candidate.head == "probe"), key=lambda m: m.loss).candidate
-    trained = [m.candidate for m in decision.choice.members if m.candidate.head != "probe"]
-    trained.append(trained_of_many_labels(decision.places))
-    few = np.isfinite(decision.choice.probabilities[:, 0]).sum()  # more records need less of a penalty
-    weaker = probe.options | {"strength": probe.options["strength"] * float(few / (~held).sum())}
-    candidates = [*trained, replace(probe, options=weaker)]
     parts = clips.some(np.flatnonzero(~held)), clips.some(np.flatnonzero(held))
-    measured = []
-    for candidate in candidates:
-        own = folder / candidate.head if folder is not None and candidate.head != "probe" else None
-        measured.append(_measured(candidate, parts, decision.places, config, moments, device, own, identity))
     truth = parts[1].targets > 0.5
-    *others, best = measured
-    options = [(best,), *((other,) for other in others), *((other, best) for other in others)]
-    members = max(options, key=lambda option: gap(_mean(option), truth))
-    said = _mean(members)
-    figures = accuracy_of(said, truth), loss_of(said, truth, True)
-    choice = Choice(members, (1.0,) * len(members), *figures, 1.0, said, gap(said, truth))
-    return Decision(choice, (*decision.measured, *measured), decision.places)
+
+    def value(said: np.ndarray) -> float:
+        return gap(said, truth) if multi_label else worth(said, truth, multi_label)
+
+    probes: list[Measured] = []
+    tried = probes_again(decision)
+    with bar("measure on all records") as move:
+        for candidate in tried:
+            move(len(probes), len(tried))
+            probes.append(_solved(candidate, parts, multi_label, value))
+    best = max(probes, key=lambda m: value(m.probabilities))
+    trained = [m.candidate for m in decision.choice.members if m.candidate.head != "probe"]
+    trained += trained_of_many(decision.places, frames, bool(best.candidate.options.get("unit", False)))
+    others = [
+        _trained(candidate, parts, decision.places, config, moments, multi_label, device,
+                 folder / candidate.head if folder is not None else None, identity)
+        for candidate in trained
+    ]  # fmt: skip
+    several = tuple(probes)
+    options: list[tuple[tuple[Measured, ...], tuple[float, ...]]] = [
+        ((best,), (1.0,)),
+        (several, (1.0,) * len(several)),
+    ]
+    for other in others:
+        whole = (float(len(several)), *(1.0,) * len(several))
+        options += [((other,), (1.0,)), ((other, best), (1.0, 1.0)), ((other, *several), whole)]
+    members, weights = max(options, key=lambda option: value(mean_of(*option)))
+    choice = choice_of(members, weights, truth.astype(np.float64), multi_label)
+    if multi_label:
+        choice = replace(choice, gap20=value(mean_of(members, weights)))
+    return Decision(choice, (*decision.measured, *probes, *others), decision.places)
 
 
-def _measured(
+def probes_again(decision: Decision) -> list[Candidate]:
+    """The probes that are solved with many records: those that were chosen, and the best with and without lengths."""
+    probes = sorted((m for m in decision.measured if m.candidate.head == "probe"), key=lambda m: m.loss)
+    chosen = [m.candidate for m in decision.choice.members if m.candidate.head == "probe"]
+    kinds = {bool(m.candidate.options.get("unit", False)): m.candidate for m in reversed(probes)}
+    return list({candidate.name: candidate for candidate in (*chosen, *kinds.values())}.values())
+
+
+def _solved(
+    candidate: Candidate,
+    parts: tuple[FeatureClips, FeatureClips],
+    multi_label: bool,
+    value: Callable[[np.ndarray], float],
+) -> Measured:
+    """A probe that learned one part of the records, on the other, solved in the way that is best there."""
+    seen, own = parts
+    truth = own.targets > 0.5
+    kept = {key: option for key, option in candidate.options.items() if key not in ("strength", "squares", "alike")}
+    probe = Probe(seen.read(0).shape[1:], truth.shape[1], **kept).eval()
+    ground = ground_of(probe, seen)
+    z = np.concatenate([chunk for _, chunk in ground.of_clips(probe, own, lambda x: x)])
+    best: tuple[float, dict[str, Any], np.ndarray] | None = None
+    for way in _ways(probe, seen, ground, multi_label):
+        least, highest = np.inf, -np.inf  # loss and GAP@20 of this way
+        for options, weights in way:
+            scores = z @ weights[:-1].astype(np.float32) + weights[-1].astype(np.float32)
+            if multi_label:  # whatever the factor
+                highest = max(highest, found := gap(scores, truth))
+                if found < highest - LOWER:
+                    break
+                if best is not None and found <= best[0]:
+                    continue
+            factors = FACTORS if "squares" in options else (0.0,)
+            losses = {factor: loss_of(said_by(scores, factor, multi_label), truth, multi_label) for factor in factors}
+            factor = min(losses, key=lambda f: losses[f])
+            said = said_by(scores, factor, multi_label)
+            if best is None or value(said) > best[0]:
+                best = (value(said), options | ({"squares": factor} if factor else {}), said)
+            least = min(least, losses[factor])
+            if losses[factor] > WORSE * least:
+                break
+    assert best is not None
+    return _measured(replace(candidate, options=kept | best[1]), best[2], truth, multi_label)
+
+
+Way = Iterator[tuple[dict[str, Any], np.ndarray]]  # options of a probe and weights (R + 1, K), for weaker penalties
+
+
+def _ways(probe: Probe, clips: FeatureClips, ground: Ground, multi_label: bool) -> Iterator[Way]:
+    """Least squares, with classes that count alike or by their clips, and cross-entropy where that takes seconds."""
+    sums = squares_of(probe, clips, ground)
+    for alike in evenings(multi_label):
+        options = squares_options(1.0, alike, multi_label)
+        yield (({"strength": s} | options, sums.weights(s, alike)) for s in CLOSER)
+    if len(clips) * sums.cross.size <= QUICK:
+        solved = logistic_weights(probe, clips, ground, STRENGTHS, multi_label)
+        yield (({"strength": s}, weights) for s, weights in zip(STRENGTHS, solved, strict=True))
+
+
+def _trained(
     candidate: Candidate,
     parts: tuple[FeatureClips, FeatureClips],
     places: Places,
     config: Training,
     moments: Moments,
+    multi_label: bool,
     device: str,
     folder: Path | None,
     identity: str,
 ) -> Measured:
-    """A candidate that learned one part of the records, on the other."""
+    """A head that learned one part of the records, on the other; what is watched are some that it learned from."""
     seen, own = parts
     torch.manual_seed(config.seed)
     head = build_head(
@@ -86,15 +181,15 @@ def _measured(
     config = replace(config, **training_of([candidate], len(seen)))
     shorter = {key: round(TRIAL_SHARE * getattr(config, key)) for key in ("epochs", "least_updates")}
     config = replace(config, **shorter)
+    watched = seen.some(np.arange(0, len(seen), WATCHED))
     train_network(
-        network, seen, own, config, folder, identity, multi_label=True, resume=True, device=device, moments=moments,
-        title=candidate.name,
+        network, seen, watched, config, folder, identity, multi_label=multi_label, resume=True, device=device,
+        moments=moments, title=candidate.name,
     )  # fmt: skip
-    said = 1 / (1 + np.exp(-predict_logits(network, own, config.batch).astype(np.float32)))
-    truth = own.targets > 0.5
-    return Measured(candidate, said, accuracy_of(said, truth), loss_of(said, truth, True), gap(said, truth))
+    said = said_by(predict_logits(network, own, config.batch).astype(np.float32), 0.0, multi_label)
+    return _measured(candidate, said, own.targets > 0.5, multi_label)
 
 
-def _mean(members: Sequence[Measured]) -> np.ndarray:
-    mean: np.ndarray = np.mean([m.probabilities for m in members], axis=0)
-    return mean
+def _measured(candidate: Candidate, said: np.ndarray, truth: np.ndarray, multi_label: bool) -> Measured:
+    told = gap(said, truth) if multi_label else None
+    return Measured(candidate, said, accuracy_of(said, truth), loss_of(said, truth, multi_label), told)

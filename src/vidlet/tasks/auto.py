@@ -44,7 +44,7 @@ FALLBACK = "records-video"
 FEW_FRAMES = 16  # in the median clip, below which clips are looked at more often, for a try
 FASTER, FASTER_GAINS = 4, 0.01  # times as often, at most; what twice as often must gain, of ``worth``
 LOOKED_AT = 50  # clips whose lengths are asked for
-MANY = 2000  # records of many labels, from which on a trained head is tried on all of them
+MANY = 1000  # records, from which on probes are solved with all of them, and trained heads are tried
 HELD = 0.2  # of them
 TRIALS = "trials"  # in a run: checkpoints of heads that are tried, until the choice is made
 
@@ -203,12 +203,15 @@ def _of_records(
     places = {EXTRACTOR: (0, (prepared.moments[0].size,))}
     _need_every_class(table, prepared.clips)
     pool, seen = _pool(table, prepared.clips, prepared.train, places)
-    decision = _decide(plan, table, pool, prepared.moments, device)
-    if table.multi_label and len(prepared.clips) >= MANY:
+    frames = _median_frames(pool)
+    decision = _decide(plan, table, pool, prepared.moments, device, frames)
+    few = len(prepared.clips) < MANY or (frames > 1 and not table.multi_label)
+    if len(prepared.clips) > len(seen) or not few:
         held = _held_part(prepared.clips)
         decision = decide_widely(
-            decision, prepared.train, held, plan.training, prepared.moments, device, trials, identity
-        )
+            decision, prepared.train, held, plan.training, prepared.moments, table.multi_label, frames, device, trials,
+            identity,
+        )  # fmt: skip
         seen = [clip for clip, own in zip(prepared.clips, held, strict=True) if own]
     chosen = decision.recipe(plan, table.multi_label, _training(decision, len(prepared.clips)))
     return chosen, _findings(decision, seen, table)
@@ -233,12 +236,18 @@ def _spread(count: int, most: int) -> np.ndarray:
     return np.linspace(0, count - 1, min(count, most)).astype(int)
 
 
-def _decide(plan: Recipe, table: ClipTable, pool: Pool, moments: Moments, device: str) -> Decision:
+def _median_frames(pool: Pool) -> float:
     assert isinstance(pool.clips, FeatureClips)
-    lengths = [len(pool.clips.read(i)) for i in range(min(len(pool.targets), 200))]
+    return float(np.median([len(pool.clips.read(i)) for i in range(min(len(pool.targets), 200))]))
+
+
+def _decide(
+    plan: Recipe, table: ClipTable, pool: Pool, moments: Moments, device: str, frames: float | None = None
+) -> Decision:
+    frames = _median_frames(pool) if frames is None else frames
     with bar("measure") as move:
         return decide(
-            pool, plan, moments, records=table.records is not None, frames=float(np.median(lengths)), device=device,
+            pool, plan, moments, records=table.records is not None, frames=frames, device=device,
             report=lambda what, done, total: move(done, total),
         )  # fmt: skip
 

@@ -25,7 +25,7 @@ from .prepare import Prepared, graph_bytes, targets_of
 from .prepare_records import widths_of
 
 MOST, TARGETS = 1500, 3e5  # training clips that are looked at; and times classes
-MOST_CLASSES, LARGEST = 1000, 1e8  # beyond it records alone are compared, by least squares; of so many targets at most
+MOST_CLASSES, LARGEST = 1000, 1e8  # beyond either, records are compared by least squares; of so many targets at most
 
 
 def compare_with_baselines(
@@ -51,14 +51,15 @@ def compare_with_baselines(
         return {"skipped": f"{len(table.labels)} classes are too many for a classifier of seconds"}
     first = next(iter(scored.values()))
     count = len(prepared.train)
-    most = LARGEST / len(table.labels) if many else max(200, min(MOST, TARGETS / len(table.labels)))
-    rows = np.linspace(0, count - 1, min(count, int(most))).astype(int)
+    most = max(200, min(MOST, TARGETS / len(table.labels)))
+    many = many or (table.records is not None and count > most)
+    rows = np.linspace(0, count - 1, min(count, int(LARGEST / len(table.labels) if many else most))).astype(int)
     train = _train_features(prepared, rows)
     tested, known = _scored_features(plan, table, extractor, chosen, first, train)
     if not known.any():
         return {"skipped": "no scored clip could be read again"}
     if many:
-        found = measure_squares(train, tested)
+        found = measure_squares(train, tested, table.multi_label)
     else:
         held = held_out(table, [prepared.clips[i] for i in rows])
         found = measure_baselines(train, held, tested, table.multi_label)

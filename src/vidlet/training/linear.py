@@ -71,20 +71,29 @@ def solve(
 
 
 def solve_squares(
-    z: np.ndarray, sizes: np.ndarray, targets: np.ndarray, strength: float, multi_label: bool = False
+    z: np.ndarray, sizes: np.ndarray, targets: np.ndarray, strength: float, alike: bool = True
 ) -> np.ndarray:
     """Weights (R + 1, K), the last row a bias, of least squares + strength |w|^2: coordinates are solved one by one.
 
-    It costs a single product, where the cross-entropy of many clips and classes takes minutes. Of one label a clip,
-    classes count alike, however many clips they have: else one with two clips outbids all that have one.
-    Args: see ``solve``.
+    It costs a single product, where the cross-entropy of many clips and classes takes minutes.
+
+    Args:
+        alike: classes count alike, however many clips they have: of very few, one with two clips outbids all that have
+            one. Where clips may have many labels it makes no sense.
+        z, sizes, targets, strength: see ``solve``.
     """
-    if not multi_label:
-        clips = targets.sum(0)
-        targets = targets * np.where(clips > 0, len(targets) / np.maximum(clips, 1e-9) / max((clips > 0).sum(), 1), 0)
+    if alike:
+        targets = targets * evened(targets.sum(0))
     share = targets.mean(0)
     weights = z.T @ (targets - share).astype(z.dtype) / (sizes + len(z) * strength)[:, None]
     return np.concatenate([weights, (share - z.mean(0) @ weights)[None]])
+
+
+def evened(counts: np.ndarray) -> np.ndarray:
+    """What makes classes (K,) of so many clips count alike, and together as much as before; 0 of one without clips."""
+    known = counts > 0
+    found: np.ndarray = np.where(known, counts.sum() / np.maximum(counts, 1e-9) / max(known.sum(), 1), 0)
+    return found
 
 
 def minimize(value: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray) -> np.ndarray:
@@ -146,6 +155,19 @@ def log_probabilities(logits: np.ndarray, multi_label: bool = False) -> np.ndarr
     return found
 
 
+Fold = tuple[np.ndarray, np.ndarray, Coordinates, np.ndarray]  # held, seen, coordinates of the seen, of the held
+
+
+def fold_coordinates(products: np.ndarray, folds: Sequence[np.ndarray]) -> list[Fold]:
+    """Coordinates of each fold's clips, in the span of the clips of the others."""
+    parts = []
+    for held in folds:
+        seen = np.flatnonzero(~held)
+        own = coordinates(products[np.ix_(seen, seen)])
+        parts.append((held, seen, own, products[np.ix_(held, seen)] @ own.basis))
+    return parts
+
+
 def held_out_logits(
     products: np.ndarray,
     targets: np.ndarray,
@@ -153,6 +175,8 @@ def held_out_logits(
     strengths: Sequence[float],
     multi_label: bool = False,
     squares: bool = False,
+    alike: bool = True,
+    parts: Sequence[Fold] | None = None,
 ) -> Iterator[np.ndarray]:
     """For each strength, in descending order, the logits (N, K) of each clip by a classifier that did not see its fold.
 
@@ -162,18 +186,16 @@ def held_out_logits(
         products: (N, N) of the clips' vectors, those centered.
         folds: bool (N,) each, True where a clip is held out; clips of no fold have NaN.
         squares: what is given are scores by least squares, near 1 for a clip's class and 0 for others.
+        alike: see ``solve_squares``.
+        parts: ``fold_coordinates`` of these folds, where they are known.
     """
-    parts = []
-    for held in folds:
-        seen = np.flatnonzero(~held)
-        own = coordinates(products[np.ix_(seen, seen)])
-        parts.append((held, seen, own, products[np.ix_(held, seen)] @ own.basis))
+    parts = fold_coordinates(products, folds) if parts is None else parts
     weights: list[np.ndarray | None] = [None] * len(parts)
     for strength in strengths:
         found = np.full(targets.shape, np.nan)
         for i, (held, seen, own, others) in enumerate(parts):
             if squares:
-                solved = solve_squares(own.z, own.sizes, targets[seen], strength, multi_label)
+                solved = solve_squares(own.z, own.sizes, targets[seen], strength, alike and not multi_label)
             else:
                 solved = solve(own.z, own.sizes, targets[seen], strength, multi_label, weights[i])
             weights[i] = solved

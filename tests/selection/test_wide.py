@@ -1,0 +1,83 @@
+"""Many records: probes are solved with all of them, and the plain classifiers that a model is held against, too."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from vidlet.metrics import gap
+from vidlet.recipe import load_recipe
+from vidlet.selection import Pool, decide
+from vidlet.selection.baselines import measure_squares
+from vidlet.selection.decide import training_of
+from vidlet.selection.wide import decide_widely, probes_again
+from vidlet.training import FeatureClips
+
+CLASSES, WIDTH = 20, 16
+
+
+def vectors(labels: np.ndarray, seed: int, noise: float = 0.6) -> FeatureClips:
+    """One vector a record; a class is a direction, and the length of a vector is chance."""
+    centers = np.random.default_rng(9).normal(size=(CLASSES, WIDTH))
+    rng = np.random.default_rng(seed)
+    x = centers[labels] + noise * rng.normal(size=(len(labels), WIDTH))
+    x = (x * rng.uniform(0.3, 3, (len(labels), 1))).astype(np.float32)[:, None]
+    targets = np.eye(CLASSES, dtype=np.float32)[labels]
+    return FeatureClips(x.__getitem__, targets, ["record"] * len(labels), x.std((0, 1)))
+
+
+def decided(clips: FeatureClips, some: int):
+    """The decision by some of the records, and that by all."""
+    pool_clips = clips.some(np.arange(some))
+    held = [np.arange(some) % 3 == fold for fold in range(3)]
+    pool = Pool(pool_clips, pool_clips.targets.astype(np.float64), {"features": (0, (WIDTH,))}, held)
+    x = np.concatenate([clips.read(i) for i in range(len(clips))])
+    moments = (x.mean(0), x.std(0))
+    plan = load_recipe("auto")
+    first = decide(pool, plan, moments, records=True, frames=1.0)
+    own = np.arange(len(clips)) % 5 == 0
+    return first, decide_widely(first, clips, own, plan.training, moments, False, 1.0)
+
+
+@pytest.fixture(scope="module")
+def both():
+    labels = np.random.default_rng(1).integers(0, CLASSES, 600)
+    labels[:CLASSES] = np.arange(CLASSES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vidlet.selection.wide.trained_of_many", lambda *_: [])
+        return decided(vectors(labels, 2), 60)
+
+
+def test_what_is_told_of_all_records_is_more_than_what_some_promised(both):
+    first, whole = both
+    assert whole.choice.accuracy > first.choice.accuracy + 0.1
+    assert np.isfinite(whole.choice.right).all()
+
+
+def test_more_records_get_a_weaker_penalty(both):
+    first, whole = both
+    strengths = [min(m.candidate.options["strength"] for m in d.choice.members) for d in (first, whole)]
+    assert strengths[1] <= strengths[0]
+
+
+def test_probes_with_and_without_lengths_are_solved_again(both):
+    assert {bool(c.options.get("unit")) for c in probes_again(both[0])} == {True, False}
+
+
+def test_the_bag_of_frames_is_trained_as_its_recipe_says_and_the_hidden_layer_as_its_own():
+    bag, video = load_recipe("gated-netvlad-small").training, load_recipe("records-video").training
+    for head, own in (("netvlad", bag), ("pooled", video)):
+        found = training_of([type("C", (), {"head": head})()], 5000)
+        assert (found["batch"], found["lr"], found["averaging"]) == (own.batch, own.lr, own.averaging)
+
+
+def test_plain_least_squares_see_all_records_and_are_scikit_learns():
+    labels = np.random.default_rng(3).integers(0, CLASSES, 900)
+    train, scored = vectors(labels, 4), vectors(labels[:300], 5)
+    found = {b.name: b for b in measure_squares(train, scored, True)}
+    x, other = (np.concatenate([c.read(i) for i in range(len(c))]) for c in (train, scored))
+    best = max(
+        gap(Ridge(alpha=alpha).fit(x, train.targets).predict(other), scored.targets > 0) for alpha in np.logspace(-2, 4)
+    )
+    assert found["least squares on the mean"].gap20 == pytest.approx(best, abs=0.01)
+    assert found["least squares on the mean at one length"].gap20 > best + 0.02
+    assert found["chance"].accuracy < 0.1
