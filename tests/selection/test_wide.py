@@ -53,10 +53,12 @@ def test_what_is_told_of_all_records_is_more_than_what_some_promised(both):
     assert np.isfinite(whole.choice.right).all()
 
 
-def test_more_records_get_a_weaker_penalty(both):
+def test_the_penalty_is_chosen_anew_on_all_records(both):
     first, whole = both
-    strengths = [min(m.candidate.options["strength"] for m in d.choice.members) for d in (first, whole)]
-    assert strengths[1] <= strengths[0]
+    options = [[m.candidate.options for m in decision.choice.members] for decision in both]
+    ways = [{(own["strength"], own["sharpness"]) for own in members} for members in options]
+    assert not ways[0] & ways[1]
+    assert whole.choice.loss < first.choice.loss / 10
 
 
 def test_probes_with_and_without_lengths_are_solved_again(both):

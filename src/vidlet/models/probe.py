@@ -46,6 +46,8 @@ class Probe(Head):
         alike: in least squares classes count alike, however many clips they have.
         unit: each frame's numbers are brought to one length first, so that its direction alone counts: stored features
             of whole videos are longer where less is going on.
+        sharpness: of the solution of least cross-entropy, by which its logits are multiplied: a weak penalty gives the
+            better order of the classes and says it too surely, a strong one the other way round.
     """
 
     shares_frames = True
@@ -62,6 +64,7 @@ class Probe(Head):
         squares: float = 0.0,
         unit: bool = False,
         alike: bool = True,
+        sharpness: float = 1.0,
     ) -> None:
         super().__init__()
         self.names = tuple(statistics.split("+"))
@@ -78,6 +81,8 @@ class Probe(Head):
             raise RecipeError(f"head probe: option whiten must be from 0 to 1, got {whiten:g}")
         if not strength > 0:
             raise RecipeError(f"head probe: option strength must be positive, got {strength:g}")
+        if not sharpness > 0:
+            raise RecipeError(f"head probe: option sharpness must be positive, got {sharpness:g}")
         if squares < 0:
             raise RecipeError(f"head probe: option squares must be 0 or more, got {squares:g}")
         if positions not in POSITIONS:
@@ -86,6 +91,7 @@ class Probe(Head):
             raise RecipeError(f"head probe: option positions {positions!r} needs a grid, got features {feature_shape}")
         self.segments, self.whiten, self.positions = segments, whiten, positions
         self.strength, self.squares, self.unit, self.alike = strength, squares, unit, alike
+        self.sharpness = sharpness
         self.grid, self.size = tuple(feature_shape), flat_size(feature_shape)
         self.seen = _numbers_left(self.grid, positions)  # of a statistic
         self.scale = Standardize(feature_shape[0], len(feature_shape) - 1, 0.0)

@@ -11,7 +11,7 @@ from ..recipe import load_recipe
 
 Places = Mapping[str, tuple[int, tuple[int, ...]]]  # cut -> where its features begin in a frame's vector, their shape
 
-STRENGTHS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of the penalty, in descending order
+STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of the penalty, in descending order
 CLOSER = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6, 1e-7)  # of least squares, which cost little
 ORDERED = ("segments", "steps")
 MOVES = "mean+deviation+change"

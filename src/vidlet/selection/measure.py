@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..metrics import careful_temperature
 from ..models.head import flat_size
 from ..models.heads import build_head
 from ..models.probe import Probe
@@ -23,6 +24,7 @@ LEAST = 1e-9  # probability that counts as none
 WATCHED = 10  # one in so many of the clips that a head learns from is watched
 LONG = 3e7  # clips times clips times classes, above which probes are solved by least squares
 FACTORS = (4.0, 8.0, 16.0, 32.0)  # by which scores of least squares become logits
+ALIKE = 0.998  # of the least loss, below which a weaker penalty is better
 WORSE = 1.02  # times the least loss, at which weaker penalties are no longer tried
 
 
@@ -96,10 +98,13 @@ def best_solution(
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The options of a probe with the least loss on held out clips, and their probabilities (N, K) with them.
 
-    The loss falls and then rises as the penalty gets weaker, so the first that is clearly worse ends the search.
+    The loss falls and then rises as the penalty gets weaker, so the first that is clearly worse ends the search. Each
+    is judged at the sharpness that suits it: else a penalty would be chosen for how sure it makes the scores. Of those
+    that are alike the strongest is taken.
 
     Returns:
-        ``strength``, and ``squares`` and ``alike`` where cross-entropy would take minutes; probabilities.
+        ``strength`` and ``sharpness``, or ``squares`` and ``alike`` where cross-entropy would take minutes;
+        probabilities.
     """
     squares = len(targets) * targets.size > LONG
     strengths = CLOSER if squares else STRENGTHS
@@ -110,17 +115,24 @@ def best_solution(
         first = np.inf  # the least loss of this way
         for strength, scores in zip(strengths, solutions, strict=False):
             known, least = np.isfinite(scores[:, 0]), np.inf
+            sharp = {} if squares else sharpness_of(scores[known], targets[known], multi_label)
+            scores = scores * sharp.get("sharpness", 1.0)  # noqa: PLW2901
             for factor in FACTORS if squares else (0.0,):
                 said = said_by(scores, factor, multi_label)
                 loss = loss_of(said[known], targets[known], multi_label)
                 least = min(least, loss)
-                if best is None or loss < best[0]:
-                    best = (loss, {"strength": strength} | squares_options(factor, alike, multi_label), said)
+                if best is None or loss < (1 if squares else ALIKE) * best[0]:
+                    best = (loss, {"strength": strength} | sharp | squares_options(factor, alike, multi_label), said)
             first = min(first, least)
             if least > WORSE * first:
                 break
     assert best is not None
     return best[1], best[2]
+
+
+def sharpness_of(logits: np.ndarray, targets: np.ndarray, multi_label: bool) -> dict[str, float]:
+    """The option of a probe by which its logits (N, K) on held out clips become probabilities; of one label a clip."""
+    return {} if multi_label else {"sharpness": 1 / careful_temperature(logits, targets.argmax(1))}
 
 
 def evenings(multi_label: bool) -> tuple[bool, ...]:

@@ -33,11 +33,13 @@ from .measure import (
     evenings,
     loss_of,
     said_by,
+    sharpness_of,
     squares_options,
 )
 
 TRIAL_SHARE = 0.5  # of the epochs and updates, for a head that is tried
 LOWER = 5e-3  # below the highest, at which weaker penalties are no longer tried
+SOLVED = ("strength", "sharpness", "squares", "alike")  # options that a solution chooses
 QUICK = 2e8  # records times coordinates times classes, up to which cross-entropy takes seconds
 
 
@@ -117,7 +119,7 @@ def _solved(
     """A probe that learned one part of the records, on the other, solved in the way that is best there."""
     seen, own = parts
     truth = own.targets > 0.5
-    kept = {key: option for key, option in candidate.options.items() if key not in ("strength", "squares", "alike")}
+    kept = {key: option for key, option in candidate.options.items() if key not in SOLVED}
     probe = Probe(seen.read(0).shape[1:], truth.shape[1], **kept).eval()
     ground = ground_of(probe, seen)
     z = np.concatenate([chunk for _, chunk in ground.of_clips(probe, own, lambda x: x)])
@@ -126,6 +128,9 @@ def _solved(
         highest = -np.inf  # of this way
         for options, weights in way:
             scores = z @ weights[:-1].astype(np.float32) + weights[-1].astype(np.float32)
+            if "squares" not in options:
+                sharp = sharpness_of(scores, truth, multi_label)
+                options, scores = options | sharp, scores * np.float32(sharp.get("sharpness", 1.0))  # noqa: PLW2901
             # The order of GAP@20 is that of the scores; of one label the loss counts, too, and with it the factor.
             found = value(scores if multi_label else said_by(scores, _factor(scores, options, truth, False), False))
             if best is None or found > best[0]:

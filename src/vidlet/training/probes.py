@@ -11,6 +11,7 @@ import torch
 from ..models.ensemble import Part, heads_of
 from ..models.head import Head
 from ..models.probe import Probe
+from ..progress import working
 from .batches import Clips, Draw
 from .linear import coordinates, evened, solve
 
@@ -136,7 +137,7 @@ def solve_probe_(probe: Probe, clips: Clips, multi_label: bool, take: Take = lam
         return
     strengths = [scale * probe.strength for scale in (100, 10, 1)]
     *_, weights = logistic_weights(probe, clips, ground, strengths, multi_label, take)
-    ground.put_into_(probe, weights)
+    ground.put_into_(probe, weights * probe.sharpness)
 
 
 def logistic_weights(
@@ -240,11 +241,12 @@ def solvable(head: Head) -> bool:
 def solve_probes_(head: Head, clips: Clips, multi_label: bool) -> list[Head]:
     """Solve every probe among the members of a head on the training clips; what is left must be trained."""
     left: list[Head] = []
-    for member in heads_of(head):
-        probe = probe_of(member)
-        if probe is None:
-            left.append(member)
-            continue
-        take = member.take if isinstance(member, Part) else lambda x: x
-        solve_probe_(probe, clips, multi_label, take)
+    with working("solve the classifiers"):  # of many clips that takes minutes
+        for member in heads_of(head):
+            probe = probe_of(member)
+            if probe is None:
+                left.append(member)
+                continue
+            take = member.take if isinstance(member, Part) else lambda x: x
+            solve_probe_(probe, clips, multi_label, take)
     return left
