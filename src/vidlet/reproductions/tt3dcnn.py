@@ -88,6 +88,9 @@ MEASURED: dict[
 }
 
 
+SMALLER = {"extractor.input_size", "head.options.frames", "head.options.fitted"}  # change a network's layers
+
+
 def measure(tables: list[dict[str, Any]], data: str, effort: Effort, log: Path) -> int:
     """Train the 3-D CNNs on clips and fill in what was measured; returns how many were scored. Bytes are of files.
 
@@ -106,11 +109,12 @@ def measure(tables: list[dict[str, Any]], data: str, effort: Effort, log: Path) 
         of = {name: measured(found) for name, found in runs.items()}
     figures: dict[str, float] = {}
     names = {row["name"] for table in tables for row in table["rows"]}
+    whole = not effort.overrides.keys() & SMALLER  # else the bytes are of another network
     for name, values in of.items():
         own = {
             f"{name}: accuracy": values["accuracy"],
             f"{name}: spread of the accuracy": values.get("spread"),
-            f"{name}: all parameters in float32": values["bytes"],
+            f"{name}: all parameters in float32": values["bytes"] if whole else None,
         }
         figures |= {key: value for key, value in own.items() if value is not None and key in names}
     for network in (name.upper() for name in VIVA):
@@ -120,6 +124,8 @@ def measure(tables: list[dict[str, Any]], data: str, effort: Effort, log: Path) 
     for part, name in {"none": "VIVA-1 dense", "both": "VIVA-1 TT"}.items():  # table 5 has these two once more
         if name in of:
             figures[f"{part}: accuracy"] = of[name]["accuracy"]
+            if "spread" in of[name]:
+                figures[f"{part}: spread of the accuracy"] = of[name]["spread"]
     fill(tables, figures)
     return int(next(iter(runs.values()))[0]["scored"])
 
