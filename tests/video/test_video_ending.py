@@ -95,9 +95,9 @@ def test_a_transport_stream_cut_between_two_of_its_packets_tells_that_a_picture_
     assert 0.7 < np.mean(told) < 1  # some of these cuts lie between two pictures
 
 
-@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg2video"])
 def test_a_last_picture_that_just_fills_its_last_packet_is_whole(codec, tmp_path):
-    """Both codecs allow zeros behind a picture: they take the place of what fills up the packet."""
+    """These codecs allow zeros behind a picture: they take the place of what fills up the packet."""
     path = render(tmp_path / "a.ts", 12, codec=codec, draw=noise)
     data = path.read_bytes()
     starts = range(0, len(data), 188)

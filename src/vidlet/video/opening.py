@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from .address import TIMEOUT_S, WEB_OPTIONS, container_name
 from .ending import GOES_ON, boxes, broken_end
 from .frames import DEFAULT_FPS
 
-STRICT = ("h264", "mpeg2video", "mpeg1video")  # codecs whose decoder knows of a picture that something is missing
+FOLLOWS = (b"\x55" * 4096, b"\xb3" * 4096)  # bytes that a decoder takes for more of a picture
 TELLING = ("flv", "mxf", "rm")  # formats read through once whose header tells a length: a shorter file broke off
 NOT_VIDEO = frozenset({"tty", "rawvideo", "lavfi", "image2"})  # "demuxers" that take texts, noise and single images
 OTHERS = {
@@ -93,35 +96,67 @@ def broken_end_of(path: Path | str, format_name: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _last_decodes(path: Path, size: int, changed: int) -> bool:
-    """Whether a strict decoder takes the last packet of a file; it is read from a key frame near the end on."""
+    """Whether the last packet of a file is whole, as a decoder sees it; it is read from a key frame near the end on."""
     for back in (2**21, 2**24):
         container, stream = opened_again(path)
         with container:
-            if stream.codec_context.codec.canonical_name not in STRICT:
+            whole = WHOLE.get(stream.codec_context.codec.canonical_name)
+            if whole is None:
                 return False
-            stream.thread_count = 1
-            stream.codec_context.options = {"err_detect": "explode"}
-            begun = taken = False
+            packets: list[bytes] = []
             try:
                 if size > back:
                     container.seek(size - back, unsupported_byte_offset=True)
                 for packet in container.demux(stream):
-                    begun = begun or packet.is_keyframe
-                    if begun and packet.size:
-                        taken = _decodes(packet)
+                    if packet.size and (packets or packet.is_keyframe):
+                        packets.append(bytes(packet))
             except av.FFmpegError:
                 return False
-        if begun or size <= back:
-            return taken
+            if packets or size <= back:
+                return bool(packets) and whole(stream.codec_context.codec.name, packets)
     return False
 
 
-def _decodes(packet: Any) -> bool:
-    try:
-        packet.decode()
-    except av.FFmpegError:
-        return False
-    return True
+def _taken(decoder: str, packets: list[bytes]) -> bool:
+    """Whether a strict decoder takes the last packet."""
+    context = av.CodecContext.create(decoder, "r")
+    context.thread_count, context.options, taken = 1, {"err_detect": "explode"}, False
+    for data in packets:
+        try:
+            context.decode(av.Packet(data))
+            taken = True
+        except av.FFmpegError:
+            taken = False
+    return taken
+
+
+def _closed(decoder: str, packets: list[bytes]) -> bool:
+    """Whether the pictures are the same whatever stands behind the last packet.
+
+    A decoder that looks for no end reads on where something is missing, and behind a whole picture it does not.
+    """
+    return _pictures(decoder, [*packets[:-1], packets[-1] + FOLLOWS[0]]) == _pictures(
+        decoder, [*packets[:-1], packets[-1] + FOLLOWS[1]]
+    )
+
+
+def _pictures(decoder: str, packets: list[bytes]) -> list[bytes]:
+    """Hashes of all pictures that packets give."""
+    context = av.CodecContext.create(decoder, "r")
+    context.thread_count = 1
+    found: list[bytes] = []
+    for data in [*packets, None]:
+        with contextlib.suppress(av.FFmpegError):
+            for frame in context.decode(None if data is None else av.Packet(data)):
+                found.append(hashlib.sha256(b"".join(map(bytes, frame.planes))).digest())
+    return found
+
+
+# Codecs of which it can be seen whether a picture is whole, and how: "strict" decoders know that something is missing.
+WHOLE: dict[str, Callable[[str, list[bytes]], bool]] = {
+    **dict.fromkeys(("h264", "mpeg2video", "mpeg1video"), _taken),
+    **dict.fromkeys(("hevc", "vvc"), _closed),
+}
 
 
 def own_duration_s(stream: Any) -> float:
