@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+import json
 import math
 import re
 import sys
@@ -230,6 +231,15 @@ def recipe_from_dict(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain dicts, lists and numbers."""
     return dataclasses.asdict(recipe)
+
+
+def flat_keys(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    """Nested values by dotted key, as JSON: {"training.epochs": "30"}."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        more = flat_keys(value, f"{before}{key}.") if isinstance(value, Mapping) else {before + key: json.dumps(value)}
+        found |= more
+    return found
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:

@@ -182,7 +182,9 @@ def test_a_finished_run_is_not_trained_over_and_a_refused_resume_leaves_it_alone
     shutil.copytree(tiny_run.folder, folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     refused("train", tiny_run.clips, *TINY, "--out", folder, said=("holds a finished run", "--resume"))
-    refused("train", tiny_run.clips, *TINY, "--out", folder, "--resume", said="made with another recipe or other data")
+    again = ("train", tiny_run.clips, "--out", folder, "--resume", "--recipe")
+    refused(*again, *TINY[1:], said=("made with another recipe (training.epochs ", " there, 1 here"))
+    refused(*again, folder / "recipe.toml", "--fold", "0/2", said="made with another recipe or other data")
     after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     assert after == before
 

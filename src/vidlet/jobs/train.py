@@ -15,8 +15,8 @@ from ..datasets import with_background
 from ..errors import RecipeError, TrainingError
 from ..files import sha256_of
 from ..progress import say, working
-from ..recipe import Recipe, full_keys, load_recipe, recipe_to_dict
-from ..runs import ALL, REFIT, RunFolder, add_evidence, choose
+from ..recipe import Recipe, flat_keys, full_keys, load_recipe, recipe_to_dict
+from ..runs import ALL, CHECKPOINT, RECIPE, REFIT, RunFolder, add_evidence, choose
 from ..tasks import DataSource, task_of_recipe
 from ..tasks.networks import Networks, Order, write_files
 from ..tasks.rejection import ship_rejection, ship_threshold
@@ -24,6 +24,7 @@ from ..tasks.standing import say_standing
 from ..tasks.teachers import open_teachers
 from ..tasks.transfer import open_start
 from ..training import Progress, check_alike, check_device, find_device, for_clips, the_team, together
+from ..training.checkpoint import Checkpoints
 from ..training.team import Team
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ def train(
     known = [recipe_to_dict(plan), table.sha256(), *([start.sha256] if start else []), *taught_by.values()]
     identity = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     check_alike(team, identity, "reads other data, or has another recipe")
+    if resume and team.leads:
+        _check_resumed(run, plan, identity)
     _held = run.hold() if team.leads else None
     order = Order(
         plan,
@@ -216,6 +219,20 @@ def train(
     if callback is not None:
         callback("end", result)
     return result
+
+
+def _check_resumed(run: RunFolder, plan: Recipe, identity: str) -> None:
+    """TrainingError, before anything is computed: the run that is to go on is of another recipe, or of other data."""
+    if not (run / CHECKPOINT).exists() or not (run / RECIPE).exists():
+        return
+    there, here = (flat_keys(recipe_to_dict(one)) for one in (run.recipe(), plan))
+    other = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
+    if other:
+        told = "; ".join(f"{key} {there.get(key)} there, {here.get(key)} here" for key in other[:3])
+        told += f"; and {len(other) - 3} more" if len(other) > 3 else ""
+        otherwise = "--resume goes on with the same, else train into another --out folder"
+        raise TrainingError(f"{run / CHECKPOINT}: was made with another recipe ({told}); {otherwise}")
+    Checkpoints(run.path, identity).read()
 
 
 def _each_epoch(callback: Callback | None) -> Callable[[dict[str, float], int], None] | None:
