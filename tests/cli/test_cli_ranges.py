@@ -1,5 +1,8 @@
 """Numbers of options: what is out of range is one line and exit 2, before anything is read."""
 
+import subprocess
+import sys
+
 import pytest
 
 from vidlet.cli import main
@@ -42,6 +45,29 @@ def test_a_number_out_of_range_is_one_line(words, capsys):
 def test_python_refuses_the_same_numbers(options):
     with pytest.raises(RecipeError, match=f"{next(iter(options))} must be"):
         next(predict("absent.onnx", "absent.mp4", **options))
+
+
+WRONG = [
+    "fit DATA --max-size 0",
+    "fit DATA --max-latency 8parsecs",
+    "fit DATA --max-memory much",
+    "fit DATA --time soon",
+    "sweep DATA --max-size 1MB lots",
+    "sweep DATA --recipe mean maen",
+    "train DATA --recipe maen",
+]
+
+
+def test_what_is_written_wrongly_is_told_before_torch_is_loaded(tmp_path):
+    code = (
+        "import sys; from vidlet.cli import main\n"
+        "print([main(line.replace('DATA', sys.argv[1]).split()) for line in sys.argv[2:]], 'torch' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path), *WRONG]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{[2] * len(WRONG)} False\n", done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == len(WRONG) and all(line.startswith("RecipeError: ") for line in said)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Search, and say what was found."""
     need_train_extra("fit")
     from ..progress import working
+    from ..search.budget import check_quantities
 
+    check_quantities([args.max_size], args.max_latency, args.max_memory, args.time)
     with working("load torch"):
         from ..jobs.fit import fit
 

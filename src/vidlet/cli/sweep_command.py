@@ -40,7 +40,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train, compress, search; print the table of `vidlet compare`."""
     need_train_extra("sweep")
     from ..progress import working
+    from ..recipe import load_recipe
+    from ..search.budget import check_quantities
 
+    check_quantities(args.max_size, time=args.time)
+    for recipe in args.recipe:
+        load_recipe(recipe)
     tried: dict[str, list[Any]] = {}
     for key, values in map(values_of, args.set):
         tried[key] = [*tried.get(key, []), *values]

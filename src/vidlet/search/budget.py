@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,19 @@ def quiet(measured: Mapping[str, Any]) -> dict[str, Any]:
 def scaled(budget: Budget, factor: float) -> Budget:
     """The budget with so many times its bytes."""
     return replace(budget, max_bytes=None if budget.max_bytes is None else int(budget.max_bytes * factor))
+
+
+def check_quantities(
+    sizes: Sequence[str | None] = (), latency: str | None = None, memory: str | None = None, time: str | None = None
+) -> None:
+    """RecipeError where what a command was given is no quantity: asked before anything heavy is loaded."""
+    for text, parse in (
+        *((size, parse_bytes) for size in (*sizes, memory)),
+        (latency, parse_milliseconds),
+        (time, parse_seconds),
+    ):
+        if text is not None:
+            parse(text)
 
 
 def read_budget(
