@@ -1,5 +1,7 @@
 """Folders of frames: which images are the clip, in which order, at which rate, and what is told of it."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -80,6 +82,14 @@ def test_one_kind_of_names_behind_another_is_read_whole_and_told(tmp_path):
     path = folder(tmp_path / "clip", [*(f"a_{k}.png" for k in range(3)), *(f"b_{k}.png" for k in range(10, 13))])
     assert shown(path) == list(range(6))
     assert "all are read" in probe(path).notes[0]
+
+
+@pytest.mark.parametrize("digits", [2, 8, 32])
+def test_of_frames_that_are_named_in_hexadecimal_none_is_left_out(tmp_path, digits):
+    names = [hashlib.sha256(bytes([k])).hexdigest()[: digits - 2] + f"{k * 37 % 256:02x}" for k in range(24)]
+    path = folder(tmp_path / "clip", [f"{name}.png" for name in names])
+    assert sorted(shown(path)) == list(range(24))
+    assert "all are read, in the order of their names" in probe(path).notes[0]
 
 
 @pytest.mark.parametrize(

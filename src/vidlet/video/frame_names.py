@@ -66,8 +66,9 @@ def order_frames(files: Iterable[Path]) -> FrameNames:
     listed = ", ".join(f"{kind} ({len(names)})" for kind, names in list(kinds.items())[:SHOWN])
     if len(kinds) > SHOWN:
         listed += ", ..."
-    if _parallel(list(kinds.values())):
-        chosen = max(kinds, key=lambda kind: (says_picture(kind), len(kinds[kind]), -list(kinds).index(kind)))
+    chosen = max(kinds, key=lambda kind: (says_picture(kind), len(kinds[kind]), -list(kinds).index(kind)))
+    views = [names for names in kinds.values() if _parallel([names, kinds[chosen]])]  # the chosen one among them
+    if len(views) > 1 and 2 * sum(map(len, views)) > sum(map(len, kinds.values())):  # hashes share some by chance
         found = _series(kinds[chosen])
         note = f"its frames have names of several kinds: {listed}; only {chosen} is read"
         return FrameNames(found.images, found.fps, (note, *found.notes))
