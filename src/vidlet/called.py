@@ -115,8 +115,10 @@ def _taken(function: str, parameter: inspect.Parameter, value: Any) -> Any:
 
 
 def _fits(name: str, value: Any) -> bool:
+    """Whether a value is of the kind of this name; of classes of vidlet's own it need only do what they do."""
     if name in _KINDS:
         return isinstance(value, _KINDS[name][0])
     if name.startswith("Call"):
         return callable(value)
-    return name == "Any" or name in {kind.__name__ for kind in type(value).__mro__}
+    plain = isinstance(value, (str, bytes, numbers.Number, list, tuple, dict, set))  # which have no methods of ours
+    return name == "Any" or not plain or name in {kind.__name__ for kind in type(value).__mro__}

@@ -280,7 +280,8 @@ def test_a_search_that_is_over_is_the_answer_to_the_same_question_alone(tmp_path
     assert fit(data, max_size=70_000, out=run, join=True)["metrics"]["budget"] == budget
     with pytest.raises(TrainingError, match="holds a search within another budget"):
         fit(data, max_size=80_000, out=run, join=True)
-    (run / "trials.jsonl").write_text(json.dumps({"kind": "begin", "identity": "of others"}) + "\n")
+    lines = [{"kind": "begin", "identity": "of others"}, {"kind": "trial", "number": 1}]
+    (run / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(TrainingError, match="belongs to a search of other data"):
         fit(data, max_size=70_000, out=run, join=True)
 

@@ -119,7 +119,7 @@ def _last_decodes(path: Path, size: int, changed: int) -> bool:
 
 def _taken(decoder: str, packets: list[bytes]) -> bool:
     """Whether a strict decoder takes the last packet."""
-    context = av.CodecContext.create(decoder, "r")
+    context: Any = av.CodecContext.create(decoder, "r")
     context.thread_count, context.options, taken = 1, {"err_detect": "explode"}, False
     for data in packets:
         try:
@@ -142,7 +142,7 @@ def _closed(decoder: str, packets: list[bytes]) -> bool:
 
 def _pictures(decoder: str, packets: list[bytes]) -> list[bytes]:
     """Hashes of all pictures that packets give."""
-    context = av.CodecContext.create(decoder, "r")
+    context: Any = av.CodecContext.create(decoder, "r")
     context.thread_count = 1
     found: list[bytes] = []
     for data in [*packets, None]:
