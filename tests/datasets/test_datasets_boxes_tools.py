@@ -304,7 +304,7 @@ def test_one_file_of_labelme_is_data_too(tmp_path):
 def test_exports_of_videos_stay_clips(tmp_path):
     value = {"ranges": [{"start": 1, "end": 3}], "timelinelabels": ["wave"]}
     task = studio(value, "timelinelabels")
-    path = written(tmp_path / "project.json", [{**task, "data": {"video": "a.mp4"}}])
+    path = written(tmp_path / "project.json", [{**task, "data": {"video": "of_no_test.mp4"}}])
     assert box_kind(path) is None
     with pytest.raises(DataError, match=r"none of the 1 videos"):
         read_table(path)
