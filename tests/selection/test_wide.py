@@ -9,6 +9,7 @@ from vidlet.recipe import load_recipe
 from vidlet.selection import Pool, decide
 from vidlet.selection.baselines import measure_squares
 from vidlet.selection.decide import training_of
+from vidlet.selection.measure import loss_of, said_by
 from vidlet.selection.wide import decide_widely, probes_again
 from vidlet.training import FeatureClips
 
@@ -83,3 +84,32 @@ def test_plain_least_squares_see_all_records_and_are_scikit_learns():
     assert found["least squares on the mean"].gap20 == pytest.approx(best, abs=0.01)
     assert found["least squares on the mean at one length"].gap20 > best + 0.02
     assert found["chance"].accuracy < 0.1
+
+
+def test_of_frames_mean_and_deviation_are_a_plain_classifier_too():
+    """Two classes of one mean, of which one moves."""
+    rng = np.random.default_rng(8)
+    labels = np.arange(200) % 2
+    x = (rng.normal(size=(200, 9, 4)) * (1 + labels[:, None, None])).astype(np.float32)
+    clips = FeatureClips(x.__getitem__, np.eye(2, dtype=np.float32)[labels], ["record"] * 200, np.ones(4))
+    found = {
+        b.name: b.accuracy for b in measure_squares(clips.some(np.arange(150)), clips.some(np.arange(150, 200)), False)
+    }
+    assert found["least squares on mean and deviation"] > 0.9
+    assert found["least squares on the mean"] < 0.75
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_the_loss_is_the_mean_cross_entropy(many):
+    rng = np.random.default_rng(0)
+    y = rng.random((30, 7)) if many else np.eye(7)[rng.integers(0, 7, 30)]  # some labels by half
+    y[:, 2:5] *= 0 if many else 1
+    p = said_by(rng.normal(size=(30, 7)), 0.0, many)
+    terms = y * np.log(p) + ((1 - y) * np.log(1 - p) if many else 0)
+    assert loss_of(p, y, many) == pytest.approx(-terms.sum(1).mean())
+    assert loss_of(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), many) == pytest.approx((1 + many) * -np.log(1e-9))
+
+
+def test_a_score_times_a_factor_is_a_probability():
+    np.testing.assert_allclose(said_by(np.array([[0.5, 1.0, 1e9]]), 4.0, True), [[0.5, 1 / (1 + np.exp(-2)), 1]])
+    np.testing.assert_allclose(said_by(np.array([[0.5, 0.5]]), 4.0, False), [[0.5, 0.5]])

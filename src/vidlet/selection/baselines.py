@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,11 @@ from .candidates import CLOSER
 from .measure import best_solution
 
 STEEP = 16.0  # scores of least squares times this are logits
-SQUARES = {"least squares on the mean": False, "least squares on the mean at one length": True}  # name -> unit
+SQUARES: dict[str, dict[str, Any]] = {  # name -> options of the probe
+    "least squares on the mean": {"statistics": "mean", "whiten": 0.0},
+    "least squares on the mean at one length": {"statistics": "mean", "whiten": 0.0, "unit": True},
+    "least squares on mean and deviation": {"statistics": "mean+deviation", "whiten": 0.3},  # of several frames
+}
 BASELINES = {"one frame": "mean", "mean": "mean", "mean and deviation": "mean+deviation"}  # name -> statistics
 
 
@@ -71,9 +76,12 @@ def measure_squares(train: FeatureClips, scored: FeatureClips, multi_label: bool
     """
     most, truth = int(train.targets.sum(0).argmax()), scored.targets > 0
     found = [Baseline("chance", truth[:, most])]
-    for name, unit in SQUARES.items():
+    several = any(len(train.read(i)) > 1 for i in range(min(len(train), 20)))
+    for name, options in SQUARES.items():
+        if "deviation" in name and not several:
+            continue
         shape = tuple(train.read(0).shape[1:])
-        probe = Probe(shape, truth.shape[1], "mean", whiten=0.0, squares=STEEP, unit=unit, alike=False).eval()
+        probe = Probe(shape, truth.shape[1], **options, squares=STEEP, alike=False).eval()
         ground = ground_of(probe, train)
         sums = squares_of(probe, train, ground)
         ground.put_squares_into_(probe, sums.weights(sums.best_of(CLOSER), alike=False))

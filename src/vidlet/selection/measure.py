@@ -21,6 +21,7 @@ from ..training.probes import describe, scaled
 from .candidates import CLOSER, STRENGTHS, Candidate, Places, place_of
 
 LEAST = 1e-9  # probability that counts as none
+MOST_LOGIT = 60.0  # of many labels, beyond which a probability is 0 or 1
 WATCHED = 10  # one in so many of the clips that a head learns from is watched
 LONG = 3e7  # clips times clips times classes, above which probes are solved by least squares
 FACTORS = (4.0, 8.0, 16.0, 32.0)  # by which scores of least squares become logits
@@ -113,7 +114,8 @@ def best_solution(
     for alike in evenings(multi_label) if squares else (True,):
         solutions = held_out_logits(products, targets, held, strengths, multi_label, squares, alike, parts)
         first = np.inf  # the least loss of this way
-        for strength, scores in zip(strengths, solutions, strict=False):
+        for strength, solved in zip(strengths, solutions, strict=False):
+            scores = solved.astype(np.float32) if squares and multi_label else solved  # half of the time
             known, least = np.isfinite(scores[:, 0]), np.inf
             sharp = {} if squares else sharpness_of(scores[known], targets[known], multi_label)
             scores = scores * sharp.get("sharpness", 1.0)  # noqa: PLW2901
@@ -148,8 +150,10 @@ def squares_options(factor: float, alike: bool, multi_label: bool) -> dict[str, 
 
 def said_by(scores: np.ndarray, factor: float, multi_label: bool) -> np.ndarray:
     """Probabilities (N, K) of scores by least squares, or of logits where the factor is 0."""
-    found: np.ndarray = np.exp(log_probabilities(factor * (scores - 0.5) if factor else scores, multi_label))
-    return found
+    logits = factor * (scores - 0.5) if factor else scores
+    if multi_label:
+        return np.asarray(1 / (1 + np.exp(-np.clip(logits, -MOST_LOGIT, MOST_LOGIT))))
+    return np.exp(log_probabilities(logits))
 
 
 def _scaling(candidate: Candidate) -> tuple[float, int, str, bool]:
@@ -214,7 +218,10 @@ def accuracy_of(p: np.ndarray, y: np.ndarray) -> float:
 
 def loss_of(p: np.ndarray, y: np.ndarray, multi_label: bool) -> float:
     """Mean cross-entropy of probabilities (N, K)."""
-    terms = y * np.log(np.maximum(p, LEAST))
-    if multi_label:
-        terms = terms + (1 - y) * np.log(np.maximum(1 - p, LEAST))
-    return float(-terms.sum(1).mean())
+    there = np.nonzero(y)  # of thousands of classes a clip has a few
+    terms = y[there] * np.log(np.maximum(p[there], LEAST))
+    if not multi_label:
+        return float(-terms.sum(dtype=np.float64) / len(p))
+    rest = np.log(np.maximum(1 - p, LEAST))
+    terms = terms - y[there] * rest[there]
+    return float(-(terms.sum(dtype=np.float64) + rest.sum(dtype=np.float64)) / len(p))
