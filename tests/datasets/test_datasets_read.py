@@ -470,9 +470,13 @@ def test_numbers_that_are_one_class_and_labels_that_are_no_number_are_not_classe
     touch(tmp_path, "a.mp4", "b.mp4")
     write_table(tmp_path, "path,label\na.mp4,1\nb.mp4,1.0\n")
     assert "classes '1' and '1.0' are the same number" in refusal(tmp_path)
-    write_table(tmp_path, "path,label\na.mp4,run\nb.mp4,NaN\n")
-    table = read_table(tmp_path)
-    assert table.labels == ("run",) and table.skipped == (("b.mp4", "line 3 has no label"),)
+    for nothing in ("NaN", "N/A", "#N/A", "<NA>"):
+        write_table(tmp_path, f"path,label,start_s\na.mp4,run,{nothing}\nb.mp4,{nothing},\n")
+        table = read_table(tmp_path)
+        assert table.labels == ("run",) and table.skipped == (("b.mp4", "line 3 has no label"),)
+        assert table.clips[0].start_s is None
+    write_table(tmp_path, "path,label\na.mp4,NULL\nb.mp4,None\n")  # names of the class that is none of the others
+    assert set(read_table(tmp_path).labels) == {"None", "NULL"}
 
 
 @pytest.mark.parametrize("places", [("videos/a.mp4", "videos/b.mp4"), ("x/a.mp4", "y/b.mp4")])
