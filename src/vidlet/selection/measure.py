@@ -118,7 +118,7 @@ def best_solution(
             scores = solved.astype(np.float32) if squares and multi_label else solved  # half of the time
             known, least = np.isfinite(scores[:, 0]), np.inf
             sharp = {} if squares else sharpness_of(scores[known], targets[known], multi_label)
-            scores = scores * sharp.get("sharpness", 1.0)  # noqa: PLW2901
+            scores = scores * sharp.get("sharpness", 1.0)
             for factor in FACTORS if squares else (0.0,):
                 said = said_by(scores, factor, multi_label)
                 loss = loss_of(said[known], targets[known], multi_label)
