@@ -24,6 +24,13 @@ def red_then_blue(tmp_path_factory):
     return folder
 
 
+def test_a_score_on_clips_that_the_file_learned_from_is_told(tiny_run, capsys):
+    vidlet.evaluate(tiny_run.folder, tiny_run.clips)
+    assert "learned" not in capsys.readouterr().err
+    vidlet.evaluate(tiny_run.folder, tiny_run.clips, fold="0/4")
+    assert "warning: the file learned from these data with no --fold: clips that it learned" in capsys.readouterr().err
+
+
 def test_a_run_is_loaded_by_its_folder_and_says_nothing(tiny_run, tmp_path, capsys):
     model = vidlet.load(tiny_run.folder)
     assert model.path == choose(RunFolder.of(tiny_run.folder)).path

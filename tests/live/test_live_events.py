@@ -118,6 +118,8 @@ def test_wrong_words_are_refused(files, capfd):
         EventActions(load(model, threads=1), EventRule("red"), "cam", webhook="ftp://a")
     assert main(["predict", str(model), str(clip), "--live", "--command", "true"]) == 2
     assert "need --on LABEL" in capfd.readouterr().err
+    assert main(["predict", str(model), str(clip), "--above", "0.5"]) == 2
+    assert "--above SCORE needs --on LABEL" in capfd.readouterr().err
     assert main(["predict", str(model), str(clip), "--on", "red"]) == 2
     assert "--live" in capfd.readouterr().err
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..cloud import reaching
-from ..errors import DataError
-from ..runs import shipped, verify_evidence
-from ..runtime import load
+from ..errors import DataError, VidletError
+from ..progress import say
+from ..runs import METRICS, shipped, verify_evidence
+from ..runtime import Model, load
 from ..tasks import DataSource, task_of_model
 
 
@@ -59,6 +62,7 @@ def evaluate(
     task = task_of_model(loaded)
     task.check_options(DataError, fold=fold, against=against)
     table = task.read(DataSource(data, fold, strict, names=loaded.labels))
+    _say_if_learned(path, loaded, table, lambda own: task.read(DataSource(data, own, strict, names=loaded.labels)))
     name, chosen = task.scored_split(table, split)
     if against and task.compare is not None:
         other = load(shipped(against, threads), threads=threads)
@@ -67,3 +71,18 @@ def evaluate(
     if verify:
         found["verified"] = verify_evidence(path, found, name, table)
     return found
+
+
+def _say_if_learned(path: Path, loaded: Model, table: Any, read: Callable[[str | None], Any]) -> None:
+    """Warn where these data were split otherwise for the training: the file may have learned from what is scored."""
+    known = {item.get("table_sha256") for item in loaded.metadata.get("evidence", ())}
+    if not known or table.sha256() in known:
+        return
+    try:
+        own = json.loads((path.parent / METRICS).read_text("utf-8")).get("fold")
+        same = read(own).sha256() in known
+    except (OSError, ValueError, AttributeError, VidletError):
+        return  # no run stands beside the file, or its split cannot be made of these data
+    if same:
+        split = f"--fold {own}" if own else "no --fold"
+        say(f"warning: the file learned from these data with {split}: clips that it learned from are scored here")

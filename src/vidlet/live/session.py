@@ -56,6 +56,8 @@ class LiveWanted:
         """
         if self.on is None and (self.command or self.webhook or self.mqtt):
             raise RecipeError("--command, --webhook and --mqtt need --on LABEL, which says when")
+        if self.on is None and self.above is not None:
+            raise RecipeError("--above SCORE needs --on LABEL, whose events begin there; what is named has --threshold")
         if self.around_s is not None and not (self.on is not None and self.clips_wanted):
             raise RecipeError("--around S needs --on LABEL and --save FOLDER, where the clips go")
         if live and self.on is None and self.clips_wanted:
