@@ -44,7 +44,9 @@ def test_a_run_of_auto_holds_the_recipe_that_it_came_to_and_what_was_tried(chose
     assert {c["name"] for c in metrics["selection"]["candidates"]} >= set(metrics["selection"]["chosen"])
     recipe = load_recipe(run / "recipe.toml")
     assert recipe.head.name == "blend"
-    assert len(recipe.head.options["members"]) == len(metrics["selection"]["chosen"])
+    assert len(recipe.head.options["members"]) >= len(
+        metrics["selection"]["chosen"]
+    )  # a trained one may be there twice
     again = train(motion_clips, run / "recipe.toml", tmp_path / "again")
     assert again["metrics"]["accuracy"] == result["metrics"]["accuracy"]
     frames = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
@@ -57,14 +59,13 @@ def test_of_very_many_clips_all_cuts_see_those_that_candidates_are_measured_on(m
     monkeypatch.setattr(auto, "STAGED", 30)
     monkeypatch.setattr(auto, "_most", lambda table: 24)
     monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
+    seen, extract = [], auto.extract
+    monkeypatch.setattr(auto, "extract", lambda table, *a, **k: (seen.append(len(table)), extract(table, *a, **k))[1])
     found = train(motion_clips, "auto", tmp_path / "run", SMALL)
-    stored = {}
-    for spec in (tmp_path / "cache" / "features").glob("*/spec.json"):
-        setting = json.loads(spec.read_text())
-        stored[np.prod(setting["shape"])] = len(FeatureStore(tmp_path / "cache" / "features", setting))
-    assert stored[max(stored)] == 24  # of all cuts
+    assert seen == [24]
     learned = len(read_table(motion_clips).of_split("train")) + len(read_table(motion_clips).of_split("val"))
-    assert max(count for size, count in stored.items() if size < max(stored)) >= learned
+    settings = [json.loads(spec.read_text()) for spec in (tmp_path / "cache" / "features").glob("*/spec.json")]
+    assert max(len(FeatureStore(tmp_path / "cache" / "features", setting)) for setting in settings) >= learned
     assert found["metrics"]["selection"]["chosen"]
     assert found["metrics"]["accuracy"] > 0.2
 

@@ -159,6 +159,9 @@ def damaged_states(saved):
     yield {**saved, "optimizer": {**optimizer, "state": {0: {"step": torch.tensor(1.0)}}}}
     groups = [{key: value for key, value in optimizer["param_groups"][0].items() if key != "weight_decay"}]
     yield {**saved, "optimizer": {**optimizer, "param_groups": groups}}
+    for key, value in (("betas", (1e300, 0.999)), ("eps", 1e-7), ("lr", float("nan"))):
+        groups = [{**optimizer["param_groups"][0], key: value}]
+        yield {**saved, "optimizer": {**optimizer, "param_groups": groups}}
     yield {**saved, "progress": {**saved["progress"], "zzz": 1}}
     yield {**saved, "progress": {**saved["progress"], "epoch": "x"}}
     yield {**saved, "progress": {**saved["progress"], "history": [1]}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,9 @@ def restore_(
     """
     try:
         network.load_state_dict(saved["network"])
+        own = [dict(group) for group in optimizer.param_groups]
         optimizer.load_state_dict(saved["optimizer"])
-        _check_optimizer(optimizer)
+        _check_optimizer(optimizer, own)
         if average is not None:
             average.load_state_dict(saved["average"])
         return _progress(saved["progress"]), _weights(saved["best"], network)
@@ -132,12 +134,22 @@ def _not_whole(path: Path, error: Exception) -> TrainingError:
     return TrainingError(f"{path}: not a whole checkpoint ({reason}); train again without --resume")
 
 
-def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Raise a ValueError if the state of a parameter is not that of its optimizer: a step would fail, much later."""
+def _check_optimizer(optimizer: torch.optim.Optimizer, own: Sequence[Mapping[str, Any]]) -> None:
+    """Raise a ValueError if groups or states are not those of this optimizer: a step would fail, or go another way.
+
+    Args:
+        own: its groups before anything was loaded; the rate alone may have changed since.
+    """
     named = {"AdamW": {"step", "exp_avg", "exp_avg_sq"}, "SGD": {"momentum_buffer"}}.get(type(optimizer).__name__)
     for group in optimizer.param_groups:
         if missing := optimizer.defaults.keys() - group.keys():
             raise ValueError(f"its optimizer lacks {', '.join(sorted(missing))}")
+    for group, given in zip(optimizer.param_groups, own, strict=True):
+        if not isinstance(group["lr"], (int, float)) or not 0 <= group["lr"] < math.inf:
+            raise ValueError(f"its rate is {group['lr']!r}")
+        for name in optimizer.defaults.keys() - {"lr"}:
+            if group[name] != given[name]:
+                raise ValueError(f"{name} of its optimizer is {group[name]!r}, of this training {given[name]!r}")
     for parameter, state in optimizer.state.items():
         if named is not None and state and set(state) != named:
             raise ValueError(f"a parameter's state has {', '.join(map(str, state))}")
