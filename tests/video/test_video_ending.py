@@ -8,7 +8,7 @@ from test_video_render import render
 from vidlet.datasets import inspect_table, read_table
 from vidlet.errors import DataError
 from vidlet.recipe import Sampling
-from vidlet.video import probe, read_clip
+from vidlet.video import opening, probe, read_clip
 
 SIZE = (48, 96)
 RATE = Sampling("rate", hz=25)
@@ -148,3 +148,7 @@ def test_another_kind_of_file_under_the_name_of_a_video_is_told(begin, said, tmp
     (tmp_path / "a.mp4").write_bytes(begin)
     with pytest.raises(DataError, match=f"a.mp4: no frame could be decoded \\(.*{said}"):
         probe(tmp_path / "a.mp4")
+
+
+def test_packets_that_give_no_picture_are_not_taken_for_whole():
+    assert not opening._closed("hevc", [b"\x00\x00\x01\x02 no picture"])

@@ -135,9 +135,8 @@ def _closed(decoder: str, packets: list[bytes]) -> bool:
 
     A decoder that looks for no end reads on where something is missing, and behind a whole picture it does not.
     """
-    return _pictures(decoder, [*packets[:-1], packets[-1] + FOLLOWS[0]]) == _pictures(
-        decoder, [*packets[:-1], packets[-1] + FOLLOWS[1]]
-    )
+    one, other = (_pictures(decoder, [*packets[:-1], packets[-1] + more]) for more in FOLLOWS)
+    return bool(one) and one == other  # of what gives no picture nothing is known
 
 
 def _pictures(decoder: str, packets: list[bytes]) -> list[bytes]:
