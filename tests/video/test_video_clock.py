@@ -197,3 +197,81 @@ def test_a_picture_that_begins_late_is_no_damage_and_lasts_as_long_as_it_does(tm
     path = render(tmp_path / f"late{suffix}", 50, stamps=[5000 + 40 * number for number in range(50)], options=gop(25))
     assert read_clip(path, Sampling("rate", hz=8.0), SIZE).damage == ""
     assert probe(path).duration_s == pytest.approx(2.0, abs=0.1)
+
+
+def fragments(path, first):
+    """Four seconds of numbered frames as a header and four fragments of MP4, whose clock begins at zero."""
+    flags = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    with av.open(str(path), "w", options=flags) as container:
+        stream = container.add_stream("libx264", rate=25, options=gop(25, 2))
+        stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
+        for number in range(100):
+            frame = av.VideoFrame.from_ndarray(picture(first + number), "rgb24").reformat(format="yuv420p", threads=1)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data, header, found, place = path.read_bytes(), b"", [], 0
+    while place < len(data):
+        length, name = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        box = data[place : place + length]
+        if name == b"moof":
+            found.append(box)
+        elif name == b"mdat":
+            found[-1] += box
+        elif name in (b"ftyp", b"moov"):
+            header += box
+        place += length
+    return header, found
+
+
+@pytest.fixture(scope="module")
+def fragmented(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fragments")
+    header, one = fragments(folder / "a.mp4", 0)
+    other_header, two = fragments(folder / "b.mp4", 100)
+    made = {"body": [header, *one, *two], "whole": [header, *one, other_header, *two]}
+    for name, parts in made.items():
+        (folder / f"{name}.mp4").write_bytes(b"".join(parts))
+    swapped = folder / "swapped.mp4"
+    swapped.write_bytes(b"".join([header, one[0], one[2], one[1], one[3]]))
+    matroska = [part(folder / f"{name}.mkv", first, 100) for name, first in (("a", 0), ("b", 100))]
+    return {name: folder / f"{name}.mp4" for name in made} | {
+        "swapped": swapped, "matroska": joined(folder / "joined.mkv", *matroska),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["body", "whole", "matroska"])
+def test_recordings_joined_behind_a_table_of_contents_are_one(fragmented, name):
+    path = fragmented[name]
+    frames = list(iter_frames(path))
+    assert [number_of(frame.rgb()) for frame in frames] == list(range(200))
+    np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(200) / 25, atol=2e-3)
+    info = probe(path)
+    assert info.duration_s == pytest.approx(8.0, abs=0.01)
+    assert "its clock breaks: it goes back by 4.0 s at 4.0 s" in info.notes[0]
+    for start in (1.0, 3.92, 4.12, 7.52):
+        frame = next(iter_frames(path, start))
+        assert number_of(frame.rgb()) == round(25 * start)
+    clip = read_clip(path, Sampling("rate", hz=1.0), SIZE)
+    assert [number_of(rgb) for rgb in clip.frames] == list(range(0, 200, 25))
+
+
+def test_no_fragment_out_of_order_is_lost(fragmented):
+    found = sorted(number_of(frame.rgb()) for frame in iter_frames(fragmented["swapped"]))
+    assert found == list(range(100))
+    assert "its clock breaks" in probe(fragmented["swapped"]).notes[0]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "flv"])
+def test_a_recording_behind_the_end_that_cannot_be_read_is_told(tmp_path, suffix):
+    path = joined(tmp_path / f"both.{suffix}", *(part(tmp_path / f"{n}.{suffix}", 50 * n, 50) for n in (0, 1)))
+    assert "another recording is joined behind it and is not read" in probe(path).notes[0]
+    assert "not read" in read_clip(path, Sampling("rate", hz=5.0), SIZE).damage
+
+
+def test_an_flv_file_that_is_cut_in_its_last_tag_breaks_off(tmp_path):
+    path = part(tmp_path / "a.flv", 0, 50)
+    whole = probe(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    assert not whole.notes
+    assert "its last tag is cut" in probe(path).notes[0]

@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 
 import av
 
+from .ending import begins_anew
+
 Opener: TypeAlias = Callable[["Path | str"], tuple[Any, Any]]
 
 MOST_GAP_S = {True: 10.0, False: 3600.0}  # in formats whose clock may jump, in others
@@ -127,7 +129,8 @@ def contents(path: Path | str, container: Any, stream: Any, open_stream: Opener,
     """
     if isinstance(path, str):  # on the web: it would be fetched twice
         return None
-    if container.format.name.startswith(INDEXED) and _declared_s(container, stream) <= MOST_GAP_S[False]:
+    indexed = container.format.name.startswith(INDEXED) and not begins_anew(path, container.format.name)
+    if indexed and _declared_s(container, stream) <= MOST_GAP_S[False]:
         return None
     status = path.stat()
     return _contents(path, status.st_size, status.st_mtime_ns, open_stream, interval_s)
@@ -137,7 +140,8 @@ def contents(path: Path | str, container: Any, stream: Any, open_stream: Opener,
 def _contents(path: Path, size: int, changed: int, open_stream: Opener, interval_s: float) -> Contents | None:
     container, stream = open_stream(path)
     with container:
-        if container.format.name.startswith(INDEXED) and not _gap_in_index(container, stream):
+        indexed = container.format.name.startswith(INDEXED) and not begins_anew(path, container.format.name)
+        if indexed and not _gap_in_index(container, stream):
             return None
     container, stream = open_stream(path)
     with container:
@@ -183,9 +187,25 @@ def _read_through(container: Any, stream: Any, interval_s: float) -> Contents:
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
     try:
-        yield from (packet for packet in container.demux(stream) if packet.size)
+        yield from (packet for packet in shown_packets(container, stream) if packet.size)
     except av.FFmpegError:  # told by the pass that decodes
         return
+
+
+def shown_packets(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets of a stream; those of fragments of MP4 are never hidden.
+
+    FFmpeg marks the packets of a fragment whose time goes back as not to be shown, as if an edit list had cut them.
+    """
+    fragments = container.format.name.startswith("mov") and not stream.frames
+    for packet in container.demux(stream):
+        if fragments and packet.is_discard:
+            shown: Any = av.Packet(bytes(packet))
+            shown.stream, shown.time_base, shown.is_keyframe = stream, packet.time_base, packet.is_keyframe
+            shown.pts, shown.dts = packet.pts, packet.dts
+            yield shown
+        else:
+            yield packet
 
 
 def jumping(container: Any) -> bool:

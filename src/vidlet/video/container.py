@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .clock import Clock, Key, contents, jumping
+from .clock import Clock, Key, contents, jumping, shown_packets
 from .ending import BREAKS_OFF
 from .frames import Frame, VideoInfo
 from .opening import (
@@ -76,7 +76,7 @@ class VideoReader:
         self._clock = Clock(self._stream, jumping(self._container), self.interval_s)
         self._broken_end = broken_end_of(self._path, self._container.format.name)
         self._contents = contents(self._path, self._container, self._stream, opened_again, self.interval_s)
-        self._packets: Iterator[Any] = self._mended(self._container.demux(self._stream))
+        self._packets: Iterator[Any] = self._mended(shown_packets(self._container, self._stream))
         self._pictures = Pictures()
         self._decoded: deque[Any] = deque()
         self._fed: list[int | None] | None = []  # stamps of the packets up to the first frame; None later
@@ -183,7 +183,7 @@ class VideoReader:
             try:
                 if start_s > 0 and self._seekable and not self._breaks and container.format.name != "mpeg":
                     container.seek(self._timestamp(start_s), stream=stream)
-                for number, packet in enumerate(container.demux(stream)):
+                for number, packet in enumerate(shown_packets(container, stream)):
                     clock.mend(packet)
                     if packet.dts is not None and self._seconds(packet.dts) >= end_s:
                         break
@@ -210,7 +210,9 @@ class VideoReader:
         container, stream = opened_again(self._path)
         with container:
             try:
-                shown = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+                shown = [
+                    packet.pts for packet in shown_packets(container, stream) if packet.size and not packet.is_discard
+                ]
             except av.FFmpegError:
                 return None
             if None in shown:
@@ -408,7 +410,7 @@ class VideoReader:
         """Go to a key packet by its place in the file; where that cannot be done, begin again."""
         try:
             self._container.seek(key.position, unsupported_byte_offset=True)
-            packets = self._container.demux(self._stream)
+            packets = shown_packets(self._container, self._stream)
             packet = next((packet for packet in packets if packet.pos == key.position and packet.is_keyframe), None)
         except av.FFmpegError:
             packet = None
@@ -426,7 +428,7 @@ class VideoReader:
         self._container, self._stream = opened_again(self._path)
         self._stream.thread_count = 1
         self._clock.go_on(0)
-        self._packets = self._mended(self._container.demux(self._stream))
+        self._packets = self._mended(shown_packets(self._container, self._stream))
         self._decoded.clear()
         self._seekable, self._ended, self._sought, self._time = False, False, True, NEVER
 
@@ -446,7 +448,7 @@ class VideoReader:
             self._container.seek(self._timestamp(time_s), stream=self._stream)
             self._clock.go_on(0)
             self._guessed = self._container.format.name == "mpeg"
-            packets = self._container.demux(self._stream)
+            packets = shown_packets(self._container, self._stream)
             packet = next((packet for packet in packets if packet.is_keyframe or not packet.size), None)
         except av.FFmpegError:  # not a seekable file: it is read on from where it is
             self._seekable = False

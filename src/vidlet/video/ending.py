@@ -1,4 +1,4 @@
-"""Whether a file breaks off, from what its container tells of its own end; without decoding anything.
+"""Whether a file breaks off or begins anew, from what its container tells of itself; without decoding anything.
 
 Raw streams, and live recordings that are cut between two pictures, tell nothing: what they lack shows, at most, by what
 the decoder misses.
@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 BREAKS_OFF = "it breaks off: "  # how the note on such a file begins
 GOES_ON = "its last picture goes on"  # or fills its last packet: the decoder can tell
+JOINED = "another recording is joined behind it and is not read, from byte"
 TAIL = 2**17  # more than the largest page of Ogg
 
 
@@ -41,9 +42,68 @@ def _cut(end: int, size: int, what: str) -> str:
     return f"{size:,} of {end:,} bytes of its {what} are there" if end > size else ""
 
 
+def begins_anew(path: Path, format_name: str) -> bool:
+    """Whether the clock of an MP4 or Matroska file begins anew: recordings, or fragments of them, that were joined."""
+    status = path.stat()
+    return _begins_anew(path, format_name, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _begins_anew(path: Path, format_name: str, size: int, changed: int) -> bool:
+    with path.open("rb") as file:
+        if format_name.startswith("matroska"):
+            end = 0
+            for _ in range(2):  # header and segment
+                file.seek(end)
+                head = file.read(16)
+                length, behind = _vint(head, 9 - head[0].bit_length() if head else 0)
+                end += behind + max(length, 0)
+            file.seek(end)
+            return file.read(4) == EBML
+        return format_name.startswith("mov") and _fragments_go_back(file, size)
+
+
+def _fragments_go_back(file: BinaryIO, size: int) -> bool:
+    """Whether a fragment begins before the one before it, by the decoding time (tfdt) of its first track."""
+    latest: dict[bytes, int] = {}
+    begin = 0
+    for name, end in boxes(file, size):
+        if name == "moof":
+            file.seek(begin)
+            data = file.read(min(end - begin, TAIL))
+            track, at = data.find(b"tfhd") + 8, data.find(b"tfdt") + 4
+            time = int.from_bytes(data[at + 4 : at + (12 if data[at : at + 1] == b"\1" else 8)], "big")
+            if min(track - 8, at - 4) >= 0 and time < latest.get(data[track : track + 4], 0):
+                return True
+            latest[data[track : track + 4]] = time
+        begin = end
+    return False
+
+
 def _mov(file: BinaryIO, size: int) -> str:
-    *_, (name, end) = ("", 0), *boxes(file, size)
-    return f"the file is cut off in its {name} atom" if end > size else ""
+    names, end, begin = [], 0, 0
+    for name, behind in boxes(file, size):
+        names.append(name)
+        begin, end = end, behind
+        if name == "ftyp" and "moov" in names and "moof" not in names:
+            return f"{JOINED} {begin:,}"
+    return f"the file is cut off in its {names[-1]} atom" if end > size else ""
+
+
+def _flv(file: BinaryIO, size: int) -> str:
+    """A chain of tags, each with the length of the one before."""
+    place = 13
+    for _ in range(1_000_000):
+        if place >= size:
+            break
+        file.seek(place)
+        head = file.read(11)
+        if head[:3] == b"FLV":
+            return f"{JOINED} {place:,}"
+        if head[0] & 0x1F not in (8, 9, 18):
+            return ""
+        place += 15 + int.from_bytes(head[1:4], "big")
+    return "its last tag is cut" if place > size else ""
 
 
 def boxes(file: BinaryIO, size: int) -> Iterator[tuple[str, int]]:
@@ -75,6 +135,7 @@ def _riff(file: BinaryIO, size: int) -> str:
     return _cut(offset, size, "RIFF chunk")
 
 
+EBML = b"\x1a\x45\xdf\xa3"
 SEGMENT, CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 
 
@@ -88,7 +149,7 @@ def _matroska(file: BinaryIO, size: int) -> str:
             return ""
         width = 9 - head[0].bit_length()
         length, behind = _vint(head, width)
-        if not place and head[:4] != b"\x1a\x45\xdf\xa3":
+        if not place and head[:4] != EBML:
             return ""
         if behind == width:  # of the length itself not all is there
             return "its last element is cut"
@@ -313,6 +374,7 @@ def _jpegs(file: BinaryIO, size: int) -> str:
 
 ENDINGS: dict[str, Callable[[BinaryIO, int], str]] = {  # by the beginning of a format's name
     "mov": _mov,
+    "flv": _flv,
     "avi": _riff,
     "matroska": _matroska,
     "asf": _asf,
