@@ -27,6 +27,7 @@ from .address import as_place
 from .container import HOP_FRAMES, VideoReader
 from .folder import FolderReader
 from .frames import Frame, Reader, VideoInfo
+from .opening import much_longer
 from .resize import resize
 from .sample import EPSILON_S, random_ascending, ticks_from, uniform_indices
 
@@ -118,7 +119,7 @@ def read_clip(
     # What is left of a file that is damaged, or does not hold what it declares, depends on what was left out.
     if rng is not None and again is not None:
         rng.bit_generator.state = again.bit_generator.state
-    clip = _read_clip(path, sampling, size, window, rng, fps, sparing=False)
+    clip = _read_clip(path, sampling, size, window, rng, fps, sparing=False, seeking=clip is not None)
     assert clip is not None
     return clip
 
@@ -131,8 +132,9 @@ def _read_clip(
     rng: np.random.Generator | None,
     fps: float | None,
     sparing: bool,
+    seeking: bool = True,
 ) -> SampledClip | None:
-    """See ``read_clip``; ``sparing``: what is not looked at need not be decoded, and None where that misled."""
+    """See ``read_clip``; ``sparing``: what is not looked at need not be decoded; None where that, or a jump, misled."""
     start, end = window
     with open_reader(path, fps) as reader:
         if sampling.rule == "rate":
@@ -144,7 +146,7 @@ def _read_clip(
             )
             pairs = list(_pictures(shown, size))
             return _stack(pairs, reader.damage)
-        if numbers := _seek_is_cheaper(reader, sampling.frames, start, end):
+        if seeking and (numbers := _seek_is_cheaper(reader, sampling.frames, start, end)):
             return _sought(reader, numbers.start + _choose(len(numbers), sampling.frames, rng), size)
         choice = partial(_choose, m=sampling.frames, rng=rng)
         whole = start == 0 and end == END
@@ -317,12 +319,15 @@ def _frame_number(time_s: float, fps: float) -> int:
     return sys.maxsize if math.isinf(time_s) else math.ceil(time_s * fps - EPSILON_S)
 
 
-def _sought(reader: Reader, numbers: NDArray[np.int64], size: tuple[int, int]) -> SampledClip:
-    """Rule "uniform" by jumps: the frames on display in the middle of the wanted frames' times."""
+def _sought(reader: Reader, numbers: NDArray[np.int64], size: tuple[int, int]) -> SampledClip | None:
+    """Rule "uniform" by jumps: the frames on display in the middle of the wanted frames' times.
+
+    None where the file ends long before the last of them, so that it is not so long as it declares.
+    """
     middles = (numbers + 0.5) * reader.interval_s
     shown = _on_display(reader, middles.tolist(), END, hold=True)
     pairs = list(_pictures(((frame.time_s, frame) for _, frame in shown), size))
-    return _stack(pairs, reader.damage)
+    return None if much_longer(middles[-1], pairs[-1][0]) else _stack(pairs, reader.damage)
 
 
 def _counted(
