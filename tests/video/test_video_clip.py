@@ -1,6 +1,7 @@
 """Clips of files and folders: numbered frames tell which ones were read, sought or in sequence."""
 
 import os
+import struct
 
 import av
 import numpy as np
@@ -361,6 +362,58 @@ def test_colors_survive_every_pixel_format_matrix_and_range(tmp_path, pixels, ho
     rgb = next(iter_frames(path)).rgb()
     assert rgb.shape == solid.shape
     assert np.abs(rgb.astype(int) - solid).max() <= 5
+
+
+@pytest.mark.parametrize(
+    ("size", "codec", "matrix"),
+    [
+        ((96, 1280), "libx264", 1),
+        ((640, 32), "libx264", 1),
+        ((576, 720), "libx264", 5),
+        ((96, 1280), "libvpx-vp9", 1),
+        ((96, 1280), "rawvideo", 5),  # as cameras give it
+    ],
+)
+def test_colors_without_a_matrix_are_read_as_players_read_them(tmp_path, size, codec, matrix):
+    solid = np.full((*size, 3), (200, 40, 90), np.uint8)
+    with av.open(str(tmp_path / "solid.mkv"), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(solid, "rgb24").reformat(format="yuv420p", dst_colorspace=matrix)
+        frame.colorspace = 2
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    with av.open(str(tmp_path / "solid.mkv")) as container:
+        assert next(container.decode(video=0)).colorspace == 2  # nothing is said
+    assert np.abs(next(iter_frames(tmp_path / "solid.mkv")).rgb().astype(int) - solid).max() <= 5
+
+
+@pytest.mark.parametrize(("curve", "name"), [(16, "PQ"), (18, "HLG")])
+def test_hdr_is_told(tmp_path, curve, name):
+    with av.open(str(tmp_path / "hdr.mp4"), "w") as container:
+        stream = container.add_stream("libx265", rate=25, options={"x265-params": "log-level=none"})
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p10le"
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_trc = 9, 9, curve
+        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), "rgb24").reformat(format="yuv420p10le")
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    assert f"HDR ({name})" in probe(tmp_path / "hdr.mp4").notes[0]
+
+
+def test_interlaced_pictures_are_told(tmp_path):
+    options = gop(25) | {"x264-params": "interlaced=1"}
+    path = render(tmp_path / "fields.mp4", 3, options=options, draw=lambda i: picture(i, 64))
+    assert "interlaced" in probe(path).notes[0]
+
+
+def test_a_file_that_declares_minutes_gives_frames_of_the_seconds_that_it_has(tmp_path):
+    path = render(tmp_path / "long.mkv", 100, options=gop(25))
+    data = bytearray(path.read_bytes())
+    at = data.find(b"\x44\x89\x88") + 3
+    data[at : at + 8] = struct.pack(">d", 400_000.0)  # milliseconds
+    path.write_bytes(bytes(data).replace(b"DURATION", b"TITLENOT"))
+    clip = read_clip(path, FOUR, SIZE)
+    assert numbers(clip) == [12, 37, 62, 87]
+    assert "declared seconds" in clip.damage
 
 
 def test_gray_video_is_gray(tmp_path):

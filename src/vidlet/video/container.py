@@ -35,7 +35,7 @@ from .opening import (
 )
 from .sample import EPSILON_S
 from .unseen import ALONE, Blank, Unseen, Wanted, listed, lists_frames
-from .upright import Pictures, pixel_aspect, rotation_of
+from .upright import Pictures, picture_notes, pixel_aspect, rotation_of
 
 HOP_FRAMES = 12  # a seek costs about as much as decoding so many frames (measured at 240p and 720p)
 KEY_SPACING_S = 10.0  # assumed where a file has no index: the largest spacing that common encoders choose
@@ -77,7 +77,7 @@ class VideoReader:
         self._broken_end = broken_end_of(self._path, self._container.format.name)
         self._contents = contents(self._path, self._container, self._stream, opened_again, self.interval_s)
         self._packets: Iterator[Any] = self._mended(shown_packets(self._container, self._stream))
-        self._pictures = Pictures()
+        self._pictures = Pictures(self._stream.codec_context.codec.canonical_name)
         self._decoded: deque[Any] = deque()
         self._fed: list[int | None] | None = []  # stamps of the packets up to the first frame; None later
         self._unseen: Unseen | None = None
@@ -482,6 +482,7 @@ class VideoReader:
                 duration_s = told_s
         if known is not None and (note := known.note()):
             notes = (*notes, note)
+        notes = (*notes, *picture_notes(first))
         name = stream.codec_context.codec.canonical_name
         return VideoInfo(
             self._name, width, height, self._fps, duration_s, stream.frames, turn, name, first.format.name, notes,

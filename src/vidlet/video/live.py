@@ -150,9 +150,10 @@ class LiveSource:
 
     def _until_it_breaks_off(self, container: Any, times: _StreamTime) -> Generator[Frame, None, str]:
         """The frames of one connection; returns why it broke off, "" if it just ended."""
-        pictures, shown_s = Pictures(), float("inf")  # when the last frame was decoded
+        shown_s = float("inf")  # when the last frame was decoded
         with container:
             stream = video_stream(container, self.name)
+            pictures = Pictures(stream.codec_context.codec.canonical_name)
             times.connect(stream)
             packets = container.demux(stream)
             while not self._stop.is_set():

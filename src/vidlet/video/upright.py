@@ -1,4 +1,8 @@
-"""From a decoded frame to an upright RGB picture: rotation, mirroring and the shape of pixels, as the file says."""
+"""From a decoded frame to an upright RGB picture: rotation, mirroring, shape of pixels and colors, as the file says.
+
+Where it does not say by which matrix its colors were made, they are read as players and browsers read them: by BT.709
+in high definition, else by BT.601. What cameras give without a codec is BT.601 at every size (USB video class).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,12 @@ from typing import Any
 
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
+
+UNSAID = 2  # of matrices and curves, in H.273
+HIGH_DEFINITION = (1280, 577)  # at least so wide, or so high
+HDR = {16: "PQ", 18: "HLG"}  # curves of brightness, in H.273
 
 
 def pixel_aspect(stream: Any, swapped: bool) -> float:
@@ -27,16 +35,36 @@ def rotation_of(raw: Any) -> tuple[int, bool]:
     return (180 if d < 0 else 0), False
 
 
-class Pictures:
-    """Makes upright RGB pictures of the decoded frames of one stream."""
+def assumed_matrix(raw: Any, codec: str) -> Colorspace | None:
+    """BT.709 for a decoded frame that is of high definition and names no matrix; None: its own, or BT.601."""
+    wide, high = HIGH_DEFINITION
+    said = raw.colorspace != UNSAID or raw.format.is_rgb or codec == "rawvideo"
+    return None if said or (raw.width < wide and raw.height < high) else Colorspace.ITU709
 
-    def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
+
+def picture_notes(raw: Any) -> tuple[str, ...]:
+    """Sentences on pictures that are read as they are, and look otherwise than those of most videos."""
+    notes = []
+    if curve := HDR.get(raw.color_trc):
+        notes.append(
+            f"its pictures are HDR ({curve}) and are read without tone mapping: paler than those of other videos"
+        )
+    if raw.interlaced_frame:
+        notes.append("its pictures are interlaced: both fields are read as one, and what moves has combs")
+    return tuple(notes)
+
+
+class Pictures:
+    """Makes upright RGB pictures of the decoded frames of one stream of a codec."""
+
+    def __init__(self, codec: str) -> None:
+        self._codec, self._reformatter = codec, VideoReformatter()
 
     def upright(self, raw: Any) -> NDArray[np.uint8]:
         """Convert a decoded frame to RGB (its own color space and range) and turn it upright: uint8 (H, W, 3)."""
         # With several threads swscale spoils a row of odd sizes now and then (FFmpeg 8.0).
-        rgb = self._reformatter.reformat(raw, format="rgb24", threads=1).to_ndarray()
+        matrix = assumed_matrix(raw, self._codec)
+        rgb = self._reformatter.reformat(raw, format="rgb24", src_colorspace=matrix, threads=1).to_ndarray()
         a, b, c, d = _display_matrix(raw)
         if abs(b) + abs(c) > abs(a) + abs(d):  # x' = c y, y' = b x
             rgb = rgb.swapaxes(0, 1)
