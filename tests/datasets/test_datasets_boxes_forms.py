@@ -74,6 +74,13 @@ def test_twins_of_voc_in_two_folders_keep_their_own_images(tmp_path):
         'image_id,width,height,label,bbox\na,100,50,cat,"[10, 10, 20, 30]"\n',
         "ImageID,LabelName,XMin,XMax,YMin,YMax\na,cat,0.1,0.3,0.2,0.8\n",
         "path,x1,y1,x2,y2,class_name\n/mnt/data/images/a.jpg,10,10,30,40,cat\n",
+        'id,image_id,geometry,class\n1,a.jpg,"[(10, 10), (30, 10), (30, 40), (10, 40), (10, 10)]",cat\n',
+        "image_id,box,class\na,10 10 20 30,cat\n",
+        "image_name,width,height,x0,y0,x1,y1,class\na.jpg,100,50,10,10,30,40,cat\n",
+        "filename,xmin,ymin,width,height,class\na.jpg,10,10,20,30,cat\n",
+        "Width,Height,Roi.X1,Roi.Y1,Roi.X2,Roi.Y2,Label,Path\n100,50,10,10,30,40,cat,images/a.jpg\n",
+        "filename,label,name,xmin,ymin,xmax,ymax\na.jpg,7,cat,10,10,30,40\n",
+        "filename,class_id,label_id,class,name,xmin,ymin,xmax,ymax\na.jpg,1,2,3,cat,10,10,30,40\n",
     ],
 )
 def test_a_table_of_boxes_is_read(tmp_path, text):
@@ -114,6 +121,9 @@ def test_a_row_of_a_table_that_cannot_be_read_is_no_background(tmp_path):
         ("0 0.1 0.5 0.2 0.2 0.3 0.8", CAT),
         ("0.0\t0.2\t0.5\t0.2\t0.6", CAT),
         ("0 0.2 0.5 0.2 0.6 0.93", CAT),
+        ("0 0.2 0.5 0.2 0.6 0.3 0.4 2 0.2 0.3 1", CAT),  # key points, two and one
+        ("0 0.2 0.5 0.2 0.6 0.3 0.4 0", CAT),
+        ("0 0.1 0.2 0.3 0.2 0.3 0.8 0.1 0.8 0 0", ("cat", 0.0, 0.0, 0.3, 0.8)),
         ("\ufeff0 0.2 0.5 0.2 0.6\r", CAT),
         ("0 0.2 0.5", None),
         ("1 0.2 0.5 0.2 0.6", None),
@@ -581,3 +591,33 @@ def test_classes_that_are_one_number_are_refused(tmp_path):
     (tmp_path / "b.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.jpg,1,0,0,9,9\na.jpg,1.0,9,9,20,20\n")
     with pytest.raises(DataError, match=r"classes '1' and '1\.0' are the same number"):
         read_boxes(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "Shift_JIS", "big5", "windows-1252", "utf-16"])
+def test_the_xml_of_any_encoding_is_read(tmp_path, encoding):
+    label = "k\u00e4se" if encoding == "windows-1252" else "\u4e2d"
+    image(tmp_path / "a.jpg")
+    xml(tmp_path / "a.xml", "a.jpg", label=label)
+    text = (tmp_path / "a.xml").read_text("utf-8")
+    (tmp_path / "a.xml").write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(encoding))
+    assert read_boxes(tmp_path).labels == (label,)
+
+
+def test_blank_lines_before_the_xml_are_forgiven_and_an_encoding_that_lies_is_one_line(tmp_path):
+    for name, begin in (("a", "\n\n<?xml version='1.0'?>"), ("b", "<?xml version='1.0' encoding='gbzz'?>")):
+        image(tmp_path / f"{name}.jpg")
+        xml(tmp_path / f"{name}.xml", f"{name}.jpg")
+        (tmp_path / f"{name}.xml").write_text(begin + (tmp_path / f"{name}.xml").read_text())
+    table = read_boxes(tmp_path)
+    assert list(found(table)) == ["a.jpg"]
+    assert table.skipped[0][0] == "b.xml"
+
+
+def test_boxes_of_coco_in_shares_of_the_image_are_read_as_such_and_told(tmp_path):
+    image(tmp_path / "a.jpg")
+    boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0.1, 0.2, 0.2, 0.6]}]
+    data = {"images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 50}], "annotations": boxes}
+    (tmp_path / "a.json").write_text(json.dumps({**data, "categories": [{"id": 1, "name": "cat"}]}))
+    table = read_boxes(tmp_path)
+    assert found(table)["a.jpg"][1][0] == pytest.approx(CAT)
+    assert "in shares of their images" in table.notes[0]

@@ -222,6 +222,11 @@ class BoxGatherer:
         return Box(inner[0], inner[1], inner[2], inner[3], label, difficult)
 
 
+def relative(corners: Sequence[float]) -> bool:
+    """Whether corners are shares of the image, as Open Images writes them, and no pixels."""
+    return bool(corners) and all(-0.01 <= corner <= 1.01 for corner in corners)
+
+
 def split_of_place(path: Path, root: Path) -> str:
     """The split that one of the folders below the root is named for in which a file lies; "" where none is."""
     parts = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()

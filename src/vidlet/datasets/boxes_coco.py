@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from ..errors import DataError, reading
 from ..labels import composed
 from .box_images import Pictures, is_there
-from .box_table import BoxGatherer, BoxTable, Written
+from .box_table import BoxGatherer, BoxTable, Written, relative
 from .media import visible
 from .table import folder_split, split_in_name
 from .texts import read_text
@@ -149,6 +149,8 @@ def _read_file(path: Path, data: dict[str, Any], names: dict[str, str], pictures
         else:
             images.append((key, name, written, _picture(path, name, found.root, pictures)))
     images = list(dict.fromkeys(images))
+    if whole := relative([corner for own in boxes.values() for box in own for corner in box[:4]]):
+        found.notes.append(f"{path.name} has boxes in shares of their images, not in pixels.")
     meaning = Counter(place for place, _ in {(place, name) for _, name, _, place in images})
     for key, name, written, place in images:
         if known[key] > 1:
@@ -158,7 +160,7 @@ def _read_file(path: Path, data: dict[str, Any], names: dict[str, str], pictures
         elif key in unread and key not in boxes:
             found.skip(place, "none of its annotations can be read")
         else:
-            found.add(place, boxes.get(key, []), split, written)
+            found.add(place, boxes.get(key, []), split, None if whole else written)
 
 
 def _around(polygons: list[list[float]]) -> tuple[float, float, float, float]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ..errors import DataError, DependencyError
 from .box_images import Pictures
-from .box_table import BoxGatherer, BoxTable, Written
+from .box_table import BoxGatherer, BoxTable, Written, relative
 from .media import is_image, visible
 from .table import folder_split, split_in_name, split_name
 from .texts import PARQUET, SEPARATORS, TABLES, cell_key, parquet_file, table_rows
@@ -36,7 +36,7 @@ IMAGE = (
     "img",
     "path",
     "name",
-    *("frame", "img_id", "img_name", "img_path", "image_file", "file_path", "filepath", "fname"),
+    *("frame", "img_id", "img_name", "img_path", "image_file", "file_path", "filepath", "fname", "patientid"),
 )
 LABEL = (
     *("class_name", "classname", "category_name", "label_name", "labelname", "class", "label", "category", "name"),
@@ -46,9 +46,15 @@ NOTHING = ("", "nan", "none", "null")  # cells of an image that shows nothing
 PLAIN = ("path", "x1", "y1", "x2", "y2", "class_name")  # the columns of a table without a header
 CORNERS = (
     ("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"), ("x1", "y1", "x2", "y2"),
-    ("left", "top", "right", "bottom"), ("bbox_xmin", "bbox_ymin", "bbox_xmax", "bbox_ymax"),
+    ("left", "top", "right", "bottom"), ("x0", "y0", "x1", "y1"), ("roi.x1", "roi.y1", "roi.x2", "roi.y2"),
+    ("bbox_xmin", "bbox_ymin", "bbox_xmax", "bbox_ymax"),
 )  # fmt: skip
-SIDES = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("bbox_x", "bbox_y", "bbox_width", "bbox_height"))
+SIDES = (
+    ("x", "y", "w", "h"), ("x", "y", "width", "height"), ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
+    ("left", "top", "width", "height"), ("xmin", "ymin", "w", "h"), ("xmin", "ymin", "width", "height"),
+    ("x_min", "y_min", "w", "h"), ("x_min", "y_min", "width", "height"),
+)  # fmt: skip
+LISTS = ("bbox", "box", "bounding_box", "geometry", "polygon")  # one column of x, y, width, height or of corners around
 CENTERS = (
     ("x_center", "y_center", "width", "height"), ("x_center", "y_center", "w", "h"), ("xc", "yc", "w", "h"),
     ("center_x", "center_y", "width", "height"), ("cx", "cy", "w", "h"), ("x_center", "y_center", "box_w", "box_h"),
@@ -60,7 +66,7 @@ FOUND = (".csv", ".tsv", PARQUET)  # beside images; a text is more likely a list
 
 class _Columns(NamedTuple):
     image: str
-    label: str
+    labels: tuple[str, ...]  # the first is read that holds more than numbers, else the first
     corners: tuple[str, ...]  # four names, or one of a list "[x, y, w, h]"
     sides: bool  # whether the third and fourth are width and height
     centers: bool  # whether, beside that, the first two are the center
@@ -134,19 +140,21 @@ def _columns(names: Sequence[str]) -> _Columns | None:
     """Which columns say what, None where no box is in them."""
     image = next((name for name in IMAGE if name in names), "")
     corners: tuple[str, ...] = next((four for four in CORNERS if set(four) <= set(names)), ())
-    sides: tuple[str, ...] = next((four for four in (*CENTERS, *SIDES, ("bbox",)) if set(four) <= set(names)), ())
+    sides: tuple[str, ...] = next(
+        (four for four in (*CENTERS, *SIDES, *((name,) for name in LISTS)) if set(four) <= set(names)), ()
+    )
     if corners:
         sides = ()
     if not image or not (corners or sides):
         return None
-    label = next((name for name in LABEL if name in names and name != image), "")
+    labels = tuple(name for name in LABEL if name in names and name != image)
     split = next((name for name in SPLIT if name in names), "")
-    return _Columns(image, label, corners or sides, bool(sides), sides in CENTERS, split)
+    return _Columns(image, labels, corners or sides, bool(sides), sides in CENTERS, split)
 
 
 def _read_table(path: Path, pictures: Pictures, described: Mapping[str, str], found: BoxGatherer) -> None:
     known = {*IMAGE, *LABEL, *SPLIT, "bbox", "width", "height"}
-    known |= {name for four in (*CORNERS, *SIDES, *CENTERS) for name in four}
+    known |= {name for four in (*CORNERS, *SIDES, *CENTERS, LISTS) for name in four}
     rows, separator = table_rows(path, sorted(known))
     if rows and _is_plain(rows[0][1]):
         rows.insert(0, (0, list(PLAIN)))
@@ -154,7 +162,8 @@ def _read_table(path: Path, pictures: Pictures, described: Mapping[str, str], fo
     columns = _columns(names)
     if columns is None:
         raise DataError(f"{path}: needs columns of image and box, as filename, class, xmin, ymin, xmax, ymax")
-    if not columns.label:
+    label = _label(columns, names, rows[1:])
+    if not label:
         found.notes.append(f"{path.name} has no column of classes; every box is an {ONLY_CLASS!r}.")
     default = folder_split(path.parent.name) or split_in_name(path.stem)
     boxes: dict[str, list[Written]] = defaultdict(list)
@@ -174,13 +183,13 @@ def _read_table(path: Path, pictures: Pictures, described: Mapping[str, str], fo
         try:
             if any(cell.strip() for cell in cells[len(names) :]):
                 raise ValueError(f"{len(cells)} cells under {len(names)} column names")
-            if (box := _box(row, columns, separator)) is not None:
+            if (box := _box(row, columns, label, separator)) is not None:
                 boxes[image].append((*box[:4], described.get(box[4], box[4]), box[5]))
         except ValueError as error:
             wrong = str(error) if "cells" in str(error) else "no box of four numbers and a class"
             failed[image] = f"line {line}: {wrong}"
             found.drop(path, f"line {line} ({image}): {wrong}")
-    whole = _relative([corner for own in boxes.values() for box in own for corner in box[:4]])
+    whole = relative([corner for own in boxes.values() for box in own for corner in box[:4]])
     for image, (split, size) in about.items():
         place = pictures.find(image, path)
         if image in failed and not boxes[image]:
@@ -189,21 +198,40 @@ def _read_table(path: Path, pictures: Pictures, described: Mapping[str, str], fo
             found.add(place, boxes[image], split, None if whole else size)
 
 
-def _box(row: dict[str, str], columns: _Columns, separator: str) -> Written | None:
+def _label(columns: _Columns, names: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> str:
+    """The column of classes, which of a number and a name beside each other is the name; "" where there is none."""
+    for label in columns.labels:
+        at = names.index(label)
+        if any(not _is_number(cells[at]) for _, cells in rows if len(cells) > at):
+            return label
+    return columns.labels[0] if columns.labels else ""
+
+
+def _is_number(cell: str) -> bool:
+    return cell.strip().casefold() in NOTHING or cell.strip().lstrip("-").replace(".", "", 1).isdecimal()
+
+
+def _box(row: dict[str, str], columns: _Columns, label_column: str, separator: str) -> Written | None:
     """The box of a row; None where its cells are empty: an image that shows nothing."""
     texts = [row.get(name, "") for name in columns.corners]
+    around = False
     if len(texts) == 1:
-        texts = [part.strip() for part in texts[0].strip("[]() ").replace(";", ",").split(",")]
+        texts = re.sub(r"[\[\](){};,\s]+", " ", texts[0]).split() or [""]
+        around = len(texts) >= 6 and len(texts) % 2 == 0
     if all(text.casefold() in NOTHING for text in texts):
         return None
     if separator != ",":
         texts = [text.replace(",", ".") for text in texts]
-    x1, y1, x2, y2 = (float(text) for text in texts)
+    numbers = [float(text) for text in texts]
+    if around:  # a polygon
+        across, down = numbers[::2], numbers[1::2]
+        numbers = [min(across), min(down), max(across) - min(across), max(down) - min(down)]
+    x1, y1, x2, y2 = numbers
     if columns.centers:
         x1, y1 = x1 - x2 / 2, y1 - y2 / 2
     if columns.sides:
         x2, y2 = x1 + x2, y1 + y2
-    label = row.get(columns.label, "") if columns.label else ONLY_CLASS
+    label = row.get(label_column, "") if label_column else ONLY_CLASS
     if not label:
         raise ValueError("no class")
     return (x1, y1, x2, y2, label, row.get("isgroupof") == "1")
@@ -217,8 +245,3 @@ def _size(row: dict[str, str], columns: _Columns) -> tuple[float, float]:
         return float(row.get("height") or 0), float(row.get("width") or 0)
     except ValueError:
         return 0.0, 0.0
-
-
-def _relative(corners: Sequence[float]) -> bool:
-    """Whether corners are shares of the image, as Open Images writes them, and no pixels."""
-    return bool(corners) and all(-0.01 <= corner <= 1.01 for corner in corners)

@@ -10,6 +10,7 @@ entities and document types are refused, so that nothing expands and no other fi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ LISTS = ("ImageSets/Main", "ImageSets/Layout", "ImageSets", "ImageSets/Segmentat
 NAMES = ("labels.txt", "classes.txt", "classes.names")
 PLACES = ("annotations", "annotation", "annots", "xml", "xmls", "labels")
 MAX_BYTES, MAX_DEPTH = 2**24, 32
+WIDE_ENCODINGS = ("gb", "big5", "euc", "shift", "sjis", "iso-2022", "cp9", "hz")
 MOST_DEPTH = 3  # folders in folders in which annotations are looked for
 
 
@@ -87,6 +89,7 @@ def parse_xml(path: Path, most: int = MAX_BYTES) -> Element:
         raise DataError(f"{path}: cannot be read ({(error.strerror or 'unknown').lower()})") from error
     top = Element("")
     stack = [top]
+    text_of_it = _decoded(data)
 
     def refuse(*_: object) -> NoReturn:
         raise DataError(f"{path}: refused, it declares a document type or entities")
@@ -108,10 +111,23 @@ def parse_xml(path: Path, most: int = MAX_BYTES) -> Element:
     parser.StartElementHandler, parser.CharacterDataHandler = start, text
     parser.EndElementHandler = lambda _: stack.pop()
     try:
-        parser.Parse(data, True)
-    except (expat.ExpatError, ValueError) as error:
+        parser.Parse(text_of_it, True)
+    except (expat.ExpatError, ValueError, LookupError) as error:
         raise DataError(f"{path}: not a whole XML file ({error})") from error
     return top.children[0]
+
+
+def _decoded(data: bytes) -> bytes | str:
+    """An XML file as its parser takes it: the encodings of several bytes a letter that it does not know as text."""
+    data = data.lstrip(b" \t\r\n")
+    said = re.match(rb"<\?xml[^>]{0,100}encoding=[\"']([\w.-]{1,40})", data)
+    name = said[1].decode().casefold() if said else ""
+    if not name.startswith(WIDE_ENCODINGS):
+        return data
+    try:
+        return data.decode(name)
+    except (LookupError, UnicodeDecodeError):
+        return data
 
 
 def _folders(root: Path) -> list[tuple[Path, Path]]:

@@ -268,11 +268,15 @@ def _boxes(path: Path, about: About, others: Counter[str], found: BoxGatherer) -
 
 def _corners(values: list[float], about: About, others: Counter[str]) -> tuple[float, float, float, float] | None:
     """Corners of a box, of a box with a score or key points behind it, or of the box around a polygon."""
-    polygon = len(values) >= 6 and len(values) % 2 == 0 and not about.key_points
-    if polygon:
+    seen = (
+        values[6::3] if len(values) > 6 and (len(values) - 4) % 3 == 0 else []
+    )  # of key points: 2, 1 hidden, 0 absent
+    odd = len(values) % 2 == 1
+    key_points = about.key_points or (bool(seen) and set(seen) <= {0.0, 1.0, 2.0} and (odd or 2.0 in seen))
+    if len(values) >= 6 and not odd and not key_points:
         others["polygons, of which the box around each is taken"] += 1
         return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
-    if len(values) < 4 or (len(values) > 5 and not about.key_points):
+    if len(values) < 4 or (len(values) > 5 and not key_points):
         return None
     if len(values) > 4:
         others["boxes with more numbers behind them (scores, key points), which are not read"] += 1
