@@ -180,8 +180,11 @@ def same_version(ray: Any, actors: Sequence[Any]) -> None:
 
 def _join(ray: Any, address: str | None) -> None:
     """Join the cluster at an address, or start one here that only this machine reaches."""
-    local = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    local = {} if address else {"include_dashboard": False}
     host, colon, port = str(address).rpartition(":")
+    constants = ray._private.ray_constants
+    reachable = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = reachable and bool(address)  # False: Ray takes 127.0.0.1 for its node's address
     try:
         if colon and port.isdecimal() and "/" not in host:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()  # Ray itself waits for minutes
@@ -189,6 +192,8 @@ def _join(ray: Any, address: str | None) -> None:
     except Exception as error:  # Ray's own have no kind: a node that did not start in time
         where = f"--address {shown(address)}" if address else "on this machine"
         raise DataError(f"{where}: no Ray cluster ({shown(' '.join(str(error).split())[:160])})") from error
+    finally:
+        constants.ENABLE_RAY_CLUSTER = reachable
 
 
 def _ray() -> Any:
