@@ -18,7 +18,7 @@ from vidlet import cloud
 from vidlet.cloud import here, is_address, mirror, publishing, reaching
 from vidlet.datasets import read_table, render_motion
 from vidlet.errors import DataError, DependencyError
-from vidlet.jobs.extract import extract
+from vidlet.jobs.fit import fit
 from vidlet.recipe import Sampling
 from vidlet.video import read_clip
 
@@ -129,10 +129,9 @@ def test_jobs_take_addresses_and_give_them_back(bucket):
     assert bucket.cat_file("/bucket/features/part") == b"1"
 
 
-def test_workers_of_an_engine_take_no_address(bucket):
-    for given in ({"data": "memory://bucket/clips"}, {"data": "clips/", "out": "memory://bucket/features"}):
-        with pytest.raises(DataError, match=r"memory://bucket/\w+: workers of --engine need a folder"):
-            extract(**given, engine="ray")
+def test_processes_that_join_a_run_take_no_address(bucket):
+    with pytest.raises(DataError, match=r"memory://bucket/run: --join needs a folder that all machines see"):
+        fit("clips/", max_size="1MB", out="memory://bucket/run", join=True)
 
 
 @pytest.mark.parametrize("address", [f"s3://me:{SECRET}@bucket/clips", f"https://host/clips.csv?token={SECRET}"])

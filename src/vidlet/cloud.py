@@ -64,9 +64,9 @@ def reaching(job: Callable[P, R]) -> Callable[P, R]:
         away = {name: str(given[name]) for name in (*COPIED, WRITTEN) if is_address(given.get(name))}
         if not away:
             return job(*args, **kwargs)
-        if option := next((name for name in ("engine", "join") if given.get(name)), None):
+        if given.get("join"):
             address = shown(next(iter(away.values())))
-            raise DataError(f"{address}: workers of --{option} need a folder that all of them see, not an address")
+            raise DataError(f"{address}: --join needs a folder that all machines see and that locks, not an address")
         near = {name: local(given[name]) for name in away if name != WRITTEN}
         with publishing(away[WRITTEN]) if WRITTEN in away else contextlib.nullcontext() as folder:
             near |= {WRITTEN: folder} if WRITTEN in away else {}
@@ -102,7 +102,7 @@ def mirror(address: str) -> Path:
     there = _There(address)
     with working(f"list {address}"):
         files = there.listing()
-    own = _own_folder(address)
+    own = own_folder(address)
     state = own / "state.json"
     known = _state(own)["files"] if state.exists() else {}
     top = own / (PurePosixPath(there.path).name or "data")
@@ -148,6 +148,52 @@ def here(path: str | os.PathLike[str]) -> None:
         _copy(Path(text), own)
 
 
+def address_of(folder: Path) -> str | None:
+    """The address that a folder here stands for (``mirror``, ``publishing``); None: it stands for none."""
+    if out := sending.get(folder):
+        return out.there.address
+    text = str(folder)
+    if not text.startswith(_scratch() + os.sep):
+        return None
+    own = Path(_scratch()) / Path(text).relative_to(_scratch()).parts[0]
+    return str(_state(own)["address"]) if (own / "state.json").exists() else None
+
+
+def own_folder(address: str) -> Path:
+    """Where this machine keeps what it has of an address."""
+    return Path(_scratch()) / hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:16]
+
+
+class Outgoing:
+    """A folder of this process whose whole files are sent to an address; it begins with what is there.
+
+    Raises:
+        DataError: nothing can be written there.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.there = _There(address, must_exist=False)
+        self.there.check_writable()
+        self.folder = own_folder(address) / f"{SENT}{os.getpid()}"
+        for left in self.folder.parent.glob(f"{SENT}*"):  # by a process that was killed
+            if not lives(int(left.name.removeprefix(SENT))):
+                shutil.rmtree(left, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.sent: dict[str, tuple[int, int]] = {}  # name -> stamp of what need not be sent again
+        self.bring()
+
+    def bring(self) -> None:
+        """Copy what is there and not here."""
+        self.there.bring(self.folder, self.sent)
+
+    def send(self, last: bool = True) -> None:
+        """Copy there what changed here; the models of the run itself only at the ``last`` time."""
+        self.there.send(self.folder, self.sent, last)
+
+
+sending: dict[Path, Outgoing] = {}  # by their folders, inside of ``publishing``
+
+
 @contextmanager
 def publishing(address: str) -> Iterator[Path]:
     """A folder here whose files go to an address, each when it is whole, the model last; it begins with what is there.
@@ -156,35 +202,28 @@ def publishing(address: str) -> Iterator[Path]:
         DataError: nothing can be written there.
     """
     if follows():  # the first process writes
-        yield _own_folder(address) / f"{SENT}{os.getpid()}"
+        yield own_folder(address) / f"{SENT}{os.getpid()}"
         return
-    there = _There(address, must_exist=False)
-    there.check_writable()
-    folder = _own_folder(address) / f"{SENT}{os.getpid()}"
-    for left in folder.parent.glob(f"{SENT}*"):  # by a process that was killed
-        if not lives(int(left.name.removeprefix(SENT))):
-            shutil.rmtree(left, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    sent = there.bring(folder)
-    ended, wrong = threading.Event(), list[Exception]()
+    out = Outgoing(address)
+    ended = threading.Event()
 
     def send() -> None:
         while not ended.wait(SEND_S):
-            try:
-                there.send(folder, sent, last=False)
-            except Exception as error:
-                wrong[:] = [error]  # the end tries again, and tells
+            with contextlib.suppress(Exception):  # the end tries again, and tells
+                out.send(last=False)
 
     sender = threading.Thread(target=send, name="vidlet-sender", daemon=True)
     sender.start()
+    sending[out.folder] = out
     try:
-        yield folder
+        yield out.folder
     finally:
+        del sending[out.folder]
         ended.set()
         sender.join()
         with working(f"send to {address}"):
-            there.send(folder, sent, last=True)
-        shutil.rmtree(folder, ignore_errors=True)
+            out.send()
+        shutil.rmtree(out.folder, ignore_errors=True)
 
 
 class _There:
@@ -253,20 +292,19 @@ class _There:
             self.files.pipe_file(probe, b"vidlet")
             self.files.rm_file(probe)
 
-    def bring(self, folder: Path) -> dict[str, tuple[int, int]]:
-        """Copy what is there into a folder; name -> stamp of what need not be sent again."""
+    def bring(self, folder: Path, sent: dict[str, tuple[int, int]]) -> None:
+        """Copy into a folder what is there and not among those that were sent or brought, and add it to them."""
         with self._told("cannot be listed"):
+            self.files.invalidate_cache()
             found = self.files.find(self.path, detail=True) if self.files.exists(self.path) else {}
-        names = [path.removeprefix(self.path).lstrip("/") for path in found]
-        sent = {}
-        for name in names:
+        names = {path.removeprefix(self.path).lstrip("/") for path in found}
+        for name in sorted(names - sent.keys()):
             path = _below(folder, name)
             if not name or any(part.startswith(".") for part in name.split("/")):
                 continue
             with atomic_path(path) as draft, self._told("is gone"):
                 self.files.get_file(f"{self.path}/{name}", str(draft))
             sent[name] = _stamp(path)
-        return sent
 
     def send(self, folder: Path, sent: dict[str, tuple[int, int]], last: bool) -> None:
         """Copy whole files that changed since; the models of the run itself only at the end."""
@@ -383,10 +421,6 @@ def _state(own: Path) -> dict[str, Any]:
 
 def _scratch() -> str:
     return os.path.abspath(os.environ.get("VIDLET_SCRATCH") or cache_folder("scratch"))  # noqa: PTH100
-
-
-def _own_folder(address: str) -> Path:
-    return Path(_scratch()) / hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:16]
 
 
 def _below(folder: Path, name: str) -> Path:

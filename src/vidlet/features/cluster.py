@@ -13,10 +13,12 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .. import cloud
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, DependencyError, VidletError
 from ..recipe import Sampling
@@ -34,16 +36,24 @@ class Extracting:
     """One worker: an extractor and its parts of a store.
 
     Args:
+        root: folder or address of the store.
         setting: of the store (``store_setting``).
         threads: that work, each on a clip of its own.
+        data: address of the clips, and where the machine that names them keeps what it has of it; None: it names files.
     """
 
     def __init__(
-        self, sampling: Sampling, size: tuple[int, int], root: str, setting: dict[str, Any], threads: int
+        self,
+        sampling: Sampling,
+        size: tuple[int, int],
+        root: str,
+        setting: dict[str, Any],
+        threads: int,
+        data: tuple[str, str] | None = None,
     ) -> None:
         self.sampling, self.size, self.threads = sampling, size, threads
-        self.root, self.setting = root, setting
-        self.opened: tuple[Any, FeatureStore] | None = None
+        self.root, self.setting, self.data = root, setting, data
+        self.opened: tuple[Any, FeatureStore, cloud.Outgoing | None] | None = None
 
     def version(self) -> str:
         """Which vidlet the worker runs."""
@@ -53,12 +63,17 @@ class Extracting:
         """Store the features of some clips, with their numbers; ``graph`` is the extractor's."""
         if self.opened is None:
             session = open_session(graph, "the extractor", 1)
-            self.opened = session, FeatureStore(self.root, self.setting)
-        session, store = self.opened
+            out = cloud.Outgoing(self.root) if cloud.is_address(self.root) else None
+            self.opened = session, FeatureStore(out.folder if out else self.root, self.setting), out
+            if self.data:
+                cloud.mirror(self.data[0])
+        session, store, out = self.opened
+        there, own = ("", "") if self.data is None else (self.data[1], str(cloud.own_folder(self.data[0])))
         found: list[Done] = []
         keys: dict[int, str] = {}
         todo: dict[str, Clip] = {}
-        for number, clip in clips:
+        for number, named in clips:
+            clip = replace(named, path=Path(own, named.path.relative_to(there))) if own else named
             try:
                 keys[number] = key = clip_key(clip)
             except DataError as error:
@@ -68,7 +83,10 @@ class Extracting:
                 todo.setdefault(key, clip)
         filling = fill_stores(todo, session, {"features": store}, self.sampling, self.size, self.threads)
         failed = dict(filling)
-        return found + [(number, "" if failed.get(key) else key, failed.get(key, "")) for number, key in keys.items()]
+        if out:
+            out.send()
+        found += [(number, "" if failed.get(key) else key, failed.get(key, "")) for number, key in keys.items()]
+        return [(number, key, why.replace(own, there) if own else why) for number, key, why in found]
 
 
 def extract_on_ray(
@@ -85,6 +103,8 @@ def extract_on_ray(
 ) -> Extracted:
     """``extract`` by the actors of a Ray cluster, into a folder that all of them see.
 
+    Where the clips' folder or the store stands for one at an address (cloud.py) actors copy from and send to that.
+
     Args:
         setting: see ``store_setting``.
         address: of a cluster ("auto", "host:6379"); None starts one on this machine, for as long as this takes.
@@ -97,23 +117,19 @@ def extract_on_ray(
     """
     with on_cluster(address) as ray:
         before = FeatureStore(root, setting)  # the folder is there before anybody writes
-        room = int(ray.cluster_resources().get("CPU", 1)) // max(1, threads)
-        actor = ray.remote(num_cpus=max(1, threads), max_restarts=-1, max_task_retries=-1)(Extracting)
-        if workers > room:
-            raise DataError(f"--workers {workers}: the cluster has room for {room}")
-        shared = ray.put(graph)
-        actors = [
-            actor.remote(sampling, size, str(root.absolute()), setting, threads) for _ in range(workers or max(1, room))
-        ]
-        same_version(ray, actors)
+        there = cloud.address_of(table.root)
+        data = (there, str(cloud.own_folder(there))) if there else None
+        actors = begin_workers(ray, workers, threads, sampling, size, root, setting, data)
         keys: list[str | None] = [None] * len(table)
         failures = []
-        for done, (number, key, why) in enumerate(_results(ray, actors, shared, list(enumerate(table))), 1):
+        for done, (number, key, why) in enumerate(results(ray, actors, graph, list(enumerate(table))), 1):
             keys[number] = key or None
             if why:
                 failures.append((str(table.clips[number].path), why))
             if progress:
                 progress(done, len(table), f"{len(failures)} failed" if failures else "")
+    if out := cloud.sending.get(root):
+        out.bring()
     store = FeatureStore(root, setting)
     absent = [table.clips[i] for i, key in enumerate(keys) if key and key not in store]
     if absent:
@@ -153,8 +169,30 @@ def what_failed(error: BaseException) -> str:
     return f"Ray: {shown(' '.join(str(error).split())[-300:])}"
 
 
-def _results(ray: Any, actors: Sequence[Any], graph: Any, clips: Sequence[tuple[int, Clip]]) -> Iterator[Done]:
+def begin_workers(
+    ray: Any,
+    workers: int,
+    threads: int,
+    sampling: Sampling,
+    size: tuple[int, int],
+    root: Path,
+    setting: dict[str, Any],
+    data: tuple[str, str] | None = None,
+) -> list[Any]:
+    """The actors of ``extract_on_ray``, ready. DataError: too many of them, or another vidlet there."""
+    room = int(ray.cluster_resources().get("CPU", 1)) // max(1, threads)
+    if workers > room:
+        raise DataError(f"--workers {workers}: the cluster has room for {room}")
+    actor = ray.remote(num_cpus=max(1, threads), max_restarts=-1, max_task_retries=-1)(Extracting)
+    given = (sampling, size, cloud.address_of(root) or str(root.absolute()), setting, threads, data)
+    actors = [actor.remote(*given) for _ in range(workers or max(1, room))]
+    same_version(ray, actors)
+    return actors
+
+
+def results(ray: Any, actors: Sequence[Any], graph: bytes, clips: Sequence[tuple[int, Clip]]) -> Iterator[Done]:
     """What the actors return, as it comes; each has a few calls before it, and no more are made."""
+    shared = ray.put(graph)
     size = max(1, min(TASK_CLIPS, len(clips) // (2 * AHEAD * len(actors))))
     parts = (clips[begin : begin + size] for begin in range(0, len(clips), size))
     waiting: dict[Any, Any] = {}
@@ -162,7 +200,7 @@ def _results(ray: Any, actors: Sequence[Any], graph: Any, clips: Sequence[tuple[
     while True:
         while free and (part := next(parts, None)):
             actor = free.popleft()
-            waiting[actor.work.remote(graph, part)] = actor
+            waiting[actor.work.remote(shared, part)] = actor
         if not waiting:
             return
         (ready,), _ = ray.wait(list(waiting), num_returns=1)
