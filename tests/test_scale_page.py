@@ -1,4 +1,4 @@
-"""The commands of docs/scale.md, run in small: 21 clips, the smallest recipe, two shards, a server that speaks S3."""
+"""The commands of docs/scale.md, run in small: 21 clips, the smallest recipe, two shards, servers of Ray and S3."""
 
 import os
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import vidlet
+from ray_cluster import TOKEN, started
 from test_cloud import clips, s3  # noqa: F401  (fixtures)
 
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
@@ -24,13 +25,14 @@ def commands(heading):
     part = re.split(r"^#+ ", PAGE.read_text("utf-8"), flags=re.MULTILINE)
     (found,) = (text for text in part if text.startswith(heading))
     lines = [line.split("  #")[0].strip() for line in found.splitlines() if line.startswith("    ")]
-    return [in_small(line) for line in lines if not line.startswith("pip ") and "--address" not in line]
+    return [in_small(line) for line in lines if not line.startswith("pip ")]
 
 
 def in_small(line):
     line = re.sub(r" --recipe \S+", "", line)
     line = line.replace("seq 8", "seq 2").replace("-P 8", "-P 2").replace("/8", "/2").replace("/64", "/2")
     line = re.sub(r"vidlet extract", "vidlet extract --recipe tiny-grid-gru", line)
+    line = line.replace("--time 2h", "--time 20s --workers 1").replace("--workers 64", "--workers 2")
     return re.sub(r"vidlet train", "vidlet train --recipe tiny-grid-gru --epochs 2", line)
 
 
@@ -64,17 +66,36 @@ def shell(tmp_path, clips):  # noqa: F811
     [
         ("Many clips", 5, "features"),
         ("Training by several processes", 1, "runs/a/model.onnx"),
-        ("A Ray cluster", 1, "features"),
     ],
 )
 def test_the_commands_of_the_page_work(shell, tmp_path, heading, count, made):
-    if "Ray" in heading:
-        pytest.importorskip("ray", reason="no ray: pip install 'vidlet[ray]'")
     lines = commands(heading)
     assert len(lines) == count
     for line in lines:
         shell(line)
     assert (tmp_path / made).exists()
+
+
+@pytest.mark.slow
+def test_the_commands_that_share_trials_work(shell, tmp_path):
+    pytest.importorskip("ray", reason="no ray: pip install 'vidlet[ray]'")
+    joined, by_ray = commands("Trials of")
+    joined = joined.replace("/shared", str(tmp_path / "shared"))
+    shell(f"{joined} & {joined} && wait $!")  # as two machines would
+    with started(tmp_path, {"VIDLET_CACHE": str(tmp_path / "cache")}) as address:
+        shell(by_ray.replace("head:6379", address), **TOKEN)
+    assert (tmp_path / "shared/run/model.onnx").exists() and (tmp_path / "runs/fit/model.onnx").exists()
+
+
+@pytest.mark.slow
+def test_the_commands_with_a_cluster_work(s3, shell, tmp_path):  # noqa: F811
+    pytest.importorskip("ray", reason="no ray: pip install 'vidlet[ray]'")
+    lines = commands("A Ray cluster")
+    assert len(lines) == 3
+    with started(tmp_path, s3[0]) as address:
+        for line in lines:
+            shell(line.replace("head:6379", address), **s3[0], **(TOKEN if "head:" in line else {}))
+    assert (tmp_path / "features").exists() and s3[1].exists("bucket/features")
 
 
 @pytest.mark.slow

@@ -1,18 +1,11 @@
 """Actors of a Ray cluster that share no disk: clips come from an address, features go to one."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
 
 import pytest
 from test_features_store import mean_color
 
-import vidlet
+from ray_cluster import TOKEN, started
 from test_cloud import CLIPS, SECRET, bucket, clips, run, s3  # noqa: F401  (fixtures)
 from vidlet import cloud
 from vidlet.cloud import mirror, publishing
@@ -20,9 +13,6 @@ from vidlet.datasets import read_table
 from vidlet.features import FeatureStore, store_setting
 from vidlet.features.cluster import Extracting
 from vidlet.recipe import Sampling
-
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "of-this-test-" + "0" * 32, "RAY_USAGE_STATS_ENABLED": "0"}
-TOKEN |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
 
 
 def test_a_worker_elsewhere_copies_clips_for_itself_and_sends_what_it_stores(bucket, monkeypatch, tmp_path):  # noqa: F811
@@ -48,48 +38,16 @@ def test_a_worker_elsewhere_copies_clips_for_itself_and_sends_what_it_stores(buc
     assert [why for _, _, why in done if why] == [f"{table.clips[3].path}: cannot be read (No such file or directory)"]
 
 
-@pytest.fixture
-def cluster(s3, tmp_path):  # noqa: F811
-    """The address of a Ray cluster whose workers have a scratch of their own, as on another machine."""
-    pytest.importorskip("ray", reason="no ray: pip install 'vidlet[ray]'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    source = str(Path(vidlet.__file__).parents[1])
-    known = {**os.environ, **s3[0], **TOKEN, "PYTHONPATH": source, "VIDLET_SCRATCH": str(tmp_path / "theirs")}
-    words = [
-        "--head",
-        "--port",
-        address.partition(":")[2],
-        "--num-cpus",
-        "2",
-        "--include-dashboard",
-        "false",
-        "--block",
-    ]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as short:  # sockets have short names
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, "--temp-dir", short]
-        with (tmp_path / "head.log").open("w") as log:
-            head = subprocess.Popen(command, env=known, stdout=log, stderr=log)
-        try:
-            until = time.monotonic() + 120
-            while "will now block" not in (tmp_path / "head.log").read_text():
-                assert head.poll() is None and time.monotonic() < until, (tmp_path / "head.log").read_text()
-                time.sleep(0.2)
-            yield address
-        finally:
-            head.terminate()
-            head.wait(timeout=120)
-
-
 @pytest.mark.slow
-def test_features_from_a_bucket_into_a_bucket_by_a_cluster_that_shares_no_disk(s3, cluster, tmp_path):  # noqa: F811
+def test_features_from_a_bucket_into_a_bucket_by_a_cluster_that_shares_no_disk(s3, tmp_path):  # noqa: F811
+    pytest.importorskip("ray", reason="no ray: pip install 'vidlet[ray]'")
     settings, files = s3
     settings = {**settings, **TOKEN, "VIDLET_SCRATCH": str(tmp_path / "ours")}
     words = ["extract", "s3://bucket/clips", "--recipe", "tiny-grid-gru", "--json", "--out"]
     alone = run(settings, tmp_path, *words, "s3://bucket/alone")
-    words += ["s3://bucket/by-ray", "--engine", "ray", "--workers", "2", "--address", cluster]
-    first, again = run(settings, tmp_path, *words), run(settings, tmp_path, *words)
+    words += ["s3://bucket/by-ray", "--engine", "ray", "--workers", "2", "--address"]
+    with started(tmp_path, {**s3[0], "VIDLET_SCRATCH": str(tmp_path / "theirs")}) as address:
+        first, again = (run(settings, tmp_path, *words, address) for _ in range(2))
     assert alone.returncode == first.returncode == again.returncode == 0, alone.stderr + first.stderr + again.stderr
     told = [json.loads(done.stdout) for done in (alone, first, again)]
     assert [one["metrics"]["computed"] for one in told] == [CLIPS, CLIPS, 0]
