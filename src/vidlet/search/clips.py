@@ -32,8 +32,8 @@ from ..tasks import TASKS
 from ..tasks.clips import Scored
 from ..tasks.prepare import sample_clips
 from ..tasks.rejection import reject_by_file, ship_rejection
-from .budget import TIERS, Budget, scaled
-from .cards import Card, Cards, kept_cards, least_bytes, smallest
+from .budget import TIERS, scaled
+from .cards import CLEAR, Card, Cards, counted_cards, make_cards, smallest
 from .cluster import ClusterWorkers
 from .course import EVIDENCE_BYTES, Asked, Course, Ways, conclude, follow
 from .data import (
@@ -121,7 +121,7 @@ class ClipSearch:
         for number, rung in enumerate(self.ladder):
             if self.asked.costs_over and (chosen or number < len(self.ladder) - 1):
                 continue  # the last is the smallest and the fastest
-            small = {p: int(least_bytes(sketch(p))) for p in rung}  # what is larger needs no measuring
+            small = {plan: int((1 - CLEAR) * min(card.bytes for card in self._counted(plan))) for plan in rung}
             step = [p for p in rung if p is rung[0] or not (wide if p.grid else self.budget).broken(small[p])]
             part, built = replace(space, extractors=tuple(step)), Built(step)
             with working("look which network there is time for"):
@@ -131,12 +131,15 @@ class ClipSearch:
                     built = built.only(ready)
             if expected > left and (chosen or number < len(self.ladder) - 1):
                 continue
-            self._cost(part, built)
-            networks |= {place: built[place] for place in built if place in self.cards.shapes}
+            if tight:
+                self._measure(part, built)
+            else:
+                self._count(part, built, rung is self.ladder[-1])
             if not any(self.cards.possible(place_of(plan), self.budget) for plan in step):
                 continue
             within = [plan for plan in step if self.cards.possible(place_of(plan), wide)]
             chosen += within
+            networks |= {place_of(plan): built[place_of(plan)] for plan in within}
             left -= expected
             if not (tight and within == chosen):
                 break
@@ -414,11 +417,30 @@ class ClipSearch:
                 self.course.run, [MODEL], rejection, background, self.asked.none, scored, metrics, self.asked.left
             )
 
-    def _cost(self, space: Space, extractors: Mapping[str, FrameExtractor]) -> None:
-        """Add the cards of extractors in all storages, from the log where they stand there.
+    def _counted(self, plan: Extractor) -> list[Card]:
+        return counted_cards(place_of(plan), sketch(plan), self.judged.table.labels)
+
+    def _count(self, space: Space, extractors: Mapping[str, FrameExtractor], last: bool) -> None:
+        """Add the cards of extractors by the count of their bytes.
+
+        Where that leaves open whether anything keeps the budget, a file of the shallowest is written; on the last rung
+        also where nothing does, to say what is smallest.
+        """
+        for plan in space.extractors:
+            self.cards.add(place_of(plan), sketch(plan).feature_shape, self._counted(plan))
+        clear = scaled(self.budget, 1 - CLEAR)
+        if any(self.cards.possible(place, clear) for place in extractors):
+            return
+        place = next(iter(extractors))
+        if last or self.cards.possible(place, scaled(self.budget, 1 + CLEAR)):
+            self._card(space, place, extractors[place])
+
+    def _measure(self, space: Space, extractors: Mapping[str, FrameExtractor]) -> None:
+        """Add the cards of extractors with their times, as measured.
 
         The deeper a cut, the more it costs. So the deepest that can keep twice the budget is found by halves, and those
-        before it are measured as long as the time for costs lasts, and until one can keep the budget itself.
+        before it are measured as long as the time for costs lasts, and until one can keep the budget itself: behind
+        that time the shallowest first.
         """
         budget, places = scaled(self.budget, max(TIERS)), list(extractors)
 
@@ -427,22 +449,22 @@ class ClipSearch:
 
         low, high = 0, len(places)  # what stands before ``low`` can keep it, what stands from ``high`` on cannot
         while low < high and not enough():
-            middle = (low + high) // 2
-            self._card(space, places[middle], extractors[places[middle]], budget)
+            middle = low if self.asked.costs_over else (low + high) // 2
+            self._card(space, places[middle], extractors[places[middle]])
             low, high = (middle + 1, high) if self.cards.possible(places[middle], budget) else (low, middle)
         left_out = high - low
         for place in (place for place in reversed(places[:low]) if place not in self.cards.shapes):
             if enough():
                 left_out += 1
             else:
-                self._card(space, place, extractors[place], budget)
+                self._card(space, place, extractors[place])
         if left_out:
             self.course.missed.append(f"{left_out} of {len(places)} cuts of {places[0].split()[0]} were not measured")
 
-    def _card(self, space: Space, place: str, extractor: FrameExtractor, budget: Budget) -> None:
-        """Add the cards of an extractor in all storages, from the log where they stand there."""
-        logged = [Card(**record["card"]) for record in self.log.of("card")]
-        known = {c.chain: c for c in logged if c.place == place and (c.measured or not budget.needs_times)}
+    def _card(self, space: Space, place: str, extractor: FrameExtractor) -> None:
+        """Add the measured cards of an extractor in all storages, from the log where they stand there."""
+        logged, timed = [Card(**record["card"]) for record in self.log.of("card")], self.budget.needs_times
+        known = {card.chain: card for card in logged if card.place == place and (card.measured or not timed)}
         cards = [known[storage.chain] for storage in ALONE if storage.chain in known]
         if len(cards) < len(ALONE):
             table = self.judged.folds[0]
@@ -450,7 +472,7 @@ class ClipSearch:
             size = plan.extractor.input_size
             self._samples[size] = self._samples.get(size) or [clip[:SAMPLED] for clip in sample_clips(table, plan, 3)]
             with working(f"measure {place}"):
-                cards = kept_cards(space, table, extractor, place, budget, self._samples[size])
+                cards = make_cards(space, table, extractor, place, self._samples[size], timed)
             for card in cards:
                 if card.chain not in known:  # a killed search may have left some
                     self.log.add("card", card=asdict(card))
