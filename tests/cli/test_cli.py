@@ -301,3 +301,18 @@ def test_export_makes_an_integer_extractor_of_a_tflite_file(run, tmp_path):
     assert status == 0
     assert found["files"]["extractor.onnx"] == (tmp_path / "extractor.onnx").stat().st_size
     assert found["metrics"]["int8_cosine"] >= 0.99
+
+
+def test_the_program_ends_at_once_with_its_status_all_said_and_done(tmp_path):
+    code = (
+        "import atexit, sys\n"
+        "from vidlet import cli\n"
+        "class Held:\n"
+        "    def __del__(self):\n"
+        "        print('taken apart')\n"
+        "held = Held()\n"
+        "cli.main = lambda: (print('said'), atexit.register(print, 'done'), 2)[2]\n"
+        "sys.exit(cli.program())\n"
+    )
+    done = python(code, cwd=tmp_path)
+    assert (done.returncode, done.stdout.split()) == (2, ["said", "done"])

@@ -6,6 +6,7 @@ Importing this costs nothing; a command's module, and what is heavy in it, is im
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import errno
 import importlib
@@ -62,6 +63,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     with _escaped_output(), _without_chatter():
         return _run(words)
+
+
+def program() -> int:
+    """``main`` as the program itself: when all is said the process ends at once.
+
+    To take apart what torch and its kin left in memory takes a second of processor, on a busy machine many. Whatever
+    was registered for the end of the process runs before.
+    """
+    status: list[int] = []
+    atexit.register(lambda: _leave(*status))  # what is registered first is called last
+    status.append(main())
+    return status[0]
+
+
+def _leave(status: int | None = None) -> None:
+    if status is not None:  # else an error of ours is under way
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
 
 
 def _run(words: list[str]) -> int:
