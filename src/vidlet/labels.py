@@ -30,8 +30,39 @@ def _visible(letter: str) -> str:
 
 
 def split_labels(cell: str) -> tuple[str, ...]:
-    """Names in a table cell, separated by ``|``, without blanks and repetitions: "run| jump" -> ("run", "jump")."""
-    return tuple(dict.fromkeys(name for part in cell.split("|") if (name := part.strip())))
+    """Names in a table cell, separated by ``|``, without blanks and repetitions: "run| jump" -> ("run", "jump").
+
+    A bar with a backslash before it belongs to a name; see ``join_labels``.
+    """
+    return tuple(dict.fromkeys(name for part in label_parts(cell) if (name := part.strip())))
+
+
+def label_parts(cell: str) -> list[str]:
+    """What stands between the bars of a cell, as it stands there."""
+    return cell.split("|") if "\\" not in cell else _ENDS.sub(_read, cell).split(_BETWEEN)
+
+
+def join_labels(names: Iterable[str]) -> str:
+    """Names as one cell, from which ``split_labels`` reads them again: ("a|b", "c") -> "a\\|b|c".
+
+    Backslashes at the end of a name or before its bars are doubled.
+    """
+    return "|".join(_ENDS.sub(_written, name) for name in names)
+
+
+_ENDS = re.compile(r"(\\*)(\||\Z)")  # backslashes that mean something: those before a bar or at the end
+_BETWEEN = "\0"
+
+
+def _written(end: re.Match[str]) -> str:
+    return 2 * end[1] + ("\\|" if end[2] else "")
+
+
+def _read(end: re.Match[str]) -> str:
+    odd = len(end[1]) % 2
+    if end[2]:
+        return end[1][: len(end[1]) // 2] + ("|" if odd else _BETWEEN)
+    return end[1][: len(end[1]) // 2 + odd]
 
 
 def label_order(names: Iterable[str], where: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import DataError, VidletError
 from ..files import sha256_of
+from ..labels import join_labels
 from ..video import VideoInfo, probe, read_many
 from ..video.folder import image_files
 from .box_table import image_size
@@ -269,7 +270,7 @@ def _duplicates(table: ClipTable, readable: set[Path]) -> tuple[Duplicate, ...]:
         across = len({clip.split for clip in clips}) > 1
         if copies := [clip for clip in clips if across or parts[clip.start_s, clip.end_s] > 1]:
             names = tuple(_name(clip.path, table.root) for clip in copies)
-            found.append(Duplicate(names, tuple(c.split for c in copies), tuple("|".join(c.labels) for c in copies)))
+            found.append(Duplicate(names, tuple(c.split for c in copies), tuple(join_labels(c.labels) for c in copies)))
     return tuple(found)
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar, cast
 import numpy as np
 
 from ..errors import DataError, DependencyError, reading
-from ..labels import label_order, split_labels
+from ..labels import join_labels, label_order, split_labels
 from ..video.address import as_place
 from .listed import folders_near
 from .media import Media
@@ -385,7 +385,7 @@ def _names_of_list(cell: str) -> str:
         names = ast.literal_eval(cell)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return cell
-    return "|".join(map(str, names)) if all(isinstance(name, (str, int)) for name in names) else cell
+    return join_labels(map(str, names)) if all(isinstance(name, (str, int)) for name in names) else cell
 
 
 def _check_columns(names: list[str], path: Path, labelled: bool) -> None:

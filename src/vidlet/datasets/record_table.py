@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..labels import composed, split_labels
+from ..labels import composed, label_parts, split_labels
 from .records import Checks, RecordSet, find_shards
 from .table import Clip, ClipTable, split_name
 from .texts import MOST_CLASSES, TABLE_NAMES, Names, cell_key, class_number, numbered_names, table_rows
@@ -168,7 +168,8 @@ def _numbered(path: Path, index: str, name: str) -> dict[int, str]:
     for line, cells in rows[1:]:
         written, called = (cells[at] if at < len(cells) else "" for at in (first, second))
         numbers = written.split("|")
-        names = called.split("|") if len(numbers) > 1 else [called]
+        names = label_parts(called)
+        names = names if len(numbers) > 1 else ["|".join(names)]
         for number, one in zip(numbers, names, strict=False):
             if number.strip().isdecimal():
                 found[class_number(number, f"{path} line {line}")] = composed(one.strip()) or number.strip()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError, DependencyError, reading
-from ..labels import composed
+from ..labels import composed, join_labels
 from ..wording import how_to_install
 
 MOST_BYTES = 2**28  # of a table; Kinetics-700 has 40 MB
@@ -238,7 +238,7 @@ def _texts(column: Any) -> list[str]:
 def cell_text(value: Any) -> str:
     """A value of a typed table as a cell of a text: a list is a|b, nothing is ""."""
     if isinstance(value, list):
-        return "|".join(map(cell_text, value))
+        return join_labels(map(cell_text, value))
     return "" if value is None or isinstance(value, dict) else str(value)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from ..datasets import Clip, ClipTable, DataReport, group_folds, inspect_table, read_table, with_splits
 from ..datasets.record_table import hold_out_shards
 from ..errors import DataError, VidletError
+from ..labels import join_labels
 from ..metrics import (
     ManyLabels,
     classification_summary,
@@ -340,7 +341,7 @@ def predictions_csv(scored: Mapping[str, Scored]) -> str:
     for name, found in scored.items():
         for clip, row in zip(found.clips, found.scores, strict=True):
             guess = int(row.argmax())
-            truth = "|".join(clip.labels)
+            truth = join_labels(clip.labels)
             cells = [name, str(clip.path), clip.group, truth, found.names[guess], f"{row[guess]:.4f}"]
             writer.writerow(map(cell, [*cells, *(cut_cells(clip) if parts else ())]))
     return text.getvalue()

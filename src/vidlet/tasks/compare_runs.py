@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..datasets import Clip
 from ..datasets.texts import read_text
 from ..errors import DataError, VidletError, reading
+from ..labels import join_labels, split_labels
 from ..metrics import Difference, gap_samples, map50_samples, paired_bootstrap, rate_interval
 from ..reports import (
     Dot,
@@ -68,7 +69,7 @@ class Said:
 
     def right(self, keys: Sequence[Key]) -> list[bool]:
         """Whether the highest score was that of a label of each clip."""
-        return [predicted in label.split("|") for label, predicted, _ in (self.answers[key] for key in keys)]
+        return [predicted in split_labels(label) for label, predicted, _ in (self.answers[key] for key in keys)]
 
     def groups(self, keys: Sequence[Key]) -> list[str]:
         """Group of each clip."""
@@ -145,7 +146,7 @@ def of_scores(name: str, path: Path, scored: Scored | ScoredImages, figures: Map
         known |= {"samples": samples, "items": tuple(":".join(_key(clip)) for clip in scored.clips)}
     else:
         answers = {
-            _key(clip): ("|".join(clip.labels), scored.names[int(row.argmax())], clip.group)
+            _key(clip): (join_labels(clip.labels), scored.names[int(row.argmax())], clip.group)
             for clip, row in zip(scored.clips, scored.scores, strict=True)
         }
         return Said(name, path, answers, **known)

@@ -20,6 +20,7 @@ from PIL import Image
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, RecipeError, VidletError
 from ..files import Lock, write_text
+from ..labels import join_labels
 from ..progress import bar, say
 from ..recipe import Recipe, load_recipe
 from ..video import read_clip, read_many
@@ -149,5 +150,5 @@ def _csv(clips: list[Clip], table: ClipTable) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "group", "split"])
     for clip in clips:
-        writer.writerow([stream_name(clip, table), "|".join(clip.labels), clip.group, clip.split])
+        writer.writerow([stream_name(clip, table), join_labels(clip.labels), clip.group, clip.split])
     return text.getvalue()

@@ -23,6 +23,7 @@ from ..datasets.texts import TABLE_NAMES
 from ..errors import DataError
 from ..features import Extracted
 from ..files import Lock, atomic_path, write_text
+from ..labels import join_labels
 from .prepare import extract_features, moments
 
 SHARD_RECORDS = 256
@@ -117,5 +118,5 @@ def _table_text(clips: list[Clip], table: ClipTable) -> str:
     writer.writerow(["name", "label", "label_id", "group", "split"])
     for clip in clips:
         numbers = "|".join(str(table.labels.index(label)) for label in clip.labels)
-        writer.writerow([record_name(clip, table.root), "|".join(clip.labels), numbers, clip.group, clip.split])
+        writer.writerow([record_name(clip, table.root), join_labels(clip.labels), numbers, clip.group, clip.split])
     return stream.getvalue()
