@@ -20,11 +20,15 @@ import torch
 from onnx.numpy_helper import to_array
 
 from shared_data import shared
+from vidlet.artifact import ArtifactNetwork, artifact_graph, artifact_metadata
+from vidlet.compression import find_chain, shrink_graph
 from vidlet.errors import RecipeError, TrainingError
+from vidlet.jobs.compress import compress
 from vidlet.jobs.evaluate import evaluate
 from vidlet.jobs.fit import fit
 from vidlet.models import build_extractor
 from vidlet.models.mobilenetv2 import MobileNetV2
+from vidlet.recipe import load_recipe
 from vidlet.runtime import benchmark, load
 from vidlet.search import cards, course, data, halving
 from vidlet.search import clips as module
@@ -35,8 +39,11 @@ from vidlet.search.clips import ALIKE, FEW, behind, clip_search, promise, usual_
 from vidlet.search.course import EVIDENCE_BYTES, Asked
 from vidlet.search.data import Built, judge, open_pool, sketch
 from vidlet.search.realize import clip_point, realize, refit, trained_parts
-from vidlet.search.space import ALONE, Space, cuts_of, first_candidates, known_cost, place_of
+from vidlet.search.space import ALONE, Candidate, Space, cuts_of, first_candidates, known_cost, place_of
 from vidlet.search.trials import TrialLog
+from vidlet.selection.candidates import MOVES, probe
+from vidlet.selection.decide import Decision
+from vidlet.tasks.clip_networks import build_classifier
 from vidlet.tasks.prepare import graph_bytes
 from vidlet.video import write_video
 
@@ -407,7 +414,7 @@ def test_the_deepest_cut_that_is_quick_enough_is_found_by_halves_and_those_befor
     times |= {"block3": 2.5}
     assert chosen(1.0) == (["block3"], ["3 of 4 cuts of mobilenetv2-0.35 were not measured"])
     times |= dict.fromkeys(times, 9.0) | {"block1": 2.0}
-    assert chosen(2.0) == (["block1"], ["2 of 4 cuts of mobilenetv2-0.35 were not measured"])
+    assert chosen(2.0) == (["block1"], ["1 of 4 cuts of mobilenetv2-0.35 were not measured"])
     assert measured == ["block3", "block1"]  # behind the time what is the quickest
     times |= {"block1": 4.0}
     with pytest.raises(RecipeError, match=r"the fastest mobilenetv2-0\.35 block1 32 px float32 with 4.00 ms a frame"):
@@ -580,6 +587,47 @@ def test_the_bytes_of_a_cut_are_counted_as_they_are_measured(clips, monkeypatch,
         assert one.bytes == pytest.approx(other.bytes, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("cuts", "members"),
+    [
+        (("block5",), [probe("block5", "middle")]),
+        (("block2", "block5"), [probe("block2+block5", "segments+steps"), probe("block5", MOVES)]),
+    ],
+)
+def test_the_bytes_of_what_train_would_choose_are_known_within_a_few_percent(clips, space, cache, cuts, members):
+    """Its files were up to a third larger than was expected: what is standardized by is stored in float32."""
+    table = judge(clips).folds[0]
+    own = [plan for plan in space.extractors if plan.cut in cuts]
+    places, begin = {}, 0
+    for plan in own:
+        shape = tuple(sketch(plan).feature_shape)
+        places[plan.cut] = (begin, shape)
+        begin += int(np.prod(shape))
+    auto = load_recipe("auto", {"sampling.hz": min(space.rates_hz)})
+    members = [SimpleNamespace(candidate=member) for member in members]
+    choice = SimpleNamespace(members=members, weights=[1 / len(members)] * len(members), temperature=1.0)
+    plan = Decision(choice, (), places).recipe(replace(auto, extractor=replace(own[-1], cut="")), False, {})
+    candidate = Candidate.listed(place_of(own[-1]), plan, "auto")
+    trained = build_classifier(plan, table)
+    with torch.no_grad():
+        for values in (*trained.head.parameters(), *trained.head.buffers()):
+            if values.is_floating_point():
+                values.uniform_(0.5, 1.5)
+    graph = artifact_graph(ArtifactNetwork(trained.extractor, trained.head), trained.extractor.input_size)
+    frames = [np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8) for _ in range(2)]
+    found = Cards(len(table.labels))
+    found.add(
+        candidate.place,
+        sketch(own[-1]).feature_shape,
+        make_cards(space, table, build_extractor(own[-1]), candidate.place, frames, timed=False),
+    )
+    metadata = artifact_metadata(plan, table.labels, 1.0, trained.extractor.provenance, 1.0)
+    for storage in ALONE:
+        small = shrink_graph(find_chain(storage.chain) if storage.chain else (), graph, frames)
+        size = len(small.SerializeToString()) + len(json.dumps(metadata)) + EVIDENCE_BYTES
+        assert found.bytes(candidate, storage) == pytest.approx(size, rel=0.04), storage.chain
+
+
 def once(space, candidate):
     """The recipe of a candidate, of one epoch."""
     return space.recipe(candidate, "once", epochs=1)
@@ -615,6 +663,20 @@ def test_a_pruned_head_is_trained_once_for_all_its_files(clips, space, cache, tm
         1,
         1,
     )
+
+
+def test_the_chosen_network_is_compressed_by_hand_as_that_of_train(found, clips, tmp_path):
+    out, result = found
+    assert result["metrics"]["refit"]
+    made = compress(out, clips, "half", out=tmp_path / "again")
+    before, after = (load(made["out"] + f"/{name}") for name in ("model.onnx", "model.half.onnx"))
+    assert after.metadata["temperature"] == before.metadata["temperature"]  # not of clips that it was trained on
+    figures = made["metrics"]["files"]
+    assert abs(figures["model.half.onnx"]["accuracy"] - figures["model.onnx"]["accuracy"]) < 0.1
+    old = tmp_path / "again" / "head.pt"
+    old.unlink()
+    with pytest.raises(TrainingError, match=r"again: holds no head.pt; `vidlet train DATA --recipe .*toml` makes"):
+        compress(tmp_path / "again", clips, "half")
 
 
 def test_of_several_heads_those_are_trained_once_more_for_which_there_is_time(clips, space, cache, tmp_path):

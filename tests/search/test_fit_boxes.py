@@ -11,6 +11,7 @@ import pytest
 from boxes_case import write_squares
 from vidlet.cli import main
 from vidlet.errors import RecipeError, TrainingError
+from vidlet.jobs.compress import compress
 from vidlet.jobs.evaluate import evaluate
 from vidlet.jobs.fit import fit
 from vidlet.recipe import load_recipe
@@ -88,6 +89,12 @@ def test_the_file_keeps_the_budget_and_is_scored_as_it_ships(found, squares):
     assert load(out / "files" / chosen["file"]).metadata["recipe"] == load(path).metadata["recipe"]
     recipe = load_recipe(out / "recipe.toml")
     assert recipe.training.epochs == chosen["epochs"] and recipe.compress == tuple(filter(None, [chosen["chain"]]))
+
+
+def test_the_chosen_detector_is_compressed_by_hand_as_that_of_train(found, squares, tmp_path):
+    out, _ = found
+    made = compress(out, squares, "half", out=tmp_path / "again")
+    assert {"model.onnx", "model.half.onnx"} <= set(made["metrics"]["files"])
 
 
 def test_costs_come_first_then_short_trainings_then_the_best_for_longer(found):

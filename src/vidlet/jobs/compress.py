@@ -28,7 +28,7 @@ def compress(
     device: str = "auto",
     out: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Compress the network that ``train`` left in a run folder by a chain of steps.
+    """Compress the network that ``train`` or ``fit`` left in a run folder by a chain of steps.
 
         vidlet.compress("runs/a", "clips/", "units:0.5+int8")
 
@@ -68,7 +68,8 @@ def compress(
         raise RecipeError("compress: name at least one chain of steps, as int8")
     with working(f"read {data}"):
         table = task.read(DataSource(data, fold, strict))
-        known = folder.metrics().get("none") or {}
+        metrics = folder.metrics()
+        known = metrics.get("none") or {}
         source = known.get("source")
         table, background = with_background(table, source) if source is not None else (table, None)
     task.check(table)
@@ -80,9 +81,11 @@ def compress(
         _held_too = target.hold()
         folder.copy_to(target)
         folder = target
+    learned = metrics.get("refit") is True  # by ``fit``, from validation clips too: they tell no temperature
+    temperature = metrics["chosen"]["temperature"] if learned else None
     for name, chain in chains.items():
         with working(f"write {name}"):
-            writer.write(trained, chain, folder / name)
+            writer.write(trained, chain, folder / name, temperature)
     split, chosen = task.scored_split(background.without(table) if background else table)
     names = [MODEL, *chains]
     stem, _, ending = task.listing.rpartition(".")

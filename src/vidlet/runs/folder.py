@@ -144,7 +144,9 @@ class RunFolder:
             TrainingError: it is not there.
         """
         if not (self / name).exists():
-            raise TrainingError(f"{self}: holds no {name}; not a finished run of `vidlet train`")
+            again = f"`vidlet train DATA --recipe {self / RECIPE}` makes one that does"
+            why = again if (self / FIT).exists() else "not a finished run of `vidlet train`"
+            raise TrainingError(f"{self}: holds no {name}; {why}")
         return self / name
 
     def metrics(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ..errors import RecipeError, TrainingError
 from ..models import FrameExtractor
 from ..progress import duration, say, working
 from ..recipe import Extractor, Recipe
-from ..runs import MODEL, RunFolder
+from ..runs import HEAD, MODEL, RunFolder
 from ..runtime import load
 from ..tasks import TASKS
 from ..tasks.clips import Scored
@@ -54,7 +54,7 @@ from .data import (
 from .halving import Finalist, Search, finalists
 from .joined import SharedWorkers
 from .proxy import AnyWorkers, Outcome, Solved, Workers, follow_parent
-from .realize import ClipPoint, Timing, clip_point, realize, refit
+from .realize import ClipPoint, Timing, clip_point, head_file, realize, refit
 from .space import ALONE, GRID, LINEAR, STORAGES, Candidate, Space, Storage, cuts_of, known_cost, place_of
 from .trials import TrialLog
 
@@ -342,6 +342,7 @@ class ClipSearch:
             choose=self._choose,
             explain=self._steps,
             recipe=lambda point: self._recipe(point.candidate, point.chain),
+            weights=lambda point: (head_file(self.files, point.candidate), HEAD),
             refit=self._refit,
             reject=self._reject,
             rank=lambda points: best_first(deliverable(points, self._guessing)),

@@ -181,7 +181,9 @@ class Ways(Generic[P]):
         choose: the best file that keeps the budget; None: there is none.
         explain: the chosen one's network in float32 and after each step of its chain, as files.
         recipe: (point) -> what makes it again.
-        refit: (point, path) trains the chosen one on all that is not test and writes it; False: it was not done.
+        weights: (point) -> the file of its trained network, under the name that it has in a run.
+        refit: (point, path) trains the chosen one on all that is not test and writes it and its weights; False: it was
+            not done.
         rank: files -> those that may be delivered, in the order in which they would be chosen.
         reject: (point, metrics, what the product said of the scored clips) puts a threshold for "none of these" into
             the product, and its figures into the metrics, where something says how that looks.
@@ -192,6 +194,7 @@ class Ways(Generic[P]):
     choose: Callable[[], P | None]
     explain: Callable[[P], list[P]]
     recipe: Callable[[P], Recipe]
+    weights: Callable[[P], tuple[Path, str]]
     refit: Callable[[P, Path], bool] = lambda point, path: False
     reject: Callable[[P, dict[str, Any], Mapping[str, Any]], None] = lambda point, metrics, scored: None
     rank: Callable[[Sequence[P]], Sequence[P]] = by_quality
@@ -244,6 +247,9 @@ def conclude(course: Course[P], ways: Ways[P], trials: int) -> dict[str, Any]:
     summary["refit"] = ways.refit(chosen, run.model)
     if not summary["refit"]:
         shutil.copyfile(course.files / chosen.file, run.model)
+        weights, name = ways.weights(chosen)
+        if weights.exists():  # else of an older search
+            shutil.copyfile(weights, run / name)
     split, table = course.scored or task.scored_split(course.table)
     metrics, scored = task.score_files(run, [MODEL], table, asked.strict)
     skipped = dict.fromkeys([*course.table.skipped, *getattr(scored[MODEL], "skipped", ())])

@@ -144,7 +144,7 @@ def realize(
     if not chains:
         return []
     started, stem = time.monotonic(), folder / candidate.key
-    made = Realizer(plan, table, folder / f"{candidate.key}.head.pt", device)
+    made = Realizer(plan, table, head_file(folder, candidate), device)
     val = made.prepared.val
     figures = outcome_of(predict_logits(ClipNetwork(made.trained.head), val, plan.training.batch), val.targets)
     files: list[tuple[Path, str, float]] = []
@@ -181,6 +181,7 @@ def refit(
     everything = [replace(clip, split="train") for clip in table]
     watched = [clip for clip in table if clip.split == "val"]  # for the log only
     made = Realizer(plan, table.with_clips([*everything, *watched]), None, device)
+    save_tensors(made.trained.head.state_dict(), path.with_name(HEAD))
     network, graph = _parts(point.chain)
     members = members_of(network)
     took = time.monotonic() - started
@@ -196,10 +197,15 @@ def refit(
     return again, members
 
 
+def head_file(folder: Path, candidate: Candidate) -> Path:
+    """The file of a candidate's trained head, among the files of a search."""
+    return folder / f"{candidate.key}.head.pt"
+
+
 def trained_parts(folder: Path, candidate: Candidate, chain: str) -> tuple[bool, bool]:
     """Whether a candidate's head is already trained, and whether the steps of a chain that train are taken, too."""
     network, _ = _parts(chain)
-    head = (folder / f"{candidate.key}.head.pt").exists()
+    head = head_file(folder, candidate).exists()
     return head, head and (not network or _kept_network(folder / candidate.key, network).exists())
 
 
