@@ -94,6 +94,12 @@ def test_a_table_without_a_row_says_what_is_missing(run, tiny_run, tmp_path):
     assert (tmp_path / "out.csv").read_text() == "source,start_s,end_s,label,score\n"
 
 
+def test_a_folder_of_videos_is_no_live_source(run, tiny_run):
+    status, _, err = run("predict", tiny_run.model, tiny_run.clips, "--live")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "is a folder of videos; name one of them (" in err and "or leave out --live" in err
+
+
 def test_a_table_of_a_live_source_has_a_row_a_line(run, tiny_run, tmp_path):
     status, out, _ = run("predict", tiny_run.model, clips_of(tiny_run.clips)[0], "--live", "--csv", "out.csv", "--json")
     lines = [json.loads(line) for line in out.splitlines()]

@@ -11,6 +11,7 @@ from vidlet.errors import DataError, RecipeError
 from vidlet.jobs.evaluate import evaluate
 from vidlet.jobs.fuse import fuse
 from vidlet.recipe import load_recipe
+from vidlet.runs import shipped
 from vidlet.runtime import load
 from vidlet.tasks.clips import labelled_clips, score_clips
 from vidlet.tasks.flow import flow_clips, stream_name
@@ -78,6 +79,13 @@ def test_fused_scores_are_the_weighted_mean_of_the_streams(tiny_run):
     one, two = (score_clips(load(path, threads=1), table) for path in (model, int8))
     right = (0.25 * one.scores + 0.75 * two.scores).argmax(1) == one.labels
     assert fuse([(model, data), (int8, data)], [1, 3])["accuracy"] == pytest.approx(right.mean())
+
+
+def test_a_stream_may_be_a_run_and_a_bar_names_the_file_that_is_scored(tiny_run, monkeypatch, capsys):
+    monkeypatch.setattr("vidlet.progress.EVERY_S", 0.0)
+    found = fuse([(tiny_run.folder, tiny_run.clips), (tiny_run.model, tiny_run.clips)])
+    assert found["streams"][0]["model"] == str(shipped(tiny_run.folder, 1, told=False))
+    assert f"evaluate {tiny_run.folder.name}/model.onnx" in capsys.readouterr().err
 
 
 def test_streams_that_share_no_clip_or_no_weights_are_refused(tiny_run, clips):

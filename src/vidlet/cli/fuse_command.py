@@ -11,7 +11,7 @@ from ..wording import as_json
 from . import options
 from .train_command import need_train_extra
 
-EXAMPLE = "example: vidlet fuse --stream runs/rgb/model.onnx clips/ --stream runs/flow/model.onnx flow/ --join runs/two"
+EXAMPLE = "example: vidlet fuse --stream runs/rgb clips/ --stream runs/flow flow/ --join runs/two"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         action="append",
         required=True,
-        metavar=("MODEL", "DATA"),
-        help="a file and its clips; repeat",
+        metavar=("MODEL|RUN", "DATA"),
+        help="a file, or a run folder, and its clips; repeat",
     )
     parser.add_argument(
         "--weight",

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import DataError, ModelError
 from ..metrics import classification_summary
+from ..runs import product_of, shipped
 from ..runtime import load
 from ..tasks import scored_split
 from ..tasks.clips import Scored, labelled_clips, score_clips
@@ -39,6 +40,7 @@ def fuse(
     Clips are the same where their paths below their tables are, dots aside: so ``vidlet extract --flow`` names them.
 
     Args:
+        streams: a file or a run (its file to ship; with ``join`` its product), and the clips of each.
         weights: of the streams; None: all alike.
         join: a folder for ``model.onnx``, one file of both: the first on clips, the second on their flow, as
             ``vidlet extract --flow`` stored it. It takes ``frames`` and ``flow`` and is scored again.
@@ -55,7 +57,8 @@ def fuse(
     share = np.asarray(weights if weights is not None else [1.0] * len(streams), float)
     if len(streams) < 2 or len(share) != len(streams) or share.min() < 0 or share.sum() <= 0:
         raise DataError(f"fuse: {len(streams)} streams and weights {share.tolist()}: at least two, a weight each")
-    models = [load(path, threads=threads) for path, _ in streams]
+    files = [shipped(path, threads) if join is None else product_of(path) for path, _ in streams]
+    models = [load(path, threads=threads) for path in files]
     labels = models[0].labels
     for model in models:
         if model.labels != labels:
@@ -68,14 +71,13 @@ def fuse(
         check_joinable(models, streams[-1][1], join)
     found: list[tuple[dict[str, int], Scored]] = []
     told, tables = [], []
-    for model, (path, data) in zip(models, streams, strict=True):
+    for model, (_, data) in zip(models, streams, strict=True):
         name, clips = scored_split(labelled_clips(data, fold, strict), split)
         tables.append(clips)
         scored = score_clips(model, clips, strict)
         found.append(({stream_name(clip, clips): i for i, clip in enumerate(scored.clips)}, scored))
-        told.append(
-            {"model": str(path), "data": str(data), "accuracy": float(scored.correct.mean()), "bytes": model.bytes}
-        )
+        accuracy = float(scored.correct.mean())
+        told.append({"model": str(model.path), "data": str(data), "accuracy": accuracy, "bytes": model.bytes})
     first, of = found[0]
     common = [key for key in first if all(key in names for names, _ in found)]
     if not common:

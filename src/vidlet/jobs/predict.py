@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..datasets import clips_below
 from ..errors import RecipeError
 from ..live.session import LiveWanted, live_lines
 from ..progress import say
@@ -19,6 +20,7 @@ from ..runtime import Model, load
 from ..tasks import task_of_model
 from ..tasks.predictions import Wanted
 from ..video import is_live
+from ..video.folder import image_files
 from ..wording import cell
 
 LIVE_COLUMNS = ("time_s", "label", "score")
@@ -86,6 +88,9 @@ def predict(
     wanted.check(watched)
     if watched and fps is not None:
         raise RecipeError("--fps is for folders of frames that are read as files, not for live sources")
+    if watched and (folder := Path(str(source))).is_dir() and not image_files(folder):
+        some = next((f" ({path})" for path in clips_below(folder)), "")
+        raise RecipeError(f"--live: {folder} is a folder of videos; name one of them{some}, or leave out --live")
     loaded = model if isinstance(model, Model) else load(shipped(model, threads), threads=threads)
     if watched:
         lines = live_lines(loaded, source, wanted, say, tell)

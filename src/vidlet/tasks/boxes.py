@@ -20,6 +20,7 @@ from ..runtime import Model
 from ..video import read_many, resize
 from ..video.folder import load_image
 from ..wording import cell
+from .clips import named
 from .task import DataSource
 
 LISTED = 0.05  # boxes.csv has those of at least this score
@@ -69,7 +70,7 @@ def score_images(model: Model, table: BoxTable, strict: bool = False, workers: i
     index = {name: i for i, name in enumerate(model.box_labels)}
     order = np.array([index.get(name, -1) for name in table.labels])
     kept, detections, truths, times, skipped = [], [], [], [], list(table.skipped)
-    with bar("evaluate", "image") as move:
+    with bar(f"evaluate {named([model])}", "image") as move:
         jobs = read_many(list(table), lambda image: resize(load_image(image.path), model.input_size), workers=workers)
         for done, (image, picture) in enumerate(jobs, 1):
             move(done, len(table))

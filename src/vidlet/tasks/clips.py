@@ -40,6 +40,7 @@ CHUNK = 1000  # clips whose scores are in memory at once, where a clip may have 
 
 SEVERAL = ("gap20", "hit1", "perr", "map")  # figures of many labels a clip: those of the YouTube-8M challenge
 PART_COLUMNS = ("start_s", "end_s")
+MOST_NAMED = 2  # files that a bar names
 HEADLINE = ("accuracy", "accuracy_interval", "top5", "macro_f1")
 
 Item = TypeVar("Item")
@@ -226,6 +227,13 @@ def score_together(models: Sequence[Model], table: ClipTable, strict: bool = Fal
     return together
 
 
+def named(models: Sequence[Model]) -> str:
+    """Files in a few words, each with the folder that it lies in, which is its run."""
+    if len(models) > MOST_NAMED:
+        return f"{len(models)} files"
+    return " and ".join("/".join(model.path.parts[-2:]) for model in models)
+
+
 def _row(found: Prediction, model: Model) -> np.ndarray:
     return np.array([found.scores[name] for name in model.labels], np.float32)
 
@@ -248,7 +256,7 @@ def _predictions(
 
     skipped += table.skipped
     read = 0
-    with bar("evaluate") as move:
+    with bar(f"evaluate {named(models)}") as move:
         for done, (clip, result) in enumerate(read_many(list(table), classify, workers=workers), 1):
             move(done, len(table))
             if not isinstance(result, VidletError):
