@@ -10,7 +10,8 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 HIDDEN = "***"
@@ -54,6 +55,13 @@ def _escaped(letter: str) -> str:
     return (
         repr(letter)[1:-1] if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") and not joins else letter
     )
+
+
+def notebook_table(rows: Iterable[Sequence[object]]) -> str:
+    """A small table as a notebook shows it; the first cell of each row is its name."""
+    texts = ([escape(shown(value)) for value in row] for row in rows)
+    lines = (f"<tr><th>{name}</th>{''.join(f'<td>{text}</td>' for text in more)}</tr>" for name, *more in texts)
+    return f"<table>{''.join(lines)}</table>"
 
 
 def cell(value: object) -> object:

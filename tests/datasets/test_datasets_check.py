@@ -202,3 +202,13 @@ def test_what_cannot_be_trained_is_refused_by_name(wrong, reason):
 def test_what_can_be_trained_passes():
     check_trainable(labelled("a", "a", "b", "b"))
     check_trainable(with_splits(labelled(*"abababababab")))
+
+
+def test_a_report_tells_a_person_what_was_understood(clips):
+    report = inspect_data(clips)
+    assert repr(report) == f"DataReport({clips}, 2 classes, 6 clips, 0 groups, 6 without a split, warnings: 1)"
+    html = report._repr_html_()
+    assert "<tr><th>jump</th><td>3</td></tr>" in html and "<tr><th></th><td>no split</td></tr>" in html
+    odd = replace(report, classes={"<b>": {"": 6}}, warnings=("is <b> a class?",))
+    assert "<b>" not in odd._repr_html_()
+    assert "<tr><th>warning</th><td>is &lt;b&gt; a class?</td></tr>" in odd._repr_html_()

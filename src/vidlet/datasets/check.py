@@ -18,6 +18,7 @@ from ..files import sha256_of
 from ..labels import join_labels
 from ..video import VideoInfo, probe, read_many
 from ..video.folder import image_files
+from ..wording import notebook_table
 from .box_table import image_size
 from .frame_record import frame_codes
 from .splits import split_names
@@ -45,8 +46,35 @@ class Duplicate:
     labels: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class DataReport:
+class Inspected:
+    """What a report on data says at a prompt and in a notebook: totals, classes by split, what is wrong."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._told(self.to_dict()))})"
+
+    def _repr_html_(self) -> str:
+        found = self.to_dict()
+        splits = found["splits"]
+        rows = [("", *(split or "no split" for split in splits))]
+        rows += [(label, *counts.values()) for label, counts in found["classes"].items()]
+        remarks = [(kind[:-1], text) for kind in ("notes", "warnings") for text in found[kind]]
+        return notebook_table([self._told(found)]) + notebook_table(rows) + (notebook_table(remarks) if remarks else "")
+
+    @staticmethod
+    def _told(found: Mapping[str, Any]) -> list[str]:
+        boxes = [f"{found['images']} images", f"{found['boxes']} boxes"] if "boxes" in found else []
+        counts = boxes or [f"{found['clips']} clips", f"{found['groups']} groups"]
+        splits = [f"{count} {split or 'without a split'}" for split, count in found["splits"].items()]
+        wrong = [f"{key}: {len(found[key])}" for key in ("skipped", "dropped", "warnings") if found.get(key)]
+        return [found["root"], f"{len(found['classes'])} classes", *counts, *splits, *wrong]
+
+
+@dataclass(frozen=True, repr=False)
+class DataReport(Inspected):
     """What ``vidlet data`` shows. ``clips`` are the usable rows of the table, broken ones included."""
 
     root: Path

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any, TypeAlias, cast, overload
 
@@ -23,7 +22,7 @@ from ..datasets.frame_record import Record, frame_codes
 from ..errors import DataError, ModelError, VidletError
 from ..recipe import Sampling
 from ..video.folder import load_image
-from ..wording import shown
+from ..wording import notebook_table, shown
 from .frame_feed import FrameFeed
 from .known import Known
 from .metadata import read_metadata, read_model_bytes
@@ -68,8 +67,7 @@ class Prediction:
     def _repr_html_(self) -> str:
         """What a notebook shows: the best labels with their scores."""
         best = sorted(self.scores.items(), key=lambda item: -item[1])[:SHOWN]
-        rows = "".join(f"<tr><th>{escape(shown(name))}</th><td>{score:.3f}</td></tr>" for name, score in best)
-        return f"<table>{rows}</table>"
+        return notebook_table((name, f"{score:.3f}") for name, score in best)
 
 
 @dataclass(frozen=True)
@@ -132,8 +130,7 @@ class Model:
     def _repr_html_(self) -> str:
         """What a notebook shows: a small table of the same."""
         rows = [("file", str(self.path)), *((name or "classes", value) for name, value in self._told())]
-        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(shown(value))}</td></tr>" for name, value in rows)
-        return f"<table>{cells}</table>"
+        return notebook_table(rows)
 
     def _told(self) -> list[tuple[str, str]]:
         """(name, value) of what a person wants to know: labels, bytes, what goes in, how good it was."""

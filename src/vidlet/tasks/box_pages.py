@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..datasets import BoxImage, BoxTable, read_boxes, with_box_splits
+from ..datasets.check import Inspected
 from ..errors import DataError, VidletError
 from ..metrics import precision_recall
 from ..reports import Section
@@ -32,8 +33,8 @@ FOUND, FOUND_SCORE = 12, 0.5  # pictures of a run's report, and the least score 
 SMALL = 0.02  # a side of a box, as a share of the picture's, that few detectors see
 
 
-@dataclass(frozen=True)
-class BoxReport:
+@dataclass(frozen=True, repr=False)
+class BoxReport(Inspected):
     """What there is and what is wrong: images and boxes by split, what was left out, what stands out."""
 
     table: BoxTable
