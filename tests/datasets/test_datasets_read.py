@@ -10,6 +10,7 @@ from shared_data import shared
 from video_level import draw_video_level
 from vidlet.datasets import ClipTable, read_table
 from vidlet.errors import DataError
+from vidlet.tasks.clips import labelled_clips
 from vidlet.video import write_video
 
 
@@ -420,8 +421,9 @@ def test_columns_that_are_not_read_are_told_and_people_are_groups(tmp_path):
     table = read_table(tmp_path)
     assert [(clip.label, clip.group) for clip in table] == [("0", "x"), ("1", "y"), ("1", "z")]
     assert table.notes == (
+        "The column 'fold' has 3 parts, of which --fold 0/3 to 2/3 test one each; without --fold it is not looked at.",
         "The column 'subject' is read as the group of each clip.",
-        "clips.csv: columns that are not read: class, fold.",
+        "clips.csv: columns that are not read: class.",
     )
 
 
@@ -568,3 +570,61 @@ def test_a_part_that_lasts_no_time_is_an_error(tmp_path):
     (tmp_path / "clips.csv").write_text("path,label,start,duration\na.mp4,x,1,0\n")
     with pytest.raises(DataError, match="end_s 1 is not after start_s 1"):
         read_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells", "splits"),
+    [
+        ("is_test", ("1", "0", "0"), "test train train"),
+        ("is_train", ("True", "False", "True"), "train test train"),
+        ("is_train,is_val", ("1,0", "0,1", "0,0"), "train val test"),
+        ("train,test", ("yes,no", "no,no", "no,yes"), "train val test"),
+        ("in_val,is_test", ("0,1", "1,0", ","), "test val "),
+        ("is_valid", ("1", "1", "1"), "  "),  # all are: it means something else
+        ("is_test", ("1", "0", "maybe"), "  "),
+        ("split,is_test", ("train,1", "val,0", "test,0"), "train val test"),
+    ],
+)
+def test_columns_of_yes_and_no_tell_the_split(tmp_path, columns, cells, splits):
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    lines = [f"{name}.mp4,run,{cell}\n" for name, cell in zip("abc", cells, strict=True)]
+    read = read_table(write_table(tmp_path, f"path,label,{columns}\n" + "".join(lines)))
+    assert " ".join(clip.split for clip in read) == splits
+    looks_like_one = columns.split(",")[-1]
+    assert any(looks_like_one in note for note in read.notes)  # read or not, it is said
+
+
+def test_a_clip_is_not_in_two_splits(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    write_table(tmp_path, "path,label,is_train,is_test\na.mp4,run,1,1\nb.mp4,run,0,0\n", "two.csv")
+    assert "two.csv line 2: is in train and in test" in refusal(tmp_path / "two.csv")
+
+
+def test_json_lines_tell_splits_by_flags_and_what_is_not_read_too(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    rows = '{"file_name": "a.mp4", "label": "run", "is_test": true}\n'
+    rows += '{"file_name": "b.mp4", "label": "jump", "is_test": false, "mood": "good"}\n'
+    read = read_table(write_table(tmp_path, rows, "metadata.jsonl"))
+    assert [clip.split for clip in read] == ["test", "train"]
+    assert any("columns that are not read: mood" in note for note in read.notes)
+
+
+def test_a_column_of_folds_is_tested_part_by_part(tmp_path, capsys):
+    names = [f"{label}{i}" for label in ("run", "jump") for i in range(6)]
+    touch(tmp_path, *(f"{name}.mp4" for name in names))
+    lines = [f"{name}.mp4,{name[:-1]},{int(name[-1]) % 3 + 8}\n" for name in names]  # parts 8, 9 and 10
+    write_table(tmp_path, "path,label,kfold\n" + "".join(lines))
+    for part in range(3):
+        table = labelled_clips(tmp_path, f"{part}/3")
+        tested = {clip.path.stem for clip in table.of_split("test")}
+        assert tested == {name for name in names if int(name[-1]) % 3 == part}
+        assert table.of_split("train") and table.of_split("val")
+    with pytest.raises(DataError, match=r"its column 'fold' has 3 parts \(8, 9, 10\); --fold takes 0/3 to 2/3"):
+        labelled_clips(tmp_path, "0/5")
+    table = labelled_clips(tmp_path)
+    assert any("--fold 0/3 to 2/3 test one each; without --fold it is not looked at" in n for n in table.notes)
+    grouped = [line.replace("\n", f",g{i % 2}\n") for i, line in enumerate(lines)]
+    write_table(tmp_path, "path,label,fold,group\n" + "".join(grouped))
+    assert not capsys.readouterr().err
+    labelled_clips(tmp_path, "0/3")
+    assert "warning: 2 groups are in several parts of the column 'fold'" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from .read import AtRate, read_table
 from .record_table import read_record_table
 from .records import Checks, Problem, RecordSet, read_records, write_records
 from .residual import render_residual
-from .splits import group_folds, leave_one_group_out, with_splits
+from .splits import given_folds, group_folds, leave_one_group_out, with_splits
 from .table import SPLITS, Clip, ClipTable
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "check_trainable",
     "clips_below",
     "dequantize",
+    "given_folds",
     "group_folds",
     "inspect_table",
     "leave_one_group_out",

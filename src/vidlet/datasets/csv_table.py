@@ -10,6 +10,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
@@ -48,9 +49,11 @@ MILLISECONDS = {"start_s": ("start_ms", "begin_ms"), "end_s": ("end_ms", "finish
 FRAMES = ("start_frame", "end_frame")  # from 0, the last one included
 ROW = "row"  # of the arrays beside the table
 ACCEPTED = {"path": PATHS, "label": LABELS, **TIMES}
-OWN = (ROW, "group", "split", *FRAMES, "fps")
+OWN = (ROW, "group", "split", "fold", *FRAMES, "fps")
 COLUMNS = (*OWN, *(name for names in (*ACCEPTED.values(), *MILLISECONDS.values()) for name in names))
-SPLIT_COLUMNS = ("subset", "set", "partition", "phase", "usage")  # if all of their cells are names of splits
+FOLD_COLUMNS = ("kfold", "k_fold", "fold_id", "cv_fold")
+SPLIT_COLUMNS = ("subset", "set", "partition", "phase", "usage", "fold")  # if all of their cells are names of splits
+YES, NO = frozenset(("1", "true", "yes", "1.0")), frozenset(("0", "false", "no", "0.0"))  # of columns as is_test
 # What programs write where there is nothing. "None" and "NULL" are not among them: classes are called so, too.
 NOTHING = frozenset(("nan", "NaN", "NaT", "n/a", "N/A", "#N/A", "<NA>"))
 PEOPLE = ("subject", "person", "participant", "signer", "speaker", "actor", "patient", "user")  # groups, if several
@@ -63,6 +66,7 @@ FEATURES_KEY = "rgb"
 MOST_ARRAY_BYTES = 2**35  # of one array of stored features in memory
 NUMBERS = re.compile(r"\d{1,9}(?: \d{1,9})*")  # several class numbers in a cell, as YouTube-8M's tables have them
 Row = tuple[int, dict[str, str]]  # number of the line, cells of the known columns
+Line = tuple[int, list[str]]  # number of the line, its cells
 V = TypeVar("V")
 
 
@@ -141,7 +145,7 @@ def table_of_rows(rows: Iterable[Row], decimal: str, path: Path) -> ClipTable:
         notes += (f"The names are found in other folders: {', '.join(sorted(folders)[:SHOWN])}.",)
     notes += (*media.notes(), *(() if stored else overlap_notes(kept)))
     labels = label_order({name for names in {clip.labels for clip in kept} for name in names}, str(path))
-    notes += (*_joined_names(labels), *cells.notes())
+    notes += (*_joined_names(labels), *cells.notes(), *_fold_notes(kept))
     return ClipTable(tuple(kept), labels, path.parent, notes, tuple(skipped), features if stored else None)
 
 
@@ -174,6 +178,7 @@ class _About(NamedTuple):
     group: str
     split: str
     fps: float | None
+    fold: str
 
 
 class _Cells:
@@ -190,14 +195,15 @@ class _Cells:
     def about(self, row: dict[str, str]) -> _About:
         """DataError: a split or a rate that is none."""
         split, fps = self.splits[row.get("split", "")], self.rates[row.get("fps", "")]
-        return _About(self.labels[row["label"]], self.groups[row.get("group", "")], split, fps)
+        fold = self.groups[row.get("fold", "").removesuffix(".0")]
+        return _About(self.labels[row["label"]], self.groups[row.get("group", "")], split, fps, fold)
 
     def clip(self, row: dict[str, str], path: Path, about: _About, index: int | None) -> Clip:
         """The clip of a row. DataError: its part of the video makes no sense. ``index``: of stored features."""
         if index is not None:
-            return Clip(path, about.labels, about.group, about.split, None, None, index, about.fps)
+            return Clip(path, about.labels, about.group, about.split, None, None, index, about.fps, about.fold)
         start_s, end_s = self._times(row, path, about.fps)
-        return Clip(path, about.labels, about.group, about.split, start_s, end_s, None, about.fps)
+        return Clip(path, about.labels, about.group, about.split, start_s, end_s, None, about.fps, about.fold)
 
     def _rate(self, cell: str) -> float | None:
         fps = _seconds(cell, "fps", self.decimal, "frames a second")
@@ -289,23 +295,42 @@ def stream_csv(path: Path, labelled: bool = True) -> Rows:
         raise DataError(f"{path}: empty")
     names = [cell_key(cell) for cell in header[1]]
     _check_columns(names, path, labelled)
-    notes = _other_names(names, path)
     first = next(lines, None)
     if first is None:
         raise DataError(f"{path}: a header and no row")
-    rows = _named_cells(chain([first], lines), names, separator, path, notes)
+    again = partial(_lines_below, path)
+    return named_rows(names, chain([first], lines), again, separator, path)
+
+
+def _lines_below(path: Path) -> Iterator[Line]:
+    return islice(stream_rows(path, COLUMNS)[0], 1, None)
+
+
+def named_rows(
+    names: list[str], lines: Iterable[Line], again: Callable[[], Iterable[Line]], separator: str, path: Path
+) -> Rows:
+    """Rows by our names; at their end a note on columns with something in them that are not read.
+
+    Args:
+        names: of the columns, folded; ``lines``: the number and the cells of each row; ``again``: gives them once more.
+    """
+    notes = _other_names(names, again)
+    flags = {} if "split" in names else _flags(names, again)
+    if flags:
+        told = ", ".join(repr(names[at]) for at in flags)
+        notes.append(f"The {'columns' if len(flags) > 1 else 'column'} {told} tell the split of each clip.")
+    rows = _named_cells(lines, names, flags, separator, path, notes)
     return Rows(rows, "." if separator == "," else ",", notes)
 
 
 def _named_cells(
-    lines: Iterable[tuple[int, list[str]]], names: list[str], separator: str, path: Path, notes: list[str]
+    lines: Iterable[Line], names: list[str], flags: Mapping[int, str], separator: str, path: Path, notes: list[str]
 ) -> Iterator[Row]:
-    """The rows by our names; at their end a note on columns with something in them that are not read."""
     known = [(at, name) for at, name in enumerate(names) if name in COLUMNS]
     accepted = {own: [name for name in keys if name in names] for own, keys in ACCEPTED.items()}
     thousandths = {own: [name for name in keys if name in names] for own, keys in MILLISECONDS.items()}
     several = [keys for keys in accepted.values() if len(keys) > 1]  # of which one is read
-    silent = {at: name for at, name in enumerate(names) if name and name not in COLUMNS}
+    silent = {at: name for at, name in enumerate(names) if name and name not in COLUMNS and at not in flags}
     silent |= {names.index(name): name for keys in several for name in keys}
     telling, used = dict[int, str](), set[str]()
     for number, cells in lines:
@@ -317,6 +342,8 @@ def _named_cells(
         said = {name: cells[at].strip() for at, name in known if at < len(cells)}
         for at in [at for at in silent if at < len(cells) and cells[at].strip()] if silent else ():
             telling[at] = silent.pop(at)
+        if flags:
+            said["split"] = _flagged(cells, flags, f"{path} line {number}")
         for keys in several:
             used.add(next((key for key in keys if said.get(key)), ""))
         yield number, with_our_names(said, accepted, thousandths)
@@ -325,28 +352,57 @@ def _named_cells(
         notes.append(f"{path.name}: columns that are not read: {', '.join(unread[:SHOWN])}{more}.")
 
 
-def _other_names(names: list[str], path: Path) -> list[str]:
-    """Call columns "split" and "group" that others call so, if what stands in them is such; notes on that."""
+def _other_names(names: list[str], again: Callable[[], Iterable[Line]]) -> list[str]:
+    """Call columns "split", "group" and "fold" that others call so, if what stands in them is such; notes on that."""
     notes = []
-    for own, others in (("split", SPLIT_COLUMNS), ("group", GROUP_COLUMNS)):
+    for own, others in (("split", SPLIT_COLUMNS), ("group", GROUP_COLUMNS), ("fold", FOLD_COLUMNS)):
         for at, name in enumerate(names) if own not in names else ():
-            if name in others and _is_such(own, path, at):
+            if name in others and _is_such(own, _cells_of(at, again)):
                 names[at] = own
                 notes.append(f"The column {name!r} is read as the {own} of each clip.")
                 break
     return notes
 
 
-def _is_such(own: str, path: Path, at: int) -> bool:
-    """Whether what stands in a column are names of splits, or several groups."""
-    lines = islice(stream_rows(path, COLUMNS)[0], 1, None)
-    cells = {cells[at].strip() if len(cells) > at else "" for _, cells in lines}
-    return all(map(split_name, cells)) if own == "split" else len(cells - {""}) > 2
+def _is_such(own: str, cells: set[str]) -> bool:
+    """Whether what stands in a column are names of splits, several groups, or folds."""
+    if own == "split":
+        return all(map(split_name, cells))
+    return len(cells - {""}) > (2 if own == "group" else 1)
 
 
-def known_cells(cells: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The cells of a row by the names that are used here; those of unknown columns are left out."""
-    return with_our_names({name: cell.strip() for name, cell in cells if name in COLUMNS}, ACCEPTED, MILLISECONDS)
+def _cells_of(at: int, again: Callable[[], Iterable[Line]]) -> set[str]:
+    return {cells[at].strip() if len(cells) > at else "" for _, cells in again()}
+
+
+def _flags(names: Sequence[str], again: Callable[[], Iterable[Line]]) -> dict[int, str]:
+    """Columns that say of a split, yes or no, whether a clip is in it (is_test, in_train, val), and which split."""
+    able = {}
+    for at, name in enumerate(names):
+        said = re.fullmatch(r"(?:is|in)_?(\w+)|(train|val|test)", name)  # "valid" alone may mean: not broken
+        if said and (split := split_name(said[1] or said[2])):
+            able[at] = split
+    found = {at: split for at, split in able.items() if _yes_or_no(_cells_of(at, again))}
+    return found if len(set(found.values())) == len(found) else {}
+
+
+def _yes_or_no(cells: set[str]) -> bool:
+    said = {cell.casefold() for cell in cells} - {""}
+    return bool(said & YES and said & NO) and said <= YES | NO
+
+
+def _flagged(cells: list[str], flags: Mapping[int, str], where: str) -> str:
+    """The split that flags name; what is in none of them is in one of which there is no flag, in train first.
+
+    Raises:
+        DataError: two of them are set.
+    """
+    told = {split: cells[at].strip().casefold() for at, split in flags.items() if at < len(cells)}
+    own = [split for split, cell in told.items() if cell in YES]
+    if len(own) > 1:
+        raise DataError(f"{where}: is in {' and in '.join(own)}")
+    left = [split for split in ("train", "test", "val") if split not in told]
+    return next(iter(own or (left if any(told.values()) else ())), "")
 
 
 def with_our_names(
@@ -448,6 +504,17 @@ def _joined_names(labels: Sequence[str]) -> tuple[str, ...]:
         if len(parts) > 1 and known.issuperset(parts):
             return (f"Class {label!r} is taken for one name; several labels of a clip are written {'|'.join(parts)}.",)
     return ()
+
+
+def _fold_notes(clips: Sequence[Clip]) -> tuple[str, ...]:
+    """A sentence on the column fold, if there is something in it."""
+    count = len({clip.fold for clip in clips} - {""})
+    if not count:
+        return ()
+    return (
+        f"The column 'fold' has {count} parts, of which --fold 0/{count} to {count - 1}/{count} test one each; without "
+        "--fold it is not looked at.",
+    )
 
 
 def without_repetitions(clips: list[Clip]) -> tuple[list[Clip], tuple[str, ...]]:

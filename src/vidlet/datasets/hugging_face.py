@@ -16,7 +16,7 @@ import yaml
 
 from ..errors import DataError, reading
 from ..labels import label_order
-from .csv_table import Rows, known_cells, stream_csv, table_of_rows
+from .csv_table import Rows, named_rows, stream_csv, table_of_rows
 from .media import visible
 from .table import ClipTable, split_name
 from .texts import PARQUET, cell_text, parquet_file, read_text, text_lines
@@ -72,11 +72,14 @@ def _rows(file: Path) -> tuple[Rows, list[str]]:
     if file.suffix.lower() != ".jsonl":
         return stream_csv(file), _names_in_parquet(file) if file.suffix.lower() == PARQUET else []
     found = _json_lines(file)
-    rows = [(line, known_cells((k.casefold(), cell_text(value)) for k, value in row.items())) for line, row in found]
+    keys = list(dict.fromkeys(key for _, row in found for key in row))
+    lines = [(line, [cell_text(row.get(key)) for key in keys]) for line, row in found]
+    named = named_rows([key.casefold() for key in keys], lines, lambda: lines, ",", file)
+    rows = list(named.rows)
     if not any(row["path"] for _, row in rows) or not any(row["label"] for _, row in rows):
         columns = ", ".join(list(found[0][1])[:12]) if found else "none"
         raise DataError(f"{file}: needs file_name (or path) and label in its rows (found: {columns})")
-    return Rows(rows, ".", []), []
+    return named._replace(rows=rows), []
 
 
 def _json_lines(file: Path) -> list[tuple[int, dict[str, Any]]]:

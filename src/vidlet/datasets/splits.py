@@ -70,6 +70,29 @@ def group_folds(table: ClipTable, folds: int = 5, seed: int = 0, val: float = 0.
     return [_told(_hold_out(table, (part == fold)[groups.member], seed, val)) for fold in range(folds)]
 
 
+def given_folds(table: ClipTable, folds: int, seed: int = 0, val: float = 0.08) -> list[ClipTable]:
+    """The parts that a table gives (``Clip.fold``): that of number i is test, of the rest some are val, by group.
+
+    A clip of no part is never test. Where a group is in several parts, that is noted.
+
+    Raises:
+        DataError: the table has not so many parts.
+    """
+    parts = sorted({clip.fold for clip in table} - {""}, key=lambda name: (len(name), name))
+    if len(parts) != folds:
+        told = f"its column 'fold' has {len(parts)} parts ({', '.join(parts[:8])})"
+        raise DataError(f"{table.root}: {told}; --fold takes 0/{len(parts)} to {len(parts) - 1}/{len(parts)}")
+    of_group: dict[str, set[str]] = {}
+    for clip in table:
+        of_group.setdefault(clip.group, set()).add(clip.fold)
+    torn = [group for group, own in of_group.items() if group and len(own) > 1]
+    if torn:
+        note = f"{len(torn)} groups are in several parts of the column 'fold', in train and test (first: {torn[0]})."
+        table = replace(table, notes=(*table.notes, note))
+    member = np.array([clip.fold for clip in table])
+    return [_told(_hold_out(table, member == part, seed, val)) for part in parts]
+
+
 def leave_one_group_out(table: ClipTable, seed: int = 0, val: float = 0.08) -> list[ClipTable]:
     """One table per group, in the order of their names: that group is test, of the rest some are val (``val`` 0: none).
 
@@ -132,7 +155,7 @@ def _with_split_names(table: ClipTable, names: Sequence[str]) -> ClipTable:
     if all(clip.split == name for clip, name in zip(table, names, strict=True)):
         return table
     return table.with_clips(
-        c if c.split == name else Clip(c.path, c.labels, c.group, name, c.start_s, c.end_s, c.row, c.fps)
+        c if c.split == name else Clip(c.path, c.labels, c.group, name, c.start_s, c.end_s, c.row, c.fps, c.fold)
         for c, name in zip(table, names, strict=True)
     )
 

@@ -69,6 +69,7 @@ class Clip:
     end_s: float | None = None
     row: int | None = None
     fps: float | None = None  # frames a second of a folder of images; None: what their names tell, else 25
+    fold: str = ""  # the part that a table puts it in, for ``--fold``
 
     @property
     def label(self) -> str:

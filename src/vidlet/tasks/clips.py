@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..datasets import Clip, ClipTable, DataReport, group_folds, inspect_table, read_table, with_splits
+from ..datasets import Clip, ClipTable, DataReport, given_folds, group_folds, inspect_table, read_table, with_splits
 from ..datasets.record_table import hold_out_shards
 from ..errors import DataError, VidletError
 from ..labels import join_labels
@@ -57,7 +57,8 @@ def labelled_clips(
     """Read a table and give every clip a split.
 
     Args:
-        fold: "I/K" for fold I (from 0) of a K-fold by group; None: the table's own splits, or ours where it has none.
+        fold: "I/K" for fold I (from 0) of a K-fold by group, or of the parts in the table's column fold;
+            None: the table's own splits, or ours where it has none.
         strict: a clip that cannot be found is an error, not a note.
         stored: stored features will do (records, or features.npz).
         classes: size of the vocabulary of records, where no file beside them says it.
@@ -76,7 +77,8 @@ def labelled_clips(
     if fold is None:
         return with_splits(table, seed=SPLIT_SEED)
     index, folds = _parse_fold(fold)
-    chosen = group_folds(table, folds, seed=SPLIT_SEED)[index]
+    dealt = given_folds if any(clip.fold for clip in table) else group_folds
+    chosen = dealt(table, folds, seed=SPLIT_SEED)[index]
     for note in chosen.notes[len(table.notes) :]:
         say(f"warning: {note}")
     return chosen
