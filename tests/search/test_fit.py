@@ -445,7 +445,6 @@ def test_bytes_are_counted_and_a_cut_is_written_only_where_that_leaves_its_budge
             Asked(str(clips), tmp_path, Budget(max_bytes=size), 1.0), judged, log, Space(plans), [plans]
         )
         search.prepare()
-        assert not search.course.missed
         return [plan.cut for plan in search.space.extractors]
 
     assert chosen(10**7) == ["block1", "block2", "block5"] and not written
@@ -457,6 +456,28 @@ def test_bytes_are_counted_and_a_cut_is_written_only_where_that_leaves_its_budge
     with pytest.raises(RecipeError, match=r"the smallest is mobilenetv2-0\.35 block1 32 px"):
         chosen(least // 2)
     assert written == ["block1"]
+
+
+def test_cuts_are_looked_at_whose_graphs_are_written_in_the_time_for_costs(clips, space, tmp_path, monkeypatch, clock):
+    def slow(extractor):
+        clock.now += 10
+
+    monkeypatch.setattr(module, "graph_bytes", slow)
+    monkeypatch.setattr(module, "open_pool", lambda space, judged, *_: (None, judged))
+    monkeypatch.setattr(module, "extraction_seconds", lambda *_: 0.0)
+
+    def chosen(seconds, size):
+        log = TrialLog(tmp_path / f"{seconds}-{size}.jsonl", "")
+        asked = Asked(str(clips), tmp_path, Budget(max_bytes=size), seconds)
+        search = clip_search(asked, judge(clips), log, space, [space.extractors])
+        search.prepare()
+        return [plan.cut for plan in search.space.extractors], search.course.missed
+
+    left_out = ["1 of 2 cuts of mobilenetv2 were not looked at"]
+    assert chosen(1000.0, 10**6) == (["block2", "block5"], [])
+    assert chosen(20.0, 10**6) == (["block5"], left_out)
+    shallow = min(card.bytes for card in counted_cards("", sketch(space.extractors[0]), LABELS))
+    assert chosen(21.0, 2 * shallow + 3000) == (["block2"], left_out)  # the other leaves less room for a head
 
 
 def test_of_networks_that_are_not_searched_no_graph_is_written_and_none_is_built(

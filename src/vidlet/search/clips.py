@@ -30,7 +30,7 @@ from ..runs import HEAD, MODEL, RunFolder
 from ..runtime import load
 from ..tasks import TASKS
 from ..tasks.clips import Scored
-from ..tasks.prepare import sample_clips
+from ..tasks.prepare import graph_bytes, sample_clips
 from ..tasks.rejection import reject_by_file, ship_rejection
 from .budget import TIERS, scaled
 from .cards import CLEAR, Card, Cards, counted_cards, make_cards, smallest
@@ -147,6 +147,7 @@ class ClipSearch:
             raise RecipeError(
                 f"no model of the search fits {self.budget.describe()}: {self.cards.nearest(self.budget)}"
             )
+        chosen = self._written(chosen, networks)
         self.space = replace(space, extractors=tuple(chosen))
         names = [place_of(plan) for plan in chosen]
         say(f"features of {', '.join(names)}")
@@ -159,6 +160,26 @@ class ClipSearch:
                 lambda: NO_LIMIT_S if begun else self.asked.left - rest,
             )  # fmt: skip
         self._look_at(looked_at)
+
+    def _written(self, chosen: Sequence[Extractor], networks: Mapping[str, FrameExtractor]) -> list[Extractor]:
+        """The extractors whose graphs, which compute features, are written in the time for costs; one in any case.
+
+        First come the deepest that leave half of the budget to a head.
+        """
+
+        def rank(plan: Extractor) -> tuple[bool, ...]:
+            place = place_of(plan)
+            return tuple(not self.cards.possible(place, scaled(self.budget, share)) for share in (0.5, 1.0))
+
+        done: list[Extractor] = []
+        for plan in sorted(chosen[::-1], key=rank):  # a stable order
+            if done and self.asked.costs_over:
+                break
+            graph_bytes(networks[place_of(plan)])
+            done.append(plan)
+        if left := len(chosen) - len(done):
+            self.course.missed.append(f"{left} of {len(chosen)} cuts of {chosen[0].name} were not looked at")
+        return [plan for plan in chosen if plan in done]
 
     def _look_at(self, judged: Judged) -> None:
         """Look at these clips alone from now on, wherever this search goes on, too."""
