@@ -167,12 +167,12 @@ class ClipSearch:
         First come the deepest that leave half of the budget to a head.
         """
 
-        def rank(plan: Extractor) -> tuple[bool, ...]:
-            place = place_of(plan)
-            return tuple(not self.cards.possible(place, scaled(self.budget, share)) for share in (0.5, 1.0))
+        def rank(plan: Extractor) -> tuple[int, ...]:
+            budgets = (scaled(self.budget, share) for share in (0.5, 1.0))
+            return *(not self.cards.possible(place_of(plan), budget) for budget in budgets), -chosen.index(plan)
 
         done: list[Extractor] = []
-        for plan in sorted(chosen[::-1], key=rank):  # a stable order
+        for plan in sorted(chosen, key=rank):
             if done and self.asked.costs_over:
                 break
             graph_bytes(networks[place_of(plan)])
