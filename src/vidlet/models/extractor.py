@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import RecipeError
-from .inceptionv3 import InceptionV3
-from .mobilenetv1 import MobileNetV1
-from .mobilenetv2 import ConvNorm, MobileNetV2
+from .mobilenetv2 import ConvNorm, Stack
 from .onnx_file import OnnxBackbone
 from .tflite import Range
 
@@ -51,7 +49,7 @@ class FrameExtractor(nn.Module):
 
     def __init__(
         self,
-        backbone: InceptionV3 | MobileNetV1 | MobileNetV2 | OnnxBackbone | Pixels,
+        backbone: Stack | OnnxBackbone | Pixels,
         input_size: tuple[int, int] = (224, 224),
         grid: int = 0,
         *,
@@ -227,7 +225,7 @@ class Taps(nn.Module):
 
     def __init__(self, cuts: Mapping[str, FrameExtractor]) -> None:
         super().__init__()
-        depth = {name: len(_backbone(extractor).parts) for name, extractor in cuts.items()}
+        depth = {name: len(network_of(extractor).parts) for name, extractor in cuts.items()}
         self.deepest = cuts[max(cuts, key=lambda name: depth[name])]
         self.names = tuple(cuts)
         self.extractors = nn.ModuleList(cuts.values())
@@ -236,7 +234,7 @@ class Taps(nn.Module):
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Frames uint8 (T, H, W, 3) -> the features (T, ...) of each cut, in the order of ``names``."""
         maps, found = self.deepest.normalize(frames), {}
-        for part in _backbone(self.deepest).parts:
+        for part in network_of(self.deepest).parts:
             maps = self.deepest.backbone.get_submodule(part)(maps)
             if part in self.names:
                 extractor = self.extractors[self.names.index(part)]
@@ -245,10 +243,14 @@ class Taps(nn.Module):
         return tuple(found[name] for name in self.names)
 
 
-def _backbone(extractor: FrameExtractor) -> InceptionV3 | MobileNetV1 | MobileNetV2:
-    assert isinstance(extractor.backbone, InceptionV3 | MobileNetV1 | MobileNetV2), (
-        "taps are cuts of a network of blocks"
-    )
+def network_of(extractor: FrameExtractor) -> Stack:
+    """The network of an extractor of which several cuts can be taken.
+
+    Raises:
+        RecipeError: it is not made of blocks.
+    """
+    if not isinstance(extractor.backbone, Stack):
+        raise RecipeError("extractor.cut: several cuts are of a network of blocks, as mobilenetv2 is")
     return extractor.backbone
 
 

@@ -13,6 +13,7 @@ from ..files import sha256_of
 from ..published import MOBILENETV1, WEIGHTS, find_weights, weights_entry
 from ..recipe import Extractor, nearest
 from .detector_file import build_detector_file
+from .efficientnet_lite import EfficientNetLite0, load_efficientnet_
 from .extractor import FrameExtractor, Pixels
 from .inceptionv3 import SMALLEST, InceptionV3, load_inception_
 from .joint_cuts import JointCuts, split_cuts
@@ -35,7 +36,12 @@ PIXELS: dict[str, tuple[float | tuple[float, ...], float | tuple[float, ...]]] =
 }
 
 
-OF_BLOCKS = ("mobilenetv2", "mobilenetv1", "inceptionv3")  # networks of which several cuts can be one extractor
+OF_BLOCKS = (
+    "mobilenetv2",
+    "mobilenetv1",
+    "efficientnet_lite0",
+    "inceptionv3",
+)  # networks of which several cuts can be one extractor
 
 
 def build_extractor(config: Extractor) -> FrameExtractor:
@@ -97,8 +103,7 @@ def extractor_from_tflite(
 
 
 def _mobilenet(network: type[MobileNetV1 | MobileNetV2], config: Extractor, weights: str) -> FrameExtractor:
-    if min(config.input_size) < 32:
-        raise RecipeError(f"extractor.input_size must be at least 32 x 32, got {config.input_size}")
+    _check_size(config)
     if weights == "none":
         backbone = network(config.width, config.cut)
         return FrameExtractor(backbone, config.input_size, config.grid, provenance={"weights": "none"})
@@ -116,6 +121,11 @@ def _mobilenet(network: type[MobileNetV1 | MobileNetV2], config: Extractor, weig
     )
 
 
+def _check_size(config: Extractor) -> None:
+    if min(config.input_size) < 32:
+        raise RecipeError(f"extractor.input_size must be at least 32 x 32, got {config.input_size}")
+
+
 def _mobilenetv2(config: Extractor) -> FrameExtractor:
     return _mobilenet(MobileNetV2, config, config.weights)
 
@@ -130,6 +140,17 @@ def _mobilenetv1(config: Extractor) -> FrameExtractor:
             )
         weights = MOBILENETV1[config.width]
     return _mobilenet(MobileNetV1, config, weights)
+
+
+def _efficientnet_lite0(config: Extractor) -> FrameExtractor:
+    _check_size(config)
+    backbone, provenance = EfficientNetLite0(config.cut), {"weights": "none"}
+    if config.weights != "none":
+        path, provenance = _weights_file("efficientnet_lite0" if config.weights == "imagenet" else config.weights)
+        load_efficientnet_(backbone, load_state_dict(path), str(path))
+    return FrameExtractor(
+        backbone, config.input_size, config.grid, zero_point=127.0, scale=1 / 128, provenance=provenance
+    )
 
 
 def _inceptionv3(config: Extractor) -> FrameExtractor:
@@ -182,20 +203,21 @@ def _pixels(config: Extractor) -> FrameExtractor:
 EXTRACTORS: dict[str, Callable[..., FrameExtractor]] = {
     "mobilenetv2": _mobilenetv2,
     "mobilenetv1": _mobilenetv1,
+    "efficientnet_lite0": _efficientnet_lite0,
     "inceptionv3": _inceptionv3,
     "onnx": _onnx,
     "pixels": _pixels,
     "detector": build_detector_file,
 }
-READS = {  # which of width, cut and grid a builder reads; what is not in this table reads all of them
-    "inceptionv3": ("cut", "grid"), "onnx": ("cut", "grid"), "pixels": ("cut", "grid"), "detector": ("cut", "grid")
-}  # fmt: skip
+_NO_WIDTH = ("cut", "grid")
+READS = dict.fromkeys(("efficientnet_lite0", "inceptionv3", "onnx", "pixels", "detector"), _NO_WIDTH)
+"""Which of width, cut and grid a builder reads; what is not in this table reads all of them."""
 
 
 def _weights_file(weights: str) -> tuple[Path, dict[str, Any]]:
     """Path and provenance of a table name or a file."""
     path = Path(weights).expanduser()
-    if path.suffix in (".tflite", ".pt", ".pth"):
+    if path.suffix in (".tflite", ".pt", ".pth", ".whl"):
         if not path.is_file():
             raise WeightsError(f"{weights}: no such file")
         return path, _provenance(path)

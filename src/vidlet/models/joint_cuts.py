@@ -9,11 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RecipeError
-from .extractor import FrameExtractor
+from .extractor import FrameExtractor, network_of
 from .head import flat_size
-from .inceptionv3 import InceptionV3
-from .mobilenetv1 import MobileNetV1
-from .mobilenetv2 import MobileNetV2
 
 
 class JointCuts(FrameExtractor):
@@ -24,13 +21,13 @@ class JointCuts(FrameExtractor):
     """
 
     def __init__(self, cuts: Mapping[str, FrameExtractor]) -> None:
-        deepest = max(cuts.values(), key=lambda extractor: len(_backbone(extractor).parts))
+        deepest = max(cuts.values(), key=lambda extractor: len(network_of(extractor).parts))
         super().__init__(
-            _backbone(deepest), deepest.input_size, ranges=deepest.ranges, provenance=deepest.provenance,
+            network_of(deepest), deepest.input_size, ranges=deepest.ranges, provenance=deepest.provenance,
             freeze_norm=deepest.freeze_norm,
         )  # fmt: skip
         self.zero_point, self.scale = deepest.zero_point, deepest.scale
-        order = [part for part in _backbone(deepest).parts if part in cuts]
+        order = [part for part in network_of(deepest).parts if part in cuts]
         self.pools = nn.ModuleDict({part: cuts[part].pooled for part in order})
         self.grids = {part: cuts[part].grid for part in order}
         self.shapes = {part: cuts[part].feature_shape for part in order}
@@ -39,7 +36,7 @@ class JointCuts(FrameExtractor):
     def features(self, pictures: Tensor) -> Tensor:
         """Normalized pictures (T, 3, H, W) -> features float32 (T, D)."""
         maps, found = pictures, []
-        for part in _backbone(self).parts:
+        for part in network_of(self).parts:
             maps = self.backbone.get_submodule(part)(maps)
             if part in self.pools:
                 found.append((self.pools[part](maps) if self.grids[part] else maps.mean((2, 3))).flatten(1))
@@ -69,12 +66,3 @@ def split_cuts(cut: str) -> dict[str, int]:
             )
         found[name] = int(grid)
     return found
-
-
-def _backbone(extractor: FrameExtractor) -> InceptionV3 | MobileNetV1 | MobileNetV2:
-    backbone = extractor.backbone
-    if not isinstance(backbone, InceptionV3 | MobileNetV1 | MobileNetV2):
-        raise RecipeError(
-            "extractor.cut: several cuts are of a network of blocks (mobilenetv2, mobilenetv1, inceptionv3)"
-        )
-    return backbone

@@ -36,14 +36,14 @@ class ConvNorm(nn.Module):
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1,
-        *, groups: int = 1, act: bool = True, padding: str = "symmetric",
+        *, groups: int = 1, act: bool = True, padding: str = "symmetric", eps: float = 1e-5,
     ) -> None:  # fmt: skip
         super().__init__()
         self.kernel, self.stride = kernel, stride
         self.same = padding == "same" and stride > 1  # at stride 1 both paddings are alike
         pad = 0 if self.same else kernel // 2
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, pad, groups=groups, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(outputs)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs, eps)
         self.act: nn.Module = nn.ReLU6() if act else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,14 +56,16 @@ class ConvNorm(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 depthwise convolution, linear 1x1 projection; the input is added where shapes allow."""
+    """1x1 expansion, depthwise convolution, linear 1x1 projection; the input is added where shapes allow."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int, padding: str) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, expansion: int, padding: str, kernel: int = 3, eps: float = 1e-5
+    ) -> None:
         super().__init__()
         hidden = inputs * expansion
-        self.expand = ConvNorm(inputs, hidden, padding=padding) if expansion != 1 else None
-        self.depthwise = ConvNorm(hidden, hidden, 3, stride, groups=hidden, padding=padding)
-        self.project = ConvNorm(hidden, outputs, act=False, padding=padding)
+        self.expand = ConvNorm(inputs, hidden, eps=eps) if expansion != 1 else None
+        self.depthwise = ConvNorm(hidden, hidden, kernel, stride, groups=hidden, padding=padding, eps=eps)
+        self.project = ConvNorm(hidden, outputs, act=False, eps=eps)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:

