@@ -173,8 +173,8 @@ def _inceptionv3(config: Extractor) -> FrameExtractor:
 def _onnx(config: Extractor, pixels: str = "imagenet") -> FrameExtractor:
     """``pixels``: what the file takes: imagenet, unit (0 to 1), signed, bytes; or that and -bgr."""
     path = Path(config.weights).expanduser()
-    if path.suffix != ".onnx" or not path.is_file():
-        raise WeightsError(f"weights {config.weights!r}: of the extractor 'onnx' they are an .onnx file")
+    if path.suffix not in (".onnx", ".tflite") or not path.is_file():
+        raise WeightsError(f"weights {config.weights!r}: of the extractor 'onnx' they are an .onnx or .tflite file")
     kind, _, order = pixels.partition("-")
     if kind not in PIXELS or order not in ("", "bgr"):
         raise RecipeError(

@@ -1,4 +1,4 @@
-"""Any image network brought along as an ONNX file, up to one of its tensors, as a backbone.
+"""Any image network brought along as an ONNX or a float TFLite file, up to one of its tensors, as a backbone.
 
 The graph is read by ``onnx_graph.interpreter``, with its constants folded and its normalizations in their convolutions.
 What was read is compared with ONNX Runtime's answer for the file before it is believed.
@@ -22,12 +22,13 @@ from ..onnx_graph.normal import Shapes, fix_batch, one_picture, shapes_of
 from ..runtime import open_session
 from ..runtime.structure import check_structure
 from ..runtime.trial import check_runnable
+from .tflite_network import float_network
 
 PARITY = 1e-3  # largest difference to ONNX Runtime, relative to the largest feature
 
 
 class OnnxBackbone(GraphNetwork):
-    """Pictures (T, 3, H, W) -> the maps (T, C, h, w) of a tensor of an ONNX file; a row (T, D) is a map of one pixel.
+    """Pictures (T, 3, H, W) -> the maps (T, C, h, w) of a tensor of a file; a row (T, D) is a map of one pixel.
 
     Args:
         tensor: its name; "": the last map before the network averages it, or the map that is its only output.
@@ -145,7 +146,9 @@ def _is_map(shape: tuple[int, ...]) -> bool:
 
 
 def read_network(path: Path) -> onnx.ModelProto:
-    """The model of a file that takes pictures."""
+    """The model of a file that takes pictures; a float .tflite becomes one."""
+    if path.suffix == ".tflite":
+        return float_network(path)
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -25,8 +25,16 @@ SUPPORTED = (
     "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "AVERAGE_POOL_2D", "MEAN", "RESHAPE", "SOFTMAX",
     "QUANTIZE", "DEQUANTIZE", "PAD",
 )  # fmt: skip
-_DTYPES = {0: np.float32, 2: np.int32, 3: np.uint8, 9: np.int8}  # TensorType codes of the schema
+_DTYPES = {
+    0: np.float32,
+    1: np.float16,
+    2: np.int32,
+    3: np.uint8,
+    4: np.int64,
+    9: np.int8,
+}  # TensorType codes of the schema
 _MAX_OPERATORS = 10_000
+DAMAGE = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError, MemoryError)  # of FlatBuffers
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,20 @@ def read_tflite(path: str | os.PathLike[str]) -> TfliteGraph:
         WeightsError: not TFLite, truncated, more than one input, an operator or a layout that is not supported.
         DependencyError: the package ``tflite`` is not installed.
     """
+    reader = open_reader(path)
+    try:
+        return reader.graph()
+    except DAMAGE as error:
+        raise WeightsError(f"{path}: damaged or truncated TFLite file ({error})") from error
+
+
+def open_reader(path: str | os.PathLike[str]) -> Reader:
+    """What reads the tensors and operators of a file.
+
+    Raises:
+        WeightsError: not TFLite, truncated, or of more than one subgraph.
+        DependencyError: the package ``tflite`` is not installed.
+    """
     schema = _schema()
     try:
         data = Path(path).read_bytes()
@@ -77,12 +99,12 @@ def read_tflite(path: str | os.PathLike[str]) -> TfliteGraph:
     if len(data) < 16 or data[4:8] != b"TFL3":
         raise WeightsError(f"{path}: not a TFLite file (no TFL3 mark)")
     try:
-        return _Reader(schema, data, str(path)).graph()
-    except (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError, MemoryError) as error:
+        return Reader(schema, data, str(path))
+    except DAMAGE as error:
         raise WeightsError(f"{path}: damaged or truncated TFLite file ({error})") from error
 
 
-class _Reader:
+class Reader:
     """FlatBuffers -> Operators. Errors of the FlatBuffers library mean damage; ours are WeightsError."""
 
     def __init__(self, schema: ModuleType, data: bytes, path: str) -> None:
@@ -98,7 +120,7 @@ class _Reader:
         if self.subgraph.InputsLength() != 1:
             raise WeightsError(f"{self.path}: has {self.subgraph.InputsLength()} inputs, expected one picture")
         source = self.subgraph.Inputs(0)
-        shape, found = self._shape(source), self._range(source)
+        shape, found = self.shape(source), self._range(source)
         if len(shape) != 4 or shape[3] != 3:
             raise WeightsError(f"{self.path}: input has shape {shape}, expected (1, H, W, 3)")
         if found is None:
@@ -110,9 +132,7 @@ class _Reader:
 
     def _operator(self, index: int) -> Operator:
         raw = self.subgraph.Operators(index)
-        code = self.model.OperatorCodes(raw.OpcodeIndex())
-        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-        kind = self.kinds.get(number, f"code {number}")
+        kind = self.kind(raw)
         if kind not in SUPPORTED:
             raise WeightsError(
                 f"{self.path}: operator {index} is {kind}, which is not supported ({', '.join(SUPPORTED)} are)"
@@ -124,23 +144,23 @@ class _Reader:
             values = self._layer(kind, index, raw, inputs)
             inputs = inputs[:1]
         elif kind == "ADD":
-            values = {"relu6": self._activation(index, self._options("AddOptions", raw))}
+            values = {"relu6": self._activation(index, self.options("AddOptions", raw))}
         elif kind == "PAD":
-            pads = self._constant(inputs[1])
+            pads = self.constant(inputs[1])
             values = {"pads": tuple(int(v) for v in pads.reshape(4, 2)[1:3].reshape(-1))}
             inputs = inputs[:1]
         elif kind in ("MEAN", "RESHAPE", "SOFTMAX"):
             inputs = inputs[:1]
-        return Operator(index, kind, inputs, output, self._shape(output), self._range(output), **values)
+        return Operator(index, kind, inputs, output, self.shape(output), self._range(output), **values)
 
     def _layer(self, kind: str, index: int, raw: Any, inputs: tuple[int, ...]) -> dict[str, Any]:
         """Weights, bias and options of a convolution or a fully connected layer."""
-        weight = self._dequantized(inputs[1])
+        weight = self.dequantized(inputs[1])
         where = f"{self.path}: operator {index} ({kind})"
         if kind == "FULLY_CONNECTED":
-            options, stride, same = self._options("FullyConnectedOptions", raw), 1, True
+            options, stride, same = self.options("FullyConnectedOptions", raw), 1, True
         else:
-            options = self._options("Conv2DOptions" if kind == "CONV_2D" else "DepthwiseConv2DOptions", raw)
+            options = self.options("Conv2DOptions" if kind == "CONV_2D" else "DepthwiseConv2DOptions", raw)
             stride, same = options.StrideH(), options.Padding() == self.schema.Padding.SAME
             if weight.ndim != 4 or options.StrideW() != stride or options.DilationHFactor() != 1:
                 raise WeightsError(f"{where}: weights of shape {weight.shape}, uneven stride or dilation")
@@ -148,7 +168,7 @@ class _Reader:
                 weight = weight.transpose(3, 0, 1, 2)
             else:  # (O, kh, kw, I) -> (O, I, kh, kw)
                 weight = weight.transpose(0, 3, 1, 2)
-        bias = self._dequantized(inputs[2]) if len(inputs) > 2 and inputs[2] >= 0 else np.zeros(len(weight), np.float32)
+        bias = self.dequantized(inputs[2]) if len(inputs) > 2 and inputs[2] >= 0 else np.zeros(len(weight), np.float32)
         if bias.shape != (len(weight),):
             raise WeightsError(f"{where}: bias of shape {bias.shape} for {len(weight)} outputs")
         relu6 = self._activation(index, options)
@@ -164,19 +184,45 @@ class _Reader:
             raise WeightsError(f"{self.path}: operator {index} has activation code {code}, expected none or RELU6")
         return code == names.RELU6
 
-    def _options(self, kind: str, raw: Any) -> Any:
+    def options(self, kind: str, raw: Any) -> Any:
+        """The options of an operator, of the schema's table ``kind``."""
         options, table = getattr(self.schema, kind)(), raw.BuiltinOptions()
         options.Init(table.Bytes, table.Pos)
         return options
 
-    def _shape(self, index: int) -> tuple[int, ...]:
+    def kind(self, raw: Any) -> str:
+        """The name of an operator in the schema."""
+        code = self.model.OperatorCodes(raw.OpcodeIndex())
+        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        return self.kinds.get(number, f"code {number}")
+
+    def name(self, index: int) -> str:
+        """The name of a tensor in the file, perhaps ""."""
+        return (self.subgraph.Tensors(index).Name() or b"").decode("utf-8", "replace")
+
+    def dtype(self, index: int) -> type | None:
+        """The type of a tensor, None for those that are not read."""
+        return _DTYPES.get(self.subgraph.Tensors(index).Type())
+
+    def picture(self) -> list[int]:
+        """Height and width of the picture that the file takes."""
+        return list(self.shape(self.subgraph.Inputs(0))[1:3])
+
+    def is_stored(self, index: int) -> bool:
+        """Whether a tensor is a constant of the file."""
+        return isinstance(self.model.Buffers(self.subgraph.Tensors(index).Buffer()).DataAsNumpy(), np.ndarray)
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Its sizes, () for one number."""
         tensor = self.subgraph.Tensors(index)
         return tuple(int(size) for size in tensor.ShapeAsNumpy()) if tensor.ShapeLength() else ()
 
-    def _constant(self, index: int) -> np.ndarray:
+    def constant(self, index: int) -> np.ndarray:
         """A stored tensor as it lies in the file."""
         tensor = self.subgraph.Tensors(index)
         dtype = _DTYPES.get(tensor.Type())
+        if tensor.Sparsity() is not None:
+            raise WeightsError(f"{self.path}: tensor {index} is stored sparse, which is not read")
         if dtype is None:
             raise WeightsError(
                 f"{self.path}: tensor {index} has type code {tensor.Type()}, expected one of {[*_DTYPES]}"
@@ -184,12 +230,13 @@ class _Reader:
         data = self.model.Buffers(tensor.Buffer()).DataAsNumpy()
         if not isinstance(data, np.ndarray):
             raise WeightsError(f"{self.path}: tensor {index} holds no data")
-        return data.view(dtype).reshape(self._shape(index))
+        return data.view(dtype).reshape(self.shape(index))
 
-    def _dequantized(self, index: int) -> np.ndarray:
-        values = self._constant(index)
-        if values.dtype == np.float32:
-            return values.copy()
+    def dequantized(self, index: int) -> np.ndarray:
+        """A stored tensor as real numbers: integers by their scale."""
+        values = self.constant(index)
+        if values.dtype in (np.float32, np.float16):
+            return values.astype(np.float32)
         parameters = self.subgraph.Tensors(index).Quantization()
         if parameters is None or not parameters.ScaleLength():
             raise WeightsError(f"{self.path}: tensor {index} has integers without a scale")

@@ -10,6 +10,8 @@ import onnx
 from ..compression.tflite import NETWORKS
 from ..errors import ModelError, WeightsError
 from ..models.extractors import extractor_from_tflite
+from ..models.tflite import open_reader
+from ..models.tflite_network import is_float
 from ..onnx_graph import Graph
 from ..runtime.structure import check_structure
 
@@ -59,6 +61,16 @@ def _size_of(path: Path) -> dict[str, Any]:
 
 
 def _of_tflite(path: Path, tensor: str) -> dict[str, Any]:
+    """A quantized MobileNet becomes ours with its ranges; of a float network the graph is read, as of an ONNX file."""
+    if is_float(path):
+        return {
+            "extractor.name": "onnx",
+            "extractor.width": 1.0,
+            "extractor.weights": str(path),
+            "extractor.cut": tensor,
+            "extractor.input_size": open_reader(path).picture(),
+            "extractor.options.pixels": "signed",
+        }
     first: WeightsError | None = None
     for network, (whole, widths) in NETWORKS.items():
         for width in widths:
