@@ -187,7 +187,7 @@ def labelled(*labels: str, splits: str = "") -> ClipTable:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (labelled("a", "a"), "clips: training needs two classes, found a"),
+        (labelled("a", "a"), "clips: training needs two classes, found a (--none FOLDER takes"),
         (labelled("a", "a", "b"), "2.mp4: the only clip of class 'b'"),
         (labelled("a", "a", "b", "b", splits="reee"), "clips: class 'b' has no clip in train"),
         (labelled("a", "a", "b", "b", splits="vvee"), "clips: no clip is in train"),

@@ -139,8 +139,9 @@ def test_single_clips_without_a_split_follow_their_group():
 @pytest.mark.parametrize(
     ("act", "reason"),
     [
-        (lambda: with_splits(unsplit([("a", "p"), ("b", "q")])), "2 groups, and train, val and test take three"),
-        (lambda: with_splits(unsplit([("a", "p"), ("b", "p")])), "1 group, and"),
+        (lambda: with_splits(unsplit([("a", "p"), ("b", "q"), ("b", "q")])), "2 groups, and train, val and test take"),
+        (lambda: with_splits(unsplit([("a", "p"), ("b", "p"), ("b", "p")])), "1 group, and"),
+        (lambda: with_splits(unsplit([("a", ""), ("b", "")])), "2 clips; train, val and test take one each"),
         (lambda: with_splits(table_of([("a", "p", "train"), ("b", "q", "test")])), "train clips are of one group"),
         (lambda: group_folds(unsplit([("a", "p"), ("b", "q"), ("b", "r")]), 4), "3 groups cannot make 4 folds"),
         (lambda: group_folds(unsplit([("a", "p"), ("b", "q"), ("b", "r")]), 2), "3 groups cannot make 2 folds"),

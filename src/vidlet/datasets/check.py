@@ -136,7 +136,8 @@ def check_records_trainable(table: ClipTable) -> None:
 
 def _need_two_classes(table: ClipTable) -> None:
     if len(table.labels) < 2:
-        raise DataError(f"{table.root}: training needs two classes, found {', '.join(table.labels) or 'none'}")
+        alone = " (--none FOLDER takes videos that show none of it)" if table.labels and table.records is None else ""
+        raise DataError(f"{table.root}: training needs two classes, found {', '.join(table.labels) or 'none'}{alone}")
 
 
 def _need_training_clips(table: ClipTable) -> None:

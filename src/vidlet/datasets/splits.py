@@ -111,6 +111,10 @@ def leave_one_group_out(table: ClipTable, seed: int = 0, val: float = 0.08) -> l
 
 def _deal_all(table: ClipTable, seed: int, val: float, test: float) -> list[str]:
     groups = _groups(table)
+    if len(table) < 3:
+        raise DataError(
+            f"{table.root}: {len(table)} clip{'s' * (len(table) > 1)}; train, val and test take one each at the least"
+        )
     if (count := len(groups.keys)) < 3:
         raise DataError(
             f"{table.root}: all clips are of {count} group{'s' * (count > 1)}, and train, val and test take"
