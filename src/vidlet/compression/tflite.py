@@ -20,7 +20,7 @@ from ..models.extractor import FrameExtractor
 from ..models.extractors import extractor_from_tflite
 from ..models.mobilenetv1 import MobileNetV1
 from ..runtime import open_session
-from .calibrate import channel_means, run_inner
+from .calibrate import channel_means, run_inner, zero_states
 from .int8 import conv_inputs, quantize_graph, ranges_from_tflite
 
 NETWORKS: dict[type[MobileNetV1 | MobileNetV2], tuple[str, tuple[float, ...]]] = {  # whole cut, widths of known files
@@ -73,7 +73,7 @@ def quantize_imported(graph: onnx.ModelProto, extractor: FrameExtractor) -> onnx
     mean, over generated pictures, the biases take.
     """
     assert extractor.ranges is not None, "the extractor has no ranges: calibrate instead"
-    names, feeds = conv_inputs(graph), [{"frames": _pictures(extractor.input_size)}]
+    names, feeds = conv_inputs(graph), [{"frames": _pictures(extractor.input_size), **zero_states(graph)}]
     means = channel_means(names, run_inner(graph, feeds, names))
     return quantize_graph(graph, ranges_from_tflite(graph, extractor.ranges), means=means)
 

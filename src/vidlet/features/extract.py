@@ -24,7 +24,7 @@ from ..datasets import Clip, ClipTable
 from ..errors import DataError, ModelError, VidletError
 from ..recipe import Sampling
 from ..runtime import Session, open_session
-from ..video import RESIZE, read_clip, read_many
+from ..video import COLORS, RESIZE, read_clip, read_many
 from .store import ClipFeatures, FeatureStore, clip_key
 
 BATCH_FRAMES = 2  # frames of one call of the extractor: more of them cost a tenth more, for they do not fit the caches
@@ -203,7 +203,7 @@ def not_stored(
 
 def holds_any(sampling: Sampling, size: tuple[int, int], root: Path) -> bool:
     """Whether any features of this sampling and this size of pictures are stored, of whichever extractor."""
-    wanted = {"sampling": _sampling(sampling), "resize": _resize(size)}
+    wanted = {"sampling": _sampling(sampling), "colors": COLORS, "resize": _resize(size)}
     for spec in root.glob("*/spec.json"):
         with contextlib.suppress(OSError, ValueError):
             setting = json.loads(spec.read_text("utf-8"))
@@ -295,6 +295,7 @@ def store_setting(
     """All that determines a feature but its clip."""
     return {
         "sampling": _sampling(sampling),
+        "colors": COLORS,
         "resize": _resize(size),
         "extractor_sha256": hashlib.sha256(extractor).hexdigest(),
         "shape": list(shape),

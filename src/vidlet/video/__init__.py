@@ -8,9 +8,11 @@ from .frames import Frame, VideoInfo
 from .live import LiveSource
 from .resize import RESIZE, resize
 from .sample import consecutive_window, random_ascending, rate_ticks, uniform_indices
+from .upright import COLORS
 from .write import VideoWriter, container_of, write_video
 
 __all__ = [
+    "COLORS",
     "RESIZE",
     "Frame",
     "LiveSource",

@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
-from av.video.reformatter import Colorspace, VideoReformatter
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 UNSAID = 2  # of matrices and curves, in H.273
 HIGH_DEFINITION = (1280, 577)  # at least so wide, or so high
 HDR = {16: "PQ", 18: "HLG"}  # curves of brightness, in H.273
+
+REPEATED = {"yuv420p", "yuvj420p", "yuva420p", "yuv422p", "yuvj422p"}  # of even height: a color for each pixel below it
+COLORS = "swscale, accurate rounding, 8-bit colors repeated; BT.709 of HD that names no matrix"
+"""How colors are made of what is decoded; stored features belong to it."""
 
 
 def pixel_aspect(stream: Any, swapped: bool) -> float:
@@ -64,7 +68,9 @@ class Pictures:
         """Convert a decoded frame to RGB (its own color space and range) and turn it upright: uint8 (H, W, 3)."""
         # With several threads swscale spoils a row of odd sizes now and then (FFmpeg 8.0).
         matrix = assumed_matrix(raw, self._codec)
-        rgb = self._reformatter.reformat(raw, format="rgb24", src_colorspace=matrix, threads=1).to_ndarray()
+        rgb = self._reformatter.reformat(
+            raw, format="rgb24", src_colorspace=matrix, interpolation=_exact(raw), threads=1
+        ).to_ndarray()
         a, b, c, d = _display_matrix(raw)
         if abs(b) + abs(c) > abs(a) + abs(d):  # x' = c y, y' = b x
             rgb = rgb.swapaxes(0, 1)
@@ -74,6 +80,16 @@ class Pictures:
         if d < 0:
             rgb = rgb[::-1]
         return np.ascontiguousarray(rgb)
+
+
+def _exact(raw: Any) -> Interpolation:
+    """How swscale makes RGB by the same arithmetic on every processor.
+
+    Its quick way, without accurate rounding, is another program on each: up to three levels apart, and the last column
+    of odd widths is not written on ARM (FFmpeg 8.0). Which colors a pixel of even sizes gets is as that way has it.
+    """
+    repeated = raw.format.name in REPEATED and raw.height % 2 == 0
+    return (Interpolation.POINT if repeated else Interpolation.BILINEAR) | Interpolation.ACCURATE_RND
 
 
 def _display_matrix(raw: Any) -> tuple[int, int, int, int]:
