@@ -135,7 +135,6 @@ def by_processes(table: Any, graph: bytes, sampling: Any, size: Any, root: Path,
 
 
 def _part(barrier: Any, done: Any, part: Any, graph: bytes, sampling: Any, size: Any, root: Path) -> None:
-    os.setsid()  # as Ray's workers: Linux divides processors between sessions first
     barrier.wait()
     extract(part, graph, sampling, size, root, threads=1)
     done.wait()

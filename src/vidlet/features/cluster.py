@@ -237,6 +237,7 @@ def _join(ray: Any, address: str | None) -> None:
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else 15: where cores are shared, all others come first
     try:
         import ray
     except ImportError as error:
