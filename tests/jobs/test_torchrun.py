@@ -14,7 +14,9 @@ import pytest
 import torch
 
 import vidlet
+from boxes_case import OVERRIDES, write_squares
 from vidlet.datasets import render_motion
+from vidlet.datasets.residual import render_residual
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,7 +56,8 @@ def finish(root, words, processes=0, status=0):
 
 
 def tensors(path):
-    return {name: value.numpy() for name, value in torch.load(path, weights_only=True).items()}
+    found = torch.load(path, weights_only=True)
+    return {name: value.numpy() for name, value in found.get("state_dict", found).items()}
 
 
 def assert_close(a, b, atol):
@@ -75,6 +78,34 @@ def test_two_processes_learn_what_one_learns_and_the_first_alone_speaks(ground):
         assert_close(tensors(ground / "one" / name), tensors(ground / "two" / name), 1e-5)
     rows = [np.genfromtxt(ground / run / "log.csv", delimiter=",", skip_header=1) for run in ("one", "two")]
     np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4, atol=1e-5)
+
+
+def options(settings, below=""):
+    """Settings of a recipe as words of the command line."""
+    words = []
+    for key, value in settings.items():
+        nested = isinstance(value, dict)
+        words += options(value, f"{below}{key}.") if nested else ["--set", f"{below}{key}={json.dumps(value)}"]
+    return words
+
+
+def test_records_and_boxes_are_learned_by_two_processes_as_by_one(ground):
+    """By plain descent, which magnifies no rounding, and without what each process draws for itself."""
+    render_residual(ground / "records", 60, 20, 20, seed=0, classes=6)
+    write_squares(ground / "boxes")
+    plain = {"training.optimizer": "sgd", "training.epochs": 2, "training.least_updates": 0}
+    boxes = {**OVERRIDES, **plain, "training.lr": 3e-4}
+    for data, recipe, settings, names in (
+        ("records", "records-mean", {**plain, "training.lr": 0.1}, ("head.pt",)),
+        ("boxes", "tiny-yolov2", boxes, ("detector.pt",)),
+    ):
+        words = ["train", data, "--recipe", recipe, *options(settings), "--out"]
+        finish(ground, [*words, f"{data}-one"])
+        _, said = finish(ground, [*words, f"{data}-two"], 2)
+        assert said.count("by 2 processes") == 1
+        for name in names:
+            assert_close(tensors(ground / f"{data}-one" / name), tensors(ground / f"{data}-two" / name), 1e-5)
+        assert epochs_in(ground / f"{data}-two") == 2 and (ground / f"{data}-two/model.onnx").exists()
 
 
 def test_what_is_wrong_is_said_once(ground):
