@@ -6,6 +6,7 @@ writes what stands between. A table ends with the commands that made its rows, w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -67,13 +68,17 @@ def origins(rows: Sequence[Row]) -> list[str]:
     found: dict[str, list[Row]] = {}
     for row in rows:
         version = f"version {row.commit}" if row.commit else ""
-        about = ", ".join(filter(None, [row.date[:10], _seeds(row), row.machine, version]))
+        machine = re.sub(r", load \d+$", "", row.machine)
+        about = ", ".join(filter(None, [row.date[:10], _seeds(row), machine, version]))
         found.setdefault(about, []).append(row)
     lines = []
     for about, made in found.items():
+        load = ""
+        if loads := sorted({int(load) for row in made for load in re.findall(r", load (\d+)$", row.machine)}):
+            load = f", load {loads[0]}" + (f" to {loads[-1]}" if len(loads) > 1 else "")
         commands = list(dict.fromkeys(row.command for row in made if row.command))
         alike = f" and {len(commands) - 1} like it" if len(commands) > 1 else ""
-        lines.append(f"`{commands[0]}`{alike}: {about}." if commands else f"{about}.")
+        lines.append(f"`{commands[0]}`{alike}: {about}{load}." if commands else f"{about}{load}.")
     lines += [f"{CARRIED} {carried}" for carried in dict.fromkeys(row.carried for row in rows if row.carried)]
     return [f"{line}<br>" for line in lines[:-1]] + lines[-1:]
 
