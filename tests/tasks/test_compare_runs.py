@@ -114,6 +114,11 @@ def test_what_is_no_finished_run_is_one_line(runs, capsys, monkeypatch, words, s
     assert error.count("\n") == 1
 
 
+def test_a_folder_of_runs_is_told_how_to_name_them(runs):
+    with pytest.raises(DataError, match=r"of a finished run; its runs are .*/\*"):
+        vidlet.compare([runs])
+
+
 def test_of_all_that_lies_in_a_folder_what_is_no_run_is_left_out_and_named(runs, capsys, monkeypatch):
     monkeypatch.chdir(runs)
     (runs / "empty").mkdir()

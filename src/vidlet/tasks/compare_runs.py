@@ -94,6 +94,7 @@ def of_run(folder: Path) -> list[Said]:
     names = [*answers] or [name for name, figures in sections.items() if figures.get(MAP) is not None]
     if not names:
         how = "; give --data DATA to score its file now" if any(folder.glob("*.onnx")) else ""
+        how = f"; its runs are {folder}/*" if any(folder.glob(f"*/{PREDICTIONS}")) else how
         raise DataError(f"{folder}: holds no {PREDICTIONS} of a finished run{how}")
     try:
         recipe = run.recipe().name
