@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 import subprocess
 import sys
 
@@ -119,3 +120,34 @@ def test_the_draft_of_a_process_that_was_killed_goes_when_its_file_is_written_ag
         assert {path.name for path in tmp_path.iterdir()} == {"b.txt", mine.name}
         mine.write_text("whole")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "whole", "b.txt": "x"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_is_no_file_is_written_into_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    (tmp_path / "link.csv").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link.csv"):
+        write_text(path, "whole")
+        assert os.read(reader, 100) == b"whole"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "pipe"]
+    # as root a device would be replaced for the whole system
+    write_text(os.devnull, "gone")
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)  # noqa: PTH116
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path):
+    (tmp_path / "link.csv").symlink_to(tmp_path / "far" / "a.csv")
+    for text in ("new", "newer"):
+        write_text(tmp_path / "link.csv", text)
+        assert (tmp_path / "link.csv").is_symlink()
+        assert (tmp_path / "far" / "a.csv").read_text() == text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closed by a shell")
+def test_a_command_whose_output_nobody_takes_ends_as_ever():
+    command = f"{sys.executable} -m vidlet.cli recipes >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == 0

@@ -7,6 +7,8 @@ import errno
 import hashlib
 import os
 import platform
+import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -24,9 +26,18 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary name keeps the suffix, for writers that choose a format by it. Parents are made. The content is
     flushed to the disk before the rename, so that a crash leaves either the old file or the new one. Drafts of this
-    file that processes of this machine left when they were killed are removed.
+    file that processes of this machine left when they were killed are removed. A link stays, and its file is written;
+    what is no file (/dev/null, /dev/stdout, a named pipe) stays, too, and the whole content is copied into it.
     """
     final = Path(path)
+    if _is_stream(final):
+        with tempfile.TemporaryDirectory(prefix="vidlet-") as folder:
+            whole = Path(folder) / final.name
+            yield whole
+            with whole.open("rb") as source, final.open("ab") as target:
+                shutil.copyfileobj(source, target)
+        return
+    final = final.resolve() if final.is_symlink() else final
     machine = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
     ending = f".{machine}-{os.getpid()}.part{final.suffix}"
     stem = _short(final)
@@ -47,6 +58,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is there and is a device, a pipe, or what the process has open."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return False
+    opened = str(path).startswith(("/dev/fd/", "/dev/std", "/proc/self/fd/"))
+    return opened or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
 
 
 def _short(final: Path) -> str:
