@@ -129,6 +129,14 @@ def full_disk(monkeypatch):
     monkeypatch.setattr("vidlet.files.os.fsync", full)
 
 
+def test_a_copy_onto_a_full_disk_is_named_by_where_it_goes(refused, tiny_run, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "from.pt", None, "to.pt")  # as shutil does
+
+    monkeypatch.setattr("vidlet.files.os.fsync", full)
+    assert "to.pt: No space left" in refused("inspect", tiny_run.model, "--out", "out.json")
+
+
 def test_a_full_disk_is_one_line_that_names_the_file_and_nothing_is_half_written(
     refused, tiny_run, tmp_path, monkeypatch
 ):

@@ -114,7 +114,8 @@ def _run(words: list[str]) -> int:
         return 0
     except OSError as error:
         if error.errno in _USERS_DISK:
-            return _say(f"DataError: {error.filename or args.command}: {os.strerror(error.errno or 0)}", 2)
+            where = error.filename2 or error.filename or args.command  # of a copy the second is what is written
+            return _say(f"DataError: {where}: {os.strerror(error.errno or 0)}", 2)
         raise
     except KeyboardInterrupt:
         return _say(f"interrupted; what was finished is kept{_how_to_go_on(args)}", 130)
