@@ -3,17 +3,22 @@
 A moment is an atomic step: the renaming of a finished draft, by which every file of ours gets its name, or a line of a
 search's log. Killed "before" step N, the draft is left and the file is not there; killed "behind" it, the file is there
 and nothing that follows. The word "fit-small" searches a few small networks, untouched by the clock.
+What takes long and is not what is killed, torch's exporter and the timing of files, is done once for all jobs and
+remembered in the folder beside theirs; every step stays.
 Jobs come as lines of JSON on standard input: {"words", "folder", "env", "at", "when"}; "at" 0 kills never. Each is
 answered by {"code", "steps", "said"}: the exit status (-9 if killed), the steps that were begun, standard error.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 
@@ -41,6 +46,32 @@ def kill_at(step: int, when: str, steps: Path) -> None:
     TrialLog._write = counted(TrialLog._write)
 
 
+def once(path: Path, make: Callable[[], bytes]) -> bytes:
+    """What ``make`` gave when it was first asked, in whichever process."""
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_bytes(make())
+        os.replace(draft, path)  # noqa: PTH105  # not a step
+    return path.read_bytes()
+
+
+def remember_exports(folder: Path) -> None:
+    """From now on torch's exporter is asked once for each graph; that it is kept stays a step of each job."""
+    import onnx
+
+    from vidlet.artifact import kept_graphs
+
+    own = kept_graphs._from_disk
+
+    def quick(structure, request, export):
+        name = hashlib.sha256(repr((structure.digest, request)).encode()).hexdigest()
+        made = partial(once, folder / name, lambda: export().SerializeToString(deterministic=True))
+        return own(structure, request, lambda: onnx.load_model_from_string(made()))
+
+    kept_graphs._from_disk = quick
+
+
 def fit_small(data: str, weights: str, resume: bool) -> int:
     """A search over two cuts of an untrained network, with the heads that it begins with and all the time it needs."""
     from vidlet.jobs.fit import fit
@@ -48,8 +79,12 @@ def fit_small(data: str, weights: str, resume: bool) -> int:
     from vidlet.search import cards, clips, course, halving, realize
     from vidlet.search.space import Space, cuts_of
 
+    def timed(path, seconds, threads):
+        measured = once(Path("../remembered/benchmark"), lambda: json.dumps(benchmark(path, 0.02, threads)).encode())
+        return {**json.loads(measured), "bytes": path.stat().st_size}
+
     for place in (realize, course, cards):
-        place.benchmark = lambda path, seconds, threads: benchmark(path, 0.02, threads)
+        place.benchmark = timed
     halving.DRAWS, own = 0, halving.finalists
     clips.finalists = lambda *given: own(*given)[:1]
     cuts = cuts_of(width=0.35, weights=weights, size=64, cuts=("block2", "block5"))
@@ -66,6 +101,7 @@ def run(job: dict) -> None:
     for number, name in ((1, "said.out"), (2, "said.err")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     kill_at(job["at"], job["when"], folder / "steps")
+    remember_exports(folder.parent / "remembered")
     from vidlet.cli import main
 
     words = job["words"]

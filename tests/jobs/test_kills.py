@@ -154,6 +154,9 @@ def test_a_killed_command_is_run_again_to_the_same_bits(command, zygote, ground)
     for at, when in sorted(moments):
         folder = fresh(ground, f"{command}-{at}-{when}", command)
         killed = zygote.run(folder, words, at, when)
+        if killed["steps"] < at:  # how many parts features come in depends on the clock
+            assert killed["code"] == 0, (at, when, killed["said"])
+            continue
         assert killed["code"] == -9, (at, when, killed["said"])
         second = zygote.run(folder, again or words)
         finished = second["code"] == 2 and "finished run" in second["said"]  # killed behind its very end
