@@ -146,10 +146,9 @@ def write_classifiers(folder) -> None:
 
 def write_detectors(folder) -> None:
     torch.manual_seed(0)
-    for name in ("tiny-yolov2", "mobilenetv2"):
-        found = build_detector(
-            Extractor(name, 0.25, (128, 128), "block6", 0, "none"), ["a", "b"], np.array([[0.2, 0.3]])
-        )
+    for name, cut in (("tiny-yolov2", {}), ("mobilenetv2", {"cut": "block6", "grid": 0})):
+        extractor = Extractor(name, width=0.25, input_size=(128, 128), weights="none", **cut)
+        found = build_detector(extractor, ["a", "b"], np.array([[0.2, 0.3]]))
         pictures = np.concatenate(clips((128, 128), 2))
         onnx.save(int8_boxes(detector_graph(found.eval()), list(pictures)), folder / f"{name}.onnx")
         np.savez(folder / f"{name}.npz", frames=pictures[:2])
