@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from av import VideoFrame
 from av.sidedata.sidedata import SideDataContainer
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 UNSAID = 2  # of matrices and curves, in H.273
 HIGH_DEFINITION = (1280, 577)  # at least so wide, or so high
 HDR = {16: "PQ", 18: "HLG"}  # curves of brightness, in H.273
 
-EXACT = Interpolation.POINT | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+EXACT = 16 | 262144 | 8192  # swscale's POINT, ACCURATE_RND, FULL_CHR_H_INT; PyAV 17 has no names of the last two
 COLORS = "the matrix, rounded; colors repeated; BT.709 of HD that names no matrix"
 """How colors are made of what is decoded; stored features belong to it."""
 
