@@ -39,6 +39,29 @@ def test_the_cache_follows_its_variable(monkeypatch, tmp_path):
     assert cache_folder("features") == tmp_path / "features"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="owners and modes of POSIX")
+@pytest.mark.parametrize("taken", ["", "link", "writable", "other"])
+def test_without_a_home_the_cache_is_the_users_alone(monkeypatch, tmp_path, taken):
+    for name in ("VIDLET_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    if taken == "other":
+        stranger = os.getuid() + 1
+        monkeypatch.setattr("os.getuid", lambda: stranger)
+    place = tmp_path / f"vidlet-{os.getuid()}"
+    (tmp_path / "elsewhere").mkdir()
+    if taken == "link":
+        place.symlink_to(tmp_path / "elsewhere")
+    elif taken:
+        place.mkdir()
+        place.chmod(0o777 if taken == "writable" else 0o755)
+    root = cache_folder().parents[1]
+    assert (root == place) == (not taken)
+    assert root.parent == tmp_path and stat.S_IMODE(root.lstat().st_mode) == 0o700 and not root.is_symlink()
+    assert cache_folder().parents[1] == root
+
+
 def test_a_full_disk_is_an_error_with_the_name_of_the_file_whoever_raises_it(tmp_path):
     import av
 

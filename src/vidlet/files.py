@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import platform
@@ -221,11 +222,28 @@ def cache_folder(*parts: str) -> Path:
 
 
 def _home() -> Path:
-    """The user's home; where there is none (an unknown user in a container) a folder for temporary files."""
+    """The user's home; where there is none (an unknown user in a container) a folder of the user's for temporary files.
+
+    Where another one made that first, or others may write into it, it is one that only this process knows.
+    """
     try:
         return Path.home()
     except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"vidlet-{os.getuid() if hasattr(os, 'getuid') else 0}"
+        if not hasattr(os, "getuid"):  # Windows, where each user has such a folder
+            return Path(tempfile.gettempdir()) / "vidlet"
+        return _own_folder(Path(tempfile.gettempdir()) / f"vidlet-{os.getuid()}", os.getuid())
+
+
+@functools.lru_cache(maxsize=8)
+def _own_folder(place: Path, user: int) -> Path:
+    """A folder that is this user's alone: this one, made if need be, else a new one of this process."""
+    with contextlib.suppress(OSError):
+        place.mkdir(mode=0o700)
+    with contextlib.suppress(OSError):
+        status = place.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o022:
+            return place
+    return Path(tempfile.mkdtemp(prefix="vidlet-"))
 
 
 def _digest(handle) -> str:  # type: ignore[no-untyped-def]  # Python 3.10 has no hashlib.file_digest
