@@ -67,12 +67,20 @@ def test_a_folder_gives_a_line_a_source_and_failures_among_them(run, refused, so
     assert [line["source"] for line in lines] == [str(some_videos / name) for name in names]
     assert set(lines[2]) == {"source", "error"}
     assert lines[2]["error"].startswith(f"{some_videos / 'broken.mp4'}: ")
-    assert err == "1 sources could not be read\n"
+    assert err == "1 of 3 sources have no answer\n"
     status, out, err = run("predict", tiny_run.model, some_videos, "--strict")
     assert status == 2
     assert err.count("\n") == 1
     assert "broken.mp4" in err
     refused("predict", tiny_run.model, some_videos / "broken.mp4", said=some_videos / "broken.mp4")
+
+
+def test_where_no_source_has_an_answer_the_command_fails(run, tiny_run, tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"nothing to see")
+    status, out, err = run("predict", tiny_run.model, tmp_path, "--json")
+    assert [set(json.loads(line)) for line in out.splitlines()] == [{"source", "error"}] * 2
+    assert (status, err) == (2, f"DataError: {tmp_path}: of its 2 sources none has an answer\n")
 
 
 def test_segments_go_into_a_table(run, some_videos, tiny_run, tmp_path):

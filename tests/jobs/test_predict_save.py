@@ -54,6 +54,23 @@ def test_targets_never_fall_together(tmp_path):
         save_targets([tmp_path / "a.mp4", tmp_path / "b.mp4"], tmp_path, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["there.txt", "new.mp4"])
+def test_a_file_for_a_folder_of_videos_is_refused_before_the_work(model, tmp_path, name):
+    (tmp_path / "there.txt").write_text("keep me")
+    for clip in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "in" / clip, plain([RED] * 10), 25)
+    with pytest.raises(DataError, match=f"{name}: 2 videos need a folder"):
+        next(predict(model, tmp_path / "in", save=tmp_path / name))
+    assert (tmp_path / "there.txt").read_text() == "keep me"
+
+
+def test_a_folder_that_is_there_takes_a_single_video(model, tmp_path):
+    write_video(tmp_path / "in" / "a.mkv", plain([RED] * 10), 25)
+    (tmp_path / "out").mkdir()
+    list(predict(model, tmp_path / "in", save=tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.mp4"]
+
+
 def test_a_name_that_is_no_video_is_refused_before_the_work(model, tmp_path):
     write_video(tmp_path / "a.mp4", plain([RED] * 10), 25)
     with pytest.raises(DataError, match="a video is written as"):

@@ -167,6 +167,17 @@ def test_predict_goes_on_past_damage(record_run, damaged):
         list(predict_records(model, shard, strict=True))
 
 
+def test_predict_of_nothing_but_damaged_records_fails(record_run, tmp_path):
+    shard = tmp_path / "test0000.tfrecord"
+    offsets = write_records(shard, list(read_records(str(record_run / "records" / "test*")))[:2])
+    data = bytearray(shard.read_bytes())
+    for offset in offsets[:2]:
+        data[offset + 40] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(DataError, match="of its 2 records none has an answer"):
+        list(predict_records(record_run / "run" / "model.onnx", shard))
+
+
 def test_means_are_one_frame_of_codes(record_run):
     model = load(record_run / "run" / "model.onnx", threads=1)
     rng = np.random.default_rng(0)

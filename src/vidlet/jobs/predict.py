@@ -76,8 +76,8 @@ def predict(
         tell: live: called with the line of an event's clip at once, from another thread, instead of yielding it later.
 
     Raises:
-        VidletError: the source cannot be read (one of several: its result holds the error; ``strict`` raises), or
-            something asked for of a live source did not happen.
+        VidletError: the source cannot be read (one of several: its result holds the error, and at the end nothing is
+            raised unless all failed; ``strict`` raises), or something asked for of a live source did not happen.
     """
     in_range("threshold", threshold, 0, 1)
     in_range("min_s", min_s, 0)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets import clips_below
+from ..datasets.media import is_video
 from ..errors import DataError, VidletError
 from ..files import atomic_path
 from ..live.watching import detect_moments, drawn_boxes, frames_with_boxes
@@ -137,7 +138,11 @@ def _notes(path: Path | str, fps: float | None, damage: str = "") -> list[str]:
 
 
 def _each_source(source: str | Path, wanted: Wanted, said_of: Callable[[Path | str, Path | None], Said]) -> Said:
-    """What is said of each source; of several, one that cannot be read yields its error."""
+    """What is said of each source; of several, one that cannot be read yields its error.
+
+    Raises:
+        DataError: so it is with all of them.
+    """
     sources, failed = find_sources(source), 0
     targets = {} if wanted.save is None else save_targets(sources, source, Path(wanted.save))
     for path in sources:
@@ -148,10 +153,12 @@ def _each_source(source: str | Path, wanted: Wanted, said_of: Callable[[Path | s
                 raise
             failed += 1
             yield {"source": str(path), "error": str(error)}
-    if wanted.save is not None and failed < len(sources):
+    if failed == len(sources):
+        raise DataError(f"{shown(source)}: of its {failed} sources none has an answer")
+    if wanted.save is not None:
         say(f"written {shown(wanted.save)}")
     if failed:
-        say(f"{failed} sources could not be read")
+        say(f"{failed} of {len(sources)} sources have no answer")
 
 
 class _Table:
@@ -228,18 +235,22 @@ def find_sources(source: str | Path) -> list[Path | str]:
 
 
 def save_targets(sources: Sequence[Path | str], root: str | Path, save: Path) -> dict[Path | str, Path]:
-    """Where each source's annotated video goes: ``save``, or for several sources the same place below it, as .mp4.
+    """Where each source's annotated video goes: ``save``, or, where that is a folder, the same place below it, as .mp4.
 
     Sources that differ only in what their name ends with keep that: a.avi.mp4 beside a.mov.mp4.
 
     Raises:
-        DataError: one would overwrite a source, or ``save`` ends like no video that is written.
+        DataError: one would overwrite a source, several have one file, or ``save`` ends like no video that is written.
     """
     targets: dict[Path | str, Path] = {}
-    if len(sources) == 1:
+    if len(sources) == 1 and save.is_dir():
+        targets[sources[0]] = save / f"{Path(sources[0]).stem}.mp4"
+    elif len(sources) == 1:
         container_of(save)
         targets[sources[0]] = save
     else:
+        if not save.is_dir() and (save.exists() or is_video(save)):
+            raise DataError(f"--save {shown(save)}: {len(sources)} videos need a folder, and this names a file")
         places = {path: save / Path(path).relative_to(as_place(root)) for path in sources}
         count = Counter(_folded(place.with_suffix(".mp4")) for place in places.values())
         taken = {name for name, times in count.items() if times == 1}

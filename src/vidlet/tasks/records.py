@@ -86,17 +86,18 @@ def predict_records(
             pairs of class number and score, descending.
 
     Raises:
-        DataError: no records.
+        DataError: no records, or none that can be read.
     """
     loaded = model if isinstance(model, Model) else load(model, threads=threads)
     checks = Checks(strict=strict)
-    told = 0
+    told = answered = 0
     with _Submission(csv) as submission:
         for record in _records_of(source, checks):
             for problem in checks.problems[told:]:
                 yield {"source": problem.id or f"{problem.shard} at byte {problem.offset}", "error": str(problem)}
             told = len(checks.problems)
             found = loaded.classify(record)
+            answered += 1
             scores = np.array([found.scores[name] for name in loaded.labels])
             best = np.argsort(-scores, kind="stable")[:TOP]
             submission.add(record.id, best, scores[best])
@@ -109,6 +110,8 @@ def predict_records(
             yield {"source": record.id, **about, "scores": named, "segments": []}
         for problem in checks.problems[told:]:
             yield {"source": problem.id or f"{problem.shard} at byte {problem.offset}", "error": str(problem)}
+        if checks.problems and not answered:
+            raise DataError(f"{source}: of its {len(checks.problems)} records none has an answer")
     if checks.problems:
         say(f"skipped {len(checks.problems)} records; first: {checks.problems[0]}")
 
