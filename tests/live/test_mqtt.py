@@ -138,6 +138,7 @@ def quick(monkeypatch):
 def test_home_assistant_is_told_of_a_sensor_that_is_on_while_the_event_goes_on(broker):
     said = []
     sensor = Sensor(broker.address(), "rtsp://eve:secret@10.0.0.9/door", "Wave hello", "model.int8.onnx", said.append)
+    sensor.start()
     broker.wait(f"{sensor.topic}/state", "OFF")
     (config,) = (topic for topic in broker.last() if topic.startswith("homeassistant/"))
     assert config.startswith("homeassistant/binary_sensor/")
@@ -167,15 +168,18 @@ def test_user_and_password_come_from_the_address_or_the_environment_and_are_neve
     strict = BrokerOfSockets(("eve", "s3cr3t"))
     said = []
     sensor = Sensor(strict.address("eve:s3cr3t@"), "0", "wave", say=said.append)
+    sensor.start()
     strict.wait(f"{sensor.topic}/state", "OFF")
     sensor.close()
     monkeypatch.setenv(mqtt.USER, "eve")
     monkeypatch.setenv(mqtt.PASSWORD, "s3cr3t")
     sensor = Sensor(strict.address(), "1", "wave", say=said.append)
+    sensor.start()
     strict.wait(f"{sensor.topic}/state", "OFF")
     sensor.close()
     assert said == []
     wrong = Sensor(strict.address("eve:wr0ng@"), "2", "wave", say=said.append)
+    wrong.start()
     deadline = time.monotonic() + 10
     while not said and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -195,6 +199,7 @@ def test_a_broker_that_went_away_is_told_its_state_anew_when_it_is_back(broker, 
     monkeypatch.setattr(mqtt, "LAST_WAIT_S", 10.0)
     said = []
     sensor = Sensor(broker.address(), "0", "wave", say=said.append)
+    sensor.start()
     broker.wait(f"{sensor.topic}/state", "OFF")
     broker.close()
     deadline = time.monotonic() + 10
@@ -218,6 +223,7 @@ def test_where_nobody_answers_the_view_does_not_wait_and_what_was_lost_is_told(m
         port = taken.getsockname()[1]
     said, before = [], time.monotonic()
     sensor = Sensor(f"mqtt://127.0.0.1:{port}", "0", "wave", say=said.append)
+    sensor.start()
     sensor.began(Event("wave", 1.0, 0.9))
     assert time.monotonic() - before < 1.0
     sensor.close()
@@ -247,6 +253,16 @@ def test_a_live_view_tells_a_broker_of_its_events(broker, tmp_path, capsys):
         list(vidlet.predict(model, 0, mqtt=broker.address()))
     with pytest.raises(DataError):
         list(vidlet.predict(model, tmp_path / "absent.mp4", live=True))
+
+
+def test_nobody_is_told_of_a_source_that_is_not_there(broker, tmp_path):
+    import vidlet
+
+    save(classifier(), tmp_path / "m.onnx")
+    with pytest.raises(DataError, match=r"absent\.mp4"):
+        list(vidlet.predict(tmp_path / "m.onnx", tmp_path / "absent.mp4", live=True, on="red", mqtt=broker.address()))
+    time.sleep(0.3)  # that a connection would take
+    assert broker.connects == [] and broker.told == []
 
 
 @pytest.mark.parametrize("address", ["http://host", "mqtt://", "mqtt://eve:pass@host:x", "mqtt://host/a/+", "host"])

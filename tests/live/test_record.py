@@ -128,6 +128,18 @@ def test_without_a_screen_it_says_so_and_how_it_goes_on(day, tmp_path, monkeypat
         vidlet.record("wave", day)
 
 
+@pytest.mark.parametrize("command", [["record", "wave", "--from", "{}"], ["predict", "m.onnx", "{}", "--show"]])
+@pytest.mark.parametrize("begin", ["", "file://"])
+def test_a_source_that_is_not_there_is_named_before_a_screen_is_asked_for(
+    command, begin, day, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    absent = day.with_name("dya.mp4")
+    assert main([word.format(f"{begin}{absent}") for word in command]) == 2
+    assert capsys.readouterr().err.startswith(f"DataError: {absent}: no such file or folder (did you mean {day.name}?)")
+
+
 @pytest.mark.parametrize(
     ("labels", "group", "said"),
     [

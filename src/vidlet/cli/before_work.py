@@ -17,6 +17,7 @@ from ..wording import shown
 POSITIONAL = ("data", "model", "models", "source", "run_folder")
 READ = (*POSITIONAL, "init", "teacher", "against", "device", "extractor", "runtime", "detector")
 WRITTEN = ("out", "save", "csv", "report")  # options that name what a command writes
+WATCHING = ("predict", "record", "label", "segment")  # their source is a path, a camera or an address
 REACHING = {"data": ("data", "evaluate", "extract", "fit", "train"), "out": ("extract", "fit", "train")}  # see cloud.py
 
 
@@ -47,6 +48,8 @@ def check_paths(args: argparse.Namespace) -> None:
                 raise DataError(f"{option} {shown(path)}: vidlet {args.command} takes no address here, only a path")
     if given.get("data") and not is_address(given["data"]):
         _there(given["data"], "no such folder or table", DataError)
+    if given.get("source") and args.command in WATCHING:
+        _check_source(given["source"])
     if given.get("run_folder"):
         _there(given["run_folder"], "no such run folder", TrainingError)
     for option in ("init", "teacher"):
@@ -65,6 +68,15 @@ def _several(given: object) -> Iterable[str]:
         if isinstance(given, str)
         else []
     )
+
+
+def _check_source(source: str) -> None:
+    if source.lower().startswith("file://"):
+        from ..video.address import as_place
+
+        source = str(as_place(source))
+    if not (source.isdecimal() or "://" in source or source.startswith("/dev/")):
+        _there(source, "no such file or folder", DataError)
 
 
 def _there(path: str, wrong: str, error: type[Exception], option: str = "") -> None:

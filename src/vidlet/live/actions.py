@@ -32,7 +32,7 @@ LAST_WAIT_S = 10.0
 
 
 class EventActions:
-    """Hand it every moment of a live source; it acts once an event and remembers the events.
+    """Hand it every moment of a live source, after ``start``; it acts once an event and remembers the events.
 
     Args:
         say: told in one line of every event's begin and end, and of an action that failed.
@@ -69,6 +69,11 @@ class EventActions:
         self.began: list[Event] = []  # the last 1,000
         self._state, self._last_s = EventState(), 0.0
         self._running: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """The source is there: a broker may be told so."""
+        if self._sensor is not None:
+            self._sensor.start()
 
     def __call__(self, moment: Moment) -> None:
         """One more moment."""

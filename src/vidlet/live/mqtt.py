@@ -74,7 +74,7 @@ class Broker:
 
 
 class Sensor:
-    """A binary sensor for one label of one source; connects, and connects again, in a thread of its own.
+    """A binary sensor for one label of one source; from ``start`` on it connects, again and again, in its own thread.
 
     Args:
         source: of the events, as it may be said.
@@ -105,8 +105,13 @@ class Sensor:
         self._client.on_connect, self._client.on_disconnect = self._connected, self._disconnected
         self._client.on_publish = lambda client, data, number, *_: self._taken.add(number)
         self._client.on_connect_fail = lambda *_: self._went("cannot be reached")
+        self._started = False
+
+    def start(self) -> None:
+        """The source is there: connect, and say so."""
         self._client.connect_async(self.broker.host, self.broker.port, KEEPALIVE_S)
         self._client.loop_start()
+        self._started = True
 
     def began(self, event: Event) -> None:
         """An event begins: ON."""
@@ -119,6 +124,8 @@ class Sensor:
 
     def close(self) -> None:
         """Say that nothing comes any more, and wait a little until all is delivered."""
+        if not self._started:
+            return
         self._set("OFF", self._told)
         self._publish(f"{self.base}/status", "offline")
         ends_s = time.monotonic() + LAST_WAIT_S

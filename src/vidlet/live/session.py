@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, RecipeError
 from ..runtime import Model
+from ..video import LiveSource
 from ..wording import shown
 from .actions import EventActions
 from .event_clips import AROUND_S, EventClips
@@ -93,6 +94,7 @@ def live_lines(
     """
     written: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     figures = LiveFigures()
+    model.needs_video()
     actions = None if wanted.on is None else _actions(model, source, wanted, say)
     clips: EventClips | None = None
     if actions is not None and wanted.clips_wanted and wanted.save is not None:
@@ -101,16 +103,22 @@ def live_lines(
         actions.clips = clips = EventClips(
             wanted.save, model.rate_hz, around_s, _event_s(model, wanted), _brave(told), say
         )  # fmt: skip
-    lines = predict_live(
-        model, source, wanted.threshold, wanted.min_s, None if clips else wanted.save, wanted.show, figures,
-        each=actions, tell=say, frames=clips.push if clips else None,
-    )  # fmt: skip
+    opened: LiveSource | None = None
     try:
-        for line in lines:
-            yield line
-            yield from _drained(written)
+        opened = LiveSource(source, wait=True, tell=say)
+        if actions is not None:
+            actions.start()
+        lines = predict_live(
+            model, opened, wanted.threshold, wanted.min_s, None if clips else wanted.save, wanted.show, figures,
+            each=actions, frames=clips.push if clips else None,
+        )  # fmt: skip
+        with contextlib.closing(lines):
+            for line in lines:
+                yield line
+                yield from _drained(written)
     finally:
-        lines.close()
+        if opened is not None:
+            opened.close()
         if actions is not None:
             actions.close()
         found = figures.to_dict()
