@@ -8,7 +8,7 @@ from test_video_render import render
 from vidlet.datasets import inspect_table, read_table
 from vidlet.errors import DataError
 from vidlet.recipe import Sampling
-from vidlet.video import opening, probe, read_clip
+from vidlet.video import frame_times, iter_frames, opening, probe, read_clip, write_video
 
 SIZE = (48, 96)
 RATE = Sampling("rate", hz=25)
@@ -152,3 +152,22 @@ def test_another_kind_of_file_under_the_name_of_a_video_is_told(begin, said, tmp
 
 def test_packets_that_give_no_picture_are_not_taken_for_whole():
     assert not opening._closed("hevc", [b"\x00\x00\x01\x02 no picture"])
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_a_transport_stream_of_few_packets_is_a_video(tmp_path, codec, frames):
+    path = render(tmp_path / "a.ts", frames, codec=codec, draw=lambda number: np.full((*SIZE, 3), 40, np.uint8))
+    assert path.stat().st_size < 16 * 188
+    assert len(list(iter_frames(path))) == len(frame_times(path)) == frames
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_the_times_of_a_cut_file_are_of_the_frames_that_it_gives(tmp_path, suffix, share):
+    path, noise = tmp_path / f"a.{suffix}", np.random.default_rng(0)
+    write_video(path, [noise.integers(0, 255, (*SIZE, 3), dtype=np.uint8) for _ in range(50)], 25)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    read = [frame.time_s for frame in iter_frames(path)]
+    assert 0 < len(read) < 50
+    np.testing.assert_allclose(frame_times(path), read, atol=1e-6)

@@ -205,7 +205,7 @@ class VideoReader:
     def _packet_times(self) -> NDArray[np.float64] | None:
         """Times of all packets, in a second pass; None where a packet may be another thing than a frame shown then."""
         trusted = self._container.format.name.startswith(("mov", "matroska"))
-        if not trusted or self._breaks or self.info.codec in HIDDEN_FRAMES:
+        if not trusted or self._breaks or self._broken_end or self.info.codec in HIDDEN_FRAMES:
             return None
         container, stream = opened_again(self._path)
         with container:

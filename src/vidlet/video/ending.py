@@ -222,17 +222,24 @@ def _ogg(file: BinaryIO, size: int) -> str:
 
 def _transport(file: BinaryIO, size: int) -> str:
     """Whole packets, of the three sizes that are in use, and in them whole packets of the streams."""
+    length, first = transport_packet(file)
+    if not length:
+        return ""
+    if size % length:
+        return f"its last packet has {size % length} of {length} bytes"
+    file.seek(max(0, size - TAIL * 8 // length * length))
+    tail = file.read()
+    return _streams(tail[place : place + 188] for place in range(first, len(tail), length))
+
+
+def transport_packet(file: BinaryIO) -> tuple[int, int]:
+    """The length of a transport stream's packets, and where in them their mark is; (0, 0) of another file."""
     file.seek(0)
     head = file.read(4 * 204 + 8)
     for length, first in ((188, 0), (192, 4), (204, 0)):
         if all(head[place : place + 1] == b"\x47" for place in range(first, 4 * length, length)):
-            if size % length:
-                return f"its last packet has {size % length} of {length} bytes"
-            begin = max(0, size - TAIL * 8 // length * length)
-            file.seek(begin)
-            tail = file.read()
-            return _streams(tail[place : place + 188] for place in range(first, len(tail), length))
-    return ""
+            return length, first
+    return 0, 0
 
 
 def _streams(packets: Iterable[bytes]) -> str:

@@ -17,7 +17,7 @@ import av
 from ..cloud import here
 from ..errors import DataError
 from .address import TIMEOUT_S, WEB_OPTIONS, container_name
-from .ending import GOES_ON, boxes, broken_end
+from .ending import GOES_ON, boxes, broken_end, transport_packet
 from .frames import DEFAULT_FPS
 
 FOLLOWS = (b"\x55" * 4096, b"\xb3" * 4096)  # bytes that a decoder takes for more of a picture
@@ -49,13 +49,20 @@ def open_container(path: Path | str) -> Any:
     else:
         check_file(path)
         options, timeout = {"protocol_whitelist": "file,crypto,data"}, None
+
+    def opened(kind: str | None = None) -> Any:
+        return av.open(container_name(path), format=kind, options=options, timeout=timeout, **_FORGIVING)
+
     try:
-        container = av.open(container_name(path), options=options, timeout=timeout, **_FORGIVING)
+        container = opened()
         if container.format.name == "jpeg_pipe" and str(path).lower().endswith(JPEG_SERIES):
             container.close()  # what one JPEG is, many in one file are, too, says FFmpeg
-            container = av.open(container_name(path), format="mjpeg", options=options, timeout=timeout, **_FORGIVING)
+            container = opened("mjpeg")
         return container
     except (av.FFmpegError, OSError, ValueError) as error:
+        if isinstance(path, Path) and _is_transport(path):  # of few packets FFmpeg does not believe it
+            with contextlib.suppress(av.FFmpegError):
+                return opened("mpegts")
         broken = "" if isinstance(path, str) else _broken_box(path) or _other_kind(path)
         raise DataError(f"{path}: no frame could be decoded ({broken or reason_of(error)})") from error
 
@@ -227,6 +234,11 @@ def _other_kind(path: Path) -> str:
     with path.open("rb") as file:
         begin = file.read(64).lstrip().lower()
     return next((what for magic, what in OTHERS.items() if begin.startswith(magic)), "")
+
+
+def _is_transport(path: Path) -> bool:
+    with path.open("rb") as file:
+        return transport_packet(file) != (0, 0)
 
 
 def _broken_box(path: Path) -> str:
