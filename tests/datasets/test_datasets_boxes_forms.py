@@ -520,8 +520,60 @@ def test_an_image_is_never_taken_for_another_of_its_name(tmp_path):
     assert found(read_boxes(tmp_path)) == {"images/cam2/a.jpg": ("", [CAT])}
     (tmp_path / "annotations" / "a.jpg").unlink()
     (tmp_path / "annotations" / "boxes.json").write_text(coco("cam3/a.jpg"))
-    with pytest.raises(DataError, match="no such image"):
+    with pytest.raises(DataError, match=r"images/cam1/a\.jpg and images/cam2/a\.jpg may be meant"):
         read_boxes(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "voc"])
+def test_a_name_that_several_images_have_is_said_to_be_so(tmp_path, kind):
+    for place in ("images/cam1/a.jpg", "images/cam2/a.jpg", "images/cam1/b.jpg"):
+        image(tmp_path / place)
+    if kind == "csv":
+        (tmp_path / "boxes.csv").write_text(
+            "filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,10,10,30,40\nb.jpg,cat,10,10,30,40\nc.jpg,cat,1,1,3,4\n"
+        )
+    else:
+        for name in "abc":
+            xml(tmp_path / "annotations" / f"{name}.xml", f"{name}.jpg")
+    table = read_boxes(tmp_path)
+    assert list(found(table)) == ["images/cam1/b.jpg"]
+    assert [why for _, why in table.skipped] == [
+        "images/cam1/a.jpg and images/cam2/a.jpg may be meant",
+        "no such image",
+    ]
+
+
+@pytest.mark.parametrize("size", ["", ",100,50"])
+@pytest.mark.parametrize(
+    ("cells", "meant", "first"),
+    [
+        (["[10, 10, 30, 40]", "[60, 20, 90, 45]"], "x1, y1, x2, y2", (0.1, 0.2, 0.3, 0.8)),
+        (["[10, 10, 30, 40]", "[20, 5, 40, 30]"], "x, y, width, height", (0.1, 0.2, 0.4, 1.0)),  # all stay inside
+        (["[10, 10, 30, 30]", "[60, 20, 50, 25]"], "x, y, width, height", (0.1, 0.2, 0.4, 0.8)),  # no corners
+        (["[10, 10, 30, 30]", "[60, 20, 120, 25]"], "x, y, width, height", (0.1, 0.2, 0.4, 0.8)),  # both leave it
+    ],
+)
+def test_four_numbers_in_a_cell_are_corners_where_sides_would_leave_the_image(tmp_path, cells, meant, first, size):
+    rows = []
+    for number, cell in enumerate(cells):
+        image(tmp_path / f"{number}.jpg")
+        rows.append(f'{number}.jpg,"{cell}"{size}\n')
+    (tmp_path / "train.csv").write_text(f"image_id,bbox{',width,height' if size else ''}\n{''.join(rows)}")
+    table = read_boxes(tmp_path)
+    assert found(table)["0.jpg"][1] == [("object", *(pytest.approx(number) for number in first))]
+    assert any(f"column 'bbox' are {meant}" in note for note in table.notes)
+
+
+def test_several_boxes_in_a_cell_are_read_and_none_is_background(tmp_path):
+    for name in "ab":
+        image(tmp_path / f"{name}.png")
+    (tmp_path / "train.csv").write_text(
+        "image_name,BoxesString,domain\na.png,10 10 30 40;50 0 100 25,x\nb.png,no_box,x\n"
+    )
+    assert found(read_boxes(tmp_path)) == {
+        "a.png": ("train", [("object", 0.1, 0.2, 0.3, 0.8), ("object", 0.5, 0.0, 1.0, 0.5)]),
+        "b.png": ("train", []),
+    }
 
 
 def test_images_of_coco_with_one_id_are_skipped_not_mixed_up(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from ..labels import composed
@@ -21,10 +22,14 @@ def is_there(path: Path) -> bool:
 
 
 class Pictures:
-    """The images below a folder by name; each folder is listed once."""
+    """The images below a folder by name; each folder is listed once.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Args:
+        several: gets, of a name that means several images, the place that ``find`` gives and those images.
+    """
+
+    def __init__(self, root: Path, several: dict[Path, list[Path]]) -> None:
+        self.root, self.several = root, several
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         level = [root]
@@ -55,8 +60,18 @@ class Pictures:
              _same_folders(image, beside))
             for image in found
         ]  # fmt: skip
-        best = max(nearness)
-        return found[nearness.index(best)] if nearness.count(best) == 1 else beside.parent.joinpath(*parts[-1:])
+        nearest = [image for image, near in zip(found, nearness, strict=True) if near == max(nearness)]
+        if len(nearest) == 1:
+            return nearest[0]
+        place = beside.parent.joinpath(*parts[-1:])
+        self.several[place] = nearest
+        return place
+
+    def find_one(self, names: Iterable[str], beside: Path) -> Path:
+        """The image of the first name that has one; else the place of the first that means several, or of the last."""
+        places = [self.find(name, beside) for name in names]
+        several = next((place for place in places if place in self.several), places[-1])
+        return next((place for place in places if is_there(place)), several)
 
 
 def _same_end(parts: list[str], image: Path) -> int:

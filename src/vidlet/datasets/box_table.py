@@ -111,6 +111,7 @@ class BoxGatherer:
         self.skipped: list[tuple[str, str]] = []
         self.dropped: list[tuple[str, str]] = []
         self.clipped = 0
+        self.several: dict[Path, list[Path]] = {}  # see ``Pictures``
 
     def add(
         self, path: Path, boxes: Iterable[Written], split: str = "", written: tuple[float, float] | None = None
@@ -122,7 +123,9 @@ class BoxGatherer:
         try:
             height, width = image_size(path)
         except DataError as error:
-            self.skip(path, str(error).removeprefix(f"{path}: "))
+            meant = [_below(image, self.root) for image in self.several.get(path, ())]
+            why = f"{meant[0]} and {meant[1]} may be meant" if meant else str(error).removeprefix(f"{path}: ")
+            self.skip(path, why)
             return
         unit = (1.0, 1.0)
         if written is not None:

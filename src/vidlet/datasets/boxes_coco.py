@@ -49,7 +49,7 @@ def read_coco(root: Path) -> BoxTable:
     found = BoxGatherer(root if root.is_dir() else root.parent, "coco", [])
     names: list[str] = []
     found.names = names
-    pictures = Pictures(found.root)
+    pictures = Pictures(found.root, found.several)
     files = coco_files(root)
     for file in files:
         data = _load(file)

@@ -2,6 +2,7 @@
 
     filename,width,height,class,xmin,ymin,xmax,ymax        train_labels.csv, train/_annotations.csv
     image_id,width,height,"[x, y, w, h]"                    ImageID,LabelName,XMin,XMax,YMin,YMax (relative)
+    image_name,BoxesString ("x1 y1 x2 y2;x1 y1 x2 y2", or "no_box")
     images/a.jpg,10,20,30,40,cat                            keras-retinanet's, without a header; "b.jpg,,,,," is empty
 
 Without a column of classes everything is an "object". The split is a column's, else that of the table's name or of its
@@ -10,6 +11,7 @@ folder's.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,7 @@ from typing import NamedTuple
 
 from ..errors import DataError, DependencyError
 from .box_images import Pictures
-from .box_table import BoxGatherer, BoxTable, Written, relative
+from .box_table import BoxGatherer, BoxTable, Written, image_size, relative
 from .media import is_image, visible
 from .table import folder_split, split_in_name, split_name
 from .texts import PARQUET, SEPARATORS, TABLES, cell_key, parquet_file, table_rows
@@ -42,19 +44,21 @@ LABEL = (
     *("class_name", "classname", "category_name", "label_name", "labelname", "class", "label", "category", "name"),
     *("class_id", "classid", "category_id", "label_id", "labelid"),
 )
-NOTHING = ("", "nan", "none", "null")  # cells of an image that shows nothing
+NOTHING = ("", "nan", "none", "null", "no_box")  # cells of an image that shows nothing
 PLAIN = ("path", "x1", "y1", "x2", "y2", "class_name")  # the columns of a table without a header
 CORNERS = (
     ("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"), ("x1", "y1", "x2", "y2"),
     ("left", "top", "right", "bottom"), ("x0", "y0", "x1", "y1"), ("roi.x1", "roi.y1", "roi.x2", "roi.y2"),
-    ("bbox_xmin", "bbox_ymin", "bbox_xmax", "bbox_ymax"),
+    ("bbox_xmin", "bbox_ymin", "bbox_xmax", "bbox_ymax"), ("boxesstring",), ("boxes_string",),
 )  # fmt: skip
 SIDES = (
     ("x", "y", "w", "h"), ("x", "y", "width", "height"), ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
     ("left", "top", "width", "height"), ("xmin", "ymin", "w", "h"), ("xmin", "ymin", "width", "height"),
     ("x_min", "y_min", "w", "h"), ("x_min", "y_min", "width", "height"),
 )  # fmt: skip
-LISTS = ("bbox", "box", "bounding_box", "geometry", "polygon")  # one column of x, y, width, height or of corners around
+# One column of x, y, width, height, of two corners (see ``_are_corners``), or of the corners around.
+LISTS = ("bbox", "box", "bounding_box", "geometry", "polygon")
+SLACK = 1.01  # pixels by which a box may reach outside of its image, as boxes are judged
 CENTERS = (
     ("x_center", "y_center", "width", "height"), ("x_center", "y_center", "w", "h"), ("xc", "yc", "w", "h"),
     ("center_x", "center_y", "width", "height"), ("cx", "cy", "w", "h"), ("x_center", "y_center", "box_w", "box_h"),
@@ -67,7 +71,7 @@ FOUND = (".csv", ".tsv", PARQUET)  # beside images; a text is more likely a list
 class _Columns(NamedTuple):
     image: str
     labels: tuple[str, ...]  # the first is read that holds more than numbers, else the first
-    corners: tuple[str, ...]  # four names, or one of a list "[x, y, w, h]"
+    corners: tuple[str, ...]  # four names, or one of a list "[x, y, w, h]", or of several
     sides: bool  # whether the third and fourth are width and height
     centers: bool  # whether, beside that, the first two are the center
     split: str
@@ -90,7 +94,7 @@ def read_box_tables(root: Path) -> BoxTable:
     """
     folder = root if root.is_dir() else root.parent
     found = BoxGatherer(folder, "csv", None)
-    pictures = Pictures(folder)
+    pictures = Pictures(folder, found.several)
     described = _descriptions(folder)
     for table in box_tables(root):
         _read_table(table, pictures, described, found)
@@ -165,6 +169,13 @@ def _read_table(path: Path, pictures: Pictures, described: Mapping[str, str], fo
     label = _label(columns, names, rows[1:])
     if not label:
         found.notes.append(f"{path.name} has no column of classes; every box is an {ONLY_CLASS!r}.")
+    if columns.sides and len(columns.corners) == 1:
+        corners = _are_corners(
+            [dict(zip(names, cells, strict=False)) for _, cells in rows[1:]], columns, pictures, path
+        )
+        columns = columns._replace(sides=not corners)
+        how = "x1, y1, x2, y2: as x, y, width, height a box would leave its image" if corners else "x, y, width, height"
+        found.notes.append(f"{path.name}: four numbers in the column {columns.corners[0]!r} are {how}.")
     default = folder_split(path.parent.name) or split_in_name(path.stem)
     boxes: dict[str, list[Written]] = defaultdict(list)
     about: dict[str, tuple[str, tuple[float, float]]] = {}
@@ -183,7 +194,7 @@ def _read_table(path: Path, pictures: Pictures, described: Mapping[str, str], fo
         try:
             if any(cell.strip() for cell in cells[len(names) :]):
                 raise ValueError(f"{len(cells)} cells under {len(names)} column names")
-            if (box := _box(row, columns, label, separator)) is not None:
+            for box in _boxes(row, columns, label, separator):
                 boxes[image].append((*box[:4], described.get(box[4], box[4]), box[5]))
         except ValueError as error:
             wrong = str(error) if "cells" in str(error) else "no box of four numbers and a class"
@@ -211,12 +222,60 @@ def _is_number(cell: str) -> bool:
     return cell.strip().casefold() in NOTHING or cell.strip().lstrip("-").replace(".", "", 1).isdecimal()
 
 
+def _are_corners(rows: Sequence[dict[str, str]], columns: _Columns, pictures: Pictures, path: Path) -> bool:
+    """Whether cells of four numbers are two corners each, and not x, y, width, height.
+
+    They are if by x, y, width, height a box would leave its image, and by corners none does.
+    """
+    found: list[tuple[list[float], str, tuple[float, float]]] = []
+    for row in rows:
+        for part in _parts(row.get(columns.corners[0], "")):
+            with contextlib.suppress(ValueError):  # told by who reads it
+                x1, y1, x2, y2 = map(float, _numbers(part))
+                if x2 <= x1 or y2 <= y1:
+                    return False
+                found.append(([x1, y1, x2, y2], row.get(columns.image, "").strip(), _size(row, columns)))
+    whole, leaves = relative([number for box, _, _ in found for number in box]), False
+    sizes = {name: told for _, name, told in found}
+    for name, told in sizes.items():
+        if not whole and min(told) <= 0:
+            with contextlib.suppress(DataError):  # absent: nothing leaves it
+                sizes[name] = image_size(pictures.find(name, path))
+    for (x1, y1, x2, y2), name, _ in found:
+        height, width = (1.0, 1.0) if whole else sizes[name]
+        slack = SLACK - 1 if whole else SLACK
+        if min(height, width) <= 0:
+            continue
+        if x1 < -slack or y1 < -slack or x2 > width + slack or y2 > height + slack:
+            return False
+        leaves = leaves or x1 + x2 > width + slack or y1 + y2 > height + slack
+    return leaves
+
+
+def _boxes(row: dict[str, str], columns: _Columns, label_column: str, separator: str) -> list[Written]:
+    """The boxes of a row; none where its cells are empty: an image that shows nothing."""
+    one = columns.corners[0]
+    parts = _parts(row.get(one, "")) if len(columns.corners) == 1 else [row.get(one, "")]
+    found = (_box({**row, one: part}, columns, label_column, separator) for part in parts)
+    return [box for box in found if box is not None]
+
+
+def _parts(cell: str) -> list[str]:
+    """The boxes of a cell, which are of four numbers each if they are several: "1 2 3 4;5 6 7 8"."""
+    parts = [part for part in cell.split(";") if part.strip()]
+    return parts if parts and all(len(_numbers(part)) == 4 for part in parts) else [cell]
+
+
+def _numbers(cell: str) -> list[str]:
+    return re.sub(r"[\[\](){};,\s]+", " ", cell).split()
+
+
 def _box(row: dict[str, str], columns: _Columns, label_column: str, separator: str) -> Written | None:
-    """The box of a row; None where its cells are empty: an image that shows nothing."""
+    """The box of a row; None where its cells are empty."""
     texts = [row.get(name, "") for name in columns.corners]
     around = False
     if len(texts) == 1:
-        texts = re.sub(r"[\[\](){};,\s]+", " ", texts[0]).split() or [""]
+        texts = _numbers(texts[0]) or [""]
         around = len(texts) >= 6 and len(texts) % 2 == 0
     if all(text.casefold() in NOTHING for text in texts):
         return None
@@ -225,11 +284,11 @@ def _box(row: dict[str, str], columns: _Columns, label_column: str, separator: s
     numbers = [float(text) for text in texts]
     if around:  # a polygon
         across, down = numbers[::2], numbers[1::2]
-        numbers = [min(across), min(down), max(across) - min(across), max(down) - min(down)]
+        numbers = [min(across), min(down), max(across), max(down)]
     x1, y1, x2, y2 = numbers
     if columns.centers:
         x1, y1 = x1 - x2 / 2, y1 - y2 / 2
-    if columns.sides:
+    if columns.sides and not around:
         x2, y2 = x1 + x2, y1 + y2
     label = row.get(label_column, "") if label_column else ONLY_CLASS
     if not label:

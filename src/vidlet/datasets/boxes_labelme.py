@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, reading
-from .box_images import Pictures, is_there
+from .box_images import Pictures
 from .box_table import BoxGatherer, BoxTable, Written, split_of_place
 from .media import visible
 from .texts import begins_with, read_text
@@ -43,7 +43,7 @@ def read_labelme(root: Path) -> BoxTable:
         DataError: no image can be used.
     """
     found = BoxGatherer(root if root.is_dir() else root.parent, "labelme", None)
-    pictures, without = Pictures(found.root), 0
+    pictures, without = Pictures(found.root, found.several), 0
     for path in labelme_files(root):
         try:
             said = _load(path)
@@ -57,8 +57,7 @@ def read_labelme(root: Path) -> BoxTable:
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
             found.skip(path, "not labelme's: it needs shapes of a label and points, and imagePath")
             continue
-        place = pictures.find(path.with_suffix("").name, path)
-        place = place if is_there(place) else pictures.find(said["imagePath"], path)
+        place = pictures.find_one((path.with_suffix("").name, said["imagePath"]), path)
         split = split_of_place(path, found.root)
         without += len(said["shapes"]) - len(boxes)
         if said["shapes"] and not boxes:

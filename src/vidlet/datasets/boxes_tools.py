@@ -96,7 +96,7 @@ def read_tools(root: Path) -> BoxTable:
     files = tool_files(root)
     kind = ", ".join(dict.fromkeys(tool for _, tool in files))
     found = BoxGatherer(root if root.is_dir() else root.parent, kind, None)
-    pictures = Pictures(found.root)
+    pictures = Pictures(found.root, found.several)
     lines = empty = other = 0
     for file, tool in files:
         try:
@@ -158,8 +158,7 @@ def _tool_of(file: Path) -> str:
 
 def _place(name: str, file: Path, pictures: Pictures) -> Path:
     """Where an image lies that a file names by a name, a path of another machine or an address."""
-    places = (pictures.find(written, file) for written in places_of(name))
-    return next((place for place in places if is_there(place)), pictures.find(name, file))
+    return pictures.find_one((*places_of(name), name), file)
 
 
 def _around(points: Iterable[Sequence[float]]) -> Corners:

@@ -18,7 +18,7 @@ from typing import NoReturn
 from xml.parsers import expat
 
 from ..errors import DataError
-from .box_images import Pictures, is_there
+from .box_images import Pictures
 from .box_table import BoxGatherer, BoxTable, Written, split_of_place
 from .media import is_image, visible
 from .table import folder_split, split_in_name
@@ -65,7 +65,7 @@ def read_voc(root: Path) -> BoxTable:
     names = numbered_names(listed) if listed else None
     found = BoxGatherer(root, "voc", list(names.names) if names else None)
     found.notes += names.notes if names else ()
-    pictures = Pictures(root)
+    pictures = Pictures(root, found.several)
     folders = _folders(root)
     for folder, place in folders:
         _read_folder(root, folder, place, pictures, found)
@@ -233,9 +233,7 @@ def _read_one(path: Path, pictures: Pictures, split: str, found: BoxGatherer) ->
         found.skip(path, f"a box or the size is not a number ({error})")
         return
     name = top.of("filename")
-    place = pictures.find(path.with_suffix("").name, path)
-    if not is_there(place) and name:
-        place = pictures.find(name, path)
+    place = pictures.find_one((path.with_suffix("").name, *([name] if name else [])), path)
     found.add(place, boxes, split, written)
 
 
