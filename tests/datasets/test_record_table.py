@@ -60,6 +60,23 @@ def test_a_table_beside_gives_groups_and_splits_and_must_agree(folder):
         read_record_table(folder)
 
 
+def test_columns_that_clip_tables_know_are_read_of_a_table_beside_shards(folder):
+    head = "name,label,label_id,is_train,is_test,fold,subject,weather\n"
+    rows = ("a,run|sit,0|2,0,1,1,x,dry\n", "c,jump,1,1,0,2,y,wet\n", "d,sit,2,0,0,1,z,dry\n")
+    (folder / "clips.csv").write_text(head + "".join(rows))
+    table, _ = read_record_table(folder)
+    assert [(clip.split, clip.fold, clip.group) for clip in table] == [
+        ("test", "1", "x"), ("train", "2", "y"), ("val", "1", "z"),
+    ]  # fmt: skip
+    told = " ".join(table.notes)
+    for said in ("'is_train', 'is_test' tell the split", "column 'subject' is read as the group", "'fold' has 2 parts"):
+        assert said in told
+    assert "not read: weather." in told
+    (folder / "clips.csv").write_text("clip,kind\na,run\n")
+    table, _ = read_record_table(folder)
+    assert "clips.csv has no columns name and label and says nothing of the records." in table.notes
+
+
 def test_labels_outside_the_vocabulary_are_listed_with_shard_and_id(folder):
     (folder / "classes.txt").write_text("run\njump\n")
     table, _ = read_record_table(folder)

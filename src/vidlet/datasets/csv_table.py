@@ -145,7 +145,7 @@ def table_of_rows(rows: Iterable[Row], decimal: str, path: Path) -> ClipTable:
         notes += (f"The names are found in other folders: {', '.join(sorted(folders)[:SHOWN])}.",)
     notes += (*media.notes(), *(() if stored else overlap_notes(kept)))
     labels = label_order({name for names in {clip.labels for clip in kept} for name in names}, str(path))
-    notes += (*_joined_names(labels), *cells.notes(), *_fold_notes(kept))
+    notes += (*_joined_names(labels), *cells.notes(), *fold_notes(kept))
     return ClipTable(tuple(kept), labels, path.parent, notes, tuple(skipped), features if stored else None)
 
 
@@ -506,7 +506,7 @@ def _joined_names(labels: Sequence[str]) -> tuple[str, ...]:
     return ()
 
 
-def _fold_notes(clips: Sequence[Clip]) -> tuple[str, ...]:
+def fold_notes(clips: Sequence[Clip]) -> tuple[str, ...]:
     """A sentence on the column fold, if there is something in it."""
     count = len({clip.fold for clip in clips} - {""})
     if not count:

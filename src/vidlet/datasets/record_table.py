@@ -1,9 +1,9 @@
 """A folder or glob of record shards as a clip table, so that splits, checks and training treat it as clips.
 
-Names of classes come from clips.csv beside the shards (columns name, label and, if it has them, group and split), else
-from classes.txt (a name a line), vocabulary.csv (columns Index, Name) or label_names_2018.csv (label_id, label_name;
-both YouTube-8M's), else they are the numbers. The
-split is clips.csv's, else that of the shard's name: train0000.tfrecord, validate0000.tfrecord, test0000.tfrecord.
+Names of classes come from clips.csv beside the shards (columns name, label and, if it has them, group, split and fold,
+by all names that csv_table.py knows), else from classes.txt (a name a line), vocabulary.csv (columns Index, Name) or
+label_names_2018.csv (label_id, label_name; both YouTube-8M's), else they are the numbers. The split is clips.csv's,
+else that of the shard's name: train0000.tfrecord, validate0000.tfrecord, test0000.tfrecord.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..labels import composed, label_parts, split_labels
+from .csv_table import PATHS, fold_notes, named_rows
 from .records import Checks, RecordSet, find_shards
 from .table import Clip, ClipTable, split_name
 from .texts import MOST_CLASSES, TABLE_NAMES, Names, cell_key, class_number, numbered_names, table_rows
@@ -55,7 +56,7 @@ def read_record_table(
         highest = max((label for own in records.labels for label in own), default=-1)
         names = tuple(map(str, range(classes or highest + 1)))
     table = _table_beside(root)
-    rows = _listed(table)
+    rows, told = _listed(table)
     clips: list[Clip] = []
     skipped = [(f"{problem.shard} at byte {problem.offset}", str(problem)) for problem in checks.problems]
     for index, (name, labels) in enumerate(zip(records.ids, records.labels, strict=True)):
@@ -70,11 +71,11 @@ def read_record_table(
             own = tuple(names[label] for label in labels)
             if row is not None and set(own) != set(row.labels):
                 raise DataError(f"{where}: is {'|'.join(own)}, in {table.name} {'|'.join(row.labels)}")
-            split = row.split if row is not None else shard_split(shard)
-            clips.append(Clip(root / name, own, row.group if row is not None else "", split, row=index))
+            row = row or _Row(own, "", shard_split(shard), "")
+            clips.append(Clip(root / name, own, row.group, row.split, row=index, fold=row.fold))
     if not clips:
         raise DataError(f"{source}: no labelled record" + (f" ({skipped[0][0]} {skipped[0][1]})" if skipped else ""))
-    notes = (*assumed, *_notes(records, checks), *_split_notes(records, rows))
+    notes = (*assumed, *_notes(records, checks), *_split_notes(records, rows), *told, *fold_notes(clips))
     return ClipTable(tuple(clips), names, root, notes, tuple(skipped), Path(shards[0]), records), records
 
 
@@ -190,29 +191,32 @@ class _Row(NamedTuple):
     labels: tuple[str, ...]
     group: str
     split: str
+    fold: str
 
 
 def _table_beside(root: Path) -> Path:
     return next((root / name for name in TABLE_NAMES if (root / name).is_file()), root / TABLE_NAMES[0])
 
 
-def _listed(path: Path) -> dict[str, _Row] | None:
-    """What the table beside the shards says of each record's id; None where there is none, or it names video files."""
+def _listed(path: Path) -> tuple[dict[str, _Row] | None, list[str]]:
+    """What the table beside the shards says of each record's id, and notes; None where there is none, or of videos."""
     if not path.is_file():
-        return None
-    found, _ = table_rows(path, ("name", "label", "split", "group"))
-    header = [cell_key(cell) for cell in found[0][1]] if found else []
-    if not {"name", "label"} <= set(header):
-        return None
+        return None, []
+    found, separator = table_rows(path, ("name", "label", "split", "group"))
+    names = [cell_key(cell) for cell in found[0][1]] if found else []
+    if not {"name", "label"} <= set(names):
+        return None, [f"{path.name} has no columns name and label and says nothing of the records."]
+    names = ["" if name == "label_id" or (name in PATHS and name != "name") else name for name in names]
+    said = named_rows(names, found[1:], lambda: found[1:], separator, path)
     rows: dict[str, _Row] = {}
-    for line, cells in found[1:]:
-        row = dict(zip(header, cells, strict=False))
-        split = split_name(row.get("split") or "")
+    for line, row in said.rows:
+        split = split_name(row.get("split", ""))
         if split is None:
             raise DataError(f"{path} line {line}: split {row['split']!r} is none of train, val and test")
-        labels = tuple(map(composed, split_labels(row.get("label") or "")))
-        rows[row["name"].strip()] = _Row(labels, (row.get("group") or "").strip(), split)
-    return None if any((path.parent / name).is_file() for name in list(rows)[:20]) else rows
+        labels = tuple(map(composed, split_labels(row["label"])))
+        rows[row["name"]] = _Row(labels, row.get("group", ""), split, row.get("fold", "").removesuffix(".0"))
+    of_videos = any((path.parent / name).is_file() for name in list(rows)[:20])
+    return (None, []) if of_videos else (rows, said.notes)
 
 
 def _split_notes(records: RecordSet, rows: dict[str, _Row] | None) -> tuple[str, ...]:
