@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from vidlet.errors import RecipeError
 from vidlet.recipe import full_keys, load_recipe
@@ -47,6 +48,20 @@ def test_what_is_mistyped_is_answered_before_anything_heavy_is_loaded(words, sai
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "table.txt"]  # nothing is left behind
+
+
+@pytest.mark.parametrize("command", ["train", "fit", "sweep", "extract"])
+@pytest.mark.parametrize("place", ["{}.png", "a/x{}.png"])
+def test_images_where_clips_are_wanted_are_told_before_torch_is_loaded(command, place, tmp_path):
+    for number in range(3):
+        path = tmp_path / "data" / place.format(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    done = python("-c", WITHOUT_HEAVY, command, "data", "--out", "runs/a", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "torch" not in done.stdout
+    assert done.stderr.startswith("DataError: data: images, and no clips: ")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_package_is_a_command(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..cloud import is_address
 from ..errors import DataError, TrainingError, why
 from ..progress import started_by_torchrun
-from ..recipe import nearest
+from ..recipe import Recipe, nearest
 from ..wording import shown
 
 POSITIONAL = ("data", "model", "models", "source", "run_folder")
@@ -58,6 +58,22 @@ def check_paths(args: argparse.Namespace) -> None:
     for option in WRITTEN:
         if given.get(option) and not is_address(given[option]):
             _writable(Path(given[option]), f"--{option}")
+
+
+def check_pictures(data: str, recipe: Recipe | None = None) -> None:
+    """Refuse a folder of images where clips are wanted, before torch is loaded; others are read when their turn comes.
+
+    Raises:
+        DataError: as ``read_table``.
+    """
+    from ..datasets import read_table
+    from ..datasets.folders import seems_of_images
+    from ..tasks import task_of_data, task_of_recipe
+
+    if not is_address(data) and Path(data).is_dir() and seems_of_images(Path(data)):
+        task = task_of_data(data) if recipe is None else task_of_recipe(recipe, data)
+        if task.name == "clips":
+            read_table(data)
 
 
 def _several(given: object) -> Iterable[str]:

@@ -47,9 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Extract, and say where the features are."""
+    from .before_work import check_pictures
     from .train_command import need_train_extra
 
     need_train_extra("extract")
+    check_pictures(args.data)
     if (args.flow or args.format == "records") and (args.shard or args.merge is not None or args.engine):
         raise DataError("--shard, --merge and --engine are of stored features, not of --flow or --format records")
     if args.flow:

@@ -61,8 +61,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     need_train_extra("fit")
     from ..progress import working
     from ..search.budget import check_quantities
+    from .before_work import check_pictures
 
     check_quantities([args.max_size], args.max_latency, args.max_memory, args.time)
+    check_pictures(args.data)
     with working("load torch"):
         from ..jobs.fit import fit
 

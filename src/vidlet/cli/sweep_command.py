@@ -42,10 +42,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..progress import working
     from ..recipe import load_recipe
     from ..search.budget import check_quantities
+    from .before_work import check_pictures
 
     check_quantities(args.max_size, time=args.time)
-    for recipe in args.recipe:
-        load_recipe(recipe)
+    for recipe in args.recipe or ["auto"]:
+        check_pictures(args.data, load_recipe(recipe))
     tried: dict[str, list[Any]] = {}
     for key, values in map(values_of, args.set):
         tried[key] = [*tried.get(key, []), *values]

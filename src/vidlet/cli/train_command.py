@@ -48,9 +48,10 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     need_train_extra()
     from ..progress import working
     from ..recipe import load_recipe
+    from .before_work import check_pictures
 
     changed = options.overrides(args)
-    load_recipe(args.recipe, changed)  # what is wrong with it is told before torch is loaded
+    check_pictures(args.data, load_recipe(args.recipe, changed))  # what is wrong is told before torch is loaded
     with working("load torch"):
         from ..jobs.train import train
 

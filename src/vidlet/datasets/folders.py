@@ -32,6 +32,7 @@ GROUPS = re.compile(
     r"|camera|cam|view|scene|day|split|part|set|batch|group|trial|take|repetition|site|room|location)[ _.-]?\d+",
     re.IGNORECASE,
 )
+LOOKED_INTO = 20  # folders, where only a short look is wanted
 DOUBTFUL = ("eval", "evaluation", "holdout", "hold_out", "held_out", "heldout", "unseen")  # names of splits, unclear
 
 
@@ -86,6 +87,17 @@ def read_folders(root: Path) -> ClipTable:
         )
     labels = label_order((clip.label for clip in found.clips), str(root))
     return ClipTable(tuple(found.clips), labels, root, tuple(notes), tuple(found.skipped))
+
+
+def seems_of_images(root: Path) -> bool:
+    """Whether a folder and the first ones in it hold images, and neither videos, tables nor further folders."""
+    entries = visible(root)
+    inside = [
+        path for folder in [entry for entry in entries if entry.is_dir()][:LOOKED_INTO] for path in visible(folder)
+    ]
+    others = any(path.is_dir() for path in inside) or any(is_video(path) for path in (*entries, *inside))
+    tables = any(entry.suffix.lower() in TABLES for entry in entries)
+    return not others and not tables and any(is_image(path) for path in (*entries, *inside))
 
 
 def _only_folder(entries: list[Path]) -> Path | None:
