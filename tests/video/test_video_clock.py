@@ -234,9 +234,11 @@ def fragmented(tmp_path_factory):
         (folder / f"{name}.mp4").write_bytes(b"".join(parts))
     swapped = folder / "swapped.mp4"
     swapped.write_bytes(b"".join([header, one[0], one[2], one[1], one[3]]))
+    twice = folder / "twice.mp4"
+    twice.write_bytes(b"".join([header, *one[:2], *one[1:]]))
     matroska = [part(folder / f"{name}.mkv", first, 100) for name, first in (("a", 0), ("b", 100))]
     return {name: folder / f"{name}.mp4" for name in made} | {
-        "swapped": swapped, "matroska": joined(folder / "joined.mkv", *matroska),
+        "swapped": swapped, "twice": twice, "matroska": joined(folder / "joined.mkv", *matroska),
     }  # fmt: skip
 
 
@@ -260,6 +262,15 @@ def test_no_fragment_out_of_order_is_lost(fragmented):
     found = sorted(number_of(frame.rgb()) for frame in iter_frames(fragmented["swapped"]))
     assert found == list(range(100))
     assert "its clock breaks" in probe(fragmented["swapped"]).notes[0]
+
+
+def test_a_fragment_that_stands_twice_takes_its_time_twice(fragmented):
+    numbers = [*range(50), *range(25, 100)]
+    frames = list(iter_frames(fragmented["twice"]))
+    assert [number_of(frame.rgb()) for frame in frames] == numbers
+    np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(125) / 25, atol=2e-3)
+    assert "its clock breaks: it goes back by 1.0 s at 2.0 s" in probe(fragmented["twice"]).notes[0]
+    assert number_of(next(iter_frames(fragmented["twice"], 3.0)).rgb()) == numbers[75]
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "flv"])

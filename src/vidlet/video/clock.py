@@ -41,7 +41,7 @@ class Clock:
         self._interval = max(1, round(interval_s / tick_s))
         self._most = round(MOST_GAP_S[jumps] / tick_s)
         self._back = round(MOST_BACK_S / tick_s)
-        self._decoding_back = 2 * self._interval if jumps else self._back
+        self._decoding_back = 2 * self._interval if jumps or in_fragments(stream.container, stream) else self._back
         self._jumps = jumps
         self.breaks: list[tuple[float, float]] = []
         self.go_on(0)
@@ -197,7 +197,7 @@ def shown_packets(container: Any, stream: Any) -> Iterator[Any]:
 
     FFmpeg marks the packets of a fragment whose time goes back as not to be shown, as if an edit list had cut them.
     """
-    fragments = container.format.name.startswith("mov") and not stream.frames
+    fragments = in_fragments(container, stream)
     for packet in container.demux(stream):
         if fragments and packet.is_discard:
             shown: Any = av.Packet(bytes(packet))
@@ -206,6 +206,11 @@ def shown_packets(container: Any, stream: Any) -> Iterator[Any]:
             yield shown
         else:
             yield packet
+
+
+def in_fragments(container: Any, stream: Any) -> bool:
+    """Whether a stream is of an MP4 file in fragments, each of which tells its time of decoding."""
+    return container.format.name.startswith("mov") and not stream.frames
 
 
 def jumping(container: Any) -> bool:

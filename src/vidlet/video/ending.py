@@ -64,7 +64,7 @@ def _begins_anew(path: Path, format_name: str, size: int, changed: int) -> bool:
 
 
 def _fragments_go_back(file: BinaryIO, size: int) -> bool:
-    """Whether a fragment begins before the one before it, by the decoding time (tfdt) of its first track."""
+    """Whether a fragment begins where the one before it did, or earlier, by the decoding time (tfdt) of a track."""
     latest: dict[bytes, int] = {}
     begin = 0
     for name, end in boxes(file, size):
@@ -73,7 +73,7 @@ def _fragments_go_back(file: BinaryIO, size: int) -> bool:
             data = file.read(min(end - begin, TAIL))
             track, at = data.find(b"tfhd") + 8, data.find(b"tfdt") + 4
             time = int.from_bytes(data[at + 4 : at + (12 if data[at : at + 1] == b"\1" else 8)], "big")
-            if min(track - 8, at - 4) >= 0 and time < latest.get(data[track : track + 4], 0):
+            if min(track - 8, at - 4) >= 0 and time <= latest.get(data[track : track + 4], -1):
                 return True
             latest[data[track : track + 4]] = time
         begin = end
