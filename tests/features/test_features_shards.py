@@ -102,6 +102,14 @@ def test_the_command_makes_parts_at_once_and_merges_them(tmp_path):
         extract_job(tmp_path / "data", "tiny-grid-gru", tmp_path / "all", shard="1/2", merge=[])
 
 
+def test_where_no_clip_can_be_read_the_command_fails(tmp_path):
+    for label in "ab":
+        (tmp_path / "data" / label).mkdir(parents=True)
+        (tmp_path / "data" / label / "1.mp4").write_bytes(b"no video at all")
+    with pytest.raises(DataError, match=r"none of 2 clips can be read; first: .*no frame could be decoded"):
+        extract_job(tmp_path / "data", "tiny-grid-gru", tmp_path / "store")
+
+
 def test_clips_that_no_split_can_be_made_of_are_stored_all_the_same(tmp_path):
     """One person: which clips train is said later, by a table or a fold."""
     rows = ["path,label,group"]

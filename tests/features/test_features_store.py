@@ -259,6 +259,15 @@ def test_a_folder_of_frames_is_known_by_all_its_frames(tmp_path):
     assert clip_key(Clip(folder, ("a",))) != before
 
 
+def test_each_of_several_unreadable_clips_with_one_content_is_listed(clips, tmp_path):
+    twins = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    for path in twins:
+        path.write_bytes(b"no video at all" * 9)
+    found = run(table_of(twins[0], clips[0], twins[1]), tmp_path / "s")
+    assert [path for path, _ in found.failures] == [str(path) for path in twins]
+    assert all(why.startswith(f"{path}: no frame could be decoded") for path, why in found.failures)
+
+
 def test_unreadable_clips_are_listed_with_their_reason_and_the_others_stored(clips, tmp_path):
     broken, absent = tmp_path / "broken.mp4", tmp_path / "absent.mp4"
     broken.write_bytes(b"no video at all" * 9)

@@ -109,12 +109,13 @@ def extract_taps(
     filling = fill_stores(todo, session, stores, sampling, size, threads)
     for done, (key, why) in enumerate(filling, len(table) - len(todo) + 1):
         if why:
-            failures.append((str(todo[key].path), why))
-            failed[key] = why
+            failed[key] = why.removeprefix(f"{todo[key].path}: ")
         if progress:
             progress(done, len(table))
     if progress:
         progress(len(table), len(table))
+    told = ((clip.path, failed[key]) for clip, key in zip(table, keys, strict=True) if key in failed)
+    failures += [(str(path), f"{path}: {why}") for path, why in told]  # each of several with the same content
     keys = [None if key in failed else key for key in keys]
     found = {}
     for name, store in stores.items():

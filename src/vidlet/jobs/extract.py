@@ -46,7 +46,7 @@ def extract(
         {"out", "files": {name: bytes}, "metrics": {"clips", "computed", "shape", ...}, "skipped", "damaged"}.
 
     Raises:
-        DataError: no such data or shard; another process writes into ``out``;
+        DataError: no such data or shard; no clip can be read; another process writes into ``out``;
             of ``merge`` a folder of another setting, or clips that no shard has.
     """
     if shard is not None and merge is not None:
@@ -61,6 +61,8 @@ def extract(
     # The cache may be filled by several at a time, and so may the folder of shards.
     _held = Lock(out).hold() if out and shard is None else None
     table, found, metrics = extract_features(data, recipe, out, overrides, storage, strict, shard, merge, ray)
+    if shard is None and not any(found.keys):
+        raise DataError(f"{data}: none of {len(table)} clips can be read; first: {found.failures[0][1]}")
     folder = found.store.folder
     return {
         "out": str(folder),
