@@ -6,8 +6,8 @@
     python benchmarks/studies/fit.py front DATA --sizes 256KB --seeds 0
 
 "random" runs each search twice, with the same time, workers and space: once as `vidlet fit` does it, once with
-candidates drawn at random and trained whole. Accuracies are those of the chosen file on test clips; where DATA has no
-test clips, name another table in which its val clips are called test. Runs are left in --out; finished ones are read.
+candidates drawn at random and trained whole. Accuracies are those of the chosen file on test clips; where DATA has
+none, its val clips are called test, so that nothing is chosen on them. Runs are left in --out; finished ones are read.
 "front" scores every file on the front of finished searches again, from the file alone, and compares with the report.
 """
 
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tested import tested
 
 from vidlet.datasets import read_table
 from vidlet.errors import VidletError
@@ -84,7 +85,7 @@ def search(run: Run, args: argparse.Namespace) -> dict[str, Any] | None:
         space = space_of(run, args)
         try:
             fit(
-                args.data, run.size, time=args.time, out=folder, fold=run.fold, workers=args.workers,
+                args.tested, run.size, time=args.time, out=folder, fold=run.fold, workers=args.workers,
                 resume=(folder / "trials.jsonl").exists(), space=space,
             )  # fmt: skip
         except VidletError as error:
@@ -109,6 +110,7 @@ def main() -> None:
     parser.add_argument("--chart", help="an .svg file to draw the chosen files in")
     add_option(parser)
     args = parser.parse_args()
+    args.tested = tested(Path(args.data), Path(args.out))
     if args.what == "front":
         headers = ["search", "storage", "bytes", "accuracy", "again", "ms a frame", "again", "same"]
         print(text_table([row for run in runs_of(args) for row in recheck(run, args)], headers))
@@ -168,7 +170,7 @@ def recheck(run: Run, args: argparse.Namespace) -> list[list[Any]]:
     """Each file on the front of a finished search: what the report says of it, and what it measures now."""
     folder = Path(args.out) / run.name
     summary = json.loads((folder / "fit.json").read_text("utf-8"))
-    table = judge(args.data, run.fold).folds[0]
+    table = judge(args.tested, run.fold).folds[0]
     rows = []
     for record in summary["front"]:
         told = clip_point(record)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from real_clips import frame_ms, summary
+from tested import tested
 
 from vidlet.reports import text_table
 
@@ -51,7 +52,8 @@ def measured(args: argparse.Namespace, data: str, recipe: str) -> Row:
     """Train a recipe on a set with each seed and fold, unless that is done, and pool what its files say."""
     path, _, folds = data.partition(":")
     only = args.only_folds if args.only_folds and folds else range(int(folds)) if folds else [None]
-    runs = {seed: [run(args.out, Path(path), recipe, seed, fold, folds) for fold in only] for seed in args.seeds}
+    table = Path(path) if folds else Path(tested(Path(path), args.out))
+    runs = {seed: [run(args.out, table, recipe, seed, fold, folds) for fold in only] for seed in args.seeds}
     split = f"folds {' '.join(map(str, only))} of {folds}" if args.only_folds else f"{folds} folds"
     place = Path(path)
     known = place.name if place.parent.name == "data" else f"{place.parent.name} {place.name}"
