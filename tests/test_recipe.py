@@ -13,6 +13,7 @@ from vidlet.recipe import (
     Sampling,
     Schedule,
     Training,
+    flat_keys,
     load_recipe,
     parse_override,
     recipe_from_dict,
@@ -195,3 +196,13 @@ def test_options_of_an_extractor_are_held_to_its_builder():
 
     with pytest.raises(RecipeError, match=r"extractor pixels: unknown option 'pixel'; known: none"):
         build_extractor(Extractor("pixels", grid=0, weights="none", options={"pixel": 1}))
+
+
+def test_a_recipe_read_again_has_the_same_flat_values_whatever_the_order_of_its_keys(tmp_path):
+    member = {"head": "probe", "options": {"strength": 1e-05, "statistics": "middle"}, "begin": 0, "shape": [96, 4, 4]}
+    plan = load_recipe("mean")
+    plan = dataclasses.replace(plan, head=dataclasses.replace(plan.head, options={"members": [member]}))
+    save_recipe(plan, tmp_path / "recipe.toml")
+    again = load_recipe(tmp_path / "recipe.toml")
+    assert list(again.head.options["members"][0]) != list(member)  # TOML has tables behind values
+    assert flat_keys(recipe_to_dict(again)) == flat_keys(recipe_to_dict(plan))

@@ -234,11 +234,13 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def flat_keys(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
-    """Nested values by dotted key, as JSON: {"training.epochs": "30"}."""
+    """Nested values by dotted key, as JSON in which the order of keys says nothing: {"training.epochs": "30"}."""
     found: dict[str, str] = {}
     for key, value in values.items():
-        more = flat_keys(value, f"{before}{key}.") if isinstance(value, Mapping) else {before + key: json.dumps(value)}
-        found |= more
+        if isinstance(value, Mapping):
+            found |= flat_keys(value, f"{before}{key}.")
+        else:
+            found[before + key] = json.dumps(value, sort_keys=True)
     return found
 
 
