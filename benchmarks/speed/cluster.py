@@ -10,7 +10,6 @@ more where the machine has other work. ``bare`` is decoding and the extractor al
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -21,18 +20,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from vidlet.artifact import extractor_graph
-from vidlet.datasets import read_table
+from extract import material, options, tell
+
 from vidlet.features import FeatureStore, extract, on_cluster, store_setting
 from vidlet.features.cluster import begin_workers, results
 from vidlet.features.extract import BATCH_FRAMES
-from vidlet.models import build_extractor
-from vidlet.recipe import load_recipe
 from vidlet.runtime import open_session
 from vidlet.video import read_clip
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from figures import add_option, rows_of, save
 
 WORKERS = 2
 Way = Callable[..., tuple[float, float]]  # seconds from the readiness of all workers, and of processors
@@ -40,30 +34,12 @@ Way = Callable[..., tuple[float, float]]  # seconds from the readiness of all wo
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--clips", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--recipe", default="mobilenetv2-grid-gru")
-    parser.add_argument("--json", action="store_true")
-    add_option(parser)
-    args = parser.parse_args()
-    found = {f"{args.data.name}, {args.recipe}": measure(args)}
-    save(args, "cluster", rows_of(found), ("features", "video", "runtime", "models", "artifact"))
-    if args.json:
-        print(json.dumps(found))
-        return
-    for title, row in found.items():
-        print(title, ", ".join(f"{key} {value:,.2f}" for key, value in row.items()))
+    tell(options(__doc__, clips=48, rounds=5).parse_args(), "cluster", measure)
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
     """Medians over rounds, and of ratios within a round: Ray's clips a second, and a processor's, by the processes'."""
-    plan = load_recipe(args.recipe)
-    extractor = build_extractor(plan.extractor).eval()
-    graph = extractor_graph(extractor).SerializeToString()
-    table = read_table(args.data)
-    table = table.with_clips(list(table)[:: max(1, len(table) // args.clips)][: args.clips])
+    table, graph, plan, extractor = material(args)
     setting = store_setting(plan.sampling, extractor.input_size, graph, extractor.feature_shape, "float16")
     ways: dict[str, Way] = {"processes": by_processes, "ray": by_ray, "bare": bare}
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}

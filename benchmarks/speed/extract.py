@@ -17,13 +17,14 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from vidlet.artifact import extractor_graph
-from vidlet.datasets import read_table
+from vidlet.datasets import ClipTable, read_table
 from vidlet.features import extract
-from vidlet.models import build_extractor
-from vidlet.recipe import load_recipe
+from vidlet.models import FrameExtractor, build_extractor
+from vidlet.recipe import Recipe, load_recipe
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figures import add_option, rows_of, save
@@ -31,17 +32,27 @@ from figures import add_option, rows_of, save
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--recipe", default="mobilenetv2-grid-gru")
+    parser = options(__doc__, clips=24, rounds=3)
     parser.add_argument("--threads", type=int, default=0, help="0: one a core")
+    tell(parser.parse_args(), "extract", measure)
+
+
+def options(about: str | None, clips: int, rounds: int) -> argparse.ArgumentParser:
+    """What a benchmark of extraction is asked: the clips, how many of them and how often, by which recipe."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--clips", type=int, default=clips)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--recipe", default="mobilenetv2-grid-gru")
     parser.add_argument("--json", action="store_true")
     add_option(parser)
-    args = parser.parse_args()
+    return parser
+
+
+def tell(args: argparse.Namespace, name: str, measure: Callable[[argparse.Namespace], dict[str, float]]) -> None:
+    """Measure, keep the rows, print."""
     found = {f"{args.data.name}, {args.recipe}": measure(args)}
-    save(args, "extract", rows_of(found), ("features", "video", "runtime", "models", "artifact"))
+    save(args, name, rows_of(found), ("features", "video", "runtime", "models", "artifact"))
     if args.json:
         print(json.dumps(found))
         return
@@ -49,13 +60,18 @@ def main() -> None:
         print(title, ", ".join(f"{key} {value:,.2f}" for key, value in row.items()))
 
 
-def measure(args: argparse.Namespace) -> dict[str, float]:
-    """Medians over rounds."""
+def material(args: argparse.Namespace) -> tuple[ClipTable, bytes, Recipe, FrameExtractor]:
+    """So many of the clips, the graph of the recipe's extractor, the recipe, the extractor."""
     plan = load_recipe(args.recipe)
     extractor = build_extractor(plan.extractor).eval()
-    graph = extractor_graph(extractor).SerializeToString()
     table = read_table(args.data)
-    table = table.with_clips(list(table)[:: max(1, len(table) // args.clips)])
+    table = table.with_clips(list(table)[:: max(1, len(table) // args.clips)][: args.clips])
+    return table, extractor_graph(extractor).SerializeToString(), plan, extractor
+
+
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    """Medians over rounds."""
+    table, graph, plan, extractor = material(args)
     walls, costs, frames = [], [], 0
     for _ in range(args.rounds):
         with tempfile.TemporaryDirectory() as folder:

@@ -268,9 +268,8 @@ def _boxes(path: Path, about: About, others: Counter[str], found: BoxGatherer) -
 
 def _corners(values: list[float], about: About, others: Counter[str]) -> tuple[float, float, float, float] | None:
     """Corners of a box, of a box with a score or key points behind it, or of the box around a polygon."""
-    seen = (
-        values[6::3] if len(values) > 6 and (len(values) - 4) % 3 == 0 else []
-    )  # of key points: 2, 1 hidden, 0 absent
+    of_points = len(values) > 6 and (len(values) - 4) % 3 == 0
+    seen = values[6::3] if of_points else []  # of each key point: 2, 1 where it is hidden, 0 where it is absent
     odd = len(values) % 2 == 1
     key_points = about.key_points or (bool(seen) and set(seen) <= {0.0, 1.0, 2.0} and (odd or 2.0 in seen))
     if len(values) >= 6 and not odd and not key_points:

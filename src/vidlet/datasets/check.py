@@ -46,35 +46,25 @@ class Duplicate:
     labels: tuple[str, ...]
 
 
-class Inspected:
-    """What a report on data says at a prompt and in a notebook: totals, classes by split, what is wrong."""
+def told(found: Mapping[str, Any]) -> list[str]:
+    """What a report on data says at a prompt: its root, classes, clips or images, splits, how much is wrong."""
+    boxes = [f"{found['images']} images", f"{found['boxes']} boxes"] if "boxes" in found else []
+    counts = boxes or [f"{found['clips']} clips", f"{found['groups']} groups"]
+    splits = [f"{count} {split or 'without a split'}" for split, count in found["splits"].items()]
+    wrong = [f"{key}: {len(found[key])}" for key in ("skipped", "dropped", "warnings") if found.get(key)]
+    return [found["root"], f"{len(found['classes'])} classes", *counts, *splits, *wrong]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain data."""
-        raise NotImplementedError
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self._told(self.to_dict()))})"
-
-    def _repr_html_(self) -> str:
-        found = self.to_dict()
-        splits = found["splits"]
-        rows = [("", *(split or "no split" for split in splits))]
-        rows += [(label, *counts.values()) for label, counts in found["classes"].items()]
-        remarks = [(kind[:-1], text) for kind in ("notes", "warnings") for text in found[kind]]
-        return notebook_table([self._told(found)]) + notebook_table(rows) + (notebook_table(remarks) if remarks else "")
-
-    @staticmethod
-    def _told(found: Mapping[str, Any]) -> list[str]:
-        boxes = [f"{found['images']} images", f"{found['boxes']} boxes"] if "boxes" in found else []
-        counts = boxes or [f"{found['clips']} clips", f"{found['groups']} groups"]
-        splits = [f"{count} {split or 'without a split'}" for split, count in found["splits"].items()]
-        wrong = [f"{key}: {len(found[key])}" for key in ("skipped", "dropped", "warnings") if found.get(key)]
-        return [found["root"], f"{len(found['classes'])} classes", *counts, *splits, *wrong]
+def told_in_notebook(found: Mapping[str, Any]) -> str:
+    """The same in HTML, with classes by split, notes and warnings below."""
+    rows = [("", *(split or "no split" for split in found["splits"]))]
+    rows += [(label, *counts.values()) for label, counts in found["classes"].items()]
+    remarks = [(kind[:-1], text) for kind in ("notes", "warnings") for text in found[kind]]
+    return notebook_table([told(found)]) + notebook_table(rows) + (notebook_table(remarks) if remarks else "")
 
 
 @dataclass(frozen=True, repr=False)
-class DataReport(Inspected):
+class DataReport:
     """What ``vidlet data`` shows. ``clips`` are the usable rows of the table, broken ones included."""
 
     root: Path
@@ -95,6 +85,12 @@ class DataReport(Inspected):
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     doubts: tuple[dict[str, Any], ...] = ()  # labels to look at again, where that was asked for
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(told(self.to_dict()))})"
+
+    def _repr_html_(self) -> str:
+        return told_in_notebook(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data for JSON; ``skipped`` lists what is unusable, broken files included."""

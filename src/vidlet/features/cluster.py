@@ -220,16 +220,28 @@ def _join(ray: Any, address: str | None) -> None:
     """Join the cluster at an address, or start one here that only this machine reaches."""
     local = {} if address else {"include_dashboard": False}
     host, colon, port = str(address).rpartition(":")
-    constants = ray._private.ray_constants
-    reachable = constants.ENABLE_RAY_CLUSTER
-    constants.ENABLE_RAY_CLUSTER = reachable and bool(address)  # False: Ray takes 127.0.0.1 for its node's address
     try:
         if colon and port.isdecimal() and "/" not in host:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()  # Ray itself waits for minutes
-        ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **local)
+        with contextlib.nullcontext() if address else _unreachable(ray):
+            ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **local)
+    except VidletError:
+        raise
     except Exception as error:  # Ray's own have no kind: a node that did not start in time
         where = f"--address {shown(address)}" if address else "on this machine"
         raise DataError(f"{where}: no Ray cluster ({shown(' '.join(str(error).split())[:160])})") from error
+
+
+@contextlib.contextmanager
+def _unreachable(ray: Any) -> Iterator[None]:
+    """A cluster that begins inside has 127.0.0.1 for its node's address. Ray has no public setting for that."""
+    constants = ray._private.ray_constants
+    if not hasattr(constants, "ENABLE_RAY_CLUSTER"):
+        raise DependencyError(f"Ray {ray.__version__} has no way to keep a cluster on this machine; 2.60 has one")
+    reachable = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
     finally:
         constants.ENABLE_RAY_CLUSTER = reachable
 

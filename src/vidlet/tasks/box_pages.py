@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..datasets import BoxImage, BoxTable, read_boxes, with_box_splits
-from ..datasets.check import Inspected
+from ..datasets.check import told, told_in_notebook
 from ..errors import DataError, VidletError
 from ..metrics import precision_recall
 from ..reports import Section
@@ -34,7 +34,7 @@ SMALL = 0.02  # a side of a box, as a share of the picture's, that few detectors
 
 
 @dataclass(frozen=True, repr=False)
-class BoxReport(Inspected):
+class BoxReport:
     """What there is and what is wrong: images and boxes by split, what was left out, what stands out."""
 
     table: BoxTable
@@ -61,6 +61,12 @@ class BoxReport(Inspected):
                 found.setdefault(box.label, []).append(((box.x2 - box.x1) * (box.y2 - box.y1)) ** 0.5)
         quantiles = {label: np.quantile(values, [0.05, 0.5, 0.95]).tolist() for label, values in found.items()}
         return {label: (low, middle, high) for label, (low, middle, high) in quantiles.items()}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(told(self.to_dict()))})"
+
+    def _repr_html_(self) -> str:
+        return told_in_notebook(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; ``kind`` is "boxes (voc)", "boxes (coco)" or "boxes (yolo)"."""
