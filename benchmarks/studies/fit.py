@@ -31,7 +31,7 @@ from vidlet.metrics import bootstrap_interval
 from vidlet.reports import Dot, bytes_text, front_chart, text_table
 from vidlet.search.clips import FEW, MANY
 from vidlet.search.data import FEW_CLIPS, judge
-from vidlet.search.realize import clip_point, measure
+from vidlet.search.realize import SCORED, alike, clip_point, measure
 from vidlet.search.space import Space, cuts_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -170,11 +170,14 @@ def recheck(run: Run, args: argparse.Namespace) -> list[list[Any]]:
     """Each file on the front of a finished search: what the report says of it, and what it measures now."""
     folder = Path(args.out) / run.name
     summary = json.loads((folder / "fit.json").read_text("utf-8"))
-    table = judge(args.tested, run.fold).folds[0]
+    judged = judge(args.tested, run.fold)
+    val = judged.folds[0].of_split("val")
+    if len(judged.folds) == 1:
+        val = val.with_clips(val.clips[i] for i in alike(val, SCORED))
     rows = []
     for record in summary["front"]:
         told = clip_point(record)
-        [now] = measure([(folder / "files" / told.file, told.chain, 0.0)], told.candidate, table)
+        [now] = measure([(folder / "files" / told.file, told.chain, 0.0)], told.candidate, val)
         same = (told.bytes, told.accuracy) == (now.bytes, now.accuracy)
         milliseconds = [point.measured["frame_ms"]["p50"] for point in (told, now)]
         rows.append([run.name, told.chain, told.bytes, told.accuracy, now.accuracy, *milliseconds, same])

@@ -39,6 +39,7 @@ from .course import EVIDENCE_BYTES, Asked, Course, Ways, conclude, follow
 from .data import (
     FEW_CLIPS,
     NO_LIMIT_S,
+    VAL_SHARE,
     Built,
     Judged,
     Pace,
@@ -53,9 +54,10 @@ from .data import (
 )
 from .halving import Finalist, Search, finalists
 from .joined import SharedWorkers
-from .proxy import AnyWorkers, Outcome, Solved, Workers, follow_parent
-from .realize import ClipPoint, Timing, clip_point, head_file, realize, refit
-from .space import ALONE, GRID, LINEAR, STORAGES, Candidate, Space, Storage, cuts_of, known_cost, place_of
+from .proxy import AnyWorkers, Outcome, Workers, follow_parent
+from .realize import LEAST_EPOCHS, RESERVE, ClipPoint, Timing, clip_point, head_file, realize, refit
+from .solved import Paced, Solved
+from .space import ALONE, LINEAR, STORAGES, Candidate, Space, Storage, cuts_of, known_cost, place_of
 from .trials import TrialLog
 
 SIZES = (224, 160, 128, 96)  # of the extractor's square input, from the best
@@ -72,7 +74,9 @@ FEATURES_UNTIL = 0.6  # of the time, on a machine that is slower than expected: 
 SAMPLED = 8  # frames of a clip that costs are measured with
 SEARCH_SHARE = 0.3  # of what is left then: for trials
 TRIAL_S = 4.0  # without so many seconds none is begun: its process alone takes that
-ORDERED_SHARE = 0.15  # of what is left behind them: for the recurrent head that ``train`` would try
+SOLVED_SHARE, SOLVED_S = 0.25, 5.0  # of what is left behind the features, and seconds: for linear classifiers
+LEAST_ORDERED = 0.15  # of the epochs of the recurrent head that ``train`` would try: below, it is not
+AMPLE = 20.0  # files that there is time for: then more is made than is needed to choose
 KNOWN_SHARE = 0.5  # of what a storage is known to cost, in the choice: some hundred clips tell half of it at best
 ALIKE = 0.004  # of a file's promise: less than some hundred clips can tell
 NEARLY = 0.05  # of a trial's score: what is so little worse may be made because it is quicker
@@ -197,23 +201,82 @@ class ClipSearch:
         """Measure linear classifiers: what ``train`` would choose, and the plain ones that nothing may be behind."""
         known = [(Candidate(**r["candidate"]), Outcome(**r["outcome"])) for r in self.log.of("solved")]
         self.solved, self.linear = [found for found in known if self._inside(found[0])], list[Solved]()
-        if self.solved:
+        if self.solved and any(self.log.of("ordered")):
             return
         classes = len(self.judged.table.labels)
+        rest = self.asked.left - max(SOLVED_S, SOLVED_SHARE * self.asked.left)
         with working("solve linear classifiers"):
             for cuts in networks_of(self.space):
-                if not self.linear or self.asked.left > 0:
-                    self.linear.append(Solved(self.space, self.pool, cuts, classes))
+                if not self.linear or self.asked.left > rest:
+                    found = Solved(self.space, self.pool, cuts, classes, self._penalty, lambda: self.asked.left < rest)
+                    self.linear.append(found)
+                    if left_out := found.wanted - len(found.measured):
+                        self.course.missed.append(f"{left_out} of {found.wanted} linear classifiers were not solved")
         self._take_solved()
 
     def _take_solved(self) -> None:
         known = {candidate.key for candidate, _ in self.solved}
         for found in self.linear:
-            for candidate, outcome in found.candidates(self._inside):
+            for candidate, outcome in found.candidates():
                 if candidate.key not in known:
                     self.solved.append((candidate, outcome))
                     self.log.add("solved", candidate=asdict(candidate), outcome=asdict(outcome))
                     say(f"{candidate.describe()}: {outcome.accuracy:.3f} on clips held out")
+        self.solved.sort(key=lambda solved: (self._penalty(solved[0]) or 0.0) - solved[1].score)
+
+    def order(self) -> None:
+        """Train the recurrent head that ``train`` trains where the order of frames matters, as long as there is time.
+
+        It comes before trials: together with what was solved it is ahead of what they find (docs/lab-notes.md). Of its
+        epochs there are as many as leave the time to train it once more for the file that is chosen.
+        """
+        if not any(self.log.of("ordered")):
+            for found in [found for found in self.linear if found.ordered][:1]:
+                self._train_recurrent(found)
+            self.log.add("ordered")
+        self.timing.reserved = self._ordered("made_s") + self._ordered("again_s")
+
+    def _train_recurrent(self, found: Solved) -> None:
+        member = found.recurrent()
+        if member is None:
+            return
+        with working("try what train would"):
+            paced = found.pace(member, self.asked.device)
+            epochs, whole = self._epochs_of(paced, found.keeps(member)), paced.training.epochs
+            if not epochs:
+                self.course.missed.append("the recurrent head that train would try was not trained")
+                return
+            if epochs < whole:
+                say(f"{member.name} is trained for {epochs} epochs of {whole}: the time allows no more")
+            found.train(paced, epochs, self.asked.device)
+        self._take_solved()
+        self.files.mkdir(parents=True, exist_ok=True)
+        for candidate, _ in self.solved:
+            found.write_head(candidate, head_file(self.files, candidate))
+
+    def _epochs_of(self, paced: Paced, kept: bool) -> int:
+        """How long the recurrent head is trained: as long as a search that is resumed began to; 0: there is no time.
+
+        Args:
+            kept: the file takes the head that is tried; else it is trained once more for that.
+        """
+        for begun in self.log.of("order"):
+            return int(begun["epochs"])
+        folds, copies, whole = len(self.judged.folds), paced.member.copies, paced.training.epochs
+        tried = folds - 1 if folds > 1 else 1 - VAL_SHARE  # trainings, in those on all clips
+        made = 0.0 if kept else copies * (1 - VAL_SHARE)
+        again = copies if len(self.judged.test) else 0
+        seconds = RESERVE * (self.timing.left - self.timing.least)
+        epochs = min(whole, int(seconds / max(1e-9, paced.epoch_s * (tried + made + again))))
+        epochs = epochs if epochs >= LEAST_ORDERED * whole else 0
+        took = epochs * paced.epoch_s
+        self.log.add("order", epochs=epochs, epoch_s=paced.epoch_s, made_s=made * took, again_s=again * took)
+        return epochs
+
+    def _ordered(self, what: str) -> float:
+        """Seconds that the best of what ``train`` would choose still takes, where a recurrent head is in it."""
+        first = self.solved[0][0] if self.solved else None
+        return float(next(iter(self.log.of("order")))[what]) if first and first.is_trained else 0.0
 
     def search(self) -> None:
         """Try heads until the time for trials is over."""
@@ -224,7 +287,7 @@ class ClipSearch:
         say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
         workers = self._workers()
         try:
-            allowed = SEARCH_SHARE * self.asked.left
+            allowed = SEARCH_SHARE * self.timing.left if seconds > self._least_training else 0.0
             if allowed > TRIAL_S or not self.solved or not isinstance(workers, Workers):
                 with working(f"try heads, {workers.count} at a time"):
                     self.trials.run(workers, time.monotonic() + allowed, say, in_any_case=not self.solved)
@@ -233,22 +296,17 @@ class ClipSearch:
         if not self.trials.trials:
             self.course.missed.append("no head was tried but linear ones")
 
+    @property
+    def _least_training(self) -> float:
+        """Seconds below which no trial comes to a file: half of the training of a head whose pace is known."""
+        return max((r["epoch_s"] * self.space.epochs * LEAST_EPOCHS for r in self.log.of("order")), default=0.0)
+
     def _workers(self) -> AnyWorkers:
         """What tries: processes of this machine, with those that joined it, or the actors of a cluster."""
         if self.asked.ray is not None:
             return ClusterWorkers(self.space, self.pool, self.asked.ray)
         given = (self.space, self.pool, self.asked.workers)
         return Workers(*given) if self.asked.board is None else SharedWorkers(*given, self.asked.board)
-
-    def order(self) -> None:
-        """Try the recurrent head that ``train`` tries where the order of frames matters, if there is time for it."""
-        took = [t.outcome.seconds / self.trials.rounds[t.round] for t in self.trials.trials if t.candidate.kind == GRID]
-        for found in (found for found in self.linear if found.ordered):
-            expected = found.auto.training.epochs * float(np.median(took)) if took else np.inf
-            if expected < ORDERED_SHARE * self.asked.left:
-                with working("try what train would"):
-                    found.train(self.asked.device)
-                self._take_solved()
 
     def make_files(self) -> None:
         """Train the best candidates whole, and write and measure their files, as long as there is time."""
@@ -287,21 +345,24 @@ class ClipSearch:
     def _make_solved(self, plan: Sequence[Finalist]) -> list[Finalist]:
         """Write and measure the files of what is solved, and return what else is planned.
 
-        They take seconds, fewer than a process needs to begin, and are made behind the time, too, until one of them
-        keeps the budget as it was measured.
+        The best is made in any case, for it takes seconds and is what nothing may be behind; others where it does not
+        keep the budget as it was measured, or where there is time for many files.
         """
         with working("write and measure files of linear classifiers"):
             for candidate, storage in [finalist for finalist in plan if finalist[0].recipe]:
-                if self.timing.left > 0 or all(self.course.broken(point) for point in self.course.points):
+                ample = self.timing.left > AMPLE * self.timing.measuring
+                if ample or all(self.course.broken(point) for point in self.course.points):
                     began = time.monotonic()
                     for point in realize(*self._to_realize(candidate, storage)):
                         self.timing.saw(point, time.monotonic() - began, 0.0)
                         self.course.add(point)
+        self.timing.reserved = self._ordered("again_s")
         return [finalist for finalist in plan if not finalist[0].recipe]
 
     def _to_realize(self, candidate: Candidate, storage: Storage) -> tuple[Any, ...]:
         """What ``realize`` takes of a planned file."""
-        return *self._job(candidate), [storage.chain], self.files, self._judged(candidate), 1, self.asked.device
+        judged = self._judged(candidate)
+        return *self._job(candidate), [storage.chain], self.files, judged, 1, self.asked.device, self.timing.most
 
     def _job(self, candidate: Candidate) -> tuple[Recipe, Any, Candidate]:
         """The recipe of a candidate's file, the clips that it learns from and is judged by."""
@@ -366,7 +427,7 @@ class ClipSearch:
             weights=lambda point: (head_file(self.files, point.candidate), HEAD),
             refit=self._refit,
             reject=self._reject,
-            rank=lambda points: best_first(deliverable(points, self._guessing)),
+            rank=lambda points: best_first(deliverable(points, self._guessing, self._plain)),
             remarks=lambda: {
                 "guessing": self._guessing,
                 "solved": {candidate.describe(): outcome.accuracy for candidate, outcome in self.solved},
@@ -376,7 +437,7 @@ class ClipSearch:
     def _choose(self) -> ClipPoint | None:
         """The best file that keeps the budget and is not behind a plain linear classifier, or behind guessing."""
         able = self.course.able()
-        told = deliverable(able, self._guessing)
+        told = deliverable(able, self._guessing, self._plain)
         if able and not told:
             self.course.why = f"nothing found is better than naming the commonest class ({self._guessing:.3f})"
         return self.course.first_that_fits(best_first(told))
@@ -385,6 +446,11 @@ class ClipSearch:
     def _guessing(self) -> float:
         """The share of the commonest class."""
         return float(self.pool.targets.mean(0).max())
+
+    @property
+    def _plain(self) -> Outcome | None:
+        """The best plain linear classifier within the budget."""
+        return next((outcome for candidate, outcome in self.solved if candidate.kind == LINEAR), None)
 
     def _steps(self, chosen: ClipPoint) -> list[ClipPoint]:
         """The chosen network in float32 and after each step of its chain, as files.
@@ -399,14 +465,15 @@ class ClipSearch:
         missing = [c for c in wanted if c not in known and _has_graph_step(c)]
         room = max(0, self.timing.room(chosen) - len(missing))
         missing += [c for c in others if c not in (*known, *missing)][:room]
-        able = max(0, int(self.asked.left / self.timing.measuring))
+        able = max(0, int(self.timing.left / self.timing.measuring))
         if len(missing) > able:
             self.course.missed.append(f"{len(missing) - able} files that explain the chosen one were not made")
         missing = missing[:able]
         judged = self._judged(chosen.candidate)
         for point in realize(
-            *self._job(chosen.candidate), missing, self.files, judged, self.asked.workers, self.asked.device
-        ):
+            *self._job(chosen.candidate), missing, self.files, judged, self.asked.workers, self.asked.device,
+            self.timing.most,
+        ):  # fmt: skip
             known[point.chain] = self.course.add(point)
         return [known[chain] for chain in wanted if chain in known]
 
@@ -415,15 +482,19 @@ class ClipSearch:
         if not len(self.judged.test):
             return False
         storage = next((s for s in STORAGES if s.chain == chosen.chain), ALONE[0])
-        trained = chosen.seconds * self.timing.again if chosen.candidate.recipe else 0.0
-        if max(trained, self.timing.last(chosen.candidate, storage)) > self.asked.left:
+        plan, share = self._recipe(chosen.candidate), 1.0
+        if chosen.candidate.is_trained:  # for fewer epochs on more clips, if there is no time for all
+            share = min(1.0, self.asked.left / max(1e-9, self._ordered("again_s")))
+            plan = replace(plan, training=replace(plan.training, epochs=max(1, int(share * plan.training.epochs))))
+        trained = chosen.seconds * self.timing.again if chosen.candidate.recipe and share == 1.0 else 0.0
+        if share < LEAST_EPOCHS or max(trained, self.timing.last(chosen.candidate, storage)) > self.asked.left:
             self.course.missed.append("the chosen file was not trained once more on all clips")
             return False
-        say("train the chosen once more, on all clips that are not test")
+        shorter = f", for {plan.training.epochs} epochs: the time allows no more" if share < 1 else ""
+        say(f"train the chosen once more, on all clips that are not test{shorter}")
         with working("train once more"):
             again, heads = refit(
-                self._recipe(chosen.candidate), self.judged.folds[0], chosen, path, self.files, self.asked.left,
-                self.asked.device,
+                plan, self.judged.folds[0], chosen, path, self.files, self.asked.left, self.asked.device
             )  # fmt: skip
         if again < heads:
             say(f"{again} of {heads} heads were trained once more; the time was over")
@@ -500,6 +571,10 @@ class ClipSearch:
                     self.log.add("card", card=asdict(card))
         self.cards.add(place, extractor.feature_shape, cards)
 
+    def _penalty(self, candidate: Candidate) -> float | None:
+        """The accuracy that the best storage within the budget is known to cost; None: there is none."""
+        return next((storage.penalty for storage in self.cards.storages(candidate, self.budget)), None)
+
     def _fits(self, candidate: Candidate) -> bool:
         """Whether a candidate fits the budget in some storage, or twice its bytes."""
         return bool(self.cards.storages(candidate, scaled(self.budget, max(TIERS))))
@@ -538,14 +613,17 @@ def behind(point: ClipPoint, other: ClipPoint) -> bool:
     return score < others and (fewer or score < others - ALIKE)
 
 
-def deliverable(points: Sequence[ClipPoint], guessing: float) -> list[ClipPoint]:
+def deliverable(points: Sequence[ClipPoint], guessing: float, plain: Outcome | None = None) -> list[ClipPoint]:
     """The files that are not behind a plain linear classifier among them, and not behind naming the commonest class.
 
     Args:
         guessing: share of the commonest class.
+        plain: how good the best plain classifier is on all clips held out, where there may be no file of it.
     """
     linear = [p for p in points if p.candidate.kind == LINEAR]
     ahead = [p for p in points if not any(behind(p, other) for other in linear)]
+    if plain is not None and not linear:
+        ahead = [p for p in ahead if p.judged is None or p.known_accuracy >= plain.accuracy or p.score >= plain.score]
     return [p for p in ahead if p.known_accuracy >= guessing]
 
 
@@ -594,7 +672,7 @@ def search_clips(asked: Asked, space: Space | None = None) -> dict[str, Any]:
     search = clip_search(asked, judged, log, chosen, [chosen.extractors] if space else usual_ladder())
     search.prepare()
     search.solve()
-    steps = (search.search, search.order, search.make_files)
+    steps = (search.order, search.search, search.make_files)
     return follow(steps, lambda: conclude(search.course, search.ways(), len(search.trials.trials)))
 
 

@@ -1,7 +1,7 @@
-"""Cheap trials: heads trained on stored features for a few epochs, and linear ones solved, on clips they have not seen.
+"""Cheap trials: heads trained on stored features for a few epochs, judged on clips they have not seen.
 
-Heads are trained in processes of their own, one thread each: two threads of PyTorch on one head are slower than two
-heads. Linear classifiers are solved in seconds, so that a search has them however little time there is.
+They are trained in processes of their own, one thread each: two threads of PyTorch on one head are slower than two
+heads.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,19 +23,9 @@ import torch
 from ..features import FeatureStore
 from ..metrics import fit_temperature
 from ..models import build_head
-from ..models.head import flat_size
-from ..models.joint_cuts import split_cuts
-from ..recipe import Extractor, load_recipe
-from ..selection import Decision
-from ..selection import Pool as ClipPool
-from ..selection.candidates import probe, probes_of_clips, trained_of_clips
-from ..selection.choose import choose, order_matters
-from ..selection.decide import training_of
-from ..selection.measure import Measured, measure_probes, measure_trained
-from ..tasks.auto import MOST, TARGETS
 from ..tasks.prepare import moments
 from ..training import ClipNetwork, FeatureClips, predict_logits, train_network
-from .space import AUTO, LINEAR, Candidate, Space, place_of
+from .space import Candidate, Space
 
 Job = tuple[Candidate, int]  # and the number of epochs
 
@@ -127,82 +117,6 @@ def train_head(space: Space, pool: Pool, candidate: Candidate, epochs: int, held
     watched = clips(kept[:1])  # nothing stops early: one clip for the loop's log
     train_network(network, clips(kept), watched, recipe.training, device=pool.device, moments=(mean, std))
     return network, clips(out)
-
-
-class Solved:
-    """Linear classifiers of some cuts of one network: what ``train`` chooses without a recipe, and the plain ones.
-
-    They are measured on the clips held out, as trials are, in one go. Where the order of the frames matters ``train``
-    also tries a recurrent head, which takes as long as a trial of all epochs: ``train`` here.
-    """
-
-    def __init__(self, space: Space, pool: Pool, cuts: Sequence[Extractor], classes: int) -> None:
-        wanted = split_cuts(load_recipe(AUTO).extractor.cut)
-        self.cuts = [plan for plan in cuts if plan.cut in wanted] or list(cuts)[-3:]
-        hz = min(space.rates_hz)
-        self.stores = {p.cut: FeatureStore(pool.root, pool.stores[place_of(p), hz]) for p in self.cuts}
-        self.places, begin = dict[str, tuple[int, tuple[int, ...]]](), 0
-        for cut, store in self.stores.items():
-            self.places[cut] = (begin, tuple(store.shape))
-            begin += flat_size(tuple(store.shape))
-        most = int(max(200, min(MOST, TARGETS / classes)))
-        self.keys = [pool.keys[i] for i in np.linspace(0, len(pool.keys) - 1, min(len(pool.keys), most)).astype(int)]
-        rows = np.array([pool.keys.index(key) for key in self.keys])
-        self.targets = pool.targets[rows]
-        std = np.ones(begin if len(self.places) > 1 else self.places[self.cuts[0].cut][1][0], np.float32)
-        clips = FeatureClips(self._read, self.targets, self.keys, std, pool.max_frames)
-        self.pool = ClipPool(clips, self.targets, self.places, [fold[rows] for fold in pool.folds])
-        self.plain = [probe(cut, what) for cut in self.places for what in ("middle", "mean", "mean+deviation")]
-        every = {c.name: c for c in (*probes_of_clips(self.places), *self.plain)}
-        self.measured = measure_probes(self.pool, list(every.values()))
-        auto = load_recipe(AUTO)
-        training = replace(auto.training, seed=space.seed)
-        extractor = replace(self.cuts[-1], cut="", grid=0)
-        self.auto = replace(auto, sampling=replace(auto.sampling, hz=hz), extractor=extractor, training=training)
-
-    def _read(self, row: int) -> np.ndarray:
-        parts = [store.read(self.keys[row]).features for store in self.stores.values()]
-        return parts[0] if len(parts) == 1 else np.concatenate([part.reshape(len(part), -1) for part in parts], 1)
-
-    def train(self, device: str) -> None:
-        """Try the heads that ``train`` trains where the order of the frames matters."""
-        clips = len(self.targets)
-        mean, std = moments(self._read(row) for row in range(clips))
-        for candidate in trained_of_clips(self.places, clips):
-            config = replace(self.auto.training, **training_of([candidate], clips))
-            folds = len(self.pool.held)
-            self.measured.append(measure_trained(self.pool, candidate, config, (mean, std), folds, device))
-
-    @property
-    def ordered(self) -> bool:
-        """Whether the order of the frames matters, so that ``train`` tries other heads, too."""
-        return order_matters(self.measured) and bool(trained_of_clips(self.places, len(self.targets)))
-
-    def candidates(self, keeps: Callable[[Candidate], bool]) -> list[tuple[Candidate, Outcome]]:
-        """The choice of ``train`` and the best plain classifier, of what keeps the budget; none where nothing does."""
-        able = [m for m in self.measured if keeps(self._candidate([m], AUTO)[0])]
-        if not able:
-            return []
-        chosen = self._candidate(able, AUTO)
-        if not keeps(chosen[0]):  # its members are too large together
-            chosen = self._candidate([max(able, key=_worth)], AUTO)
-        plain = {candidate.name for candidate in self.plain}
-        best = max((m for m in able if m.candidate.name in plain), key=_worth, default=None)
-        return [chosen, *([self._candidate([best], LINEAR)] if best else [])]
-
-    def _candidate(self, members: Sequence[Measured], title: str) -> tuple[Candidate, Outcome]:
-        choice = choose(members, self.targets)
-        decision = Decision(choice, tuple(members), self.places)
-        training = training_of([m.candidate for m in choice.members], len(self.targets))
-        names = " and ".join(m.candidate.name for m in choice.members)
-        plan = replace(decision.recipe(self.auto, False, training), name=f"{title}: {names}")
-        deepest = [own for own in self.cuts if own.cut in decision.cuts][-1]
-        head = Candidate.listed(place_of(deepest), plan, title)
-        return head, Outcome(choice.accuracy, choice.loss, 0.0)
-
-
-def _worth(measured: Measured) -> float:
-    return worth(measured.accuracy, measured.loss)
 
 
 class AnyWorkers(Protocol):

@@ -36,6 +36,7 @@ from .proxy import Outcome, outcome_of, worth
 from .space import ALONE, STORAGES, Candidate, Space, Storage
 
 FILE_SECONDS = (4.0, 0.06)  # to time a file, and to score it, a validation clip, before one was seen
+SCORED = 150  # validation clips that a file is scored on, where its head is known on all of them
 STEPS = 3  # files that explain the chosen one, about
 RESERVE = 0.9  # of the time that is left: what the training of the first finalist is planned for
 LEAST_EPOCHS = 0.5  # of the training of a file: what a second head gains is more than the other half does (lab-notes)
@@ -52,7 +53,7 @@ class ClipPoint(Point):
     temperature: float | None
     seconds: float  # to train what was not yet trained, and to write it
     head_worth: float | None = None  # of the trained head on the same clips, before the chain
-    judged: float | None = None  # of the candidate on all folds, trained as long as for a file
+    judged: float | None = None  # of the candidate on all clips that judge, trained as long as for a file
     judged_accuracy: float | None = None
 
     @property
@@ -64,14 +65,14 @@ class ClipPoint(Point):
     def score(self) -> float:
         """What files are chosen by: as trials are (proxy.py).
 
-        Where the candidate was judged on all folds, that and what the chain cost on this file's clips: one fold alone
-        is a few clips.
+        Where the candidate was judged on more clips, by its head on stored features, that and what the chain cost on
+        this file's clips.
         """
         return self.own if self.judged is None or self.head_worth is None else self.judged + self.own - self.head_worth
 
     @property
     def known_accuracy(self) -> float:
-        """On all folds where that is known."""
+        """On all clips that judge where that is known."""
         return self.accuracy if self.judged_accuracy is None else self.judged_accuracy
 
     @property
@@ -131,12 +132,15 @@ def realize(
     judged: Outcome | None = None,
     workers: int = 1,
     device: str = "cpu",
+    most: int = 0,
 ) -> list[ClipPoint]:
     """Write, score and measure a file for each chain of a candidate, whose recipe is ``plan``.
 
     Args:
         judged: how good the candidate is on all folds, where that is known (``ClipPoint.judged``).
         workers: threads that score the files.
+        most: validation clips that files are scored on, where these are all that judge: the head is, on the others. 0:
+            all of them.
 
     Returns:
         a point a chain; the files are ``folder``/KEY.CHAIN.onnx.
@@ -146,7 +150,15 @@ def realize(
     started, stem = time.monotonic(), folder / candidate.key
     made = Realizer(plan, table, head_file(folder, candidate), device)
     val = made.prepared.val
-    figures = outcome_of(predict_logits(ClipNetwork(made.trained.head), val, plan.training.batch), val.targets)
+    logits = predict_logits(ClipNetwork(made.trained.head), val, plan.training.batch)
+    clips = table.of_split("val")
+    if most and len(clips) == len(val) > most:
+        rows = alike(clips, most)
+        judged = Outcome(*outcome_of(logits, val.targets), 0.0)
+        clips, logits, targets = clips.with_clips(clips.clips[i] for i in rows), logits[rows], val.targets[rows]
+    else:
+        targets = val.targets
+    figures = outcome_of(logits, targets)
     files: list[tuple[Path, str, float]] = []
     for chain in chains:
         path = folder / f"{candidate.key}.{file_label(chain)}.onnx"
@@ -157,8 +169,14 @@ def realize(
     whole = (judged.score, judged.accuracy) if judged else (None, None)
     return [
         replace(point, head_worth=worth(*figures), judged=whole[0], judged_accuracy=whole[1])
-        for point in measure(files, candidate, table, workers)
+        for point in measure(files, candidate, clips, workers)
     ]
+
+
+def alike(clips: ClipTable, most: int) -> np.ndarray:
+    """The numbers of so many of some clips, in their order, with every class as often as among all, about."""
+    order = np.argsort([clips.labels.index(clip.label) for clip in clips], kind="stable")
+    return np.sort(order[np.linspace(0, len(order) - 1, min(most, len(order))).astype(int)])
 
 
 def refit(
@@ -238,16 +256,16 @@ def _load_heads(like: Head, members: int, kept: Path) -> Head:
 
 
 def measure(
-    files: Sequence[tuple[Path, str, float]], candidate: Candidate, table: ClipTable, workers: int = 1
+    files: Sequence[tuple[Path, str, float]], candidate: Candidate, clips: ClipTable, workers: int = 1
 ) -> list[ClipPoint]:
-    """Score a candidate's files on the validation clips of a table, and time them, from the files alone.
+    """Score a candidate's files on validation clips, and time them, from the files alone.
 
     Args:
         files: path, chain, and the seconds that making it took.
     """
     models = [load(path, threads=1) for path, _, _ in files]
     points = []
-    scores = score_together(models, table.of_split("val"), workers=workers)
+    scores = score_together(models, clips, workers=workers)
     for (path, chain, seconds), model, scored in zip(files, models, scores, strict=True):
         figures = summarize(scored, model)
         given = scored.scores[np.arange(len(scored.labels)), scored.labels]  # the probability of each clip's label
@@ -272,7 +290,8 @@ def file_label(chain: str) -> str:
 class Timing:
     """The time of a search, and estimates of what is to be done in it.
 
-    ``epochs`` is how long heads are trained for files, ``trials`` what the search found: both are set by its course.
+    ``epochs`` is how long heads are trained for files, ``trials`` what the search found, ``reserved`` the seconds that
+    are kept for what ``train`` would choose: all are set by its course. ``most``: see ``realize``.
 
     Args:
         files: the folder of the search's files, with the heads that are trained already.
@@ -280,11 +299,14 @@ class Timing:
 
     epochs: int
     trials: Search
+    reserved = 0.0
 
     def __init__(self, asked: Asked, judged: Judged, files: Path) -> None:
         self.asked, self.files = asked, files
         self.again = 4 / 3 if len(judged.test) else 0.0  # trainings on all clips, in those on the training clips
-        scored = len(judged.folds[0].of_split("val"))
+        self.most = SCORED if len(judged.folds) == 1 else 0
+        val = len(judged.folds[0].of_split("val"))
+        scored = min(val, self.most or val)
         self.trained = len(judged.folds[0].of_split("train"))
         self.test_share = len(judged.test) / max(1, scored)
         self.measuring = FILE_SECONDS[0] + FILE_SECONDS[1] * scored
@@ -292,8 +314,13 @@ class Timing:
 
     @property
     def left(self) -> float:
-        """Seconds until the time is over; below 0: it is."""
-        return self.asked.left
+        """Seconds that are not reserved until the time is over; below 0: it is."""
+        return self.asked.left - self.reserved
+
+    @property
+    def least(self) -> float:
+        """Seconds of the files and scores without which no search ends."""
+        return self.measuring + self._explaining
 
     def saw(self, point: ClipPoint, took: float, expected: float) -> None:
         """Learn from a file: ``took`` seconds in all, where its training was expected to take ``expected``."""

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -117,13 +117,17 @@ class Candidate:
         found: Sequence[dict[str, Any]] = self.head.options.get("members", ()) if self.recipe else ()
         return found
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether a head that came with its recipe has members that are trained, not solved."""
+        return any(part["head"] != "probe" for part in self.blended)
+
     def counted_head(self, feature_shape: tuple[int, ...], classes: int) -> Head:
         """Its head without memory for its weights: for counting; ``feature_shape`` is that of its place."""
         parts = self.blended
         if any("begin" in part for part in parts):  # of several cuts, whose features lie side by side
             feature_shape = (max(part["begin"] + math.prod(part["shape"]) for part in parts),)
-        with torch.device("meta"):
-            return build_head(self.head, feature_shape, classes)
+        return _counted_head(self, feature_shape, classes)
 
     def describe(self) -> str:
         """What it is, in a few words."""
@@ -134,6 +138,12 @@ class Candidate:
         seen = "map and changes" if self.appearance else "changes"
         trains = f" in trains of rank {self.rank}" if self.kind == TRAINS else ""
         return f"{self.place} {self.hz:g} Hz, {seen}, {self.channels}-{self.project}-{self.hidden}{trains}"
+
+
+@lru_cache(maxsize=256)
+def _counted_head(candidate: Candidate, feature_shape: tuple[int, ...], classes: int) -> Head:
+    with torch.device("meta"):
+        return build_head(candidate.head, feature_shape, classes)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 
@@ -15,6 +16,9 @@ LOSS_SHARE = 0.3  # of the loss in what candidates are chosen by, in points of a
 BEHIND = 2.0  # standard errors, by which a probe that is not the best may be behind it
 TOGETHER = 0.02  # accuracy by which ordered candidates must be ahead for heads to be trained
 ENOUGH = 0.985  # accuracy above which nothing is trained
+
+
+Members = tuple[Measured, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +55,62 @@ def choose(measured: Sequence[Measured], targets: np.ndarray, multi_label: bool 
     clips are few: docs/lab-notes.md has both over five sets, and how ``MOST`` and ``LOSS_SHARE`` do where they are
     chosen without the set that is scored. What was trained counts as much as all probes together.
     """
-    probes = [m for m in measured if m.candidate.head == "probe"]
-    trained = [m for m in measured if m.candidate.head != "probe"]
-    best = best_probes(probes, targets, multi_label)
-    options = [(tuple(best), (1.0,) * len(best))]
-    for m in trained:
-        options += [((m, *best), (float(len(best)), *(1.0,) * len(best))), ((m,), (1.0,))]
+    return _best_of(_options(measured, targets, multi_label), measured, targets, multi_label)
+
+
+def choose_that_fits(
+    measured: Sequence[Measured], targets: np.ndarray, penalty: Callable[[Members], float | None]
+) -> Choice | None:
+    """As ``choose``, of one label a clip, where not all may be together in one file; None: not one alone may.
+
+    Args:
+        penalty: the accuracy that members lose in the file that holds them together; None: none does. Of those that
+            would be chosen the best part is taken.
+    """
+    parts = {
+        part: None
+        for whole in _options(measured, targets, False)
+        for size in range(1, len(whole) + 1)
+        for part in combinations(whole, size)
+    }
+    options = [part for part in parts if penalty(part) is not None]
+    return _best_of(options, measured, targets, False, lambda part: penalty(part) or 0.0) if options else None
+
+
+def _options(measured: Sequence[Measured], targets: np.ndarray, multi_label: bool) -> list[Members]:
+    """The best probes, with each head that was trained, and each of these alone."""
+    best = best_probes([m for m in measured if m.candidate.head == "probe"], targets, multi_label)
+    options: list[Members] = [tuple(best)]
+    for m in measured:
+        if m.candidate.head != "probe":
+            options += [(m, *best), (m,)]
+    return options
+
+
+def _best_of(
+    options: Sequence[Members],
+    measured: Sequence[Measured],
+    targets: np.ndarray,
+    multi_label: bool,
+    penalty: Callable[[Members], float] = lambda members: 0.0,
+) -> Choice:
+    """What is worth most on the clips that all was tried on, less what its cut and its file cost."""
     known = np.all([np.isfinite(m.probabilities[:, 0]) for m in measured], axis=0)
 
-    def value(option: tuple[tuple[Measured, ...], tuple[float, ...]]) -> float:
-        return worth(mean_of(*option)[known], targets[known], multi_label) - max(m.candidate.price for m in option[0])
+    def value(option: Members) -> float:
+        said = mean_of(option, weights_of(option))
+        return (
+            worth(said[known], targets[known], multi_label) - max(m.candidate.price for m in option) - penalty(option)
+        )
 
-    return choice_of(*max(options, key=value), targets, multi_label)
+    best = max(options, key=value)
+    return choice_of(best, weights_of(best), targets, multi_label)
+
+
+def weights_of(members: Members) -> tuple[float, ...]:
+    """The weight of each: what was trained counts as much as all probes together."""
+    probes = max(1, sum(m.candidate.head == "probe" for m in members))
+    return tuple(1.0 if m.candidate.head == "probe" else float(probes) for m in members)
 
 
 def choice_of(

@@ -75,16 +75,27 @@ class Pool:
 
 
 def measure_probes(
-    pool: Pool, candidates: Sequence[Candidate], report: Callable[[int, int], None] | None = None
+    pool: Pool,
+    candidates: Sequence[Candidate],
+    report: Callable[[int, int], None] | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> list[Measured]:
-    """Every probe on held out clips, each with the strength of its penalty that is best there."""
+    """Every probe on held out clips, each with the strength of its penalty that is best there.
+
+    Args:
+        enough: asked after each; then the rest is left out.
+    """
     found: list[Measured] = []
     kinds: dict[tuple[object, ...], list[Candidate]] = {}
     for candidate in candidates:
         kinds.setdefault((candidate.cuts, *_scaling(candidate)), []).append(candidate)
     for own in kinds.values():
+        if found and enough():
+            break
         products = _products(pool, own)
         for candidate in own:
+            if found and enough():
+                break
             mean = sum(products[name] for name in candidate.statistics) / len(candidate.statistics)
             own_options, said = best_solution(np.asarray(mean), pool.targets, pool.held, pool.multi_label)
             found.append(judged(replace(candidate, options=candidate.options | own_options), said, pool))
@@ -179,26 +190,37 @@ def measure_trained(
     folds: int,
     device: str,
     report: Callable[[int, int], None] | None = None,
+    keep: Callable[[ClipNetwork], None] = lambda network: None,
 ) -> Measured:
     """A head that is trained, on the clips of the first ``folds`` folds.
 
     Nothing is chosen by the clips that are held out: what is watched are some that are learned from, as in the end.
+
+    Args:
+        keep: gets the trained network of each fold: a blend of one member.
     """
     assert isinstance(pool.clips, FeatureClips)
-    shape, width = place_of(pool.places, candidate.cuts)[1], moments[0].size
     found = np.full(pool.targets.shape, np.nan)
     for number, held in enumerate(pool.held[:folds]):
         torch.manual_seed(config.seed)
         seen, own = (pool.clips.some(np.flatnonzero(x)) for x in (~held, held))
-        recipe = Head("blend", {"members": [candidate.member(pool.places)]})
-        network = ClipNetwork(build_head(recipe, (width,) if len(pool.places) > 1 else shape, pool.targets.shape[1]))
+        network = network_of(pool, candidate)
         watched = seen.some(np.arange(0, len(seen), WATCHED))
         train_network(network, seen, watched, config, multi_label=pool.multi_label, device=device, moments=moments)
         logits = predict_logits(network, own, config.batch)
         found[held] = np.exp(log_probabilities(logits.astype(np.float64), pool.multi_label))
+        keep(network)
         if report:
             report(number + 1, folds)
     return judged(candidate, found, pool)
+
+
+def network_of(pool: Pool, candidate: Candidate) -> ClipNetwork:
+    """A head that is to be trained on a pool's clips, as a blend of one member, with its untrained weights."""
+    places = list(pool.places.values())
+    width = (sum(flat_size(shape) for _, shape in places),) if len(places) > 1 else places[0][1]
+    recipe = Head("blend", {"members": [candidate.member(pool.places)]})
+    return ClipNetwork(build_head(recipe, width, pool.targets.shape[1]))
 
 
 def judged(candidate: Candidate, probabilities: np.ndarray, pool: Pool) -> Measured:
