@@ -354,7 +354,8 @@ class ClipSearch:
                 if ample or all(self.course.broken(point) for point in self.course.points):
                     began = time.monotonic()
                     for point in realize(*self._to_realize(candidate, storage)):
-                        self.timing.saw(point, time.monotonic() - began, 0.0)
+                        expected = self._ordered("made_s") if candidate.is_trained else 0.0
+                        self.timing.saw(point, time.monotonic() - began, expected)
                         self.course.add(point)
         self.timing.reserved = self._ordered("again_s")
         return [finalist for finalist in plan if not finalist[0].recipe]

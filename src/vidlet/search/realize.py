@@ -323,10 +323,13 @@ class Timing:
         return self.measuring + self._explaining
 
     def saw(self, point: ClipPoint, took: float, expected: float) -> None:
-        """Learn from a file: ``took`` seconds in all, where its training was expected to take ``expected``."""
+        """Learn from a file: ``took`` seconds in all, where its training was expected to take ``expected``.
+
+        Without a training they are those of each further file.
+        """
         if expected:
             self._took, self._expected = self._took + point.seconds, self._expected + expected
-        self.measuring = max(0.1, took - point.seconds)
+        self.measuring = max(0.1, took - (point.seconds if expected else 0.0))
 
     def least_share(self, space: Space) -> float:
         """The share of all epochs below which no head is trained for a file."""

@@ -22,7 +22,7 @@ from ..recipe import Extractor, Training, load_recipe
 from ..selection import Decision
 from ..selection import Pool as ClipPool
 from ..selection.candidates import Candidate as Member
-from ..selection.candidates import probe, probes_of_clips, trained_of_clips
+from ..selection.candidates import light_probes, probe, probes_of_clips, trained_of_clips
 from ..selection.choose import Choice, choose_that_fits, order_matters, weights_of
 from ..selection.decide import training_of
 from ..selection.measure import Measured, measure_probes, measure_trained, network_of
@@ -95,7 +95,8 @@ class Solved:
         training = replace(auto.training, seed=space.seed)
         self.auto = replace(auto, sampling=replace(auto.sampling, hz=hz), extractor=extractor, training=training)
         self.plain = [probe(cut, what) for cut in self.places for what in ("middle", "mean", "mean+deviation")]
-        every = {c.name: c for c in (*probes_of_clips(self.places, len(rows)), *self.plain)}
+        probes = (*probes_of_clips(self.places, len(rows)), *light_probes(self.places, len(rows)))
+        every = {c.name: c for c in (*probes, *self.plain)}
         self.wanted = len(every)
         self.measured = measure_probes(self.pool, list(every.values()), enough=enough)
         self.trained: list[tuple[Measured, Training, dict[str, torch.Tensor] | None]] = []

@@ -16,6 +16,7 @@ CLOSER = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6, 1e-7)  # o
 ORDERED = ("segments", "steps")
 MOVES = "mean+deviation+change"
 COURSE = "segments+steps+deviation+change"  # where a clip goes, and how much moves on the way: for many clips
+LESS = "segments+deviation+change"  # the same without the way from stretch to stretch
 DEEP = {"head": 0.006, "block16": 0.004, "block14": 0.002}  # of worth, that a cut must gain for its bytes and its time
 VIDEO = "records-video"  # the recipe whose head is tried where records are many
 BAG = "gated-netvlad-small"  # and where they are of frames
@@ -101,6 +102,16 @@ def probes_of_clips(places: Places, clips: int = 0) -> list[Candidate]:
         ]
         found.append(replace(probe(cut, "middle"), kept=True))  # the peak of an action, which a mean over time dilutes
         found += [probe(cut, "segments+steps"), probe(cut, "segments+deviation", segments=3)]
+    return found
+
+
+def light_probes(places: Places, clips: int) -> list[Candidate]:
+    """Probes of many clips with a third to two thirds of the weights of the best, for a file that must be small."""
+    if clips < LARGE:
+        return []
+    found = []
+    for cut in (cut for cut, (_, shape) in places.items() if len(shape) == 3):
+        found += [probe(cut, LESS), probe(cut, LESS, segments=4), probe(cut, COURSE, segments=4, positions="mirrored")]
     return found
 
 
