@@ -38,6 +38,7 @@ CUTS = 3  # of a network, at least, where it has so many
 SMALLER = ({"project": 96, "hidden": 128}, {"channels": 16, "project": 64, "hidden": 64},
            {"channels": 8, "project": 32, "hidden": 48})  # of the recurrent head, where it is too large  # fmt: skip
 CHEAP = 0.005  # of accuracy: what a storage in 8 bits, or with the head in 4, is known to cost
+HARDLY = 0.02  # of worth, that a lighter probe may be behind where a larger recurrent head has room beside it
 TIMED = 5  # updates
 
 
@@ -113,16 +114,17 @@ class Solved:
     def recurrent(self) -> Member | None:
         """The recurrent head that ``train`` would try, or the largest smaller one that keeps the budget.
 
-        It is one that does so together with the best probe of its cut, if there is any, in a storage that costs little.
+        It is one that does so together with a probe of its cut that is hardly behind the best, if there is any, in a
+        storage that costs little.
         """
-        able = [m for m in self.measured if self._penalty((m,)) is not None]
+        able = sorted((m for m in self.measured if self._penalty((m,)) is not None), key=_worth, reverse=True)
         for alone, most in ((False, CHEAP), (False, 1.0), (True, 1.0)):
             for member in self._sizes():
                 untried = Measured(member, np.full(self.pool.targets.shape, np.nan), 0.0, 0.0)
-                beside = max((m for m in able if m.candidate.cuts == member.cuts), key=_worth, default=None)
-                found = (untried,) if alone else (untried, beside) if beside else ()
-                penalty = self._penalty(found) if found else None
-                if penalty is not None and penalty <= most:
+                own = [m for m in able if m.candidate.cuts == member.cuts]
+                beside = [(untried, m) for m in own if _worth(m) >= _worth(own[0]) - HARDLY]
+                penalties = map(self._penalty, [(untried,)] if alone else beside)
+                if any(penalty is not None and penalty <= most for penalty in penalties):
                     return member
         return None
 

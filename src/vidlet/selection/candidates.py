@@ -106,12 +106,13 @@ def probes_of_clips(places: Places, clips: int = 0) -> list[Candidate]:
 
 
 def light_probes(places: Places, clips: int) -> list[Candidate]:
-    """Probes of many clips with a third to two thirds of the weights of the best, for a file that must be small."""
-    if clips < LARGE:
-        return []
+    """Probes of grids with a third to two thirds of the weights of the best, for a file that must be small."""
     found = []
     for cut in (cut for cut, (_, shape) in places.items() if len(shape) == 3):
-        found += [probe(cut, LESS), probe(cut, LESS, segments=4), probe(cut, COURSE, segments=4, positions="mirrored")]
+        found += [probe(cut, "segments+steps", segments=4, **seen) for seen in ({}, {"positions": "mirrored"})]
+        if clips >= LARGE:
+            found += [probe(cut, LESS), probe(cut, LESS, segments=4)]
+            found.append(probe(cut, COURSE, segments=4, positions="mirrored"))
     return found
 
 
