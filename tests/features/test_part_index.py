@@ -14,7 +14,8 @@ import pytest
 
 from vidlet.errors import DataError
 from vidlet.features import ClipFeatures, FeatureStore, store
-from vidlet.features.part_index import NAME, PartIndex, write_index
+from vidlet.features.part_index import NAME, PartIndex, joined_index, write_index
+from vidlet.features.store import Keys
 
 SETTING = {"shape": [2], "storage": "float32"}
 PARTS, ROWS = store.INDEXED_PARTS, 5
@@ -56,8 +57,8 @@ def test_a_store_of_many_parts_is_opened_without_reading_them(folder, monkeypatc
     first = FeatureStore(folder, SETTING)
     assert holds(first, PARTS * ROWS) and (first.folder / NAME).exists()
     read: list[str] = []
-    checked = store._checked
-    monkeypatch.setattr(store, "_checked", lambda part, shape: read.append(part.name) or checked(part, shape))
+    mapped = store._mapped
+    monkeypatch.setattr(store, "_mapped", lambda part, shape: read.append(part.name) or mapped(part, shape))
     again = FeatureStore(folder, SETTING)
     assert len(again) == PARTS * ROWS and key(7) in again and not read
     assert (again.read(key(7)).features == 7).all() and len(read) == 1
@@ -167,3 +168,24 @@ def test_many_processes_open_it_while_another_writes(folder):
     processes = [subprocess.Popen([*begin, what, *places]) for what in ("write", "read", "read")]
     assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
     assert holds(FeatureStore(folder, SETTING), (PARTS + 6) * ROWS)
+
+
+def test_digests_that_end_with_zeros_and_clips_that_come_again_are_found_in_the_index():
+    keys = [key(n)[:60] + "0000" for n in range(9)]
+    first = joined_index(["a"], None, {k: (0, row) for row, k in enumerate(keys[:6])})
+    found = joined_index(["a", "b"], first, {k: (1, row) for row, k in enumerate(keys[4:])})
+    assert list(found) == sorted(keys) and list(found.keys) == sorted(found.keys)
+    assert [found.find(k) for k in keys] == [(0, 0), (0, 1), (0, 2), (0, 3), *((1, row) for row in range(5))]
+    assert found.find("short") is None and found.find(key(0)) is None
+    kept = Keys(3)
+    kept[0], kept[2] = keys[1], None
+    assert list(kept) == [keys[1], None, None] == kept[:] and kept[-3] == keys[1]
+
+
+def test_many_clips_are_sorted_while_they_are_written_and_few_parts_stay_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "LOOSE_ROWS", 8)
+    found = FeatureStore(tmp_path, SETTING, held=2)
+    for part in range(6):
+        found.write(map(item, range(part * 5, part * 5 + 6)))  # the last of each comes again with the next
+        assert len(found._rows) < 8 and len(found) == part * 5 + 6
+    assert holds(found, 31) and len(found._batches) == 2

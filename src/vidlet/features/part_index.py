@@ -15,16 +15,29 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_bytes
+from ..files import atomic_path
 
 NAME = "index.arrow"
-KEY_BYTES = 64  # a SHA-256 in hexadecimal
+KEY_BYTES = 32  # a SHA-256
 REST_NS = 2_000_000_000  # a part that changed so shortly before may have changed after, within the disk's clock
 Stamp = tuple[int, int]  # size in bytes, time of change in nanoseconds
 
 
+def digest_of(key: str) -> bytes:
+    """The bytes of a key. ValueError: it is not the SHA-256 of a clip."""
+    digest = bytes.fromhex(key)
+    if len(digest) != KEY_BYTES:
+        raise ValueError(f"{key}: no key")
+    return digest
+
+
+def key_of(digest: bytes) -> str:
+    """The key of a digest, from whose end NumPy has taken the zeros."""
+    return digest.ljust(KEY_BYTES, b"\0").hex()
+
+
 class PartIndex:
-    """Sorted keys, each with the number of its part and its row there."""
+    """Sorted digests of keys, each with the number of its part and its row there."""
 
     def __init__(self, parts: Sequence[str], keys: np.ndarray, part: np.ndarray, row: np.ndarray) -> None:
         self.parts, self.keys, self.part, self.row = list(parts), keys, part, row
@@ -33,11 +46,14 @@ class PartIndex:
         return len(self.keys)
 
     def __iter__(self) -> Iterator[str]:
-        return (key.decode() for key in self.keys)
+        return map(key_of, self.keys)
 
     def find(self, key: str) -> tuple[int, int] | None:
         """Part and row of a clip; None: it is not here."""
-        wanted = np.bytes_(key.encode())
+        try:
+            wanted = digest_of(key).rstrip(b"\0")  # as NumPy gives them
+        except ValueError:
+            return None
         at = int(np.searchsorted(self.keys, wanted))
         if at == len(self.keys) or self.keys[at] != wanted:
             return None
@@ -60,6 +76,8 @@ def read_index(arrow: Any, folder: Path, stamps: Mapping[str, Stamp]) -> PartInd
         if max(changed for _, changed in told.values()) + REST_NS > path.stat().st_mtime_ns:
             return None
         key, part, row = (table.column(name).chunk(0) for name in ("key", "part", "row"))
+        if key.type != arrow.binary(KEY_BYTES):
+            return None  # an earlier version's
         keys = np.frombuffer(key.buffers()[1], dtype=f"S{KEY_BYTES}")[: len(key)]
         return PartIndex(list(told), keys, part.to_numpy(), row.to_numpy())
     except (OSError, ValueError, KeyError, TypeError, IndexError, arrow.ArrowException):
@@ -75,11 +93,12 @@ def write_index(arrow: Any, folder: Path, index: PartIndex, stamps: Mapping[str,
     table = arrow.table({"key": keys, "part": index.part, "row": index.row})
     told = json.dumps([[name, stamps[name]] for name in index.parts])
     table = table.replace_schema_metadata({"parts": told})
-    sink = arrow.BufferOutputStream()
-    with arrow.ipc.new_file(sink, table.schema) as writer:
+    with (
+        contextlib.suppress(OSError),
+        atomic_path(folder / NAME) as draft,
+        arrow.ipc.new_file(str(draft), table.schema) as writer,
+    ):
         writer.write_table(table)
-    with contextlib.suppress(OSError):
-        write_bytes(folder / NAME, sink.getvalue())
 
 
 def joined_index(parts: Sequence[str], known: PartIndex | None, rows: Mapping[str, tuple[int, int]]) -> PartIndex:
@@ -88,13 +107,16 @@ def joined_index(parts: Sequence[str], known: PartIndex | None, rows: Mapping[st
     Raises:
         ValueError: a key is not the SHA-256 of a clip.
     """
-    if any(len(key) != KEY_BYTES for key in rows):
-        raise ValueError("a key is none")
-    keys = np.array([key.encode() for key in rows], dtype=f"S{KEY_BYTES}")
-    places = np.array(list(rows.values()), np.int32).reshape(-1, 2)
-    if known is not None:
-        rest = ~np.isin(known.keys, keys)
-        keys = np.concatenate([keys, known.keys[rest]])
-        places = np.concatenate([places, np.stack([known.part[rest], known.row[rest]], 1)])
+    keys = np.array([digest_of(key) for key in rows], dtype=f"S{KEY_BYTES}")
+    part, row = np.array(list(rows.values()), np.int32).reshape(-1, 2).T
     order = np.argsort(keys)
-    return PartIndex(parts, keys[order], places[order, 0], places[order, 1])
+    keys, part, row = keys[order], part[order], row[order]
+    if known is None or not len(known):
+        return PartIndex(parts, keys, part, row)
+    at = np.searchsorted(known.keys, keys)
+    new = known.keys[np.minimum(at, len(known) - 1)] != keys
+    pairs = ((known.keys, keys), (known.part, part), (known.row, row))
+    merged = [np.insert(old, at[new], own[new]) for old, own in pairs]
+    again = at[~new] + np.searchsorted(at[new], at[~new], "right")
+    merged[1][again], merged[2][again] = part[~new], row[~new]
+    return PartIndex(parts, *merged)

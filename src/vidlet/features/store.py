@@ -18,7 +18,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,13 @@ from ..files import sha256_of, write_bytes, write_text
 from ..progress import say
 from ..video.folder import image_files
 from ..wording import how_to_install
+from .part_index import KEY_BYTES, Stamp, digest_of, joined_index, key_of, read_index, write_index
 from .part_index import NAME as INDEX
-from .part_index import Stamp, joined_index, read_index, write_index
 
 COLUMNS = ("key", "frames", "times_s", "damage", "scale", "low", "features")
 INDEXED_PARTS = 64  # from so many on the store has an index
+LOOSE_ROWS = 4096  # from so many on, and an eighth of those that are sorted, rows are sorted into an index in memory
+OPEN_PARTS = 32_000  # that a store holds mapped, of 8 kB each; Linux allows a process 65,530 maps
 CHECKSUM = re.compile(r"part-\d+-\w+-([0-9a-f]{8})\.arrow")
 STORAGE = {"float16": np.float16, "uint8": np.uint8, "float32": np.float32}
 
@@ -58,10 +60,11 @@ class FeatureStore:
         root: where stores lie side by side; this one gets a folder named by its setting.
         setting: whatever determines a feature besides the clip, as JSON-able values; must hold ``shape`` (without T)
             and ``storage`` ("float16", "float32", or "uint8": affine per clip, error at most half a step).
+        held: parts that stay open; few do where clips are read in the order in which they were stored.
     """
 
-    def __init__(self, root: str | os.PathLike[str], setting: Mapping[str, Any]) -> None:
-        self.setting = dict(setting)
+    def __init__(self, root: str | os.PathLike[str], setting: Mapping[str, Any], held: int = OPEN_PARTS) -> None:
+        self.setting, self.held = dict(setting), held
         self.shape = tuple(int(n) for n in self.setting["shape"])
         self.storage = str(self.setting["storage"])
         text = json.dumps(self.setting, sort_keys=True)
@@ -71,7 +74,8 @@ class FeatureStore:
             write_text(self.folder / "spec.json", json.dumps(self.setting, indent=1, sort_keys=True))
         self._rows: dict[str, tuple[int, int]] = {}  # number of the part and row, where the index does not say them
         self._parts: list[Path] = []
-        self._columns: dict[int, Any] = {}  # number of the part -> its columns, once it was opened
+        self._batches: dict[int, Any] = {}  # number of the part -> its rows, mapped, of those opened last
+        self._whole: set[int] = set()  # parts that were checked once
         parts = sorted(self.folder.glob("part-*.arrow"))
         self._index = read_index(_arrow(), self.folder, _stamps(parts)) if len(parts) >= INDEXED_PARTS else None
         known = self._index.parts if self._index is not None else []
@@ -84,10 +88,22 @@ class FeatureStore:
 
     def _write_index(self) -> None:
         """Write an index of all parts, so that who opens the store next need not read them."""
+        if self._sorted() and self._index is not None:
+            write_index(_arrow(), self.folder, self._index, _stamps(self._parts))
+
+    def _sorted(self) -> bool:
+        """Sort the rows into an index in memory: 40 bytes a clip instead of 300; False: a key is no clip's hash."""
         with contextlib.suppress(ValueError):
             self._index = joined_index([part.name for part in self._parts], self._index, self._rows)
             self._rows = {}
-            write_index(_arrow(), self.folder, self._index, _stamps(self._parts))
+        return not self._rows
+
+    def _add(self, part: Path, keys: Iterable[str]) -> None:
+        """Know the rows of a part."""
+        self._rows |= {key: (len(self._parts), row) for row, key in enumerate(keys)}
+        self._parts.append(part)
+        if len(self._rows) >= max(LOOSE_ROWS, len(self._index or ()) // 8):
+            self._sorted()
 
     def _find(self, key: str) -> tuple[int, int] | None:
         return self._rows.get(key) or (self._index.find(key) if self._index is not None else None)
@@ -118,20 +134,20 @@ class FeatureStore:
             raise KeyError(key)
         part, row = found
         there = 0 <= part < len(self._parts)
-        columns: dict[str, Any] = (self._columns.get(part) or self._opened(part)) if there else {"key": ()}
-        if not 0 <= row < len(columns["key"]) or columns["key"][row].as_py() != key:
+        batch = (self._batches.get(part) or self._opened(part)) if there else None
+        if batch is None or not 0 <= row < len(batch) or batch.column("key")[row].as_py() != key:
             (self.folder / INDEX).unlink(missing_ok=True)
             raise DataError(f"{self.folder / INDEX}: a damaged index of the feature store is removed; run this again")
-        flat = columns["features"].chunk(0)
+        flat = batch.column("features")
         begin, end = flat.offsets[row].as_py(), flat.offsets[row + 1].as_py()
         dtype = STORAGE[self.storage]
         stored = np.frombuffer(flat.values.buffers()[1], dtype=dtype)[begin:end]
         values = stored.reshape(-1, *self.shape)
         if self.storage == "uint8":
-            scale, low = columns["scale"][row].as_py(), columns["low"][row].as_py()
+            scale, low = batch.column("scale")[row].as_py(), batch.column("low")[row].as_py()
             values = values.astype(np.float32) * np.float32(scale) + np.float32(low)
-        times = np.asarray(columns["times_s"][row].as_py(), dtype=np.float64)
-        return ClipFeatures(key, values, times, columns["damage"][row].as_py())
+        times = np.asarray(batch.column("times_s")[row].as_py(), dtype=np.float64)
+        return ClipFeatures(key, values, times, batch.column("damage")[row].as_py())
 
     def write(self, clips: Iterable[tuple[ClipFeatures, str]]) -> None:
         """Add a part: features with the path each came from (for readers of the table). All or nothing."""
@@ -166,38 +182,43 @@ class FeatureStore:
         content = sink.getvalue()
         part = self.folder / f"part-{len(self._parts):05d}-{rows[0][0].key[:8]}-{zlib.crc32(content):08x}.arrow"
         write_bytes(part, content)
-        self._open(part)
+        self._add(part, [item.key for item, _ in rows])
 
     def _open(self, part: Path) -> None:
         """Open a part that is not in the index; a damaged one is told and removed."""
-        columns, error = self._read(part)
+        batch, error = self._read(part)
         if error:
             say(f"{part}: a damaged part of the feature store ({error}); its clips are computed again")
             return
-        self._columns[len(self._parts)] = columns
-        self._parts.append(part)
-        for row, key in enumerate(columns["key"].to_pylist()):
-            self._rows[key] = (len(self._parts) - 1, row)
+        self._hold(len(self._parts), batch)
+        self._add(part, batch.column("key").to_pylist())
+
+    def _hold(self, number: int, batch: Any) -> None:
+        """Keep the rows of a part that was checked mapped, and let go of those that were opened first."""
+        for first in list(self._batches)[: len(self._batches) + 1 - self.held]:
+            self._batches.pop(first, None)
+        self._batches[number] = batch
+        self._whole.add(number)
 
     def _opened(self, number: int) -> Any:
-        """The columns of a part of the index, checked when the first clip of it is read.
+        """The rows of a part of the index, or of one written here, checked when it is opened first.
 
         Raises:
             DataError: it is damaged, though its size and time say that nobody has changed it.
         """
         part = self._parts[number]
-        columns, error = self._read(part)
+        batch, error = self._read(part, number not in self._whole)
         if error:
             raise DataError(
                 f"{part}: a damaged part of the feature store ({error}); run this again: its clips are computed again"
             )
-        self._columns[number] = columns
-        return columns
+        self._hold(number, batch)
+        return batch
 
-    def _read(self, part: Path) -> tuple[Any, str]:
-        """The columns of a part, or why it is damaged; then it is removed. DataError: the disk cannot be read."""
+    def _read(self, part: Path, check: bool = True) -> tuple[Any, str]:
+        """The rows of a part, or why it is damaged; then it is removed. DataError: the disk cannot be read."""
         try:
-            return _checked(part, self.shape), ""
+            return _mapped(part, self.shape if check else None), ""
         except DependencyError:
             raise
         except Exception as error:  # whatever Arrow finds in damaged bytes
@@ -205,6 +226,25 @@ class FeatureStore:
                 raise DataError(f"{part}: cannot be read ({why(error, part)})") from error
             part.unlink(missing_ok=True)
             return None, why(error, part)
+
+
+class Keys(Sequence[str | None]):
+    """The keys of many clips, 32 bytes each; None where a clip has none, as all at first."""
+
+    def __init__(self, count: int) -> None:
+        self.digests = np.zeros(count, f"S{KEY_BYTES}")
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        digest = self.digests[index]
+        return key_of(digest) if digest else None
+
+    def __setitem__(self, index: int, key: str | None) -> None:
+        self.digests[index] = digest_of(key) if key else b""
 
 
 def _stamps(parts: Iterable[Path]) -> dict[str, Stamp]:
@@ -217,8 +257,11 @@ def _stamps(parts: Iterable[Path]) -> dict[str, Stamp]:
     return found
 
 
-def _checked(part: Path, shape: tuple[int, ...]) -> dict[str, Any]:
-    """The columns of a part, mapped, once its checksum and all that Arrow and we read of it hold.
+def _mapped(part: Path, shape: tuple[int, ...] | None) -> Any:
+    """The rows of a part, mapped.
+
+    Args:
+        shape: of a frame's features: the part's checksum and all that Arrow and we read of it is checked.
 
     Raises:
         Exception: of Arrow, or ValueError: it is damaged.
@@ -228,23 +271,26 @@ def _checked(part: Path, shape: tuple[int, ...]) -> dict[str, Any]:
         raise ValueError("it is empty")
     mapped = arrow.memory_map(str(part))
     sealed = CHECKSUM.fullmatch(part.name)
-    if sealed and f"{zlib.crc32(mapped.read_buffer()):08x}" != sealed[1]:
+    if shape is not None and sealed and f"{zlib.crc32(mapped.read_buffer()):08x}" != sealed[1]:
         raise ValueError("its checksum is wrong")
     mapped.seek(0)
-    table = arrow.ipc.open_file(mapped).read_all()
-    table.validate(full=True)
-    if missing := set(COLUMNS) - set(table.column_names):
-        raise ValueError(f"it has no column {min(missing)}")
-    columns = {name: table.column(name) for name in table.column_names}
-    if len(table) and any(columns[name].num_chunks != 1 or columns[name].null_count for name in COLUMNS):
+    batches = arrow.ipc.open_file(mapped)
+    if batches.num_record_batches != 1:
         raise ValueError("it is no part of one piece")
-    if len(table):
-        frames = columns["frames"].to_numpy().astype(np.int64)
-        if not np.array_equal(columns["features"].chunk(0).value_lengths().to_numpy(), frames * math.prod(shape)):
-            raise ValueError("its features are not of the store's shape")
-        if not np.array_equal(columns["times_s"].chunk(0).value_lengths().to_numpy(), frames):
-            raise ValueError("its times are not those of its frames")
-    return columns
+    batch = batches.get_batch(0)
+    if shape is None:
+        return batch
+    batch.validate(full=True)
+    if missing := set(COLUMNS) - set(batch.schema.names):
+        raise ValueError(f"it has no column {min(missing)}")
+    if any(batch.column(name).null_count for name in COLUMNS):
+        raise ValueError("it is no part of one piece")
+    frames = batch.column("frames").to_numpy().astype(np.int64)
+    if not np.array_equal(batch.column("features").value_lengths().to_numpy(), frames * math.prod(shape)):
+        raise ValueError("its features are not of the store's shape")
+    if not np.array_equal(batch.column("times_s").value_lengths().to_numpy(), frames):
+        raise ValueError("its times are not those of its frames")
+    return batch
 
 
 def clip_key(clip: Clip) -> str:
