@@ -18,6 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import cloud
 from ..datasets import Clip, ClipTable
 from ..errors import DataError, DependencyError, VidletError
@@ -25,9 +27,10 @@ from ..recipe import Sampling
 from ..runtime import open_session
 from ..wording import how_to_install, shown
 from .extract import Extracted, damaged_clips, fill_stores
-from .store import FeatureStore, clip_key
+from .store import FeatureStore, Keys, clip_key
 
 TASK_CLIPS = 64  # of one call of an actor, at most
+HELD_PARTS = 16  # open at a time, of the many that lie there in the end
 AHEAD = 2  # calls that wait at each actor, so that none is idle
 Done = tuple[int, str, str]  # number of the clip, its key, why it cannot be read
 
@@ -116,29 +119,29 @@ def extract_on_ray(
         DependencyError: Ray is not installed.
     """
     with on_cluster(address) as ray:
-        before = FeatureStore(root, setting)  # the folder is there before anybody writes
+        before = FeatureStore(root, setting, HELD_PARTS)  # the folder is there before anybody writes
         there = cloud.address_of(table.root)
         data = (there, str(cloud.own_folder(there))) if there else None
         actors = begin_workers(ray, workers, threads, sampling, size, root, setting, data)
-        keys: list[str | None] = [None] * len(table)
-        failures = []
-        for done, (number, key, why) in enumerate(results(ray, actors, graph, list(enumerate(table))), 1):
+        keys, new, failures = Keys(len(table)), np.zeros(len(table), bool), []
+        for done, (number, key, why) in enumerate(results(ray, actors, graph, table.clips), 1):
             keys[number] = key or None
+            new[number] = bool(key) and key not in before
             if why:
                 failures.append((str(table.clips[number].path), why))
             if progress:
                 progress(done, len(table), f"{len(failures)} failed" if failures else "")
     if out := cloud.sending.get(root):
         out.bring()
-    store = FeatureStore(root, setting)
+    store = FeatureStore(root, setting, HELD_PARTS)
     absent = [table.clips[i] for i, key in enumerate(keys) if key and key not in store]
     if absent:
         raise DataError(
             f"{store.folder}: lacks {len(absent)} clips that workers have stored, the first is {absent[0].path}: "
             "--out must be a folder that all machines of the cluster share"
         )
-    new = {key for key in keys if key and key not in before}
-    return Extracted(store, keys, failures, damaged_clips(store, table, keys), computed=len(new))
+    computed = len(np.unique(keys.digests[new]))
+    return Extracted(store, keys, failures, damaged_clips(store, table, keys), computed)
 
 
 @contextlib.contextmanager
@@ -190,11 +193,11 @@ def begin_workers(
     return actors
 
 
-def results(ray: Any, actors: Sequence[Any], graph: bytes, clips: Sequence[tuple[int, Clip]]) -> Iterator[Done]:
+def results(ray: Any, actors: Sequence[Any], graph: bytes, clips: Sequence[Clip]) -> Iterator[Done]:
     """What the actors return, as it comes; each has a few calls before it, and no more are made."""
     shared = ray.put(graph)
     size = max(1, min(TASK_CLIPS, len(clips) // (2 * AHEAD * len(actors))))
-    parts = (clips[begin : begin + size] for begin in range(0, len(clips), size))
+    parts = (list(enumerate(clips[begin : begin + size], begin)) for begin in range(0, len(clips), size))
     waiting: dict[Any, Any] = {}
     free = deque(actor for _ in range(AHEAD) for actor in actors)
     while True:

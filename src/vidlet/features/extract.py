@@ -37,7 +37,7 @@ class Extracted:
     """A store that holds every readable clip of a table: row i of ``keys`` is clip i, None where it failed."""
 
     store: FeatureStore
-    keys: list[str | None]
+    keys: Sequence[str | None]
     failures: list[tuple[str, str]]  # path, reason
     damaged: list[tuple[str, str]]
     computed: int  # clips that were not stored before
