@@ -129,3 +129,32 @@ def test_overlaps_are_found_in_whichever_order_the_rows_stand():
     assert "2 pairs of them (first: a.mp4, run 0.00 to 9.00 s and sit 8.00 to 12.00 s)" in note
     assert overlap_notes(clips[::-1]) == (note,)
     assert overlap_notes([clip for clip in clips if clip.path.stem == "c"]) == ()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_overlaps_are_counted_as_the_obvious_way_counts_them(seed):
+    rng = np.random.default_rng(seed)
+    clips = []
+    for _ in range(50):
+        start, end = (None if rng.random() < 0.1 else round(float(rng.uniform(low, low + 9)), 1) for low in (0, 9))
+        own = tuple(sorted(rng.choice(list("xyz"), rng.integers(1, 3), replace=False).tolist()))
+        clips.append(Clip(Path(f"/x/{rng.choice(list('ab'))}.mp4"), own, start_s=start, end_s=end))
+    ordered = sorted(clips, key=lambda clip: (clip.path, clip.start_s or 0.0))
+    pairs = [
+        (one, other)
+        for number, other in enumerate(ordered)
+        for one in ordered[:number]
+        if one.path == other.path and (one.end_s is None or (other.start_s or 0.0) < one.end_s - 1e-6)
+        and one.labels != other.labels
+    ]  # fmt: skip
+    (note,) = overlap_notes(clips)
+    assert f" {len(pairs)} pairs of them (first: {pairs[0][0].path.name}, {pairs[0][0].label} " in note
+
+
+def test_parts_that_all_overlap_cost_no_memory_a_pair():
+    clips = [Clip(Path("/x/a.mp4"), ("ab"[n % 2],), start_s=n / 1000, end_s=99.0) for n in range(4000)]
+    tracemalloc.start()
+    (note,) = overlap_notes(clips)
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "4000000 pairs of them" in note and used < 4e6

@@ -117,21 +117,33 @@ def ignored_note(kinds: Iterable[str]) -> tuple[str, ...]:
 
 def overlap_notes(clips: Sequence[Clip]) -> tuple[str, ...]:
     """A sentence, if parts of the same video with different labels overlap."""
-    pairs = []
+    count, first = 0, None
     for parts in _files_with_overlaps(clips):
-        going_on: list[Clip] = []
-        for later in parts:
-            going_on = [earlier for earlier in going_on if _start(later) < _end(earlier) - 1e-6]
-            pairs += [(earlier, later) for earlier in going_on if earlier.labels != later.labels]
-            going_on.append(later)
-    if not pairs:
+        known: dict[tuple[str, ...], int] = {}
+        kinds = np.array([known.setdefault(clip.labels, len(known)) for clip in parts])
+        starts, ends = np.array([_start(clip) for clip in parts]), np.array([_end(clip) for clip in parts]) - 1e-6
+        met = _going_on(starts, ends)
+        order = np.argsort(kinds, kind="stable")
+        for own in np.split(order, np.flatnonzero(np.diff(kinds[order])) + 1):  # of the same labels
+            met[own] -= _going_on(starts[own], ends[own])
+        count += int(met.sum())
+        if first is None and met.any():
+            later = np.flatnonzero(met)[0]
+            earlier = np.flatnonzero((ends[:later] > starts[later]) & (kinds[:later] != kinds[later]))[0]
+            first = parts[earlier], parts[later]
+    if first is None:
         return ()
-    one, other = pairs[0]
-    counted = f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of them"
+    one, other = first
+    counted = f"{count} {'pair' if count == 1 else 'pairs'} of them"
     return (
         f"Segments with different labels overlap, {counted} (first: "
         f"{one.path.name}, {one.label} {_span(one)} and {other.label} {_span(other)}); each stays a clip of its label.",
     )
+
+
+def _going_on(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """How many of the parts before it go on when each begins, (N,); they are sorted by their starts."""
+    return np.arange(len(starts)) - np.searchsorted(np.sort(ends), starts, "right")
 
 
 def _files_with_overlaps(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
