@@ -190,6 +190,10 @@ class Outgoing:
         """Copy there what changed here; the models of the run itself only at the ``last`` time."""
         self.there.send(self.folder, self.sent, last)
 
+    def end(self) -> None:
+        """Remove what is here; it was sent."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
 
 sending: dict[Path, Outgoing] = {}  # by their folders, inside of ``publishing``
 
@@ -223,7 +227,7 @@ def publishing(address: str) -> Iterator[Path]:
         sender.join()
         with working(f"send to {address}"):
             out.send()
-        shutil.rmtree(out.folder, ignore_errors=True)
+        out.end()
 
 
 class _There:

@@ -31,6 +31,9 @@ def test_a_worker_elsewhere_copies_clips_for_itself_and_sends_what_it_stores(buc
             again = Extracting(sampling, size, "memory://bucket/features", setting, 1, data)  # it died and came back
             again.work(mean_color(), [])
             assert len(again.opened[1]) == CLIPS - 1
+            assert list((tmp_path / "elsewhere").rglob(".sent-*"))
+            worker.end()
+            assert not list((tmp_path / "elsewhere").rglob(".sent-*"))
         assert {clip.path.stat().st_size for clip in table if clip.path.exists()} == {0}  # nobody reads them here
         cloud.sending[folder].bring()
         store = FeatureStore(folder, setting)
@@ -61,4 +64,5 @@ def test_features_from_a_bucket_into_a_bucket_by_a_cluster_that_shares_no_disk(s
         stores.append({key: store.read(key).features.tobytes() for key in store})
     assert stores[0] == stores[1] and len(stores[0]) == CLIPS
     assert list((tmp_path / "theirs").rglob("*.avi")) or list((tmp_path / "theirs").rglob("*.mp4"))
+    assert not list((tmp_path / "theirs").rglob(".sent-*"))
     assert SECRET not in first.stdout + first.stderr

@@ -62,6 +62,11 @@ class Extracting:
         """Which vidlet the worker runs."""
         return version("vidlet")
 
+    def end(self) -> None:
+        """Remove what was sent to an address."""
+        if self.opened and self.opened[2]:
+            self.opened[2].end()
+
     def work(self, graph: bytes, clips: Sequence[tuple[int, Clip]]) -> list[Done]:
         """Store the features of some clips, with their numbers; ``graph`` is the extractor's."""
         if self.opened is None:
@@ -131,6 +136,7 @@ def extract_on_ray(
                 failures.append((str(table.clips[number].path), why))
             if progress:
                 progress(done, len(table), f"{len(failures)} failed" if failures else "")
+        ray.get([actor.end.remote() for actor in actors])
     if out := cloud.sending.get(root):
         out.bring()
     store = FeatureStore(root, setting, HELD_PARTS)
