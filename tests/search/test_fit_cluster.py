@@ -1,6 +1,7 @@
 """Trials by the actors of a Ray cluster: the same as by processes, also where an actor is killed."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,12 +14,12 @@ import numpy as np
 import pytest
 
 from vidlet.errors import DataError, DependencyError, TrainingError
-from vidlet.features import ClipFeatures, FeatureStore
+from vidlet.features import ClipFeatures, FeatureStore, what_failed
 from vidlet.files import Lock
 from vidlet.jobs.fit import fit
-from vidlet.search import cluster
+from vidlet.search import proxy
 from vidlet.search.cluster import ClusterWorkers
-from vidlet.search.proxy import Outcome, Pool, try_candidate
+from vidlet.search.proxy import ClipTrials, Outcome, Pool, try_candidate
 from vidlet.search.space import Space, first_candidates
 
 SPACE = Space(epochs=2, rounds=(1.0,), begin=("default", "small"))
@@ -83,7 +84,7 @@ class FakeRay:
         def actor(made):
             def begin(given):
                 inside = made(given)
-                return SimpleNamespace(**{name: Remote(getattr(inside, name)) for name in ("version", "sees", "work")})
+                return SimpleNamespace(**{name: Remote(getattr(inside, name)) for name in ("version", "check", "work")})
 
             return SimpleNamespace(remote=begin)
 
@@ -92,7 +93,7 @@ class FakeRay:
 
 def test_each_processor_of_the_cluster_tries_and_they_say_what_a_process_would(pool):
     ray = FakeRay()
-    workers = ClusterWorkers(SPACE, pool, ray)
+    workers = ClusterWorkers(ClipTrials(SPACE, pool), ray)
     assert workers.count == 3
     found = [workers.submit((candidate, 2)).result() for candidate in (FIRST, SECOND)]
     alone = [try_candidate(SPACE, pool, candidate, 2) for candidate in (FIRST, SECOND)]
@@ -105,8 +106,8 @@ def test_what_fails_on_a_worker_is_one_sentence(pool, monkeypatch):
     def fail(*given):
         raise TrainingError("the loss is no number")
 
-    monkeypatch.setattr(cluster, "try_candidate", fail)
-    future = ClusterWorkers(SPACE, pool, FakeRay()).submit((FIRST, 2))
+    monkeypatch.setattr(proxy, "try_candidate", fail)
+    future = ClusterWorkers(ClipTrials(SPACE, pool), FakeRay()).submit((FIRST, 2))
     with pytest.raises(DataError, match=r"^the loss is no number$"):
         future.result()
 
@@ -114,8 +115,9 @@ def test_what_fails_on_a_worker_is_one_sentence(pool, monkeypatch):
 def test_machines_that_do_not_see_the_features_are_refused(pool, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     away = Pool(tmp_path / "elsewhere", pool.stores, pool.keys, pool.targets, pool.folds)
-    with pytest.raises(DataError, match="features of the search are not seen here; set VIDLET_CACHE"):
-        ClusterWorkers(SPACE, away, FakeRay())
+    with pytest.raises(FromWorker) as told:
+        ClusterWorkers(ClipTrials(SPACE, away), FakeRay())
+    assert re.search("features of the search are not seen here; set VIDLET_CACHE", what_failed(told.value))
 
 
 def test_what_makes_no_sense_with_an_engine_is_refused(refused, tmp_path, monkeypatch):
@@ -160,7 +162,7 @@ def test_an_actor_that_is_killed_tries_again_on_a_real_cluster(pool, tmp_path):
             time.sleep(0.01)
 
     with on_cluster(None) as ray:
-        workers = ClusterWorkers(SPACE, pool, ray)
+        workers = ClusterWorkers(ClipTrials(SPACE, pool), ray)
         killer = threading.Thread(target=kill_one)
         killer.start()
         futures = [workers.submit((candidate, 200)) for candidate in (FIRST, SECOND) * 2]

@@ -24,7 +24,7 @@ from vidlet.search import joined
 from vidlet.search.budget import Budget
 from vidlet.search.halving import Search
 from vidlet.search.joined import Board, Helper, SharedWorkers, leading
-from vidlet.search.proxy import Outcome, Pool
+from vidlet.search.proxy import ClipTrials, Outcome, Pool
 from vidlet.search.space import Space
 from vidlet.search.trials import TrialLog
 from vidlet.video import write_video
@@ -39,9 +39,9 @@ class Threads:
 
     tried: ClassVar[list[str]] = []
 
-    def __init__(self, space, pool, count):
+    def __init__(self, trials, count):
         self.count, self._pool = count, ThreadPoolExecutor(count)
-        assert pool.store_at((space.places[0], 8.0)).read("k").features.shape == (3, 2)
+        assert trials.pool.store_at((trials.space.places[0], 8.0)).read("k").features.shape == (3, 2)
 
     def submit(self, job):
         def work(candidate, epochs):
@@ -77,7 +77,7 @@ class Limited(Search):
 def search_with(tmp_path, pool, helpers, act=lambda workers: None):
     """Run a search whose leader tries one at a time beside helpers; ``act`` is done at each look of the leader."""
     search = Limited(SPACE, TrialLog(tmp_path / "run/trials.jsonl", "a"), lambda c: True, lambda c: True)
-    workers = SharedWorkers(SPACE, pool, 1, Board(tmp_path / "run"))
+    workers = SharedWorkers(ClipTrials(SPACE, pool), 1, Board(tmp_path / "run"))
     own = workers.look
 
     def look():
@@ -133,7 +133,7 @@ def test_a_helper_that_dies_gives_its_trials_back_and_is_not_counted_when_it_spe
 
 def test_what_a_helper_cannot_do_it_gives_back(tmp_path, pool, monkeypatch):
     board = Board(tmp_path / "run")
-    workers = SharedWorkers(SPACE, pool, 1, board)
+    workers = SharedWorkers(ClipTrials(SPACE, pool), 1, board)
     helper = Helper(board, 1)
     helper.step()
     workers.look()
@@ -167,10 +167,11 @@ def test_one_leads_the_next_goes_on_and_nobody_repeats_what_is_over(tmp_path, ca
     with leading(run, 1) as board:
         assert board is not None  # nothing was concluded
         (run / "metrics.json").write_text("{}")
+        (run / "fit.json").write_text("{}")  # a search over records writes it last, one over clips the other
     with leading(run, 1) as board:
         assert board is None
     assert "the search is over; 0 trials were tried here" in capsys.readouterr().err
-    assert {path.name for path in run.iterdir()} == {"metrics.json"}
+    assert {path.name for path in run.iterdir()} == {"metrics.json", "fit.json"}
 
 
 def test_a_search_that_fails_ends_for_all_with_its_sentence(tmp_path, monkeypatch):
@@ -198,9 +199,9 @@ def test_a_disk_that_locks_nothing_is_refused(tmp_path, monkeypatch):
         pass
 
 
-def test_only_searches_over_clips_are_shared(tmp_path):
+def test_searches_over_boxes_are_not_shared(tmp_path):
     (tmp_path / "boxes.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,1,1,3,4\n")
-    with pytest.raises(RecipeError, match="--join: shares the trials of a search over clips"):
+    with pytest.raises(RecipeError, match=r"--join: shares the trials of .* clips or records; .* holds boxes"):
         fit(tmp_path, max_size="1MB", out=tmp_path / "run", join=True)
 
 
@@ -277,6 +278,7 @@ def test_a_search_that_is_over_is_the_answer_to_the_same_question_alone(tmp_path
     run.mkdir()
     budget = {**asdict(Budget(max_bytes=70_000)), "latency": ["frame", "p95"]}
     (run / "metrics.json").write_text(json.dumps({"budget": budget, "files": {}, "bytes": {}}))
+    (run / "fit.json").write_text("{}")
     assert fit(data, max_size=70_000, out=run, join=True)["metrics"]["budget"] == budget
     with pytest.raises(TrainingError, match="holds a search within another budget"):
         fit(data, max_size=80_000, out=run, join=True)
@@ -288,10 +290,10 @@ def test_a_search_that_is_over_is_the_answer_to_the_same_question_alone(tmp_path
 
 def test_features_of_all_clips_must_be_seen_and_what_ends_just_now_is_no_error(tmp_path, pool):
     board = Board(tmp_path / "run")
-    board.open(SPACE, replace(pool, keys=("k", "absent")))
+    board.open(ClipTrials(SPACE, replace(pool, keys=("k", "absent"))))
     with pytest.raises(DataError, match="the features of the search are not seen here"):
         Helper(board, 1).step()
-    board.open(SPACE, pool)
+    board.open(ClipTrials(SPACE, pool))
     (board.folder / "clips.npz").unlink()
     Helper(board, 1).step()
     assert Helper(board, 1).name != Helper(board, 1).name

@@ -3,7 +3,14 @@
 import importlib
 import json
 import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -11,13 +18,15 @@ from video_level import draw_video_level
 from vidlet.cli import main
 from vidlet.datasets.read import stores_features
 from vidlet.datasets.residual import render_residual
-from vidlet.errors import RecipeError, TrainingError
+from vidlet.errors import DataError, RecipeError, TrainingError
 from vidlet.jobs.evaluate import evaluate
 from vidlet.jobs.fit import fit
 from vidlet.runtime import load
+from vidlet.search import joined
 from vidlet.search.budget import Budget
 from vidlet.search.course import Asked
-from vidlet.search.records import bag, record_recipes, search_records, worth_training
+from vidlet.search.joined import Board, Helper, SharedWorkers
+from vidlet.search.records import RecordSearch, RecordTrials, bag, record_recipes, search_records, worth_training
 
 LIMIT = 120_000
 MODULE = importlib.import_module("vidlet.search.records")
@@ -111,6 +120,108 @@ def test_a_search_goes_on_where_it_was(found, records, tmp_path):
     (tmp_path / "files" / first).rename(out / "files" / first)
 
 
+class OneByOne:
+    """Workers whose trials are done, in this process, when somebody asks for the outcome."""
+
+    def __init__(self, trials, count):
+        self.trials, self.count = trials, count
+
+    def submit(self, job):
+        future = Future()
+        try:
+            future.set_result(self.trials.work(*job))
+        except DataError as error:
+            future.set_exception(error)
+        return future
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """The leader of a search tries nothing itself, and the silent are taken for dead at once."""
+    monkeypatch.setattr(joined, "Workers", OneByOne)
+    monkeypatch.setattr(SharedWorkers, "_free", lambda self: False)
+    monkeypatch.setattr(joined, "LOST_S", 0.3)
+    monkeypatch.setattr(joined, "BEAT_S", 0.01)
+    monkeypatch.setattr(joined, "LOOK_S", 0.02)
+
+
+def led(records, out, helpers, monkeypatch):
+    """The trials of a search that is shared with helpers, by their names."""
+    look = SharedWorkers.look
+
+    def step(self):
+        for helper in helpers:
+            helper.step()
+        return look(self)
+
+    monkeypatch.setattr(SharedWorkers, "look", step)
+    asked = Asked(str(records), out, Budget(max_bytes=LIMIT), 3600.0, board=Board(out))
+    table, recipes = MODULE._read(asked, few())
+    leader = RecordSearch(asked, table, asked.log(MODULE._identity(asked, table, recipes)), recipes)
+    leader.possible()
+    leader.trials()
+    tried = list(leader.log.of("trial"))
+    assert len({trial["name"] for trial in tried}) == len(tried)
+    return {trial["name"]: trial["gap20"] for trial in tried}
+
+
+def helper_of(records, out, name):
+    helper = Helper(Board(out), 4, partial(RecordTrials, Asked(str(records), out, Budget(LIMIT), 9.0), few()))
+    helper.name = name
+    return helper
+
+
+def test_helpers_try_records_as_the_leader_would(found, records, alone, tmp_path, monkeypatch):
+    helper = helper_of(records, tmp_path / "run", "other")
+    tried = led(records, tmp_path / "run", [helper], monkeypatch)
+    assert tried == {trial["name"]: trial["gap20"] for trial in found[1]["metrics"]["trials"]}
+    assert helper.tried == len(tried)
+    assert not (tmp_path / "run/joined/search.json").exists()
+
+
+def test_a_helper_that_dies_gives_its_trial_of_records_back(found, records, alone, tmp_path, monkeypatch, capsys):
+    dying, living = (helper_of(records, tmp_path / "run", name) for name in ("dying", "living"))
+    step = dying.step
+
+    def once():  # takes a trial, and is heard of no more
+        if not dying._running:
+            step()
+
+    dying.step = once
+    tried = led(records, tmp_path / "run", [dying, living], monkeypatch)
+    assert tried == {trial["name"]: trial["gap20"] for trial in found[1]["metrics"]["trials"]}
+    assert "dying is silent: its trial is given back" in capsys.readouterr().err
+
+
+def test_a_helper_with_other_records_is_refused(records, cache, alone, tmp_path, monkeypatch):
+    render_residual(tmp_path / "others", 40, 12, 12, seed=1, classes=6)
+    helper = helper_of(tmp_path / "others", tmp_path / "run", "other")
+    with pytest.raises(DataError, match=r"others: other records or settings than those of the search that is led"):
+        led(records, tmp_path / "run", [helper], monkeypatch)
+    clips = Helper(Board(tmp_path / "run"), 1)
+    Board(tmp_path / "run").open(RecordTrials(Asked(str(records), tmp_path, Budget(LIMIT), 9.0), (), "a"))
+    with pytest.raises(DataError, match="the search is over other data than those given here"):
+        clips.step()
+
+
+def test_a_search_over_records_that_is_over_is_the_answer_to_the_same_question_alone(records, cache, tmp_path):
+    budget = Budget(max_bytes=LIMIT)
+    asked = Asked(str(records), tmp_path, budget, 9.0)
+    table, recipes = MODULE._read(asked, ())
+    asked.log(MODULE._identity(asked, table, recipes)).add("trial", name="a")
+    told = {"max_bytes": LIMIT, "text": budget.describe()}
+    (tmp_path / "metrics.json").write_text(json.dumps({"budget": told, "files": {}, "bytes": {}}))
+    (tmp_path / "fit.json").write_text("{}")
+    assert fit(records, max_size=LIMIT, out=tmp_path, join=True)["metrics"]["budget"] == told
+    with pytest.raises(TrainingError, match="holds a search within another budget"):
+        fit(records, max_size=LIMIT + 1, out=tmp_path, join=True)
+    with pytest.raises(TrainingError, match="belongs to a search of other data"):
+        fit(records, max_size=LIMIT, out=tmp_path, seed=1, join=True)
+
+
 def test_videos_beside_arrays_that_no_table_names_are_videos(records, tmp_path):
     (tmp_path / "features.npz").touch()
     assert stores_features(records) and not stores_features(tmp_path)
@@ -192,3 +303,45 @@ def test_a_search_over_vectors_of_whole_videos_keeps_its_limit(tmp_path, cache):
     assert {trial["name"] for trial in found["metrics"]["trials"]} == {"hidden-32", "squares"}
     again = evaluate(tmp_path / "run" / "model.onnx", data)
     assert again["gap20"] == pytest.approx(found["metrics"]["gap20"], abs=1e-6)
+
+
+SCRIPT = """
+    import importlib, sys
+    sys.path[:0] = sys.argv[3:]
+    from test_fit_records import LIMIT, few, fit, joined
+    records = importlib.import_module("vidlet.search.records")
+    records.record_recipes = lambda *_: few()  # in the processes that try, too
+    joined.LOST_S = 4.0
+
+    if __name__ == "__main__":
+        fit(sys.argv[1], max_size=LIMIT, time=3600, out=sys.argv[2], join=True)
+"""
+
+
+@pytest.mark.slow
+def test_processes_share_the_trials_of_records_and_a_killed_one_gives_its_trial_back(found, records, tmp_path):
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
+    out, places = tmp_path / "run", [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+    def begin(name):
+        with (tmp_path / f"{name}.err").open("w") as told:
+            return subprocess.Popen([sys.executable, "script.py", records, out, *places], cwd=tmp_path, stderr=told)
+
+    def wait_for(what, process):
+        until = time.monotonic() + 300
+        while not what():
+            assert process.poll() is None and time.monotonic() < until, (tmp_path / "leader.err").read_text()[-2000:]
+            time.sleep(0.02)
+
+    leader = begin("leader")
+    wait_for((out / "joined/search.json").exists, leader)
+    helper = begin("helper")
+    wait_for(lambda: list((out / "joined").glob("*.taken")), leader)
+    helper.kill()
+    helper.wait()
+    assert leader.wait(timeout=600) == 0, (tmp_path / "leader.err").read_text()[-2000:]
+    records_of = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
+    tried = [(record["name"], record["gap20"]) for record in records_of if record["kind"] == "trial"]
+    assert sorted(tried) == sorted((trial["name"], trial["gap20"]) for trial in found[1]["metrics"]["trials"])
+    assert "is silent: its trial is given back" in (tmp_path / "leader.err").read_text()
+    assert (out / "model.onnx").exists() and not (out / "joined").exists()

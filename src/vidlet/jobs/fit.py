@@ -21,7 +21,7 @@ from ..search.budget import parse_seconds, read_budget
 from ..search.clips import check_same, search_clips
 from ..search.course import Asked
 from ..search.joined import leading
-from ..search.records import search_records
+from ..search.records import RecordTrials, check_same_records, search_records
 from ..search.space import Space
 from ..search.trials import holds_search
 from ..tasks import task_of_data
@@ -110,10 +110,15 @@ def fit(
     asked = Asked(str(data), folder, budget, seconds, fold, seed, strict, command, workers, train_on, none=nothing)
     search = partial(SEARCHES[task.name], **({"space": space} if space else {}))
     if join:
-        with leading(folder, workers) as board, torch_threads(workers):
+        records = task.name == "records"
+        trials = partial(RecordTrials, asked, ()) if records else None
+        with leading(folder, workers, trials) as board, torch_threads(workers):
             if board is not None:
                 return search(replace(asked, board=board))
-            check_same(asked, space)
+            if records:
+                check_same_records(asked)
+            else:
+                check_same(asked, space)
             run = RunFolder(folder)
             return run.result(run.metrics())
     _held = Lock(folder).hold()
@@ -135,8 +140,8 @@ def _check_sharing(join: bool, engine: str | None, address: str | None, train_on
         raise RecipeError(f"--address {address}: is of --engine ray")
     if join and engine:
         raise RecipeError("--join and --engine: are two ways to share trials; give one")
-    if given and holds != "clips":
-        raise RecipeError(f"{given}: shares the trials of a search over clips; {data} holds {holds}")
+    if given and holds == "boxes":
+        raise RecipeError(f"{given}: shares the trials of a search over clips or records; {data} holds {holds}")
     if engine and train_on != "cpu":
         raise RecipeError(f"--engine {engine}: its workers train on processors; give no --train-on {train_on}")
 

@@ -22,11 +22,11 @@ import numpy as np
 
 from ..compression import CLIP_STEPS, chain_text, find_chain, split_chain
 from ..datasets import between_segments
-from ..errors import RecipeError, TrainingError
+from ..errors import RecipeError
 from ..models import FrameExtractor
 from ..progress import duration, say, working
 from ..recipe import Extractor, Recipe
-from ..runs import HEAD, MODEL, RunFolder
+from ..runs import HEAD, MODEL
 from ..runtime import load
 from ..tasks import TASKS
 from ..tasks.clips import Scored
@@ -54,7 +54,7 @@ from .data import (
 )
 from .halving import Finalist, Search, finalists
 from .joined import SharedWorkers
-from .proxy import AnyWorkers, Outcome, Workers, follow_parent
+from .proxy import AnyWorkers, ClipTrials, Outcome, Workers, follow_parent
 from .realize import LEAST_EPOCHS, RESERVE, ClipPoint, Timing, clip_point, head_file, realize, refit
 from .solved import Paced, Solved
 from .space import ALONE, LINEAR, STORAGES, Candidate, Space, Storage, cuts_of, known_cost, place_of
@@ -240,6 +240,9 @@ class ClipSearch:
         member = found.recurrent()
         if member is None:
             return
+        if self.timing.left < self.timing.least:
+            self.course.missed.append("the recurrent head that train would try was not trained")
+            return
         with working("try what train would"):
             paced = found.pace(member, self.asked.device)
             epochs, whole = self._epochs_of(paced, found.keeps(member)), paced.training.epochs
@@ -304,9 +307,10 @@ class ClipSearch:
     def _workers(self) -> AnyWorkers:
         """What tries: processes of this machine, with those that joined it, or the actors of a cluster."""
         if self.asked.ray is not None:
-            return ClusterWorkers(self.space, self.pool, self.asked.ray)
-        given = (self.space, self.pool, self.asked.workers)
-        return Workers(*given) if self.asked.board is None else SharedWorkers(*given, self.asked.board)
+            pool = replace(self.pool, root=self.pool.root.absolute())
+            return ClusterWorkers(ClipTrials(self.space, pool), self.asked.ray)
+        trials, count = ClipTrials(self.space, self.pool), self.asked.workers
+        return Workers(trials, count) if self.asked.board is None else SharedWorkers(trials, count, self.asked.board)
 
     def make_files(self) -> None:
         """Train the best candidates whole, and write and measure their files, as long as there is time."""
@@ -684,9 +688,7 @@ def check_same(asked: Asked, space: Space | None = None) -> None:
         TrainingError: it is of other data, other settings or another budget.
     """
     _begun(asked, judge(asked.data, asked.fold, asked.strict, asked.none), space)
-    run = RunFolder(asked.folder)
-    if run.metrics().get("budget") != json.loads(json.dumps(asdict(asked.budget))):
-        raise TrainingError(f"{asked.folder}: holds a search within another budget; choose another --out")
+    asked.check_budget(asdict(asked.budget))
 
 
 def _begun(asked: Asked, judged: Judged, space: Space | None) -> tuple[Space, TrialLog]:

@@ -1,40 +1,37 @@
 """Trials by the actors of a Ray cluster: ``vidlet fit DATA --engine ray`` (vidlet[ray]).
 
-An actor holds the space and the clips of the search, reads their stored features from a folder that all machines see,
-and tries one candidate at a time. One that is killed is started again by Ray, and its trial with it.
+An actor holds what the trials of the search need, reads features and records from folders that all machines see, and
+tries one candidate at a time. One that is killed is started again by Ray, and its trial with it.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 from ..errors import DataError
 from ..features import same_version, what_failed
-from .joined import sees, unseen
-from .proxy import Job, Outcome, Pool, try_candidate
-from .space import Candidate, Space
+from .proxy import Job, Outcome, Trials
 
 
 class Trying:
     """One worker."""
 
-    def __init__(self, given: tuple[Space, Pool]) -> None:
-        self.space, self.pool = given
+    def __init__(self, trials: Trials) -> None:
+        self.trials = trials
 
     def version(self) -> str:
         """Which vidlet the worker runs."""
         return version("vidlet")
 
-    def sees(self) -> bool:
-        """Whether it finds the features."""
-        return sees(self.pool)
+    def check(self) -> None:
+        """DataError: what the trials need is not seen here."""
+        self.trials.check()
 
-    def work(self, candidate: Candidate, epochs: int) -> Outcome:
-        """See ``try_candidate``."""
-        return try_candidate(self.space, self.pool, candidate, epochs)
+    def work(self, tried: Any, epochs: int) -> Outcome:
+        """Try something."""
+        return self.trials.work(tried, epochs)
 
 
 class ClusterWorkers:
@@ -47,15 +44,14 @@ class ClusterWorkers:
         DataError: the machines run another vidlet, or do not see the features.
     """
 
-    def __init__(self, space: Space, pool: Pool, ray: Any) -> None:
+    def __init__(self, trials: Trials, ray: Any) -> None:
         self._ray, self.count = ray, max(1, int(ray.cluster_resources().get("CPU", 1)))
-        given = ray.put((space, replace(pool, root=pool.root.absolute())))
+        given = ray.put(trials)
         actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)(Trying)
         self._actors = [actor.remote(given) for _ in range(self.count)]
         self._given = [0] * self.count  # to each: trials that it has not ended
         same_version(ray, self._actors)
-        if not all(ray.get([actor.sees.remote() for actor in self._actors])):
-            raise DataError(unseen(pool.root))
+        ray.get([actor.check.remote() for actor in self._actors])
 
     def submit(self, job: Job) -> Future[Outcome]:
         """Try a candidate where the fewest wait."""

@@ -72,6 +72,11 @@ class Asked:
         """Whether the time for measuring what candidates cost is over."""
         return self.left < (1 - COSTS_SHARE) * self.seconds
 
+    def check_budget(self, told: Mapping[str, Any]) -> None:
+        """TrainingError: the search in the folder was within another budget than is ``told`` so."""
+        if RunFolder(self.folder).metrics().get("budget") != json.loads(json.dumps(told)):
+            raise TrainingError(f"{self.folder}: holds a search within another budget; choose another --out")
+
     def log(self, identity: str) -> TrialLog:
         """The log of the search; see there."""
         return TrialLog(self.folder / "trials.jsonl", identity)

@@ -16,7 +16,7 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict
 from importlib.metadata import version
@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, TrainingError, VidletError
-from ..files import Lock, atomic_path, cache_folder, write_text
+from ..files import Lock, cache_folder, write_text
 from ..progress import say, working
 from ..recipe import Extractor
-from ..runs import METRICS
-from .proxy import Job, Outcome, Pool, Workers
+from ..runs import FIT, METRICS
+from .proxy import CLIPS, ClipTrials, Job, Outcome, Pool, Trials, Workers
 from .space import Candidate, Space
 
 LOST_S = 20.0  # of silence: a helper is taken for dead
@@ -46,19 +46,13 @@ class Board:
         self.run = run
         self.folder = run / "joined"
 
-    def open(self, space: Space, pool: Pool) -> str:
+    def open(self, trials: Trials) -> str:
         """Lay out what every trial needs, and name it; what an earlier leader left is removed."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.folder / "clips.npz") as draft:
-            np.savez(draft, targets=pool.targets, folds=np.array(pool.folds))
-        stores = [[place, hz, dict(setting)] for (place, hz), setting in pool.stores.items()]
         name = uuid.uuid4().hex[:8]
-        told = {
-            "search": name, "version": version("vidlet"), "space": asdict(space), "stores": stores,
-            "root": str(pool.root.absolute()), "keys": pool.keys, "max_frames": pool.max_frames, "device": pool.device,
-        }  # fmt: skip
-        write_text(self.folder / "search.json", json.dumps(told))
+        told = {"search": name, "version": version("vidlet")}
+        write_text(self.folder / "search.json", json.dumps(told | trials.lay_out(self.folder)))
         return name
 
     def close(self) -> None:
@@ -75,7 +69,7 @@ class Board:
         """Why the search ended without a model; "" where it did not, None where it has not ended."""
         with contextlib.suppress(OSError):
             return (self.folder / "over").read_text("utf-8")
-        return "" if (self.run / METRICS).exists() else None
+        return "" if (self.run / METRICS).exists() and (self.run / FIT).exists() else None
 
     def search(self) -> dict[str, Any] | None:
         """What the leader laid out; None where no trials are wanted now."""
@@ -91,45 +85,36 @@ class Board:
         except OSError:
             return []
 
-    def given(self, told: Mapping[str, Any]) -> tuple[Space, Pool]:
-        """The space and the clips of ``search``.
+    def given(self, told: Mapping[str, Any]) -> ClipTrials:
+        """The trials of clips that ``search`` tells.
 
         Raises:
             DataError: the features are not where this machine sees them.
         """
-        with np.load(self.folder / "clips.npz", allow_pickle=False) as stored:
+        with np.load(self.folder / CLIPS, allow_pickle=False) as stored:
             targets, folds = stored["targets"], tuple(stored["folds"])
         stores = {(place, hz): setting for place, hz, setting in told["stores"]}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told["space"].items()}
         plans = [{**plan, "input_size": tuple(plan["input_size"])} for plan in told["space"]["extractors"]]
         space = Space(**{**values, "extractors": tuple(Extractor(**plan) for plan in plans)})
         root = next((path for path in (Path(told["root"]), cache_folder("features")) if path.is_dir()), None)
-        pool = Pool(root or Path(), stores, tuple(told["keys"]), targets, folds, told["max_frames"], told["device"])
-        if root is None or not sees(pool):
-            raise DataError(unseen(told["root"]))
-        return space, pool
-
-
-def sees(pool: Pool) -> bool:
-    """Whether the features of a search lie where this process finds them."""
-    return all(key in store for store in map(pool.store_at, pool.stores) for key in pool.keys)
-
-
-def unseen(root: str | Path) -> str:
-    """What to say where they do not."""
-    return f"{root}: the features of the search are not seen here; set VIDLET_CACHE to a folder that all machines share"
+        root = root or Path(told["root"])
+        pool = Pool(root, stores, tuple(told["keys"]), targets, folds, told["max_frames"], told["device"])
+        trials = ClipTrials(space, pool)
+        trials.check()
+        return trials
 
 
 class SharedWorkers:
     """``Workers`` of this process, and whoever joined the run."""
 
-    def __init__(self, space: Space, pool: Pool, count: int, board: Board) -> None:
-        self.own, self.board = Workers(space, pool, count), board
+    def __init__(self, trials: Trials, count: int, board: Board) -> None:
+        self.own, self.board = Workers(trials, count), board
         self._waiting: dict[str, tuple[Job, Future[Outcome]]] = {}  # number -> trial that others may take
         self._here: set[Future[Outcome]] = set()  # of the processes of this one
         self._seen: dict[str, tuple[str, float]] = {}  # helper -> its last sign of life, and when it was new
         self._posted = 0
-        self._name = board.open(space, pool)
+        self._name = board.open(trials)
 
     @property
     def count(self) -> int:
@@ -145,7 +130,7 @@ class SharedWorkers:
             self._posted += 1
             number = f"{self._name}-{self._posted:06d}"
             self._waiting[number] = job, future
-            told = {"candidate": asdict(job[0]), "epochs": job[1]}
+            told = {"candidate": asdict(job[0]) if isinstance(job[0], Candidate) else job[0], "epochs": job[1]}
             write_text(self.board.folder / f"{number}{JOB}", json.dumps(told))
         return future
 
@@ -217,10 +202,11 @@ class Helper:
 
     Args:
         workers: trials side by side.
+        trials: of other data than clips, as this process finds them, by the identity of the search.
     """
 
-    def __init__(self, board: Board, workers: int) -> None:
-        self.board, self.count, self.tried = board, workers, 0
+    def __init__(self, board: Board, workers: int, trials: Callable[[str], Trials] | None = None) -> None:
+        self.board, self.count, self.tried, self.trials = board, 1 if trials else workers, 0, trials
         self.name = f"{platform.node().replace('.', '-') or 'machine'}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
         self._workers: Workers | None = None
         self._search = ""
@@ -244,11 +230,13 @@ class Helper:
                     f"{self.board.run}: the search is led by vidlet {told['version']}, this machine has "
                     f"{version('vidlet')}: install the same"
                 )
+            if ("identity" in told) != (self.trials is not None):
+                raise DataError(f"{self.board.run}: the search is over other data than those given here")
             try:
-                given = self.board.given(told)
+                given = self.trials(told["identity"]) if self.trials else self.board.given(told)
             except FileNotFoundError:  # it ends, or begins anew, just now
                 return
-            self._workers, self._search = Workers(*given, self.count), told["search"]
+            self._workers, self._search = Workers(given, self.count), told["search"]
         self._speak()
         for future in [future for future in self._running if future.done()]:
             outcome = future.result()
@@ -263,7 +251,9 @@ class Helper:
             with contextlib.suppress(FileNotFoundError):  # another has it
                 path.replace(taken)
                 job = json.loads(taken.read_text("utf-8"))
-                self._running[self._workers.submit((Candidate(**job["candidate"]), job["epochs"]))] = taken
+                tried = job["candidate"]
+                tried = Candidate(**tried) if isinstance(tried, dict) else tried
+                self._running[self._workers.submit((tried, job["epochs"]))] = taken
 
     def stop(self) -> None:
         """Drop what runs; it is given back."""
@@ -286,14 +276,14 @@ class Helper:
 
 
 @contextlib.contextmanager
-def leading(run: Path, workers: int) -> Iterator[Board | None]:
-    """Help the search in a run until nobody leads it; then lead it, or None where it is over.
+def leading(run: Path, workers: int, trials: Callable[[str], Trials] | None = None) -> Iterator[Board | None]:
+    """Help the search in a run until nobody leads it; then lead it, or None where it is over. See ``Helper``.
 
     Raises:
         TrainingError: it ended without a model. DataError: this machine cannot help; what it had is given back.
     """
     board, lock = Board(run), Lock(run)
-    helper = Helper(board, workers)
+    helper = Helper(board, workers, trials)
     try:
         if waited := not lock.acquire():
             with working(f"help with the search in {run}"):

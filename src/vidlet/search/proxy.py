@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,14 +20,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from ..errors import DataError
 from ..features import FeatureStore
+from ..files import atomic_path
 from ..metrics import fit_temperature
 from ..models import build_head
 from ..tasks.prepare import moments
 from ..training import ClipNetwork, FeatureClips, predict_logits, train_network
 from .space import Candidate, Space
 
-Job = tuple[Candidate, int]  # and the number of epochs
+CLIPS = "clips.npz"
+Job = tuple[Any, int]  # what is tried, a Candidate or the name of a recipe, and the number of epochs
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,57 @@ def try_candidate(space: Space, pool: Pool, candidate: Candidate, epochs: int) -
     return Outcome(accuracy, loss, round(time.monotonic() - started, 2))
 
 
+class Trials(Protocol):
+    """What every trial of a search needs; it is sent to the processes that try."""
+
+    def lay_out(self, folder: Path) -> dict[str, Any]:
+        """What a process that joins is told, as JSON-able values; more lies in the folder then.
+
+        Trials of clips are told whole; of others the ``identity``, for who joins finds data and recipes itself.
+        """
+        ...
+
+    def check(self) -> None:
+        """DataError: it is not seen here."""
+        ...
+
+    def work(self, tried: Any, epochs: int) -> Outcome:
+        """Try something."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClipTrials:
+    """Trials of heads on stored features of clips."""
+
+    space: Space
+    pool: Pool
+
+    def lay_out(self, folder: Path) -> dict[str, Any]:
+        """See ``Trials``."""
+        pool = self.pool
+        with atomic_path(folder / CLIPS) as draft:
+            np.savez(draft, targets=pool.targets, folds=np.array(pool.folds))
+        stores = [[place, hz, dict(setting)] for (place, hz), setting in pool.stores.items()]
+        return {
+            "space": asdict(self.space), "stores": stores, "root": str(pool.root.absolute()), "keys": pool.keys,
+            "max_frames": pool.max_frames, "device": pool.device,
+        }  # fmt: skip
+
+    def check(self) -> None:
+        """DataError: the features do not lie where this process finds them."""
+        stores = map(self.pool.store_at, self.pool.stores)
+        if not self.pool.root.is_dir() or not all(key in store for store in stores for key in self.pool.keys):
+            raise DataError(
+                f"{self.pool.root}: the features of the search are not seen here; set VIDLET_CACHE to a folder that "
+                "all machines share"
+            )
+
+    def work(self, tried: Candidate, epochs: int) -> Outcome:
+        """See ``try_candidate``."""
+        return try_candidate(self.space, self.pool, tried, epochs)
+
+
 def outcome_of(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
     """Accuracy, and the mean cross-entropy at the best temperature, of logits (N, K) for targets (N, K)."""
     labels = targets.argmax(1)
@@ -132,10 +186,10 @@ class AnyWorkers(Protocol):
 class Workers:
     """Processes that try candidates side by side."""
 
-    def __init__(self, space: Space, pool: Pool, count: int) -> None:
+    def __init__(self, trials: Trials, count: int) -> None:
         self.count = count
         self._executor = ProcessPoolExecutor(
-            count, mp_context=get_context("spawn"), initializer=_begin, initargs=(space, pool)
+            count, mp_context=get_context("spawn"), initializer=_begin, initargs=(trials,)
         )
 
     def submit(self, job: Job) -> Future[Outcome]:
@@ -153,12 +207,12 @@ class Workers:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-_given: list[tuple[Space, Pool]] = []  # of this process, filled once by _begin
+_given: list[Trials] = []  # of this process, filled once by _begin
 
 
-def _begin(space: Space, pool: Pool) -> None:
+def _begin(trials: Trials) -> None:
     follow_parent()
-    _given.append((space, pool))
+    _given.append(trials)
 
 
 def follow_parent() -> None:
@@ -174,6 +228,5 @@ def follow_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _try(candidate: Candidate, epochs: int) -> Outcome:
-    space, pool = _given[-1]
-    return try_candidate(space, pool, candidate, epochs)
+def _try(tried: Any, epochs: int) -> Outcome:
+    return _given[-1].work(tried, epochs)

@@ -8,7 +8,9 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,9 +35,12 @@ from ..tasks.ensemble import find_ensemble
 from ..tasks.networks import write_files
 from ..tasks.prepare_records import extractor_for, recipe_for
 from ..training import ClipNetwork, predict_logits
+from .cluster import ClusterWorkers
 from .course import Asked, Trainings, follow, time_told
+from .joined import SharedWorkers
+from .proxy import AnyWorkers, Job, Outcome
 from .space import Storage
-from .trials import TrialLog
+from .trials import NoLog, TrialLog
 
 LONGEST = 64  # frames of an ordered window
 BAG_STEPS, ORDER_STEPS = 1600, 850  # updates that training takes (docs/results.md: residual set, thetis)
@@ -146,7 +151,7 @@ class RecordSearch:
     """What of a search is about stored features: heads that are tried, trained, and joined."""
 
     def __init__(self, asked: Asked, table: ClipTable, log: TrialLog, recipes: Sequence[Recipe]) -> None:
-        self.asked, self.table, self.log = asked, table, log
+        self.asked, self.table, self.log, self.recipes = asked, table, log, recipes
         self.task = TASKS["records"]
         plans = [recipe_for(plan, table) for plan in recipes]
         self.trainings = Trainings(asked, self.task, table, plans, log, HEAD)
@@ -179,20 +184,41 @@ class RecordSearch:
 
     def trials(self) -> None:
         """Try the members while a third of the time lasts, at least one; each for a quarter of its epochs."""
-        for name in self.able:
-            known = {record["name"] for record in self.log.of("trial")}
-            if name in known:
-                continue
-            if known and self.asked.left < (1 - TRIALS_SHARE) * self.asked.seconds:
-                say(f"{len(known)} of {len(self.able)} heads were tried")
-                break
-            epochs = max(1, round(self.plans[name].training.epochs * TRIAL_SHARE))
-            began = time.monotonic()
-            network = self.trainings.train(name, epochs, None)
-            quality = self._quality(network.head) if network else 0.0
-            took = time.monotonic() - began
-            self.log.add("trial", name=name, epochs=epochs, gap20=quality, seconds=took)
-            say(f"{name}: GAP@20 {quality:.4f} after {epochs} epochs, {took:.0f} s")
+        known = {record["name"] for record in self.log.of("trial")}
+        todo, running = deque(name for name in self.able if name not in known), dict[Future[Outcome], Job]()
+        workers = self._workers() if todo else None
+        try:
+            while workers and (todo or running):
+                while todo and len(running) < workers.count:
+                    if (known or running) and self.asked.left < (1 - TRIALS_SHARE) * self.asked.seconds:
+                        todo.clear()
+                        break
+                    name = todo.popleft()
+                    job = name, max(1, round(self.plans[name].training.epochs * TRIAL_SHARE))
+                    running[workers.submit(job)] = job
+                for future in wait(running, timeout=workers.look(), return_when=FIRST_COMPLETED).done:
+                    (name, epochs), found = running.pop(future), future.result()
+                    known.add(name)
+                    self.log.add("trial", name=name, epochs=epochs, gap20=found.accuracy, seconds=found.seconds)
+                    say(f"{name}: GAP@20 {found.accuracy:.4f} after {epochs} epochs, {found.seconds:.0f} s")
+        finally:
+            if workers:
+                workers.close()
+        if not known.issuperset(self.able):
+            say(f"{len(known)} of {len(self.able)} heads were tried")
+
+    def _workers(self) -> AnyWorkers:
+        """What tries: this process, or another one and those that joined it, or the actors of a cluster."""
+        trials = RecordTrials(self.asked, self.recipes, _identity(self.asked, self.table, self.recipes))
+        if self.asked.ray is not None:
+            return ClusterWorkers(trials, self.asked.ray)
+        return Here(self.attempt) if self.asked.board is None else SharedWorkers(trials, 1, self.asked.board)
+
+    def attempt(self, name: str, epochs: int) -> Outcome:
+        """Train a member; the accuracy of the outcome is GAP@20 on the validation records, 0 where it diverged."""
+        began = time.monotonic()
+        network = self.trainings.train(name, epochs, None)
+        return Outcome(self._quality(network.head) if network else 0.0, 0.0, time.monotonic() - began)
 
     def _quality(self, head: HeadNetwork) -> float:
         """GAP@20 on the validation records."""
@@ -310,6 +336,62 @@ class RecordSearch:
         return run.result(metrics)
 
 
+class Here:
+    """What ``Workers`` is, in this process: a trial is done when ``submit`` returns."""
+
+    count = 1
+
+    def __init__(self, work: Callable[[str, int], Outcome]) -> None:
+        self.work = work
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Try it now."""
+        future: Future[Outcome] = Future()
+        future.set_result(self.work(*job))
+        return future
+
+    def look(self) -> float:
+        """See ``Workers``: there is nothing to see to."""
+        return 0.0
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+class RecordTrials:
+    """Trials of a search over stored features, in a process that reads them itself, when the first trial comes.
+
+    Args:
+        identity: of the search, which the data that are read here must have.
+    """
+
+    def __init__(self, asked: Asked, recipes: Sequence[Recipe], identity: str) -> None:
+        threads = 1 if asked.ray is not None else asked.workers
+        data = str(Path(asked.data).absolute())
+        self.asked = replace(asked, data=data, workers=threads, board=None, ray=None)
+        self.recipes, self.identity = recipes, identity
+        self._search: RecordSearch | None = None
+
+    def lay_out(self, folder: Path) -> dict[str, Any]:
+        """See ``Trials``."""
+        return {"identity": self.identity}
+
+    def check(self) -> None:
+        """DataError: the data are not seen here, or are others."""
+        if self._search is None:
+            table, recipes = _read(self.asked, self.recipes)
+            if _identity(self.asked, table, recipes) != self.identity:
+                raise DataError(f"{self.asked.data}: other records or settings than those of the search that is led")
+            self._search = RecordSearch(self.asked, table, NoLog(), recipes)
+
+    def work(self, tried: str, epochs: int) -> Outcome:
+        """See ``RecordSearch.attempt``."""
+        torch.set_num_threads(self.asked.workers)
+        self.check()
+        assert self._search is not None
+        return self._search.attempt(tried, epochs)
+
+
 def search_records(asked: Asked, recipes: Sequence[Recipe] = ()) -> dict[str, Any]:
     """``fit`` where the data are stored features; see there.
 
@@ -319,13 +401,27 @@ def search_records(asked: Asked, recipes: Sequence[Recipe] = ()) -> dict[str, An
     Raises:
         RecipeError, TrainingError, DataError: as ``fit``.
     """
+    table, tried = _read(asked, recipes)
+    search = RecordSearch(asked, table, asked.log(_identity(asked, table, tried)), tried)
+    search.possible()
+    return follow((search.trials, search.members), search.conclude)
+
+
+def check_same_records(asked: Asked) -> None:
+    """Refuse what another search has left in the folder. TrainingError: of other data, or another budget."""
+    asked.log(_identity(asked, *_read(asked, ())))
+    asked.check_budget({"max_bytes": asked.budget.max_bytes, "text": asked.budget.describe()})
+
+
+def _read(asked: Asked, recipes: Sequence[Recipe]) -> tuple[ClipTable, list[Recipe]]:
+    """The records of a search, and what is tried on them."""
     table = labelled_clips(asked.data, asked.fold, asked.strict, stored=True)
     check_records_trainable(table)
     train = [clip.row for clip in table.of_split("train") if clip.row is not None]
     assert table.records is not None
     frames = int(np.median([table.records.frames[row] for row in train]))
-    tried = list(recipes) or record_recipes(len(train), frames, asked.seed)
-    log = asked.log(json.dumps([table.sha256(), [plan.name for plan in tried], asked.seed, asked.fold]))
-    search = RecordSearch(asked, table, log, tried)
-    search.possible()
-    return follow((search.trials, search.members), search.conclude)
+    return table, list(recipes) or record_recipes(len(train), frames, asked.seed)
+
+
+def _identity(asked: Asked, table: ClipTable, recipes: Sequence[Recipe]) -> str:
+    return json.dumps([table.sha256(), [plan.name for plan in recipes], asked.seed, asked.fold])
