@@ -314,7 +314,7 @@ SCRIPT = """
     joined.LOST_S = 4.0
 
     if __name__ == "__main__":
-        fit(sys.argv[1], max_size=LIMIT, time=3600, out=sys.argv[2], join=True)
+        fit(sys.argv[1], max_size=LIMIT, time=3600, out=sys.argv[2], workers=1, join=True)
 """
 
 
