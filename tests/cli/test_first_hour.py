@@ -1,6 +1,7 @@
 """The first hour with the command line: what is mistyped is answered at once, in words that help."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,17 +38,47 @@ def python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
             "train clips --recipe mobilnetv2-gru",
             "RecipeError: unknown recipe 'mobilnetv2-gru' (did you mean mobilenetv2",
         ),
+        (
+            "predict runs/aut clip.mp4",
+            "ModelError: runs/aut: no such file or run, and no ready model (did you mean auto?)",
+        ),
+        ("evaluate runs/auto/model.int.onnx clips", "ModelError: runs/auto/model.int.onnx: no such file or run"),
+        (
+            "ensemble clips runs/aut --max-size 1MB",
+            "ModelError: runs/aut: no such file or run, and no ready model (did",
+        ),
+        ("benchmark runs/aut", "ModelError: runs/aut: no such file or run, and no ready model (did you mean auto?)"),
+        ("fit clips --device bord.json", "RecipeError: --device bord.json: no such file; `vidlet benchmark MODEL"),
         ("train clips --out table.txt/a", "DataError: --out table.txt/a: cannot be written ("),
     ],
 )
 def test_what_is_mistyped_is_answered_before_anything_heavy_is_loaded(words, said, tmp_path):
     (tmp_path / "clips").mkdir()
+    (tmp_path / "runs/auto").mkdir(parents=True)
     (tmp_path / "table.txt").touch()
     done = python("-c", WITHOUT_HEAVY, *words.split(), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "[]\n")
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "table.txt"]  # nothing is left behind
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "runs", "table.txt"]  # nothing is left behind
+
+
+def test_a_model_that_is_called_by_a_name_is_no_missing_file(tmp_path):
+    env = {**os.environ, "VIDLET_MODELS": str(tmp_path / "ready")}
+    (tmp_path / "ready/mine").mkdir(parents=True)
+    (tmp_path / "ready/mine/model.onnx").touch()
+    for word, said in [
+        ("motin", "(did you mean motion?)"),
+        ("mne", "(did you mean mine?)"),
+        ("mine", "mine/model.onnx"),
+    ]:
+        done = subprocess.run(
+            [sys.executable, "-m", "vidlet", "inspect", word],
+            cwd=tmp_path, env=env, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert "ModelError: " in done.stderr
+        assert said in done.stderr
 
 
 @pytest.mark.parametrize("command", ["train", "fit", "sweep", "extract"])
@@ -60,7 +91,7 @@ def test_images_where_clips_are_wanted_are_told_before_torch_is_loaded(command, 
     done = python("-c", WITHOUT_HEAVY, command, "data", "--out", "runs/a", cwd=tmp_path)
     assert done.returncode == 2
     assert "torch" not in done.stdout
-    assert done.stderr.startswith("DataError: data: images, and no clips: ")
+    assert done.stderr.splitlines()[-1].startswith("DataError: data: images, and no clips: ")  # a slow machine speaks
     assert not (tmp_path / "runs").exists()
 
 
@@ -93,6 +124,22 @@ def test_what_needs_a_model_takes_a_run_folder_and_says_which_file(run, tiny_run
     status, out, err = run("evaluate", tmp_path / "empty", tiny_run.clips)
     assert (status, out) == (2, "")
     assert "empty: holds no model.onnx; not a finished run of `vidlet train`" in err
+
+
+def test_long_commands_say_at_their_start_what_they_understood(run, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("vidlet.runtime.benchmark", lambda *_, **__: {"frame_ms": {"p50": 1.0}})
+    splits = "test clips of 8 classes"
+    model = tiny_run.folder / "model.onnx"
+    status, _, err = run("evaluate", model, tiny_run.clips)
+    assert status == 0
+    assert re.match(rf"evaluate {model}: \d+ test clips of {tiny_run.clips}\n", err)
+    status, _, err = run("extract", tiny_run.clips, "--recipe", "tiny-grid-gru", "--out", "features")
+    assert status == 0
+    assert re.match(rf"extract \S+ of {tiny_run.clips}: \d+ clips; writes below features\n", err)
+    status, _, err = run("compress", tiny_run.folder, tiny_run.clips, "half", "--out", "smaller")
+    assert status == 0
+    assert re.match(rf"compress tiny-grid-gru of \S+ by half: .+ {splits}, on cpu; writes smaller\n", err)
+    assert re.search(r"\nship    smaller/model\S*\.onnx.*\nnext    vidlet compare smaller\n$", err)
 
 
 def test_images_are_told_that_clips_are_wanted(refused, tmp_path):

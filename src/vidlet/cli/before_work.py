@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..cloud import is_address
-from ..errors import DataError, TrainingError, why
+from ..errors import DataError, ModelError, RecipeError, TrainingError, why
 from ..progress import started_by_torchrun
 from ..recipe import Recipe, nearest
 from ..wording import shown
@@ -48,6 +48,9 @@ def check_paths(args: argparse.Namespace) -> None:
                 raise DataError(f"{option} {shown(path)}: vidlet {args.command} takes no address here, only a path")
     if given.get("data") and not is_address(given["data"]):
         _there(given["data"], "no such folder or table", DataError)
+    for path in (*_several(given.get("model")), *_several(given.get("models"))):
+        if "://" not in path:
+            _there(path, "no such file or run, and no ready model", ModelError, names=_ready)
     if given.get("source") and args.command in WATCHING:
         _check_source(given["source"])
     if given.get("run_folder"):
@@ -55,6 +58,8 @@ def check_paths(args: argparse.Namespace) -> None:
     for option in ("init", "teacher"):
         for path in _several(given.get(option)):
             _there(path, "no such run folder or model file", TrainingError, f"--{option} ")
+    if args.command == "fit" and given.get("device"):
+        _there(args.device, "no such file; `vidlet benchmark MODEL --save FILE` writes it", RecipeError, "--device ")
     for option in WRITTEN:
         if given.get(option) and not is_address(given[option]):
             _writable(Path(given[option]), f"--{option}")
@@ -95,15 +100,27 @@ def _check_source(source: str) -> None:
         _there(source, "no such file or folder", DataError)
 
 
-def _there(path: str, wrong: str, error: type[Exception], option: str = "") -> None:
+def _there(
+    path: str, wrong: str, error: type[Exception], option: str = "", names: Callable[[], Iterable[str]] = tuple
+) -> None:
+    """Refuse a path that does not exist, unless it is one of the names that may stand for a path of a single word."""
     if os.path.exists(path) or any(mark in path for mark in "*?["):  # noqa: PTH110  # False for a name no file can have
         return
     folder, name = os.path.split(str(path).rstrip("/"))
+    others = [] if folder or Path(name).suffix else [*names()]
+    if path in others:
+        return
     try:
-        near = nearest(name, os.listdir(folder or "."))  # noqa: PTH208
+        near = nearest(name, [*others, *os.listdir(folder or ".")])  # noqa: PTH208
     except (OSError, ValueError):
         near = ""
     raise error(f"{option}{path}: {wrong}{near}")
+
+
+def _ready() -> Iterable[str]:
+    from ..runs.ready import ready_names
+
+    return ready_names()
 
 
 def _writable(path: Path, option: str) -> None:

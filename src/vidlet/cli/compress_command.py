@@ -32,9 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Compress, score, and say what was made."""
     need_train_extra("compress")
-    from ..jobs.compress import compress
+    from ..progress import say, working
+    from ..runs import RunFolder, choose
 
-    return compress(
+    with working("load torch"):
+        from ..jobs.compress import compress
+
+    found = compress(
         args.run_folder,
         args.data,
         args.steps,
@@ -44,3 +48,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         out=args.out,
         command="vidlet " + shlex.join(sys.argv[1:]),
     )
+    say(f"ship    {choose(RunFolder.of(found['out'])).line()}")
+    say(f"next    vidlet compare {shlex.quote(found['out'])}")
+    return found

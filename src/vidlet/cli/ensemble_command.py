@@ -26,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Search, and say what was made."""
     need_train_extra("ensemble")
-    from ..jobs.ensemble import ensemble
+    from ..progress import working
+
+    with working("load torch"):
+        from ..jobs.ensemble import ensemble
     from ..search.budget import parse_bytes
 
     return ensemble(

@@ -54,22 +54,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     check_pictures(args.data)
     if (args.flow or args.format == "records") and (args.shard or args.merge is not None or args.engine):
         raise DataError("--shard, --merge and --engine are of stored features, not of --flow or --format records")
-    if args.flow:
-        from ..jobs.extract import flow_clips
+    from ..progress import megabytes, say, working
 
+    with working("load torch"):
+        from ..jobs.extract import extract, extract_records, flow_clips
+
+    if args.flow:
         recipe = "ucf-flow" if args.recipe == "auto" else args.recipe  # the default is not for flow
         return flow_clips(args.data, args.out, recipe, options.overrides(args), args.strict)
-    from ..progress import megabytes, say
-
     if args.format == "records":
-        from ..jobs.extract import extract_records
-
         if not args.out:
             raise DataError("--format records needs --out FOLDER, a new one")
         found = extract_records(args.data, args.recipe, args.out, options.overrides(args), args.strict)
     else:
-        from ..jobs.extract import extract
-
         found = extract(
             args.data, args.recipe, args.out, options.overrides(args), args.storage, args.strict, args.shard,
             args.merge, args.engine, args.address, args.workers,

@@ -11,7 +11,7 @@ from ..compression import file_name
 from ..datasets import with_background
 from ..errors import RecipeError, TrainingError
 from ..files import write_text
-from ..progress import working
+from ..progress import say, working
 from ..runs import MODEL, RunFolder
 from ..tasks import DataSource, task_of_recipe
 from ..tasks.rejection import measure_rejection, ship_threshold
@@ -73,10 +73,11 @@ def compress(
         source = known.get("source")
         table, background = with_background(table, source) if source is not None else (table, None)
     task.check(table)
+    say(f"compress {plan.name} of {folder} by {', '.join(asked)}: {task.counts(table)}, on {device}; writes {target}")
     trained = networks.open(folder, plan, table)
     with working("prepare"):
         prepared = networks.prepare(plan, table, trained, strict)
-    writer = networks.writer(plan, table, trained, prepared, device)
+        writer = networks.writer(plan, table, trained, prepared, device)
     if target is not folder:
         _held_too = target.hold()
         folder.copy_to(target)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..cloud import reaching
 from ..errors import DataError, VidletError
-from ..progress import say
+from ..progress import say, working
 from ..runs import METRICS, shipped, verify_evidence
 from ..runtime import Model, load
 from ..tasks import DataSource, task_of_model
@@ -61,9 +61,11 @@ def evaluate(
     loaded = load(path, threads=threads)
     task = task_of_model(loaded)
     task.check_options(DataError, fold=fold, against=against)
-    table = task.read(DataSource(data, fold, strict, names=loaded.labels))
+    with working(f"read {data}"):
+        table = task.read(DataSource(data, fold, strict, names=loaded.labels))
     _say_if_learned(path, loaded, table, lambda own: task.read(DataSource(data, own, strict, names=loaded.labels)))
     name, chosen = task.scored_split(table, split)
+    say(f"evaluate {path}: {len(chosen)} {name} {task.counted} of {data}")
     if against and task.compare is not None:
         other = load(shipped(against, threads), threads=threads)
         return {"split": name, **task.compare(loaded, other, chosen, (str(model), str(against)), strict, report)}

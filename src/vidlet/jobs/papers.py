@@ -102,6 +102,7 @@ def papers(
     effort = Effort(
         epochs, seeds, clips, found, dict(overrides or {}), device, protocol, folds, tuple(rows), extractor
     )  # fmt: skip
+    say(f"papers {name}: its experiment on {data}, {protocol} protocol, on {device}; writes {log}, a line a run")
     scored = module.measure(tables["tables"], data, effort, log)
     told = {"data": Path(data).name, "epochs": epochs, "seeds": seeds, "clips": clips, "scored": scored}
     told |= {"overrides": effort.overrides} if effort.overrides else {}

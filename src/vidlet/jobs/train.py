@@ -123,7 +123,7 @@ def train(
     if background:
         say(background.told)
     if team.leads and plan.head.name == AUTO:
-        say(f"{data}: {_counts(table, task.counted)}; measures what suits them, then trains; writes {run}")
+        say(f"{data}: {task.counts(table)}; measures what suits them, then trains, on {device}; writes {run}")
     selection: dict[str, Any] = {}
     if team.leads:
         plan, selection = networks.choose(plan, table, run, device, resume)
@@ -161,7 +161,7 @@ def train(
         network = networks.build(plan, table, start)
     if team.leads:
         run.save_recipe(plan, resume)
-        say(_understood(plan, table, task.counted, device, run) + _by(team))
+        say(_understood(plan, table, task.counts(table), device, run) + _by(team))
         if callback is not None:
             callback("start", _beginning(plan, table, data, run))
     with working("prepare"), team.in_turn():
@@ -248,16 +248,10 @@ def _beginning(plan: Recipe, table: Any, data: str | Path, run: RunFolder) -> di
     return {"recipe": recipe_to_dict(plan), "data": str(data), "out": str(run), "labels": list(table.labels), **splits}
 
 
-def _understood(plan: Recipe, table: Any, counted: str, device: str, run: RunFolder) -> str:
+def _understood(plan: Recipe, table: Any, counts: str, device: str, run: RunFolder) -> str:
     """What is about to be done, in one line."""
     epochs = for_clips(plan.training, len(table.of_split("train"))).epochs
-    return f"train {plan.name}: {_counts(table, counted)}, {epochs} epochs on {device}; writes {run}"
-
-
-def _counts(table: Any, counted: str) -> str:
-    """How many clips or images of which splits, and of how many classes."""
-    parts = [f"{len(table.of_split(split))} {split}" for split in ("train", "val", "test")]
-    return f"{', '.join(parts)} {counted} of {len(table.labels)} classes"
+    return f"train {plan.name}: {counts}, {epochs} epochs on {device}; writes {run}"
 
 
 def _by(team: Team) -> str:

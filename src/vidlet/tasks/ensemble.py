@@ -16,7 +16,7 @@ from ..compression.ensemble_search import Candidate, Chosen, TopScores, search_e
 from ..compression.join import content_sizes, join_graphs
 from ..datasets import ClipTable
 from ..errors import DataError, TrainingError
-from ..progress import say
+from ..progress import megabytes, say, working
 from ..reports import Column, Dot, Html, Section, bytes_text, front_chart, rate_text
 from ..reports import table as html_table
 from ..runs import MODEL, RunFolder
@@ -55,7 +55,10 @@ def find_ensemble(
     _check_own(run, members)
     task = task_of_model(members[0].model)
     task.check_options(DataError, ensemble=True)
-    table = task.read(DataSource(data, fold, strict, names=members[0].model.labels))
+    with working(f"read {data}"):
+        table = task.read(DataSource(data, fold, strict, names=members[0].model.labels))
+    which = f"{len(members)} files within {megabytes(max_bytes)}"
+    say(f"ensemble of {which}: {task.counts(table)}, chosen on val; writes {run}")
     return join_best(run, table, members, max_bytes, fold=fold, strict=strict, command=command, data=str(data))
 
 

@@ -102,6 +102,7 @@ def extract_features(
     graph = extractor_graph(extractor).SerializeToString(deterministic=True)
     root = Path(out) if out else cache_folder("features")
     metrics: dict[str, Any] = {"clips": len(table)}
+    say(f"extract {plan.extractor.name} of {data}: {len(table)} clips; writes below {root}")
     if part:
         metrics |= {"shard": str(shard), "clips_in_all": len(everything)}
     if ray is not None:

@@ -103,6 +103,11 @@ class Task(Generic[Table, Scored]):
         """The plural of ``unit``."""
         return f"{self.unit}s"
 
+    def counts(self, table: Table) -> str:
+        """How many clips or images of which splits, and of how many classes."""
+        parts = [f"{len(table.of_split(split))} {split}" for split in ("train", "val", "test")]
+        return f"{', '.join(parts)} {self.counted} of {len(table.labels)} classes"
+
     def check_options(self, error: type[VidletError], **given: object) -> None:
         """Refuse options that were given and make no sense for this task.
 
