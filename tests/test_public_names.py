@@ -131,6 +131,7 @@ reveal_type(model)
 reveal_type(model.classify("clip.mp4").label)
 reveal_type(model.classify(["a.mp4", "b.mp4"]))
 reveal_type(vidlet.train("clips/", epochs=3))
+reveal_type(vidlet.data("clips/").classes)
 vidlet.train("clips/", epoch=3)
 try:
     vidlet.evaluate(3, "clips/")
@@ -152,6 +153,7 @@ def test_a_checker_knows_the_types_and_finds_mistakes(tmp_path):
         'note: Revealed type is "str"',
         'note: Revealed type is "list[vidlet.runtime.model.Prediction]"',
         'note: Revealed type is "dict[str, Any]"',
+        'note: Revealed type is "dict[str, dict[str, int]]"',
         'note: Revealed type is "vidlet.errors.VidletError"',
     ]
     errors = [line for line in said if line.startswith("error: ")]

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Inspect the data, print a table of classes, what stands out, and what to do."""
     from ..cloud import local
+    from ..datasets import DataReport
     from ..jobs.data import inspect_data
     from ..progress import bar
     from ..tasks import task_of_data
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.out:
         found["files"] = {args.out: Path(args.out).stat().st_size}
     if not args.json:
-        print({"boxes": boxes_text}.get(task.name, report_text)(report))
-        if args.labels and not report.doubts:
+        print(report_text(report) if isinstance(report, DataReport) else boxes_text(report))
+        if args.labels and not found["doubts"]:
             print("labels: models that have not seen them doubt none")
         if args.out:
             print(f"page: {args.out}")

@@ -6,12 +6,16 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..cloud import reaching
 from ..errors import DataError
 from ..tasks import task_of_data
 from ..tasks.clip_report import write_doubts
+
+if TYPE_CHECKING:
+    from ..datasets import DataReport
+    from ..tasks.box_pages import BoxReport
 
 
 @reaching
@@ -22,7 +26,7 @@ def inspect_data(
     progress: Callable[[int, int], None] | None = None,
     page: str | Path | None = None,
     labels: bool = False,
-) -> Any:
+) -> DataReport | BoxReport:
     """Read labelled clips, records or images with boxes, open each, and report what there is and what is wrong.
 
     Args:
