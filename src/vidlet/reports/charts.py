@@ -200,7 +200,7 @@ def _block(left: float, top: float, size: tuple[float, float], told: str, **look
 
 @dataclass(frozen=True)
 class Dot:
-    """One point of a scatter chart and what it tells; those of the front are joined and filled."""
+    """One point of a scatter chart and what it tells; those of the front have a color of their own."""
 
     x: float
     y: float
@@ -212,10 +212,14 @@ class Dot:
 def front_chart(
     dots: Sequence[Dot], title: str, x_label: str, x_text: Callable[[float], str], limit: float | None
 ) -> Html:
-    """Fractions over a cost on a logarithmic axis: every dot, the front as stairs, the limit as a dashed line."""
+    """Fractions over a cost on a logarithmic axis: every dot, the limit as a dashed line, and stairs.
+
+    The stairs join those of the front that are better than all that cost less: they never go down. A front of more
+    than these two quantities has other dots, too.
+    """
     low, high = min(dot.x for dot in dots), max([dot.x for dot in dots] + ([limit] if limit else []))
     x = Scale(math.log(low) - 0.1, math.log(high) + 0.1, _LEFT + 6, WIDTH - _RIGHT - 6)
-    y_ticks = ticks(min(dot.y for dot in dots), max(dot.y for dot in dots))
+    y_ticks = ticks(min(dot.y for dot in dots), max(dot.y for dot in dots), step_at_least=0.01)
     y = Scale(y_ticks[0], y_ticks[-1], HEIGHT - _BOTTOM, _TOP)
     marks = [low * (high / low) ** (i / 3) for i in range(4)] if high > 1.2 * low else [low]
     at = Scale(x.low, x.high, x.start, x.end)
@@ -225,7 +229,10 @@ def front_chart(
             x_text=lambda value: x_text(math.exp(value)), y_text=percent,
         )
     ]  # fmt: skip
-    stairs = sorted((dot for dot in dots if dot.front), key=lambda dot: dot.x)
+    stairs: list[Dot] = []
+    for dot in sorted((dot for dot in dots if dot.front), key=lambda dot: (dot.x, -dot.y)):
+        if not stairs or dot.y > stairs[-1].y:
+            stairs.append(dot)
     path: list[str] = []
     for before, dot in zip([None, *stairs], stairs, strict=False):
         if before is not None:

@@ -139,8 +139,9 @@ def evidence_sections(
             f"Size, speed and {quality if quality[1:2].isupper() else quality.lower()}",
             _chart_and_table(points, chosen, metrics, quality, counted),
             f"Every point is a file in files/ that was scored on validation {counted} and timed on one thread. The "
-            "line joins those that no other file beats in size, time and quality at once; the dashed line is the "
-            "budget. The table has those and the chosen one: of files that are alike the smallest is chosen, and where "
+            "line joins those that no smaller file reaches; its color have those that no other beats in size, time and "
+            "quality at once; the dashed line is the budget. The table has those and the chosen one: of files that are "
+            "alike the smallest is chosen, and where "
             f"{counted} are few more than this one figure counts.",
         ),
         Section(
