@@ -2,7 +2,7 @@
 
 import pytest
 
-from vidlet.tasks.standing import say_standing
+from vidlet.tasks.standing import beside, say_standing
 
 
 def metrics_of(mean: float, low: float, high: float, **more) -> dict:
@@ -33,3 +33,11 @@ def test_the_closing_line_advises_what_helps(metrics, said, capsys):
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
     assert ("train without --recipe" in err) == ("warning" in err and not metrics.get("selection") and "few" not in err)
+
+
+def test_the_report_says_what_the_closing_line_says(capsys):
+    metrics = metrics_of(0.167, 0.0, 0.5)
+    metrics["files"]["model.onnx"] |= {"accuracy": 1.0, "accuracy_interval": [0.7, 1.0]}
+    say_standing(metrics, "model.onnx")
+    (section,) = beside(metrics)
+    assert f"<p>{capsys.readouterr().err.strip()}.</p>" in str(section.html)

@@ -196,7 +196,8 @@ def calibration(report: Report) -> Section | None:
         (
             "Temperature",
             f"{report.temperature:.3g}" if report.temperature is not None else NOTHING,
-            "divides the logits; fitted on validation clips, inside the file",
+            "divides the logits, inside the file; "
+            + ("fitted" if report.temperature != 1 else "1 leaves them as they are"),
         ),
     ]
     known = [

@@ -15,19 +15,22 @@ def say_standing(metrics: Mapping[str, Any], name: str) -> None:
     """Say in a line how a file stands to the best plain classifier; a warning where it is behind it."""
     found = metrics.get("baselines", {})
     if "difference" in found:
-        line, difference = standing(found, name), found["difference"][name]
-        count = metrics["files"][name].get("clips")
-        behind = difference["mean"] < 0
-        advice = "; train without --recipe to have measured what is best for these clips"
-        if difference["low"] is None:
-            advice = "; how sure that is is unknown: its clips are of one group"
-        elif difference["low"] <= 0 <= difference["high"]:
-            advice = f"; {count} clips are too few to tell {'that from chance' if difference['mean'] else 'them apart'}"
-        elif not behind:
-            advice = ""
-        elif metrics.get("selection"):  # it was measured: on training clips, which say something else
-            advice = "; on training clips that were held out it was not: are the test clips of another kind?"
-        say(f"{'warning: ' * behind}{line}{advice}")
+        behind = found["difference"][name]["mean"] < 0
+        say(f"{'warning: ' * behind}{standing(found, name)}{_how_sure(metrics, name)}")
+
+
+def _how_sure(metrics: Mapping[str, Any], name: str) -> str:
+    """What the interval of a difference means, and what to do about it."""
+    difference, count = metrics["baselines"]["difference"][name], metrics["files"][name].get("clips")
+    if difference["low"] is None:
+        return "; how sure that is is unknown: its clips are of one group"
+    if difference["low"] <= 0 <= difference["high"]:
+        return f"; {count} clips are too few to tell {'that from chance' if difference['mean'] else 'them apart'}"
+    if difference["mean"] >= 0:
+        return ""
+    if metrics.get("selection"):  # it was measured: on training clips, which say something else
+        return "; on training clips that were held out it was not: are the test clips of another kind?"
+    return "; train without --recipe to have measured what is best for these clips"
 
 
 def standing(found: Mapping[str, Any], name: str) -> str:
@@ -63,7 +66,7 @@ def beside(metrics: Mapping[str, Any]) -> list[Section]:
     """The plain classifiers and the files of the run in one scale; nothing where there was nothing to compare."""
     if "accuracy" not in metrics.get("baselines", {}):
         return []
-    return [Section("Beside plain classifiers", _baselines(metrics["baselines"], metrics["files"]), _PLAIN)]
+    return [Section("Beside plain classifiers", _baselines(metrics), _PLAIN)]
 
 
 def sections_of(metrics: Mapping[str, Any]) -> list[Section]:
@@ -84,10 +87,14 @@ _NONE = (
     "What the file does where nothing happens. The threshold was chosen by clips that were not trained on; false "
     "events are counted on background that had no part in training or in the choice: segments that predict would tell."
 )
-_TRIED = "Accuracy and cross-entropy on training clips that were held out by group; test clips had no part in it."
+_TRIED = (
+    "Accuracy and cross-entropy on training clips that were held out, groups, where clips have any, kept whole; test "
+    "clips had no part in it."
+)
 
 
-def _baselines(found: Mapping[str, Any], files: Mapping[str, Any]) -> Html:
+def _baselines(metrics: Mapping[str, Any]) -> Html:
+    found, files = metrics["baselines"], metrics["files"]
     chance = found["accuracy"].get("chance")
     rows = []
     for name, figures in files.items():
@@ -97,7 +104,8 @@ def _baselines(found: Mapping[str, Any], files: Mapping[str, Any]) -> Html:
     for name, accuracy in sorted(found["accuracy"].items(), key=lambda item: -item[1]):
         rows.append([name, rate_text(accuracy), interval_bar(accuracy, None, chance, name)])
     columns = [Column("Classifier"), Column("Accuracy", "number"), Column("0 to 100 %")]
-    lines = [element("p", standing(found, name), ".") for name in found["difference"]]
+    told = [f"{standing(found, name)}{_how_sure(metrics, name)}" for name in found["difference"]]
+    lines = [element("p", line if line.endswith("?") else f"{line}.") for line in told]
     return join([table(columns, rows, "Files and plain classifiers on the scored clips"), *lines])
 
 
