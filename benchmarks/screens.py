@@ -76,7 +76,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 def _take(browser: Any, address: str, page: Path, look: str, out: Path, after: str | None) -> None:
     tab = browser.new_page(**LOOKS[look])
     tab.goto(address)
-    tab.wait_for_function("!document.querySelector('button[disabled]')", timeout=120_000)  # the model is loaded
+    tab.wait_for_selector("button[disabled]", state="detached", timeout=120_000)  # the model is loaded
     if after:
         tab.click(after)
         tab.wait_for_timeout(2000)

@@ -171,6 +171,11 @@ def test_the_command_prints_lines_and_says_what_was_dropped(files, tmp_path, cap
     lines = [json.loads(line) for line in out.splitlines()]
     assert lines and all(set(line) == {"time_s", "label", "score", "boxes", "box_labels"} for line in lines)
     assert "frames answered" in err and "dropped; delay p50" in err and (tmp_path / "view.mp4").exists()
+    assert (
+        "; without --live it waits for later frames, and names other segments\n" in err
+    )  # of a file both can be asked
+    assert main(["predict", str(detector), str(clip), "--live"]) == 0
+    assert "without --live" not in capsys.readouterr().err  # boxes are those of each frame
     assert main(["predict", str(detector), str(clip)]) == 0
     assert "1 boxes" in capsys.readouterr().out
     assert main(["predict", str(both), str(tmp_path / "absent.mp4"), "--live"]) == 2

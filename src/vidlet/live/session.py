@@ -124,9 +124,11 @@ def live_lines(
         found = figures.to_dict()
         delay = found["delay_ms"]
         if found["frames"]:
+            of_file = model.labels and not isinstance(source, int) and Path(source).is_file()
+            other = "; without --live it waits for later frames, and names other segments" if of_file else ""
             say(
                 f"{shown(source)}: {found['frames']} frames answered, {found['dropped']} dropped; delay p50 "
-                f"{delay['p50']:.0f} ms, p95 {delay['p95']:.0f} ms"
+                f"{delay['p50']:.0f} ms, p95 {delay['p95']:.0f} ms{other}"
             )
     yield from _drained(written)
     if actions is not None and actions.lost:
