@@ -157,10 +157,9 @@ def interval_bar(value: float, interval: Sequence[float] | None, chance: float |
 
 
 def svg(content: Html, label: str, height: float = HEIGHT) -> Html:
-    """A drawing that fills the width it gets and has a name."""
-    return element(
-        "svg", element("title", label), content, viewBox=f"0 0 {WIDTH} {height}", role="img", class_="chart"
-    )  # fmt: skip
+    """A drawing that has a name and fills the width it gets, one as high as charts are up to a limit."""
+    kind = "chart" if height == HEIGHT else "chart wide"
+    return element("svg", element("title", label), content, viewBox=f"0 0 {WIDTH} {height}", role="img", class_=kind)
 
 
 def axes(
