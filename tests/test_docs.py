@@ -95,3 +95,16 @@ def test_the_example_of_every_command_can_be_parsed(name):
     words = epilog.removeprefix("example: vidlet ").split()
     assert words[0] == name
     assert _parser(words).parse_args(words).command == name
+
+
+def test_the_first_steps_of_each_task_have_a_picture_and_drawings_are_those_of_their_script():
+    for page in (*sorted((ROOT / "docs" / "tasks").glob("*.md")), ROOT / "docs" / "raspberry-pi.md"):
+        above = page.read_text("utf-8").split("\n## ")[0]
+        pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", above)
+        assert len(pictures) == 1, page
+        assert (page.parent / pictures[0]).is_file()
+    spec = importlib.util.spec_from_file_location("draw", ROOT / "docs" / "pictures" / "draw.py")
+    draw = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(draw)
+    for name, drawn in draw.drawings().items():
+        assert (ROOT / "docs" / "pictures" / name).read_text("utf-8") == drawn, "python docs/pictures/draw.py"
