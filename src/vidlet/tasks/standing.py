@@ -104,8 +104,8 @@ def _baselines(metrics: Mapping[str, Any]) -> Html:
     for name, accuracy in sorted(found["accuracy"].items(), key=lambda item: -item[1]):
         rows.append([name, rate_text(accuracy), interval_bar(accuracy, None, chance, name)])
     columns = [Column("Classifier"), Column("Accuracy", "number"), Column("0 to 100 %")]
-    told = [f"{standing(found, name)}{_how_sure(metrics, name)}" for name in found["difference"]]
-    lines = [element("p", line if line.endswith("?") else f"{line}.") for line in told]
+    said = [f"{standing(found, name)}{_how_sure(metrics, name)}" for name in found["difference"]]
+    lines = [element("p", line if line.endswith("?") else f"{line}.") for line in said]
     return join([table(columns, rows, "Files and plain classifiers on the scored clips"), *lines])
 
 
