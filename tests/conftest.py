@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores; read w
 
 TINY_CLIPS = 48
 GRAPHS = "VIDLET_GRAPHS"
-FIRST_WORDS = ("train ", "model ", "render ")  # of what a command says before it works
+FIRST_WORDS = ("compress ", "ensemble ", "evaluate ", "extract ", "model ", "render ", "train ")  # said before the work
 TINY_OVERRIDES = {"training.epochs": 2}
 
 

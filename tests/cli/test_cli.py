@@ -218,7 +218,8 @@ def test_train_gives_the_files_of_a_run_and_their_figures(tiny_run):
 
 def test_evaluate_has_the_contracts_keys_and_the_figures_of_training(run, tiny_run, tmp_path):
     status, out, err = run("evaluate", tiny_run.model, tiny_run.clips, "--json", "--out", "found.json")
-    assert (status, err) == (0, "")
+    assert (status, err.count("\n")) == (0, 1)
+    assert err.startswith(f"evaluate {tiny_run.model}: ")
     found = one_object(out)
     keys = {"accuracy", "accuracy_interval", "top5", "macro_f1", "per_class", "bytes", "clips", "skipped", "split"}
     assert keys <= set(found)
@@ -283,7 +284,7 @@ def test_extract_does_once_what_train_reads(run, motion_clips):
     assert status == 0
     assert {"out", "files", "metrics"} <= set(found)
     assert found["metrics"]["clips"] == found["metrics"]["computed"] == 48
-    assert err.count("\n") == 1
+    assert err.count("\n") == 2  # what is to be done, what was
     assert found["files"].keys() == {path.name for path in Path(found["out"]).iterdir()}
 
 
