@@ -21,7 +21,7 @@ def extracted(run, motion_clips, tmp_path):
     status, out, err = run(
         "extract", motion_clips, "--recipe", "tiny-grid-gru", "--format", "records", "--out", "records", "--json"
     )
-    assert status == 0 and err.count("\n") == 1
+    assert status == 0 and err.count("\n") == 2  # what is to be done, what was
     found = one_object(out)
     assert found["metrics"]["clips"] == 48
     [folder] = (tmp_path / "cache" / "features").iterdir()
