@@ -100,7 +100,8 @@ def test_a_device_needs_nothing_of_the_training_extra(command, tiny_run, tmp_pat
         "data": [tiny_run.clips],
     }[command]
     done = python(WITHOUT_TORCH, command, *map(str, words), "--json", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    said = [line for line in done.stderr.splitlines() if not line.startswith("evaluate ")]  # what it is about to do
+    assert (done.returncode, said) == (0, [])
     one_object(done.stdout)
 
 

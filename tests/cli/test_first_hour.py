@@ -48,6 +48,10 @@ def python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
             "ModelError: runs/aut: no such file or run, and no ready model (did",
         ),
         ("benchmark runs/aut", "ModelError: runs/aut: no such file or run, and no ready model (did you mean auto?)"),
+        (
+            "export runs/aut --out x.onnx",
+            "ExportError: runs/aut: no such file or run, and no ready model (did you mean auto?)",
+        ),
         ("fit clips --device bord.json", "RecipeError: --device bord.json: no such file; `vidlet benchmark MODEL"),
         ("train clips --out table.txt/a", "DataError: --out table.txt/a: cannot be written ("),
     ],

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..cloud import is_address
-from ..errors import DataError, ModelError, RecipeError, TrainingError, why
+from ..errors import DataError, ExportError, ModelError, RecipeError, TrainingError, why
 from ..progress import started_by_torchrun
 from ..recipe import Recipe, nearest
 from ..wording import shown
@@ -51,6 +51,8 @@ def check_paths(args: argparse.Namespace) -> None:
     for path in (*_several(given.get("model")), *_several(given.get("models"))):
         if "://" not in path:
             _there(path, "no such file or run, and no ready model", ModelError, names=_ready)
+    if args.command == "export" and given.get("source") and "://" not in args.source:
+        _there(args.source, "no such file or run, and no ready model", ExportError, names=_ready)
     if given.get("source") and args.command in WATCHING:
         _check_source(given["source"])
     if given.get("run_folder"):
