@@ -66,7 +66,7 @@ def test_what_is_written_wrongly_is_told_before_torch_is_loaded(tmp_path):
     words = [sys.executable, "-c", code, str(tmp_path), *WRONG]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.stdout == f"{[2] * len(WRONG)} False\n", done.stderr
-    said = done.stderr.splitlines()
+    said = [line for line in done.stderr.splitlines() if not line.startswith(("fit, ", "sweep, ", "train, "))]  # slow
     assert len(said) == len(WRONG) and all(line.startswith("RecipeError: ") for line in said)
 
 
