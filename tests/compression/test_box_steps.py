@@ -25,6 +25,7 @@ from vidlet.models.detector import build_detector
 from vidlet.onnx_graph import pool_before_rectifying
 from vidlet.recipe import Averaging, Extractor, Training
 from vidlet.training.box_batches import BoxClips
+from vidlet.training.region_loss import WARM_IMAGES, RegionWeights, region_loss
 
 SIZE = (64, 64)
 
@@ -150,6 +151,18 @@ def test_train_and_compress_write_a_file_for_each_chain(squares, tmp_path):
         find_box_chain("deepeye+int8", "tiny-yolov2")
     with pytest.raises(RecipeError, match="int8 of a detector has no amount"):
         vidlet.compress(tmp_path / "run", squares, "int8:2")
+
+
+def test_boxes_that_were_learned_are_not_drawn_to_the_anchors_again(material, monkeypatch):
+    pulls = []
+
+    def loss(maps, targets, anchors, seen, weights):
+        pulls.append(seen < WARM_IMAGES and (weights or RegionWeights()).anchors)
+        return region_loss(maps, targets, anchors, seen, weights)
+
+    monkeypatch.setattr("vidlet.training.detection.region_loss", loss)
+    tune_boxes(detector(), 1, material, 0.1)
+    assert pulls and not any(pulls)
 
 
 def test_steps_train_on_the_device_that_was_asked_for(monkeypatch):

@@ -17,6 +17,7 @@ from ..models.detector import Detector, MobileDetector
 from ..models.tiny_yolo import TinyYolo
 from ..onnx_graph import fold_pads, pool_before_rectifying
 from ..training.detection import fit_detector
+from ..training.region_loss import RegionWeights
 from .box_graph import float_kernels
 from .calibrate import calibrate
 from .deepeye import deepeye_quantize
@@ -27,6 +28,7 @@ from .qat import RESULT, SOURCE, QuantizedNetwork, write_back_
 DEEPEYE_RATE, QAT_RATE = 0.25, 0.1  # of the recipe's learning rates
 BATCH = 8  # pictures that activations are looked at on together
 LENGTH = 1 / 4  # of the recipe's epochs
+SETTLED = RegionWeights(anchors=0.0)  # boxes that were learned are not drawn to the anchors once more
 
 
 def deepeye_boxes(trained: TrainedBoxes, amount: float | None, material: BoxMaterial) -> TrainedBoxes:
@@ -88,7 +90,7 @@ def tune_boxes(
         least_updates=0, augment=augment, precision="float32",
     )  # fmt: skip
     torch.manual_seed(config.seed)
-    fit_detector(detector, material.train, material.val, config, device=material.device, title="tune")
+    fit_detector(detector, material.train, material.val, config, device=material.device, weights=SETTLED, title="tune")
 
 
 def picture_batches(detector: Detector, pictures: Sequence[np.ndarray]) -> list[Tensor]:
