@@ -1,6 +1,7 @@
 """Milliseconds a frame of the extractor: float32, int8, and the TFLite interpreter, one thread, side by side.
 
     python benchmarks/speed/extractor.py [FILE.tflite] [--rounds 60] [--openvino] [--json]
+    python benchmarks/speed/extractor.py --cuts     # MobileNetV2 and EfficientNet-Lite0 in int8, cut by cut, with bytes
 
 FILE is a quantized MobileNetV2 (default: the "imagenet" weights of the table). The runs are interleaved, so that
 whatever else the machine does meets all alike; medians are printed, and ratios to the fastest on the same cut.
@@ -20,6 +21,7 @@ import numpy as np
 import onnxruntime
 
 from vidlet.artifact import extractor_graph
+from vidlet.compression.graph_steps import int8
 from vidlet.compression.tflite import quantize_imported
 from vidlet.models import build_extractor
 from vidlet.published import find_weights
@@ -29,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from figures import add_option, rows_of, save
 
 CUTS = (("whole", "head", 0), ("block12", "block12", 4))
+ENDS = {"mobilenetv2": (2, 5, 6, 9, 12, 13, 15, 16), "efficientnet_lite0": (2, 4, 5, 7, 10, 11, 14, 15)}  # blocks
 
 
 def onnx_runner(data: bytes, frame: np.ndarray) -> Callable[[], Any]:
@@ -82,6 +85,19 @@ def runners(path: str, openvino: bool) -> dict[str, Callable[[], Any]]:
     return found
 
 
+def cuts() -> tuple[dict[str, Callable[[], Any]], dict[str, int]]:
+    """Both networks with ImageNet's weights, cut behind each of ``ENDS`` and whole, in int8; and the bytes of each."""
+    found, sizes = {}, {}
+    rng = np.random.default_rng(0)
+    for network, blocks in ENDS.items():
+        for cut in (*(f"block{block}" for block in blocks), "head"):
+            extractor = build_extractor(Extractor(network, weights="imagenet", cut=cut, grid=0 if cut == "head" else 4))
+            clips = [rng.integers(0, 256, (2, *extractor.input_size, 3), dtype=np.uint8) for _ in range(2)]
+            data = int8(extractor_graph(extractor), None, clips).SerializeToString()
+            found[f"{network} {cut}"], sizes[f"{network} {cut}"] = onnx_runner(data, clips[0][:1]), len(data)
+    return found, sizes
+
+
 def measure(found: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
     """Median and 5th percentile in ms, and the ratio of the medians to the fastest of the same cut."""
     times: dict[str, list[float]] = {name: [] for name in found}
@@ -108,9 +124,15 @@ def main() -> None:
     parser.add_argument("file", nargs="?", default=None)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--openvino", action="store_true")
+    parser.add_argument("--cuts", action="store_true", help="every stage of two networks in int8, with its bytes")
     parser.add_argument("--json", action="store_true")
     add_option(parser)
     options = parser.parse_args()
+    if options.cuts:
+        found, sizes = cuts()
+        for name, row in measure(found, options.rounds).items():
+            print(f"{name:28} {sizes[name]:10,} bytes {row['ms']:8.2f} ms {row['p05_ms']:8.2f} p05")
+        return
     result = measure(runners(options.file or str(find_weights("imagenet")), options.openvino), options.rounds)
     save(options, "extractor", rows_of(result), ("models", "artifact", "compression", "onnx_graph"))
     if options.json:
