@@ -26,7 +26,17 @@ from ..models import FrameExtractor, build_head
 from ..runtime import benchmark, write_metadata
 from .budget import Budget, quiet
 from .course import EVIDENCE_BYTES, FIGURES
-from .space import ALONE, BLEND_BYTES, GRID, MEMBER_BYTES, POOLED, STORAGES, TRAINS, Candidate, Space, Storage
+from .space import (
+    ALONE,
+    BLEND_SHARE,
+    GRID,
+    POOLED,
+    STORAGES,
+    TRAINS,
+    Candidate,
+    Space,
+    Storage,
+)
 
 CLEAR = 0.05  # of a limit: what is nearer to it than that by the count of its bytes is written, to be sure
 COUNTED = {  # chain: bytes of a large pointwise kernel's weight, of another's, of a channel, of a layer, of the rest
@@ -70,9 +80,10 @@ class Cards:
     def bytes(self, candidate: Candidate, storage: Storage) -> int:
         """About the bytes of a candidate's file."""
         head = storage.head_bytes(candidate.counted_head(self.shapes[candidate.place], self.classes))
-        if members := len(candidate.blended):
-            head += BLEND_BYTES + MEMBER_BYTES * (members - 1)
-        return math.ceil(self.of[candidate.place, storage.stored].bytes + head)
+        known = self.of[candidate.place, storage.stored].bytes
+        if candidate.blended:
+            head += candidate.graph_bytes + BLEND_SHARE * (known + head)
+        return math.ceil(known + head)
 
     def storages(self, candidate: Candidate, budget: Budget) -> list[Storage]:
         """The storages in which a candidate is expected to keep a budget, the most promising first."""

@@ -122,6 +122,13 @@ class Candidate:
         """Whether a head that came with its recipe has members that are trained, not solved."""
         return any(part["head"] != "probe" for part in self.blended)
 
+    @property
+    def graph_bytes(self) -> int:
+        """Of the graph of a head that blends members, beside its weights."""
+        probes = [part["options"]["statistics"] for part in self.blended if part["head"] == "probe"]
+        others = len(self.blended) - len(probes)
+        return STATISTIC_BYTES * sum(len(names.split("+")) for names in probes) + MEMBER_BYTES * others
+
     def counted_head(self, feature_shape: tuple[int, ...], classes: int) -> Head:
         """Its head without memory for its weights: for counting; ``feature_shape`` is that of its place."""
         parts = self.blended
@@ -233,7 +240,8 @@ def draw(space: Space, trial: Chooser) -> Candidate:
     )
 
 
-BLEND_BYTES = 1500  # of the graph of a head that blends members, besides: 700 to 2,400 were seen
+STATISTIC_BYTES = 1000  # of the graph of each statistic of a probe: 700 to 1,000 were seen
+BLEND_SHARE = 0.003  # of the file of a blend, that is not counted else
 MEMBER_BYTES = 4600  # of the graph of one head more: 2,900 to 4,450 were seen
 DISTILLED, PRUNED = "distill", "units"
 PRUNED_SHARE = 0.5  # of a head's units
