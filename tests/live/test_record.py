@@ -135,6 +135,7 @@ def test_a_source_that_is_not_there_is_named_before_a_screen_is_asked_for(
 ):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.onnx").touch()
     absent = day.with_name("dya.mp4")
     assert main([word.format(f"{begin}{absent}") for word in command]) == 2
     assert capsys.readouterr().err.startswith(f"DataError: {absent}: no such file or folder (did you mean {day.name}?)")
