@@ -98,7 +98,7 @@ def test_a_head_that_was_tried_is_that_of_its_file(tmp_path, monkeypatch):
     found.train(paced, 2, "cpu")
     (tried, config, _) = found.trained[0]
     assert config.epochs == 2
-    found.measured = [m for m in found.measured if m.candidate.cuts == ("block6",)][:1]
+    found.measured = [m for m in found.measured if m.candidate.name == "block6 segments+steps"]
     monkeypatch.setattr("vidlet.search.solved.choose_that_fits", _all_of)
     candidate, _ = found.candidates()[0]
     assert candidate.is_trained and candidate.plan.training.epochs == 2

@@ -97,7 +97,7 @@ class Solved:
         self.auto = replace(auto, sampling=replace(auto.sampling, hz=hz), extractor=extractor, training=training)
         self.plain = [probe(cut, what) for cut in self.places for what in ("middle", "mean", "mean+deviation")]
         probes = (*probes_of_clips(self.places, len(rows)), *light_probes(self.places, len(rows)))
-        every = {c.name: c for c in (*probes, *self.plain)}
+        every = {c.name: c for c in (*self.plain, *probes)}  # in this order, should the time be over
         self.wanted = len(every)
         self.measured = measure_probes(self.pool, list(every.values()), enough=enough)
         self.trained: list[tuple[Measured, Training, dict[str, torch.Tensor] | None]] = []
