@@ -3,11 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from vidlet.datasets import Clip, ClipTable
 from vidlet.errors import RecipeError, TrainingError
+from vidlet.recipe import load_recipe
+from vidlet.search import clips as clips_module
 from vidlet.search.budget import Budget, parse_bytes, parse_milliseconds, parse_seconds, quiet
 from vidlet.search.cards import Card, Cards
 from vidlet.search.clips import ALIKE, best_first, deliverable
@@ -454,3 +457,28 @@ def test_on_a_machine_that_is_never_quiet_a_file_is_judged_by_its_quickest_call_
     assert course.first_that_fits([busy, kept]) is kept and not course.doubts  # what keeps it as measured goes first
     monkeypatch.setattr("vidlet.search.course.benchmark", lambda *_, **__: timed(2.5, 2.0))
     assert course.first_that_fits([busy]) is busy and not course.doubts
+
+
+@pytest.mark.parametrize(("left", "epochs", "told"), [(200.0, 20, []), (75.0, 15, ["the last training had 15 epochs"])])
+def test_the_last_training_is_shortened_where_the_time_is_and_it_is_said(monkeypatch, tmp_path, left, epochs, told):
+    """A recurrent head of 20 epochs takes 100 s; a log of an older version knows no seconds of it."""
+    taken = []
+    monkeypatch.setattr(clips_module, "refit", lambda plan, *_: taken.append(plan.training.epochs) or (1, 1))
+    plan = replace(load_recipe("auto"), training=replace(load_recipe("auto").training, epochs=20))
+    member = {"head": "grid-gru", "options": {}, "weight": 1.0}
+    plan = replace(plan, head=replace(plan.head, name="blend", options={"members": [member]}))
+    candidate = Candidate.listed("place", plan, "auto")
+    search = object.__new__(clips_module.ClipSearch)
+    search.judged = SimpleNamespace(test=[1], folds=[None])
+    search.asked = SimpleNamespace(left=left, device="cpu")
+    search.solved, search.files, search.budget = [(candidate, None)], tmp_path, Budget()
+    search.course = SimpleNamespace(missed=[])
+    search.timing = SimpleNamespace(last=lambda *_: 0.0, again=1.0, epochs=20)
+    search.space = SimpleNamespace(recipe=lambda *_: plan)
+    search.log = SimpleNamespace(of=lambda kind: iter([{"again_s": 100.0}]))
+    (tmp_path / "model.onnx").write_bytes(b"")
+    chosen = SimpleNamespace(candidate=candidate, chain="", seconds=1.0)
+    assert search._refit(chosen, tmp_path / "model.onnx") and taken == [epochs]
+    assert [text[: len(told[0])] for text in search.course.missed] == told if told else not search.course.missed
+    search.log = SimpleNamespace(of=lambda kind: iter([]))
+    assert search._ordered("again_s") == 0.0

@@ -279,7 +279,8 @@ class ClipSearch:
     def _ordered(self, what: str) -> float:
         """Seconds that the best of what ``train`` would choose still takes, where a recurrent head is in it."""
         first = self.solved[0][0] if self.solved else None
-        return float(next(iter(self.log.of("order")))[what]) if first and first.is_trained else 0.0
+        seconds = [float(record[what]) for record in self.log.of("order")]  # none where an older version left it
+        return seconds[0] if seconds and first and first.is_trained else 0.0
 
     def search(self) -> None:
         """Try heads until the time for trials is over."""
@@ -495,8 +496,9 @@ class ClipSearch:
         if share < LEAST_EPOCHS or max(trained, self.timing.last(chosen.candidate, storage)) > self.asked.left:
             self.course.missed.append("the chosen file was not trained once more on all clips")
             return False
-        shorter = f", for {plan.training.epochs} epochs: the time allows no more" if share < 1 else ""
-        say(f"train the chosen once more, on all clips that are not test{shorter}")
+        if share < 1:
+            self.course.missed.append(f"the last training had {plan.training.epochs} epochs of the recipe's")
+        say("train the chosen once more, on all clips that are not test")
         with working("train once more"):
             again, heads = refit(
                 plan, self.judged.folds[0], chosen, path, self.files, self.asked.left, self.asked.device
