@@ -28,6 +28,7 @@ from vidlet.compression.deepeye_graph import deepeye_graph
 from vidlet.compression.int8 import quantize_graph, quantized_tensors
 from vidlet.compression.volumes import flatten_volumes
 from vidlet.models.tiny_yolo import TinyYolo
+from vidlet.onnx_graph.columns import join_columns
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figures import add_option, rows_of, save
@@ -59,7 +60,7 @@ def graphs(network: nn.Module, frames: np.ndarray) -> dict[str, onnx.ModelProto]
     """Float and calibrated int8."""
     graph = to_onnx_graph(Bytes(network), {"frames": torch.from_numpy(frames)}, ["features"], {"frames": {0: "N"}})
     ranges = calibrate(graph, [{"frames": frames}], quantized_tensors(graph))
-    return {"float": graph, "int8": quantize_graph(graph, ranges)}
+    return {"float": graph, "int8": join_columns(quantize_graph(graph, ranges))}
 
 
 def session(graph: onnx.ModelProto) -> tuple[onnxruntime.InferenceSession, dict[str, int]]:
@@ -107,7 +108,7 @@ def main() -> None:
     yolo = TinyYolo(20, width=options.width).eval()
     models = graphs(yolo, pictures)
     x = torch.from_numpy(pictures).movedim(-1, 1).float() / 256
-    models["deepeye"] = deepeye_graph(deepeye_quantize(yolo, [x]), (options.size, options.size))
+    models["deepeye"] = join_columns(deepeye_graph(deepeye_quantize(yolo, [x]), (options.size, options.size)))
     results = {f"tiny-yolov2 {options.size}px width {options.width:g}": measure(models, pictures[:1], options.rounds)}
 
     clips = draw.integers(0, 256, (2, 16, 56, 56, 3), dtype=np.uint8)

@@ -71,17 +71,18 @@ def test_a_rectifier_behind_the_pooling_gives_the_same_numbers(material):
     np.testing.assert_array_equal(run(swapped, frames(material)), run(graph, frames(material)))
 
 
-def test_a_first_convolution_of_stride_1_and_the_last_stay_in_float(material):
+def test_the_last_convolution_stays_in_float(material):
     graph = detector_graph(detector())
     quantized = int8_boxes(graph, material.pictures())
     stored = {tensor.name: tensor.data_type for tensor in quantized.graph.initializer}
     convolutions = [node for node in quantized.graph.node if node.op_type == "Conv"]
     floats = [stored.get(node.input[1]) == onnx.TensorProto.FLOAT for node in convolutions]
-    assert floats == [True] + [False] * 7 + [True]
+    assert floats == [False] * 8 + [True]
 
 
-def test_another_first_convolution_reads_the_bytes_of_the_frame(material):
-    graph = detector_graph(detector("mobilenetv2"))
+@pytest.mark.parametrize("name", ["tiny-yolov2", "mobilenetv2"])
+def test_the_first_convolution_reads_the_bytes_of_the_frame(material, name):
+    graph = detector_graph(detector(name))
     quantized = int8_boxes(graph, material.pictures())
     makers = {made: node for node in quantized.graph.node for made in node.output}
     first = next(node for node in quantized.graph.node if node.op_type == "Conv")
@@ -91,7 +92,8 @@ def test_another_first_convolution_reads_the_bytes_of_the_frame(material):
     while tensor in makers:
         path.append(makers[tensor].op_type)
         tensor = makers[tensor].input[0]
-    assert tensor == "frames" and sorted(path[1:]) == ["Slice", "Transpose"] and path[0] == "DequantizeLinear"
+    assert tensor == "frames" and path[0] == "DequantizeLinear"
+    assert set(path[1:]) <= {"Slice", "Transpose", "Reshape"}, path  # bytes that are moved
     gap = np.abs(run(quantized, frames(material)) - run(graph, frames(material))).max()
     assert gap < 0.1 * np.abs(run(graph, frames(material))).max()
 

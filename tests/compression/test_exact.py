@@ -129,8 +129,8 @@ def test_pairs_run_along_channels_and_along_taps():
     assert added_together((4, 1, 1)).tolist() == [[0, 1], [2, 3]]
     both = added_together((2, 1, 2)).tolist()  # channel 1 lies two places behind
     assert both == [[0, 1], [0, 2], [1, 3], [2, 3]]
-    odd = added_together((3, 1, 2)).tolist()  # channels of a tap: 0 2 4, then 1 3 5; in one row, and tap by tap
-    assert odd == [[0, 1], [0, 2], [1, 3], [2, 3], [3, 5], [4, -1], [4, 1], [4, 5], [5, -1]]
+    odd = added_together((3, 1, 2)).tolist()  # channels of a tap: 0 2 4, then 1 3 5; any two neighbors, and tap by tap
+    assert odd == [[0, 1], [0, 2], [1, 3], [2, 3], [2, 4], [3, 5], [4, -1], [4, 1], [4, 5], [5, -1]]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

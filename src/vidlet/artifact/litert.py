@@ -22,6 +22,7 @@ from ..errors import ExportError, ModelError
 from ..files import write_bytes
 from ..metrics import percentiles_ms
 from ..onnx_graph import Graph
+from ..onnx_graph.columns import part_columns
 from ..onnx_graph.constants import fold_constants
 from ..onnx_graph.normal import fix_batch, operations_of
 from ..onnx_graph.rewrites import run_scans_once
@@ -75,7 +76,7 @@ def litert_graph(data: bytes, where: str) -> FileGraph:
     Raises:
         ExportError: operators have no counterpart; all of them are named.
     """
-    model = onnx.load_from_string(data)
+    model = part_columns(onnx.load_from_string(data))
     codes = _stored_codes(Graph(model))
     try:
         graph = Graph(fix_batch(model))

@@ -9,7 +9,8 @@ import onnx
 
 from ..artifact.detector import MAP
 from ..errors import RecipeError
-from ..onnx_graph import Graph, attribute, pool_before_rectifying
+from ..onnx_graph import Graph, pool_before_rectifying
+from ..onnx_graph.columns import join_columns
 from .calibrate import calibrate, clip_feeds
 from .int8 import QuantizableGraph, Range, quantize_graph, quantized_tensors
 from .qat import layer_names
@@ -17,15 +18,13 @@ from .ranges import input_means, learned_ranges
 from .settle import settle
 
 FRAMES = 3  # of a clip, to find ranges on
-FEW_CHANNELS = 4
 
 
 def int8_boxes(graph: onnx.ModelProto, pictures: Sequence[np.ndarray], until: str = MAP) -> onnx.ModelProto:
     """Integer convolutions (u8 activations, s8 weights per channel) up to the last, which makes the map in float32.
 
     Sizes are exponentials of the map's values: in 8 bits it cost tiny-YOLOv2 a third of a point of mAP, in float32 it
-    is a few per cent of the bytes. A first convolution whose stride is 1 stays in float32, too (``float_kernels``);
-    another reads a frame's bytes as the integers that they are.
+    is a few per cent of the bytes. The first convolution reads a frame's bytes as the integers that they are.
 
     Args:
         pictures: uint8 (H, W, 3) of training images, to find the activations' ranges on where none were learned.
@@ -41,7 +40,7 @@ def int8_boxes(graph: onnx.ModelProto, pictures: Sequence[np.ndarray], until: st
     else:
         ranges = calibrate(graph, clip_feeds(graph, frames), names)
     integer = quantize_graph(graph, ranges, until, keep=kept, means=input_means(graph, frames, until))
-    return integer if learned is not None else settle(integer, graph, frames, until, kept)
+    return join_columns(integer if learned is not None else settle(integer, graph, frames, until, kept))
 
 
 def int8_detections(graph: onnx.ModelProto, amount: float | None, pictures: Sequence[np.ndarray]) -> onnx.ModelProto:
@@ -56,21 +55,10 @@ def int8_detections(graph: onnx.ModelProto, amount: float | None, pictures: Sequ
 
 
 def float_kernels(graph: onnx.ModelProto, until: str) -> list[str]:
-    """Weights of the convolutions that an integer file computes in float32.
-
-    The last, and the first where it has few channels and a stride of 1: ONNX Runtime gathers its inputs three bytes at
-    a time. At 224 x 224 and 8 outputs that took 1.2 ms, 0.43 ms in float32, of 3.2 ms in all.
-    """
+    """Weights of the convolution that an integer file computes in float32: the last."""
     found = Graph(graph)
-    kept = []
-    for node in found.nodes:
-        if node.op_type != "Conv" or node.input[1] not in found.constants:
-            continue
-        shape = found.constants[node.input[1]].dims
-        few = attribute(node, "group", 1) == 1 and shape[1] <= FEW_CHANNELS and max(shape[2:]) > 1
-        if until in node.output or (few and max(attribute(node, "strides", [1, 1])) == 1):
-            kept.append(str(node.input[1]))
-    return kept
+    last = found.makers[until]
+    return [str(last.input[1])] if last.op_type == "Conv" and last.input[1] in found.constants else []
 
 
 def finds_boxes(graph: onnx.ModelProto) -> bool:

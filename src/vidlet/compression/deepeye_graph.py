@@ -16,6 +16,7 @@ from onnx import helper
 from ..artifact.exporter import IR_VERSION, OPSET
 from ..errors import ExportError
 from ..onnx_graph import Graph, clean
+from ..onnx_graph.columns import join_columns
 from .deepeye import UNIT, DeepeyeLayer, DeepeyeNetwork, Integers, Pool
 
 PREFIX = "deepeye"
@@ -56,9 +57,10 @@ def replace_network(graph: onnx.ModelProto, network: DeepeyeNetwork, until: str 
     place = result.place(source) + 1 if source in result.makers else 0
     result.insert(place, _nodes(result, network, source, until))
     result.prune()
-    clean(result.model)
-    onnx.checker.check_model(result.model)
-    return result.model
+    joined = join_columns(result.model)
+    clean(joined)
+    onnx.checker.check_model(joined)
+    return joined
 
 
 def _nodes(graph: Graph, network: DeepeyeNetwork, source: str, result: str) -> list[onnx.NodeProto]:

@@ -111,8 +111,8 @@ def added_together(shape: tuple[int, ...]) -> np.ndarray:
     """Places of the weights (I, ...) of an output, flat, whose products are added in 16 bits; (pairs, 2), -1: nothing.
 
     Neighbors, with taps running fastest and with channels running fastest (pictures as height, width, channels), and
-    with the channels of each tap filled up to an even number. Of three dimensions, also as the two that volumes.py
-    makes of them.
+    with the channels of each tap filled up to an even number; of a picture's three channels, any two neighbors of a
+    row, for columns.py lays rows side by side. Of three dimensions, also as the two that volumes.py makes of them.
     """
     places = np.arange(int(np.prod(shape))).reshape(shape)
     forms = [places]
@@ -123,6 +123,9 @@ def added_together(shape: tuple[int, ...]) -> np.ndarray:
         last = np.moveaxis(form, 0, -1)  # channels running fastest
         taps = last.reshape(-1, last.shape[-1])
         rows += [form.reshape(1, -1), taps.reshape(1, -1), taps]
+        if len(shape) == 3 and shape[0] > 1 and shape[0] % 2:
+            beside = last.reshape(len(last), -1)  # a row of the kernel
+            rows += [beside, beside[:, 1:]]
     padded = [np.pad(each, ((0, 0), (0, each.shape[1] % 2)), constant_values=-1).reshape(-1, 2) for each in rows]
     pairs: np.ndarray = np.unique(np.concatenate(padded), axis=0)
     pairs.flags.writeable = False

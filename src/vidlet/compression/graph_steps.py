@@ -15,6 +15,7 @@ import onnx
 
 from ..errors import RecipeError
 from ..onnx_graph import Graph
+from ..onnx_graph.columns import join_columns
 from .blocks import BLOCK, store_codes_int4, store_weights_int4
 from .box_graph import finds_boxes, int8_detector
 from .calibrate import calibrate, clip_feeds
@@ -48,12 +49,12 @@ def int8(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarra
         return _within(graph, amount, clips)
     wide = product_ranges(graph, clips)
     if finds_boxes(graph):
-        return store_weights_int8(integer_products(int8_detector(graph, clips), wide))
+        return join_columns(store_weights_int8(integer_products(int8_detector(graph, clips), wide)))
     integer = integer_graph(graph, clips)
     if learned_ranges(graph) is None and not knows_integers(graph):
         integer = settle_answers(integer, graph, clips)
     integer = integer_volumes(integer, clips)
-    return store_weights_int8(integer_products(integer, wide))
+    return join_columns(store_weights_int8(integer_products(integer, wide)))
 
 
 def int4(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
@@ -70,7 +71,7 @@ def int4(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarra
     names = quantized_tensors(graph)
     ranges = calibrate(rounded.model, clip_feeds(graph, clips), names) if names else {}
     integer = quantize_graph(rounded.model, ranges, codes=rounded.codes, means=input_means(rounded.model, clips))
-    return store_weights_int4(store_codes_int4(settle(integer, graph, clips), block), block)
+    return join_columns(store_weights_int4(store_codes_int4(settle(integer, graph, clips), block), block))
 
 
 def head4(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
@@ -122,10 +123,11 @@ def compact(graph: onnx.ModelProto, amount: float | None, clips: Sequence[np.nda
 
 def _within(graph: onnx.ModelProto, bound: float, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
     mixed = quantize_within(graph, bound, clips)
-    entry = mixed.model.metadata_props.add()
+    joined = join_columns(mixed.model)
+    entry = joined.metadata_props.add()
     entry.key = RESTORED
     entry.value = json.dumps({"layers": mixed.restored, "losses": [float(f"{loss:.3g}") for loss in mixed.losses]})
-    return mixed.model
+    return joined
 
 
 def _block(amount: float | None) -> int:

@@ -19,6 +19,7 @@ from ..models import MobileNetV2
 from ..models.extractor import FrameExtractor
 from ..models.extractors import extractor_from_tflite
 from ..models.mobilenetv1 import MobileNetV1
+from ..onnx_graph.columns import join_columns
 from ..runtime import open_session
 from .calibrate import channel_means, run_inner, zero_states
 from .int8 import conv_inputs, quantize_graph, ranges_from_tflite
@@ -75,7 +76,7 @@ def quantize_imported(graph: onnx.ModelProto, extractor: FrameExtractor) -> onnx
     assert extractor.ranges is not None, "the extractor has no ranges: calibrate instead"
     names, feeds = conv_inputs(graph), [{"frames": _pictures(extractor.input_size), **zero_states(graph)}]
     means = channel_means(names, run_inner(graph, feeds, names))
-    return quantize_graph(graph, ranges_from_tflite(graph, extractor.ranges), means=means)
+    return join_columns(quantize_graph(graph, ranges_from_tflite(graph, extractor.ranges), means=means))
 
 
 def _load(path: str | os.PathLike[str], cut: str | None, grid: int) -> FrameExtractor:
