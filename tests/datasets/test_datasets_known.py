@@ -9,7 +9,7 @@ from PIL import Image
 
 from shared_data import shared
 from vidlet.datasets import group_folds, leave_one_group_out, read_table, with_splits
-from vidlet.datasets.hmdb import source_of
+from vidlet.datasets.known import source_of
 from vidlet.errors import DataError
 
 

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared_data import shared
-from vidlet.datasets import crc32c as checksums
-from vidlet.datasets.example import encode_example, parse_example
-from vidlet.datasets.frame_record import Record, dequantize, encode_record, quantize
+from vidlet.datasets import tfrecord as checksums
+from vidlet.datasets.frame_record import Record, dequantize, encode_example, encode_record, parse_example, quantize
 from vidlet.datasets.records import Checks, RecordSet, find_shards, read_records, write_records
 from vidlet.datasets.tfrecord import read_tfrecord, write_tfrecord
 from vidlet.errors import DataError

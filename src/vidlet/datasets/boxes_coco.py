@@ -19,8 +19,7 @@ from urllib.parse import urlsplit
 
 from ..errors import DataError, reading
 from ..labels import composed
-from .box_images import Pictures, is_there
-from .box_table import BoxGatherer, BoxTable, Written, relative
+from .box_table import BoxGatherer, BoxTable, Pictures, Written, is_there, relative
 from .media import visible
 from .table import folder_split, split_in_name
 from .texts import read_text

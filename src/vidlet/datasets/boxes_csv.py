@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError, DependencyError
-from .box_images import Pictures
-from .box_table import BoxGatherer, BoxTable, Written, image_size, relative
+from .box_table import BoxGatherer, BoxTable, Pictures, Written, image_size, relative
 from .media import is_image, visible
 from .table import folder_split, split_in_name, split_name
 from .texts import PARQUET, SEPARATORS, TABLES, cell_key, parquet_file, table_rows

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, reading
-from .box_images import Pictures
-from .box_table import BoxGatherer, BoxTable, Written, split_of_place
+from .box_table import BoxGatherer, BoxTable, Pictures, Written, split_of_place
 from .media import visible
 from .texts import begins_with, read_text
 

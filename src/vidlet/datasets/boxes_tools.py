@@ -24,11 +24,10 @@ from typing import Any
 
 from ..errors import DataError, reading
 from ..labels import composed
-from .box_images import Pictures, is_there
-from .box_table import BoxGatherer, BoxTable, Written
+from .box_table import BoxGatherer, BoxTable, Pictures, Written, is_there
 from .boxes_voc import Element, parse_xml
 from .cvat import MOST_BYTES as MOST_XML
-from .label_studio import is_label_studio
+from .exports import is_label_studio
 from .media import is_image, visible
 from .segments import places_of
 from .table import folder_split, split_in_name, split_name

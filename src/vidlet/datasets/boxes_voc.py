@@ -18,8 +18,7 @@ from typing import NoReturn
 from xml.parsers import expat
 
 from ..errors import DataError
-from .box_images import Pictures
-from .box_table import BoxGatherer, BoxTable, Written, split_of_place
+from .box_table import BoxGatherer, BoxTable, Pictures, Written, split_of_place
 from .media import is_image, visible
 from .table import folder_split, split_in_name
 from .texts import numbered_names, text_lines

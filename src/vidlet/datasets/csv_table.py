@@ -20,8 +20,7 @@ import numpy as np
 from ..errors import DataError, DependencyError, reading
 from ..labels import join_labels, label_order, split_labels
 from ..video.address import as_place
-from .listed import folders_near
-from .media import Media
+from .media import Media, folders_near
 from .segments import (
     is_frame_code,
     overlap_notes,

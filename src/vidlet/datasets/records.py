@@ -18,8 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from .example import parse_example
-from .frame_record import ID_KEYS, Record, check_record, encode_record, id_text, to_record
+from .frame_record import ID_KEYS, Record, check_record, encode_record, id_text, parse_example, to_record
 from .tfrecord import Span, open_shard, read_span, read_tfrecord, write_tfrecord
 
 SHARD_SUFFIXES = tuple(

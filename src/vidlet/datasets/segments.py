@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..labels import label_order
 from ..video import frame_times, probe
-from .listed import folders_near
-from .media import Media
+from .media import Media, folders_near
 from .table import Clip, ClipTable
 
 STRETCHES = 15  # of a table whose clips are parts of one or two videos

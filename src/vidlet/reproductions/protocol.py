@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..datasets import ClipTable, group_folds, leave_one_group_out, read_table, with_splits
-from ..datasets.ucf import ucf101_lists
+from ..datasets.known import ucf101_lists
 from ..errors import DataError, RecipeError
 from ..models import FrameExtractor
 from ..progress import say

@@ -145,7 +145,7 @@ def cases(data: Path) -> list[Case]:
     network is also trained on folds of subjects, whose own clips are scored; once more so with the same dropout in both
     forms, for the paper's are unlike and more of them costs more than the form does.
     """
-    from ..datasets.ucf import is_ucf11, ucf101_lists
+    from ..datasets.known import is_ucf11, ucf101_lists
     from ..datasets.viva import twin_folders
     from .protocol import Case
 

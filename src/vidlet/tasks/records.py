@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..datasets import Checks, ClipTable, Record, read_records, read_table
-from ..datasets.array_records import every_array_record
 from ..datasets.frame_record import frame_codes
 from ..datasets.read import is_records, table_of_features
+from ..datasets.record_table import every_array_record
 from ..errors import DataError
 from ..files import atomic_path
 from ..progress import say
