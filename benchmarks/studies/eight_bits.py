@@ -27,7 +27,7 @@ from vidlet.compression import TrainedBoxes, box_qat
 from vidlet.compression.box_qat import DEEPEYE_RATE, picture_batches, tune_boxes
 from vidlet.compression.deepeye import UNIT, Layer, chain_of, deepeye_quantize, weight_codes, weight_unit
 from vidlet.compression.fake_quant import channel_scales, fake_int8, straight_through
-from vidlet.compression.material import BoxMaterial, with_network
+from vidlet.compression.material import BoxMaterial, with_part
 from vidlet.datasets import BoxTable
 from vidlet.metrics import Truth, detection_summary
 from vidlet.models.detector import Detector
@@ -222,7 +222,7 @@ def made(name: str, trained: TrainedBoxes, material: BoxMaterial, epochs: int, r
         network: nn.Module = deepeye_quantize(detector.network, batches, float(detector.scale))
     else:
         network = Simulated(detector.network, scheme, batches)
-    student = with_network(detector, network.eval())
+    student = with_part(detector, "network", network.eval())
     if epochs:
         tune_boxes(student, epochs, material, rate)
     return student

@@ -16,8 +16,9 @@ import onnxruntime
 from vidlet.artifact import extractor_graph
 from vidlet.compression.calibrate import calibrate
 from vidlet.compression.int8 import quantize_graph, quantized_tensors
-from vidlet.compression.qat import integer_graph
-from vidlet.compression.qat_steps import distill_features, prepare_extractor, with_backbone, with_trained_weights
+from vidlet.compression.material import with_part
+from vidlet.compression.qat import ranges_by_layer
+from vidlet.compression.qat_steps import distill_features, prepare_extractor, with_trained_weights
 from vidlet.datasets import read_table
 from vidlet.models import build_extractor
 from vidlet.recipe import Extractor, Sampling
@@ -76,10 +77,11 @@ def main() -> None:
     results["ptq"]["seconds"] = time.perf_counter() - begin
 
     begin = time.perf_counter()
-    student = with_backbone(extractor, prepare_extractor(extractor, learned))
+    student = with_part(extractor, "backbone", prepare_extractor(extractor, learned))
     before, after = distill_features(student, extractor, learned, options.passes, rate=options.rate)
     trained = with_trained_weights(extractor, student.backbone)
-    file = integer_graph(extractor_graph(trained), trained.ranges)
+    graph = extractor_graph(trained)
+    file = quantize_graph(graph, ranges_by_layer(graph, trained.ranges))
     results["qat"] = compare(run(file, held), wanted)
     results["qat"] |= {"seconds": time.perf_counter() - begin, "learned_before": before, "learned_after": after}
     if options.json:

@@ -17,8 +17,7 @@ from vidlet.artifact.detector import MAP, detector_graph
 from vidlet.compression import boxes_graph, find_box_chain
 from vidlet.compression.box_graph import int8_boxes
 from vidlet.compression.box_qat import SimulatedBoxes, deepeye_boxes, picture_batches, qat_boxes, tune_boxes
-from vidlet.compression.material import BoxMaterial, TrainedBoxes
-from vidlet.compression.tuning import tune
+from vidlet.compression.material import BoxMaterial, TrainedBoxes, tune
 from vidlet.datasets import read_boxes, with_box_splits
 from vidlet.errors import RecipeError, TrainingError
 from vidlet.models.detector import build_detector

@@ -14,10 +14,18 @@ from vidlet.artifact import ArtifactNetwork, artifact_graph, torch_reference
 from vidlet.artifact.classifier import check_parity
 from vidlet.compression import Trained
 from vidlet.compression import channels as channels_module
-from vidlet.compression import thin as thin_module
-from vidlet.compression.channels import Removal, channel_counts, removal_order, share_out, thin_backbone
+from vidlet.compression.channels import (
+    Removal,
+    channels,
+    learn_features_,
+    relative_error,
+    removal_order,
+    share_out,
+    spread_frames,
+    thin_backbone,
+    thin_extractor,
+)
 from vidlet.compression.graph_steps import int8
-from vidlet.compression.thin import channels, learn_features_, relative_error, spread_frames, thin_extractor
 from vidlet.errors import RecipeError
 from vidlet.models import build_extractor, build_head
 from vidlet.models.extractor import Pixels
@@ -83,6 +91,12 @@ def test_blocks_share_the_removal_as_trying_all_would():
 
 def frames(count: int = 40) -> np.ndarray:
     return spread_frames(material().samples, count)
+
+
+def channel_counts(backbone) -> dict[str, int]:
+    """Channels inside each block that expands."""
+    blocks = {name: backbone.get_submodule(name) for name in backbone.parts}
+    return {name: b.depthwise.conv.out_channels for name, b in blocks.items() if getattr(b, "expand", None) is not None}
 
 
 def inner(extractor) -> int:
@@ -164,7 +178,7 @@ def squares() -> tuple[Trained, object]:
 
 
 def test_the_step_gives_a_smaller_file_that_answers_alike_and_quantizes(monkeypatch):
-    monkeypatch.setattr(thin_module, "UPDATES", 20)
+    monkeypatch.setattr(channels_module, "UPDATES", 20)
     before, here = squares()
     after = channels(before, 0.5, here)
     answers = [predict_logits(ClipNetwork(t.head), here.features(t.extractor)[1], 8).argmax(1) for t in (before, after)]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from steps_material import accuracy, material, trained
-from vidlet.compression.prune import Masks, large_matrices, prune, smaller_mask, sparsity_at
+from vidlet.compression.shrink import Masks, large_matrices, prune, smaller_mask, sparsity_at
 from vidlet.errors import RecipeError
 
 

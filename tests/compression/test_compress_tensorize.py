@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from steps_material import accuracy, check_streams, material, trained
-from vidlet.compression.lowrank import factored_layers
-from vidlet.compression.tensorize import tensor_train, tensorize_head
+from vidlet.compression.lowrank import factored_layers, tensor_train, tensorize_head
 from vidlet.errors import RecipeError
 from vidlet.tensor_train import TTGRU, TTLSTM, TTLinear, relative_error
 

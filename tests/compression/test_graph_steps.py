@@ -258,20 +258,16 @@ def test_along_the_sequence_a_state_is_seen_as_it_grows():
     for frame, seen in zip(clips()[0], whole, strict=True):
         _, state = run_whole(artifact(), frame[None], state)
         np.testing.assert_allclose(seen[0], state["state.h"], atol=1e-6)
-    along = calibrate_along(artifact(), clips(), ["logits", "after"], "minmax")
-    still = calibrate(
-        artifact(), clip_feeds(artifact(), (clip[:1] for clip in clips()), 1), ["logits", "after"], "minmax"
-    )
+    along = calibrate_along(artifact(), clips(), ["logits", "after"], 100)
+    still = calibrate(artifact(), clip_feeds(artifact(), (clip[:1] for clip in clips()), 1), ["logits", "after"], 100)
     assert along["after"][0] > 1.2 * still["after"][0]  # from zeros the first frame says less
-    wide = calibrate_along(artifact(), clips(), ["after"], "minmax", chunk=3)["after"]
+    wide = calibrate_along(artifact(), clips(), ["after"], 100, chunk=3)["after"]
     assert wide[0] <= along["after"][0]
 
 
-def test_calibration_along_nothing_or_by_no_method_is_an_error():
+def test_calibration_along_nothing_is_an_error():
     with pytest.raises(ExportError, match="at least one clip"):
         calibrate_along(artifact(), [], ["logits"])
-    with pytest.raises(ExportError, match="method must be one of"):
-        calibrate_along(artifact(), clips(), ["logits"], "guess")
 
 
 def test_amounts_that_make_no_sense_are_refused():

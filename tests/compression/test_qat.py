@@ -17,10 +17,19 @@ from vidlet.compression import find_chain, shrink_graph
 from vidlet.compression.blocks import quantize_blocks
 from vidlet.compression.exact import CLEAR, clear_of_ties, quantize_exactly
 from vidlet.compression.fake_quant import channel_scales, fake_blocks, fake_int8, fake_int32, fake_rows, fake_uint8
-from vidlet.compression.material import Trained
-from vidlet.compression.qat import QuantizedNetwork, integer_graph, known_layers, prepare_qat, write_back_
-from vidlet.compression.qat_steps import extractor_qat, prepare_extractor, qat, qat4, trained_ranges, with_backbone
-from vidlet.compression.ranges import activation_ranges, attach_ranges, drop_ranges
+from vidlet.compression.int8 import quantize_graph
+from vidlet.compression.material import Trained, with_part
+from vidlet.compression.qat import (
+    QuantizedNetwork,
+    activation_ranges,
+    attach_ranges,
+    drop_ranges,
+    known_layers,
+    prepare_qat,
+    ranges_by_layer,
+    write_back_,
+)
+from vidlet.compression.qat_steps import extractor_qat, prepare_extractor, qat, qat4, trained_ranges
 from vidlet.compression.storage import quantize_weight
 from vidlet.errors import ExportError, ModelError
 from vidlet.models import FrameExtractor, MobileNetV2, build_head
@@ -91,6 +100,10 @@ def integer() -> onnx.ModelProto:
     return integer_graph(graph, network.ranges())
 
 
+def integer_graph(graph, ranges):
+    return quantize_graph(graph, ranges_by_layer(graph, ranges))
+
+
 def test_the_files_integers_are_the_simulated_ones_at_every_layer():
     network, extractor, graph = tuned()
     frames = pictures(6, 50)
@@ -157,7 +170,7 @@ def test_the_file_and_the_simulation_choose_the_same_channel():
     frames = pictures(40, 52)
     features = run(integer(), frames)
     with torch.no_grad():
-        simulated = with_backbone(extractor, network)(torch.from_numpy(frames)).numpy()
+        simulated = with_part(extractor, "backbone", network)(torch.from_numpy(frames)).numpy()
     assert (features.argmax(1) == simulated.argmax(1)).mean() > 0.98
 
 

@@ -12,17 +12,18 @@ from onnx import TensorProto, helper, numpy_helper
 from artifacts import session
 from vidlet.compression.blocks import (
     block_shape,
+    codebook_of,
     kernel_scales,
+    nearest_entries,
     pack_nibbles,
     quantize_blocks,
     quantize_kernel,
+    store_codebook,
     store_codes_int4,
     store_weights_int4,
     unpack_nibbles,
 )
-from vidlet.compression.codebook import codebook_of, nearest_entries, store_codebook
-from vidlet.compression.sparse import store_sparse
-from vidlet.compression.storage import store_weights_half, store_weights_int8
+from vidlet.compression.storage import store_sparse, store_weights_half, store_weights_int8
 from vidlet.runtime.safety import check_safe
 
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from video_level import draw_video_level
 from vidlet.compression.ensemble_search import Candidate, best_weights, top_scores, weighted_gap
-from vidlet.compression.sparse import store_sparse
+from vidlet.compression.storage import store_sparse
 from vidlet.datasets import Clip, ClipTable, render_residual
 from vidlet.errors import DataError, RecipeError
 from vidlet.jobs.papers import papers

@@ -119,7 +119,7 @@ def test_what_is_wrong_with_a_file_is_said_by_the_benchmark_too(tmp_path, model_
 
 def test_packed_weights_say_how_they_are_stored_and_what_they_hold(tmp_path):
     from vidlet.compression.blocks import store_weights_int4
-    from vidlet.compression.sparse import store_sparse
+    from vidlet.compression.storage import store_sparse
 
     pruned = np.random.default_rng(0).normal(size=(96, 64)) * (np.arange(6144).reshape(96, 64) % 4 == 0)
     model = artifacts.classifier()

@@ -11,7 +11,7 @@ import pytest
 
 from artifacts import classifier
 from vidlet.cli import main
-from vidlet.compression.two_streams import takes_flow
+from vidlet.compression.join import takes_flow
 from vidlet.datasets import read_table
 from vidlet.errors import DataError, ModelError, TrainingError
 from vidlet.files import Lock

@@ -10,7 +10,7 @@ import vidlet.jobs.fit as job
 from steps_material import material, trained
 from vidlet.compression import BoxMaterial
 from vidlet.compression.box_qat import tune_boxes
-from vidlet.compression.tuning import tune
+from vidlet.compression.material import tune
 from vidlet.errors import TrainingError
 from vidlet.models.detector import build_detector
 from vidlet.recipe import Extractor, Training

@@ -15,8 +15,7 @@ from torch import nn
 from ..errors import RecipeError
 from ..models.ensemble import Ensemble
 from ..models.head import Head
-from .material import Material, Trained
-from .tuning import tune
+from .material import Material, Trained, tune
 
 Network = TypeVar("Network", bound=nn.Module)
 

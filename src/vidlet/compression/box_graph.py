@@ -13,8 +13,7 @@ from ..onnx_graph import Graph, pool_before_rectifying
 from ..onnx_graph.columns import join_columns
 from .calibrate import calibrate, clip_feeds
 from .int8 import QuantizableGraph, Range, quantize_graph, quantized_tensors
-from .qat import layer_names
-from .ranges import input_means, learned_ranges
+from .qat import input_means, layer_names, learned_ranges
 from .settle import settle
 
 FRAMES = 3  # of a clip, to find ranges on
@@ -66,18 +65,18 @@ def finds_boxes(graph: onnx.ModelProto) -> bool:
     return any(output.name == "boxes" for output in graph.graph.output)
 
 
-def int8_detector(graph: onnx.ModelProto, clips: Sequence[np.ndarray], until: str = "features") -> onnx.ModelProto:
+def int8_detector(graph: onnx.ModelProto, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
     """:func:`int8_boxes` for the detector of a graph with a head; one that is in integers already stays as it is.
 
     Args:
         clips: frames uint8 (T, H, W, 3) of training clips.
     """
-    plan = QuantizableGraph(graph, until)
+    plan = QuantizableGraph(graph, "features")
     kinds = {node.op_type for node in plan.nodes if node.output[0] in plan.inside}
     if kinds & {"QLinearConv", "ConvInteger", "QuantizeLinear"} or "Conv" not in kinds:
         return graph
     rows = [np.linspace(0, len(clip) - 1, min(FRAMES, len(clip))).astype(int) for clip in clips]
-    return int8_boxes(graph, [frame for clip, own in zip(clips, rows, strict=True) for frame in clip[own]], until)
+    return int8_boxes(graph, [frame for clip, own in zip(clips, rows, strict=True) for frame in clip[own]], "features")
 
 
 def _by_layer(

@@ -19,15 +19,12 @@ from ..onnx_graph import fold_pads, pool_before_rectifying
 from ..training.detection import fit_detector
 from ..training.region_loss import RegionWeights
 from .box_graph import float_kernels
-from .calibrate import calibrate
 from .deepeye import deepeye_quantize
-from .int8 import quantized_tensors, range_of
-from .material import BoxMaterial, TrainedBoxes, with_network
-from .qat import RESULT, SOURCE, QuantizedNetwork, write_back_
+from .material import BoxMaterial, TrainedBoxes, tuning_share, with_part
+from .qat import RESULT, SOURCE, QuantizedNetwork, byte_range, rounded_network, write_back_
 
 DEEPEYE_RATE, QAT_RATE = 0.25, 0.1  # of the recipe's learning rates
 BATCH = 8  # pictures that activations are looked at on together
-LENGTH = 1 / 4  # of the recipe's epochs
 SETTLED = RegionWeights(anchors=0.0)  # boxes that were learned are not drawn to the anchors once more
 
 
@@ -47,7 +44,7 @@ def deepeye_boxes(trained: TrainedBoxes, amount: float | None, material: BoxMate
         raise ExportError("DEEPEYE's scheme takes the bytes of a picture themselves, scaled by one number")
     batches = picture_batches(detector, material.pictures())
     network = deepeye_quantize(detector.network, batches, float(detector.scale))
-    student = with_network(detector, network)
+    student = with_part(detector, "network", network)
     tune_boxes(student, amount, material, DEEPEYE_RATE)
     return TrainedBoxes(detector, integers=network.eval())
 
@@ -62,7 +59,7 @@ def qat_boxes(trained: TrainedBoxes, amount: float | None, material: BoxMaterial
         amount: epochs; a quarter of the recipe's by default.
     """
     network = SimulatedBoxes(trained.detector, material.pictures())
-    tune_boxes(with_network(trained.detector, network), amount, material, QAT_RATE, fixed_size=True)
+    tune_boxes(with_part(trained.detector, "network", network), amount, material, QAT_RATE, fixed_size=True)
     result = copy.deepcopy(trained.detector)
     holder = nn.Module()
     holder.network = result.network
@@ -83,7 +80,7 @@ def tune_boxes(
         fixed_size: all pictures of the network's size, where the network was made for that.
     """
     config = material.config
-    epochs = max(1, math.ceil(config.epochs * LENGTH) if amount is None else round(amount))
+    epochs = tuning_share(amount, config)
     augment = {**config.augment, "scales": 0} if fixed_size else config.augment
     config = replace(
         config, epochs=epochs, lr=rate * config.lr, extractor_lr=rate * config.extractor_lr, early_stopping=0,
@@ -132,13 +129,6 @@ def _rounded(body: nn.Module, batches: list[Tensor], detector: Detector) -> Quan
     graph = to_onnx_graph(body, {SOURCE: batches[0]}, [RESULT], {SOURCE: {0: "T"}})
     fold_pads(graph, "MaxPool", -math.inf)
     graph = pool_before_rectifying(graph)
-    kept = float_kernels(graph, RESULT)
-    tensors = [name for name in quantized_tensors(graph, RESULT, kept) if name != SOURCE]
-    ranges = calibrate(graph, ({SOURCE: batch.contiguous().numpy()} for batch in batches), tensors)
-    zero, scale = detector.zero_point, detector.scale
-    if zero.numel() == scale.numel() == 1 and float(zero).is_integer() and 0 <= float(zero) <= 255:
-        source = float(scale), int(zero)
-    else:
-        source = range_of(min(float(b.min()) for b in batches), max(float(b.max()) for b in batches))
+    source = byte_range(detector.zero_point, detector.scale)
     with torch.no_grad():
-        return QuantizedNetwork(graph, {**ranges, SOURCE: source}, kept)
+        return rounded_network(graph, batches, source, float_kernels(graph, RESULT))

@@ -15,16 +15,11 @@ from ..artifact.feeds import clip_feed, clip_inputs
 from ..errors import ExportError
 from ..onnx_graph import Graph, with_outputs
 from ..runtime import Session, open_session
-from .int8 import LEVELS, Range, range_of, ranges_from_tflite
-
-__all__ = [
-    "METHODS", "Histogram", "calibrate", "calibrate_along", "channel_means", "clip_feeds", "ranges_from_tflite",
-    "run_along", "run_inner", "zero_states",
-]  # fmt: skip
+from .int8 import Range, range_of
 
 Feed = Mapping[str, np.ndarray]
 
-METHODS = ("minmax", "percentile", "mse")
+PERCENTILE = 99.999
 CALIBRATION_FRAMES = 3  # of a clip: its frames look alike, other clips do not
 BINS = 4096  # of a histogram, from -limit to limit
 
@@ -55,60 +50,41 @@ class Histogram:
             bins = ((values.reshape(-1) + self.limit) * (BINS / (2 * self.limit))).astype(np.int32)
             self.counts += np.bincount(np.minimum(bins, BINS - 1, out=bins), minlength=BINS)
 
-    def range(self, method: str = "percentile", percentile: float = 99.999) -> Range:
-        """The uint8 range by a method of :func:`calibrate`."""
-        if not self.limit or method == "minmax":
+    def range(self, percentile: float = PERCENTILE) -> Range:
+        """The uint8 range of the middle ``percentile`` % of the values; 100: of all."""
+        if not self.limit:
             return range_of(self.low, self.high)
         edges = np.linspace(-self.limit, self.limit, BINS + 1)
-        if method == "percentile":
-            tail = (1 - percentile / 100) / 2
-            share = np.cumsum(self.counts) / self.counts.sum()
-            low, high = edges[np.searchsorted(share, tail, "right")], edges[np.searchsorted(share, 1 - tail) + 1]
-            return range_of(max(low, self.low), min(high, self.high))
-        return self._least_error((edges[:-1] + edges[1:]) / 2)
-
-    def _least_error(self, centers: np.ndarray) -> Range:
-        """The range of least squared error among those that cut both extremes by 0 to 80 %, ends searched in turn."""
-        low, high = min(self.low, 0.0), max(self.high, 0.0)
-        shares = np.linspace(0.2, 1.0, 41)
-
-        def error(candidate: Range) -> float:
-            scale, zero_point = candidate
-            codes = np.clip(np.rint(centers / scale) + zero_point, 0, LEVELS)
-            inside = (codes > 0) & (codes < LEVELS)
-            distance = (scale * (codes - zero_point) - centers) ** 2
-            return float((self.counts * np.where(inside, scale**2 / 12, distance)).sum())
-
-        best = min((range_of(low, high * share) for share in shares), key=error)
-        top = (LEVELS - best[1]) * best[0]
-        return min((range_of(low * share, top) for share in shares), key=error) if low < 0 else best
+        tail = (1 - percentile / 100) / 2
+        share = np.cumsum(self.counts) / self.counts.sum()
+        low, high = edges[np.searchsorted(share, tail, "right")], edges[np.searchsorted(share, 1 - tail) + 1]
+        return range_of(max(low, self.low), min(high, self.high))
 
 
 def calibrate(
-    model: onnx.ModelProto,
-    feeds: Iterable[Feed],
-    tensors: Sequence[str],
-    method: str = "percentile",
-    percentile: float = 99.999,
+    model: onnx.ModelProto, feeds: Iterable[Feed], tensors: Sequence[str], percentile: float = PERCENTILE
 ) -> dict[str, Range]:
     """Run the float graph and choose each tensor's uint8 range (scale, zero point).
 
     Args:
         feeds: one dict of inputs a run; memory is that of the largest run's activations (27 MB a frame of a
             MobileNetV2 at 224 x 224) and does not grow with their number.
-        method: "minmax"; "percentile": cuts (100 - percentile) / 2 % of the values at either end; "mse": least squared
-            error of rounding and cutting together. Relative error of MobileNetV2's embedding on 12 frames of videos
-            of hands, calibrated on 20 others: minmax .083, 99.999 % .080, 99.99 % .085, 99.9 % .157, mse .081.
+        percentile: (100 - percentile) / 2 % of the values are cut at either end. Relative error of MobileNetV2's
+            embedding on 12 frames of videos of hands, calibrated on 20 others: 100 % .083, 99.999 % .080, 99.99 % .085,
+            99.9 % .157; the range of least squared error .081.
 
     Raises:
-        ExportError: no feeds, an unknown method or tensor, or a value that is not finite.
+        ExportError: no feeds, an unknown tensor, or a value that is not finite.
     """
-    _check_method(method)
+    return _ranges(run_inner(model, feeds, tensors), tensors, percentile)
+
+
+def _ranges(runs: Iterable[Sequence[np.ndarray]], tensors: Sequence[str], percentile: float) -> dict[str, Range]:
     counts = {name: Histogram() for name in tensors}
-    for found in run_inner(model, feeds, tensors):
+    for found in runs:
         for name, values in zip(tensors, found, strict=True):
             counts[name].add(values)
-    return {name: histogram.range(method, percentile) for name, histogram in counts.items()}
+    return {name: histogram.range(percentile) for name, histogram in counts.items()}
 
 
 def channel_means(tensors: Sequence[str], runs: Iterable[Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
@@ -130,11 +106,11 @@ def clip_feeds(model: onnx.ModelProto, clips: Iterable[np.ndarray], frames: int 
         yield {**clip_feed(inputs, clip[np.linspace(0, len(clip) - 1, min(frames, len(clip))).astype(int)]), **zero}
 
 
-def zero_states(model: onnx.ModelProto, windows: int = 1) -> dict[str, np.ndarray]:
-    """The zeros (windows, ...) that a graph's states begin with."""
+def zero_states(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """The zeros (1, ...) that a graph's states begin with."""
     return {
         value.name: np.zeros(
-            (windows, *(dim.dim_value for dim in value.type.tensor_type.shape.dim[1:])),
+            (1, *(dim.dim_value for dim in value.type.tensor_type.shape.dim[1:])),
             helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type),
         )
         for value in model.graph.input
@@ -185,22 +161,11 @@ def calibrate_along(
     model: onnx.ModelProto,
     clips: Iterable[np.ndarray],
     tensors: Sequence[str],
-    method: str = "percentile",
-    percentile: float = 99.999,
+    percentile: float = PERCENTILE,
     chunk: int = 1,
 ) -> dict[str, Range]:
     """As :func:`calibrate`, for tensors behind recurrent states: clips are run whole, the state handed on."""
-    _check_method(method)
-    counts = {name: Histogram() for name in tensors}
-    for found in run_along(model, clips, tensors, chunk):
-        for name, values in zip(tensors, found, strict=True):
-            counts[name].add(values)
-    return {name: histogram.range(method, percentile) for name, histogram in counts.items()}
-
-
-def _check_method(method: str) -> None:
-    if method not in METHODS:
-        raise ExportError(f"calibration method must be one of {', '.join(METHODS)}, got {method!r}")
+    return _ranges(run_along(model, clips, tensors, chunk), tensors, percentile)
 
 
 def _session(model: onnx.ModelProto, tensors: Sequence[str]) -> Session:

@@ -18,8 +18,7 @@ from ..errors import RecipeError
 from ..models.ensemble import Part, mean_logits
 from ..models.extractor import FrameExtractor
 from ..training import ClipNetwork, FeatureClips, FrameClips, Teacher
-from .material import Material, Trained
-from .tuning import tune
+from .material import Material, Trained, tune
 
 ClipsRead = TypeVar("ClipsRead", FeatureClips, FrameClips)
 

@@ -24,8 +24,6 @@ import numpy as np
 
 from .storage import lattice_step
 
-__all__ = ["PAIR", "added_together", "clear_of_ties", "pair_sums", "quantize_exactly", "room"]
-
 PAIR = 128  # the most that two codes of one sign may add up to: 255 * 128 <= 32,767 < 255 * 129
 LARGEST = 127
 CLEAR = 2**-13  # of a code: more than float32 errs by in a sum of three numbers of up to 9 bits

@@ -16,19 +16,17 @@ import onnx
 from ..errors import RecipeError
 from ..onnx_graph import Graph
 from ..onnx_graph.columns import join_columns
-from .blocks import BLOCK, store_codes_int4, store_weights_int4
+from .blocks import BLOCK, ENTRIES, store_codebook, store_codes_int4, store_weights_int4
 from .box_graph import finds_boxes, int8_detector
 from .calibrate import calibrate, clip_feeds
-from .codebook import ENTRIES, store_codebook
 from .compact import compact as compact_graph
 from .int8 import quantize_graph, quantized_tensors
 from .kernels import round_kernels
 from .mixed import quantize_within
 from .products import integer_products, product_ranges
-from .ranges import input_means, knows_integers, learned_ranges
+from .qat import input_means, knows_integers, learned_ranges
 from .settle import integer_graph, settle, settle_answers
-from .sparse import store_sparse
-from .storage import large_weights, store_weights_half, store_weights_int8
+from .storage import large_weights, store_sparse, store_weights_half, store_weights_int8
 from .volumes import integer_volumes
 
 RESTORED = "vidlet.restored"  # metadata entry: which layers a bound on the loss brought back to 16 bits

@@ -19,12 +19,6 @@ from onnx import helper, numpy_helper
 from ..errors import ExportError
 from ..onnx_graph import Graph, alive, copy_model
 from .exact import PAIR, clear_of_ties, pair_sums, quantize_exactly
-from .storage import store_weights_half, store_weights_int8
-
-__all__ = [
-    "QuantizableGraph", "Range", "conv_inputs", "quantize_graph", "quantized_tensors", "range_of",
-    "ranges_from_tflite", "store_weights_half", "store_weights_int8",
-]  # fmt: skip
 
 Range = tuple[float, int]  # (scale, zero point): value = scale * (q - zero point), q in 0 ... 255
 

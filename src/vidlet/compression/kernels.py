@@ -21,8 +21,6 @@ from .blocks import BLOCK, kernel_scales, round_codes
 from .calibrate import run_inner
 from .int8 import quantized_kernels
 
-__all__ = ["Moments", "RoundedKernels", "input_moments", "round_kernels", "round_with_feedback"]
-
 MIN_ELEMENTS = 4096  # of a kernel: below, 4 bits save little and cost much
 DAMPING = 0.01  # of the mean variance, added to each input's
 
@@ -46,11 +44,7 @@ class RoundedKernels:
 
 
 def round_kernels(
-    model: onnx.ModelProto,
-    feeds: Iterable[Mapping[str, np.ndarray]],
-    until: str = "features",
-    block: int = BLOCK,
-    min_elements: int = MIN_ELEMENTS,
+    model: onnx.ModelProto, feeds: Iterable[Mapping[str, np.ndarray]], block: int = BLOCK
 ) -> RoundedKernels:
     """Round the large pointwise kernels that will be integer to 4 bits in blocks; bias takes the mean error.
 
@@ -58,10 +52,8 @@ def round_kernels(
     is the float one's.
     """
     graph = Graph(model)
-    nodes = {
-        node.input[1]: node for node in graph.nodes if node.op_type == "Conv" and _pointwise(node, graph, min_elements)
-    }
-    names = [name for name in quantized_kernels(model, until) if name in nodes]
+    nodes = {node.input[1]: node for node in graph.nodes if node.op_type == "Conv" and _pointwise(node, graph)}
+    names = [name for name in quantized_kernels(model) if name in nodes]
     if not names:
         return RoundedKernels(model, {})
     values = graph.values()
@@ -130,9 +122,9 @@ def _moments(mean: np.ndarray, square: np.ndarray) -> Moments:
     return Moments(mean, square - np.outer(mean, mean))
 
 
-def _pointwise(node: onnx.NodeProto, graph: Graph, min_elements: int) -> bool:
+def _pointwise(node: onnx.NodeProto, graph: Graph) -> bool:
     dims = list(graph.constants[node.input[1]].dims) if node.input[1] in graph.constants else []
-    return attribute(node, "group", 1) == 1 and dims[2:] == [1, 1] and int(np.prod(dims)) >= min_elements
+    return attribute(node, "group", 1) == 1 and dims[2:] == [1, 1] and int(np.prod(dims)) >= MIN_ELEMENTS
 
 
 def _with_values(model: onnx.ModelProto, changed: Mapping[str, np.ndarray]) -> onnx.ModelProto:

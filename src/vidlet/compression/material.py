@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from torch import nn
@@ -13,13 +15,15 @@ from ..models.detector import Detector
 from ..models.extractor import FrameExtractor
 from ..models.head import Head
 from ..recipe import Training
-from ..training import Clips
+from ..training import Batch, ClipNetwork, Clips, Draw, Teacher, find_device, train_network
 from ..training.box_batches import BoxClips
 from ..video import resize
 from .deepeye import DeepeyeNetwork
 from .int8 import Range
 
 CALIBRATION_IMAGES = 64
+
+Whole = TypeVar("Whole", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class TrainedBoxes:
     @property
     def computed(self) -> Detector:
         """The detector as its file computes it."""
-        return self.detector if self.integers is None else with_network(self.detector, self.integers)
+        return self.detector if self.integers is None else with_part(self.detector, "network", self.integers)
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,96 @@ class BoxMaterial:
         return [resize(self.train.picture(int(i)), self.val.size) for i in rows]
 
 
-def with_network(detector: Detector, network: nn.Module) -> Detector:
-    """A copy of a detector that has another network of the same maps."""
-    shell = copy.copy(detector)
-    shell._modules = dict(detector._modules)
-    shell._buffers = dict(detector._buffers)
-    shell.network = network  # type: ignore[assignment]
+def with_part(whole: Whole, name: str, part: nn.Module) -> Whole:
+    """A shallow copy of a module that has another module of the same maps under a name."""
+    shell = copy.copy(whole)
+    shell._modules = {**whole._modules, name: part}
+    shell._buffers = dict(whole._buffers)
     return shell
+
+
+def tuning_share(amount: float | None, config: Training) -> int:
+    """Epochs of a step that trains on: the amount, else a quarter of the recipe's."""
+    return max(1, math.ceil(config.epochs / 4) if amount is None else round(amount))
+
+
+# What the network steps share: which clips a recipe's networks learn from, and training on where a step has cut.
+LENGTH = {"frozen": 1.0, "finetune": 0.5}  # of the recipe's epochs: how long a network is tuned after a step
+RATE = {"frozen": 1.0, "finetune": 0.5}  # of the recipe's learning rates
+
+
+def learned_part(trained: Trained, material: Material) -> ClipNetwork:
+    """The network as the recipe trains it: the head alone on stored features, or head and extractor on frames."""
+    frozen = material.config.mode == "frozen"
+    return ClipNetwork(trained.head, None if frozen else trained.extractor)
+
+
+def clips_of(trained: Trained, material: Material) -> tuple[Clips, Clips]:
+    """(train, val) clips as :func:`learned_part` takes them."""
+    return material.features(trained.extractor) if material.config.mode == "frozen" else material.frames()
+
+
+def tuning_epochs(material: Material) -> int:
+    """How many epochs a step tunes for: the recipe's for a head on stored features, half of them on frames."""
+    return max(1, math.ceil(material.config.epochs * LENGTH[material.config.mode]))
+
+
+def tune(
+    trained: Trained,
+    material: Material,
+    epochs: int | None = None,
+    *,
+    rate: float | None = None,
+    teacher: Teacher | None = None,
+    clips: tuple[Clips, Clips] | None = None,
+    hold_of: Callable[[ClipNetwork], Callable[[], None]] | None = None,
+    seed: int | None = None,
+    precision: str | None = None,
+) -> Trained:
+    """Train a copy on, as its recipe does: the head on stored features, or the whole network on frames.
+
+    Without ``hold_of``, a recipe's early stopping holds here too. A frozen extractor stays the same object.
+
+    Args:
+        epochs: None: :func:`tuning_epochs`.
+        rate: the recipe's learning rates are multiplied by it; None: 1 for a head on stored features, 1/2 on frames.
+        clips: other (train, val) clips than the recipe's (some of train without labels, say).
+        hold_of: gives, for the network that is trained, what keeps its weights in place after each update.
+        seed: of the order of clips and the augmentation; None: the material's.
+        precision: of products, as ``training.precision``; None: the recipe's.
+    """
+    rate = RATE[material.config.mode] if rate is None else rate
+    config = replace(
+        material.config,
+        epochs=epochs or tuning_epochs(material),
+        least_updates=0,
+        lr=material.config.lr * rate,
+        extractor_lr=material.config.extractor_lr * rate,
+        early_stopping=material.config.early_stopping if hold_of is None else 0,
+        seed=material.seed if seed is None else seed,
+        precision=precision or material.config.precision,
+    )
+    frozen = config.mode == "frozen"
+    tuned = Trained(trained.extractor if frozen else copy.deepcopy(trained.extractor), copy.deepcopy(trained.head))
+    network = learned_part(tuned, material)
+    train, val = clips_of(tuned, material) if clips is None else clips
+    device = find_device(material.device)
+    network.to(device)  # what holds it holds it there
+    train_network(
+        network,
+        train,
+        val,
+        config,
+        multi_label=material.multi_label,
+        device=device,
+        teacher=teacher,
+        hold=hold_of(network) if hold_of is not None else None,
+        title="tune",
+    )
+    return tuned
+
+
+def single_batches(clips: Clips, most: int, size: int = 1) -> Iterator[Batch]:
+    """Up to ``most`` clips, spread over the set, as they are, in batches of ``size``."""
+    count = min(most, len(clips))
+    return clips.batches(Draw(size, [i * len(clips) // count for i in range(count)]))

@@ -14,11 +14,9 @@ from ..runtime import open_session
 from .calibrate import zero_states
 from .int8 import quantize_graph, quantized_kernels
 from .products import integer_products, product_ranges, product_weights
-from .ranges import activation_ranges, input_means, learned_ranges
+from .qat import activation_ranges, input_means, learned_ranges
 from .settle import settle
 from .storage import large_weights, store_weights_half, store_weights_int8
-
-__all__ = ["Loss", "Mixed", "quantize_within", "score_loss"]
 
 Loss = Callable[[onnx.ModelProto], float]
 LOSS_CLIPS = 8
@@ -38,11 +36,7 @@ class Mixed:
 
 
 def quantize_within(
-    model: onnx.ModelProto,
-    bound: float,
-    clips: Sequence[np.ndarray],
-    loss: Loss | None = None,
-    until: str = "features",
+    model: onnx.ModelProto, bound: float, clips: Sequence[np.ndarray], loss: Loss | None = None
 ) -> Mixed:
     """Quantize a float32 artifact to 8 bits and restore layers until ``loss`` is at most ``bound``.
 
@@ -56,14 +50,14 @@ def quantize_within(
         loss: of a graph; None: :func:`score_loss` on up to 8 of the clips.
     """
     measure = loss or score_loss(model, clips[:: max(1, len(clips) // LOSS_CLIPS)][:LOSS_CLIPS])
-    ranges, means = activation_ranges(model, clips, until), input_means(model, clips, until)
+    ranges, means = activation_ranges(model, clips), input_means(model, clips)
     wide, settled = product_ranges(model, clips), learned_ranges(model) is None
-    kernels = [*quantized_kernels(model, until), *product_weights(model)]
+    kernels = [*quantized_kernels(model), *product_weights(model)]
 
     def quantized(kept: Sequence[str], settled: bool = settled) -> onnx.ModelProto:
-        integer = quantize_graph(model, ranges, until, kept, means=means)
+        integer = quantize_graph(model, ranges, keep=kept, means=means)
         if settled:
-            integer = settle(integer, model, clips, until, kept)
+            integer = settle(integer, model, clips, keep=kept)
         return store_weights_half(store_weights_int8(integer_products(integer, wide, keep=kept), skip=kept))
 
     smallest = quantized(())

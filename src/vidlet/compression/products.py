@@ -24,8 +24,6 @@ from .calibrate import calibrate_along
 from .exact import quantize_exactly
 from .int8 import Range
 
-__all__ = ["MIN_WEIGHTS", "integer_products", "product_inputs", "product_ranges", "product_weights"]
-
 MIN_WEIGHTS = 400_000  # of a layer: where integers begin to be faster
 STATE: Range = (1 / 127, 128)  # of what a cell hands on
 RANGE_CLIPS, RANGE_FRAMES = 12, 16  # clips to measure ranges along, frames of them at once

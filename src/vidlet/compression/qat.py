@@ -9,6 +9,7 @@ lies on the border of two steps.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Container, Mapping, Sequence
 
 import numpy as np
@@ -19,13 +20,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..artifact.exporter import to_onnx_graph
 from ..errors import ExportError
-from ..onnx_graph import names_read
+from ..onnx_graph import copy_model, names_read
 from ..onnx_graph.interpreter import GraphNetwork
 from ..onnx_graph.normal import Operation
-from .calibrate import calibrate
+from .calibrate import calibrate, channel_means, clip_feeds, run_inner
 from .exact import clear_of_ties
 from .fake_quant import channel_scales, fake_int8, fake_int32, fake_uint8
-from .int8 import QuantizableGraph, Range, quantize_graph, quantized_tensors, range_of
+from .int8 import QuantizableGraph, Range, conv_inputs, quantized_tensors, range_of
 
 SOURCE, RESULT = "pictures", "maps"
 INPUT = "input"  # the layer name of what the first convolution reads
@@ -130,13 +131,7 @@ class QuantizedNetwork(GraphNetwork):
         return {self.layers[name]: (float(self.step(name).detach()), zero) for name, zero in self.zero_points.items()}
 
 
-def prepare_qat(
-    module: nn.Module,
-    batches: Sequence[Tensor],
-    input_range: Range | None = None,
-    method: str = "percentile",
-    percentile: float = 99.999,
-) -> QuantizedNetwork:
+def prepare_qat(module: nn.Module, batches: Sequence[Tensor], input_range: Range | None = None) -> QuantizedNetwork:
     """A network that computes a module as its integer file will, ready to be trained; the module is not changed.
 
     Args:
@@ -150,11 +145,25 @@ def prepare_qat(
         ModelError: the module has an operator that the interpreter of graphs does not read.
     """
     graph = to_onnx_graph(module, {SOURCE: batches[0]}, [RESULT], {SOURCE: {0: "T"}})
-    tensors = [name for name in quantized_tensors(graph, RESULT) if name != SOURCE]
-    feeds = ({SOURCE: batch.contiguous().numpy()} for batch in batches)
-    ranges = calibrate(graph, feeds, tensors, method, percentile)
+    return rounded_network(graph, batches, input_range)
+
+
+def rounded_network(
+    graph: onnx.ModelProto, batches: Sequence[Tensor], input_range: Range | None, keep: Sequence[str] = ()
+) -> QuantizedNetwork:
+    """As :func:`prepare_qat`, of a module's graph; weights of convolutions in ``keep`` stay in float."""
+    tensors = [name for name in quantized_tensors(graph, RESULT, keep) if name != SOURCE]
+    ranges = calibrate(graph, ({SOURCE: batch.contiguous().numpy()} for batch in batches), tensors)
     covered = range_of(min(float(b.min()) for b in batches), max(float(b.max()) for b in batches))
-    return QuantizedNetwork(graph, {**ranges, SOURCE: input_range or covered})
+    return QuantizedNetwork(graph, {**ranges, SOURCE: input_range or covered}, keep)
+
+
+def byte_range(zero_point: Tensor, scale: Tensor) -> Range | None:
+    """What a frame's bytes stand for, where it is one scale and a whole zero point for all channels."""
+    if zero_point.numel() > 1 or scale.numel() > 1:
+        return None
+    zero = float(zero_point)
+    return (float(scale), int(zero)) if zero.is_integer() and 0 <= zero <= 255 else None
 
 
 @torch.no_grad()
@@ -179,11 +188,6 @@ def write_back_(module: nn.Module, network: QuantizedNetwork) -> None:
                 conv.bias.zero_()
         else:
             conv.bias = nn.Parameter(bias.clone())
-
-
-def integer_graph(graph: onnx.ModelProto, ranges: Mapping[str, Range], until: str = "features") -> onnx.ModelProto:
-    """Quantize the graph of a module that has been written back, with the ranges that were trained, by layer."""
-    return quantize_graph(graph, ranges_by_layer(graph, ranges, until), until)
 
 
 def ranges_by_layer(graph: onnx.ModelProto, ranges: Mapping[str, Range], until: str = "features") -> dict[str, Range]:
@@ -271,3 +275,69 @@ def _endings(name: str) -> list[str]:
 
 def _key(name: str) -> str:
     return name.replace(".", "/")
+
+
+# Ranges of the activations that become integers: those that training has learned, else calibrated ones.
+#
+# A graph in memory carries learned ranges as an entry of its metadata, by layer; ``drop_ranges`` removes it before the
+# graph becomes a file.
+KEY = "ranges"
+KNOWS = "head.integers"  # entry of a graph whose head was trained on the features in integers
+
+
+def activation_ranges(graph: onnx.ModelProto, clips: Sequence[np.ndarray], until: str = "features") -> dict[str, Range]:
+    """The range of every tensor before ``until`` that becomes integers: learned, or calibrated on frames of clips.
+
+    Raises:
+        ExportError: ranges were learned, but a layer has none.
+    """
+    learned = learned_ranges(graph)
+    if learned is not None:
+        return ranges_by_layer(graph, learned, until)
+    names = quantized_tensors(graph, until)
+    return calibrate(graph, clip_feeds(graph, clips), names) if names else {}  # pixels have no convolution
+
+
+def input_means(graph: onnx.ModelProto, clips: Sequence[np.ndarray], until: str = "features") -> dict[str, np.ndarray]:
+    """Means of what integer convolutions before ``until`` read, over frames of clips, for :func:`quantize_graph`.
+
+    None where ranges were learned: training rounded the weights, and the biases were trained with them.
+    """
+    names = conv_inputs(graph, until) if learned_ranges(graph) is None else []
+    return channel_means(names, run_inner(graph, clip_feeds(graph, clips), names)) if names else {}
+
+
+def learned_ranges(graph: onnx.ModelProto) -> dict[str, Range] | None:
+    """The ranges by layer that a graph carries; None where it carries none."""
+    for entry in graph.metadata_props:
+        if entry.key == KEY:
+            return {layer: (float(scale), int(zero)) for layer, (scale, zero) in json.loads(entry.value).items()}
+    return None
+
+
+def attach_ranges(graph: onnx.ModelProto, ranges: Mapping[str, Range] | None) -> onnx.ModelProto:
+    """A copy of the graph that carries ranges by layer name; of None, nothing."""
+    result = drop_ranges(graph)
+    if ranges:
+        entry = result.metadata_props.add()
+        entry.key, entry.value = KEY, json.dumps(dict(ranges))
+    return result
+
+
+def knows_integers(graph: onnx.ModelProto) -> bool:
+    """Whether the head of a graph in memory was trained on the features in integers (``attach_knowledge_``)."""
+    return any(entry.key == KNOWS for entry in graph.metadata_props)
+
+
+def attach_knowledge_(graph: onnx.ModelProto) -> None:
+    """Note in a graph that its head was trained on the features in integers."""
+    entry = graph.metadata_props.add()
+    entry.key, entry.value = KNOWS, "true"
+
+
+def drop_ranges(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the graph that carries no ranges, nor what its head was trained on."""
+    result = copy_model(graph)
+    for entry in [entry for entry in result.metadata_props if entry.key in (KEY, KNOWS)]:
+        result.metadata_props.remove(entry)
+    return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,17 +18,15 @@ from ..training.augment import transform_frames
 from ..training.losses import batch_loss
 from .fake_quant import fake_blocks, fake_rows
 from .int8 import Range
-from .material import Material, Trained
-from .qat import QuantizedNetwork, prepare_qat, write_back_
+from .material import Material, Trained, clips_of, learned_part, tune, tuning_share, with_part
+from .qat import QuantizedNetwork, byte_range, prepare_qat, write_back_
 from .storage import MIN_ELEMENTS
-from .tuning import clips_of, learned_part, tune
 
 FRAMES = 8  # of a clip, for learning; 3 of them for finding ranges
 PASSES = 6.0  # over the frames
 BATCH = 16
 RATE = 1e-4
 VARIED = {"zoom": 0.15, "shift": 0.1, "light": 0.2, "flip": 0.5}  # of the frames learned from (augment.py)
-LENGTH = 1 / 4  # of the recipe's epochs
 TRAINED = "trained for integer kernels"
 
 Round = Callable[[Tensor], Tensor]
@@ -53,12 +50,12 @@ def extractor_qat(trained: Trained, amount: float | None, material: Material) ->
     """
     frames = [clip[_spread(len(clip), FRAMES)] for clip in material.samples]
     network = prepare_extractor(trained.extractor, frames)
-    student, head = with_backbone(trained.extractor, network), trained.head
+    student, head = with_part(trained.extractor, "backbone", network), trained.head
     if material.config.mode == "frozen":
         passes = PASSES if amount is None else amount
         distill_features(student, trained.extractor, frames, passes, material.seed, device=material.device)
     else:
-        epochs = _epochs(amount, material)
+        epochs = tuning_share(amount, material.config)
         tuned = tune(Trained(student, head), material, epochs, rate=0.1, precision="float32")
         student, head = tuned.extractor, tuned.head
     return Trained(with_trained_weights(trained.extractor, student.backbone), head)
@@ -108,15 +105,7 @@ def prepare_extractor(extractor: FrameExtractor, clips: Sequence[np.ndarray]) ->
         raise ExportError(f"{type(backbone).__name__} has no convolutions to train for integer kernels")
     chosen = [clip[_spread(len(clip), 3)] for clip in clips]
     batches = [extractor.normalize(torch.from_numpy(frames)) for frames in _portions(np.concatenate(chosen), 4)]
-    return prepare_qat(backbone, batches, _input_range(extractor))
-
-
-def with_backbone(extractor: FrameExtractor, backbone: nn.Module) -> FrameExtractor:
-    """A copy of an extractor that has another backbone of the same maps."""
-    shell = copy.copy(extractor)
-    shell._modules = dict(extractor._modules)
-    shell.backbone = backbone  # type: ignore[assignment]
-    return shell
+    return prepare_qat(backbone, batches, byte_range(extractor.zero_point, extractor.scale))
 
 
 def with_trained_weights(extractor: FrameExtractor, network: nn.Module) -> FrameExtractor:
@@ -199,16 +188,11 @@ def _varied(frames: Tensor, extractor: FrameExtractor, draw: np.random.Generator
 
 def _head_qat(trained: Trained, amount: float | None, material: Material, rounding: Round) -> Trained:
     start = Trained(trained.extractor, RoundedHead(trained.head, rounding))
-    tuned = tune(start, material, _epochs(amount, material), rate=0.25, precision="float32")
+    tuned = tune(start, material, tuning_share(amount, material.config), rate=0.25, precision="float32")
     if _validation_loss(tuned, material) > _validation_loss(start, material):
         return trained
     assert isinstance(tuned.head, RoundedHead)
     return Trained(tuned.extractor, tuned.head.head)
-
-
-def _epochs(amount: float | None, material: Material) -> int:
-    """The epochs asked for; a quarter of the recipe's by default."""
-    return max(1, math.ceil(material.config.epochs * LENGTH) if amount is None else round(amount))
 
 
 @torch.no_grad()
@@ -223,14 +207,6 @@ def _validation_loss(trained: Trained, material: Material) -> float:
 @torch.no_grad()
 def _features(extractor: FrameExtractor, frames: Tensor) -> Tensor:
     return torch.cat([extractor(part) for part in frames.split(BATCH)])
-
-
-def _input_range(extractor: FrameExtractor) -> Range | None:
-    """What a frame's bytes stand for, where it is one scale and a whole zero point for all channels."""
-    zero, scale = extractor.zero_point, extractor.scale
-    if zero.numel() > 1 or scale.numel() > 1 or not float(zero).is_integer() or not 0 <= float(zero) <= 255:
-        return None
-    return float(scale), int(zero)
 
 
 def _shuffled(count: int, size: int, seed: int) -> Iterator[Tensor]:

@@ -17,9 +17,7 @@ from onnx import numpy_helper
 from ..onnx_graph import Graph, copy_model, with_outputs
 from .calibrate import channel_means, clip_feeds, run_along, run_inner
 from .int8 import QuantizableGraph, quantize_graph
-from .ranges import activation_ranges, input_means, learned_ranges
-
-__all__ = ["integer_graph", "settle", "settle_answers"]
+from .qat import activation_ranges, input_means, learned_ranges
 
 FRAMES = 2  # of a clip
 ERRORS = 2.0  # standard errors within which a shift of answers counts as chance
@@ -28,16 +26,14 @@ PRODUCTS = ("Gemm", "MatMul", "Conv", "GRU", "LSTM")
 LARGEST = 2**30  # of a bias in codes
 
 
-def integer_graph(
-    graph: onnx.ModelProto, clips: Sequence[np.ndarray], until: str = "features", keep: Container[str] = ()
-) -> onnx.ModelProto:
-    """Return a copy whose convolutions before ``until`` compute in integers, with ranges and biases found on clips.
+def integer_graph(graph: onnx.ModelProto, clips: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """Return a copy whose convolutions before the features compute in integers, with ranges and biases found on clips.
 
     Where training has learned ranges, they are taken, and the biases stay, for they were trained with them.
     """
-    ranges, means = activation_ranges(graph, clips, until), input_means(graph, clips, until)
-    quantized = quantize_graph(graph, ranges, until, keep, means=means)
-    return quantized if learned_ranges(graph) is not None else settle(quantized, graph, clips, until, keep)
+    ranges, means = activation_ranges(graph, clips), input_means(graph, clips)
+    quantized = quantize_graph(graph, ranges, means=means)
+    return quantized if learned_ranges(graph) is not None else settle(quantized, graph, clips)
 
 
 def settle(

@@ -19,18 +19,16 @@ from .average import MEMBERS, average, ensemble
 from .box_graph import int8_detections
 from .box_qat import deepeye_boxes, qat_boxes
 from .chain import Chain, StepEntry, Steps, apply_storage, apply_training, parse_chain
+from .channels import channels
 from .deepeye_graph import replace_network
 from .distill import distill
 from .graph_steps import codebook, compact, half, head4, int4, int8, sparse, weights8
 from .int8 import Range
-from .lowrank import lowrank
+from .lowrank import lowrank, tensor_train
 from .material import Material, Trained, TrainedBoxes
-from .prune import prune
+from .qat import attach_knowledge_, attach_ranges, drop_ranges
 from .qat_steps import extractor_qat, qat, qat4
-from .ranges import attach_knowledge_, attach_ranges, drop_ranges
-from .shrink import units
-from .tensorize import tensor_train
-from .thin import channels
+from .shrink import prune, units
 
 CLIP_STEPS: dict[str, StepEntry] = {
     "units": StepEntry(units, trains=True),

@@ -19,8 +19,6 @@ from ..onnx_graph import alive, attribute, copy_model
 from .calibrate import calibrate_along, channel_means, run_along
 from .int8 import QuantizableGraph, conv_inputs, quantize_graph, quantized_tensors
 
-__all__ = ["flatten_volumes", "integer_volumes", "relu_before_pool"]
-
 RANGE_CLIPS, RANGE_FRAMES = 12, 16  # clips to measure ranges along, frames of them at once
 END = np.iinfo(np.int64).max
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from ..artifact import write_artifact
-from ..compression.two_streams import join_streams
+from ..compression.join import join_streams
 from ..datasets import ClipTable
 from ..errors import DataError, ModelError
 from ..runs import MODEL, RunFolder
