@@ -8,7 +8,7 @@ from torch import nn
 
 import vidlet
 from boxes_case import OVERRIDES, write_squares
-from vidlet.artifact.pipeline import check_same_boxes, pipeline_graph
+from vidlet.artifact.classifier import check_same_boxes, pipeline_graph
 from vidlet.errors import ParityError, RecipeError, WeightsError
 from vidlet.models.detector_file import DetectorFile
 from vidlet.models.extractors import build_extractor

@@ -8,7 +8,7 @@ from vidlet.artifact import ArtifactNetwork, artifact_graph, check_parity, torch
 from vidlet.compression import CLIP_STEPS
 from vidlet.errors import RecipeError
 from vidlet.models import build_extractor, build_head
-from vidlet.models.joint_cuts import JointCuts, split_cuts
+from vidlet.models.extractors import JointCuts, split_cuts
 from vidlet.recipe import Extractor, Head
 
 PLAN = Extractor(width=0.35, input_size=(64, 64), cut="block2/4+block4/2+head/0", grid=0, weights="none")

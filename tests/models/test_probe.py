@@ -7,8 +7,7 @@ import torch
 from vidlet.errors import RecipeError
 from vidlet.models.ensemble import Ensemble, Part
 from vidlet.models.heads import build_head
-from vidlet.models.probe import Probe
-from vidlet.models.stretches import Stretches
+from vidlet.models.probe import Probe, Stretches
 from vidlet.recipe import Head
 
 EVERYTHING = "mean+deviation+change+highest+middle+segments+steps"

@@ -24,8 +24,7 @@ from vidlet.recipe import Extractor, Head, Recipe, load_recipe
 from vidlet.runtime import inspect_artifact, load
 from vidlet.runtime.safety import check_safe
 from vidlet.runtime.structure import check_structure
-from vidlet.runtime.train_plan import TrainPlan, plan_frame
-from vidlet.runtime.trains import tensor_trains
+from vidlet.runtime.train_plan import TrainPlan, plan_frame, tensor_trains
 from vidlet.tensor_train import TTLinear
 from vidlet.tensor_train.contract import planned_product
 

@@ -19,7 +19,7 @@ from vidlet.jobs.fuse import fuse
 from vidlet.jobs.train import train
 from vidlet.reports import python_client
 from vidlet.runtime import load, predict_timeline, read_metadata, write_metadata
-from vidlet.runtime.frame_feed import FrameFeed
+from vidlet.runtime.windows import FrameFeed
 from vidlet.tasks.flow import FLOW_FILE, flow_clips
 from vidlet.video import read_clip
 from vidlet.video.flow import FLOW_RULE, MOST_PIXELS, flow_pictures, optical_flow

@@ -12,8 +12,7 @@ from vidlet.jobs.inspect import inspect_text, measure_trains
 from vidlet.models import build_head
 from vidlet.recipe import Head, recipe_from_dict
 from vidlet.runtime.structure import check_structure
-from vidlet.runtime.train_plan import TrainPlan, frame_bill, groupings, merge_shapes, plan_frame
-from vidlet.runtime.trains import tensor_trains
+from vidlet.runtime.train_plan import TrainPlan, frame_bill, groupings, merge_shapes, plan_frame, tensor_trains
 from vidlet.tensor_train import PlannedProduct, TTConv3d, TTLinear, slow_trains
 from vidlet.training.advice import warn_of_slow_trains
 

@@ -18,7 +18,7 @@ from vidlet.runtime import StaggeredWindows, load, predict_timeline
 from vidlet.runtime.sources import sampled_frames
 from vidlet.video import RESIZE, resize, write_video
 from vidlet.web import PAGE_FILES, RUNTIME, find_runtime, has_integers, write_page
-from vidlet.web.runtime_files import FOLDER_VARIABLE
+from vidlet.web.page_folder import FOLDER_VARIABLE
 
 PAGE = Path(__file__).parents[2] / "src" / "vidlet" / "web" / "page"
 NODE = shutil.which("node")

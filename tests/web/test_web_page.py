@@ -15,7 +15,7 @@ import artifacts
 from vidlet.runtime import load, predict_timeline
 from vidlet.video import resize, write_video
 from vidlet.web import RUNTIME, write_page
-from vidlet.web.runtime_files import FOLDER_VARIABLE
+from vidlet.web.page_folder import FOLDER_VARIABLE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

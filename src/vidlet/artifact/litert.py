@@ -23,9 +23,8 @@ from ..files import write_bytes
 from ..metrics import percentiles_ms
 from ..onnx_graph import Graph
 from ..onnx_graph.columns import part_columns
-from ..onnx_graph.constants import fold_constants
 from ..onnx_graph.normal import fix_batch, operations_of
-from ..onnx_graph.rewrites import run_scans_once
+from ..onnx_graph.rewrites import fold_constants, run_scans_once
 from ..progress import bar
 from ..runtime import load, open_session
 from ..runtime.metadata import DESCRIPTION, graph_sha256

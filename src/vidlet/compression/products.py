@@ -19,7 +19,7 @@ import onnx
 from onnx import helper
 
 from ..onnx_graph import Graph, alive, attribute, attributes, copy_model
-from ..onnx_graph.constants import constant_values
+from ..onnx_graph.rewrites import constant_values
 from .calibrate import calibrate_along
 from .exact import quantize_exactly
 from .int8 import Range

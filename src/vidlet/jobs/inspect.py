@@ -14,8 +14,7 @@ import numpy as np
 from ..reports import text_table
 from ..runs import shipped
 from ..runtime import Session, inspect_artifact, open_session
-from ..runtime.train_plan import TrainPlan, plan_frame
-from ..runtime.trains import slower_sentence
+from ..runtime.train_plan import TrainPlan, plan_frame, slower_sentence
 from ..wording import shown
 
 MOST_BYTES = 500_000_000  # of a dense matrix; a larger one is not made to be timed

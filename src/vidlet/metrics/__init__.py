@@ -1,6 +1,16 @@
 """Metrics are NumPy functions: training, evaluation and the device print the same number."""
 
-from .bootstrap import Difference, Interval, bootstrap_interval, paired_bootstrap, rate_interval, wilson_interval
+from .bootstrap import (
+    ClassDifference,
+    Difference,
+    Interval,
+    bootstrap_interval,
+    compare_classes,
+    comparison_summary,
+    paired_bootstrap,
+    rate_interval,
+    wilson_interval,
+)
 from .calibration import (
     Reliability,
     careful_temperature,
@@ -19,7 +29,6 @@ from .classification import (
     per_class,
     top_k_accuracy,
 )
-from .compare import ClassDifference, compare_classes, comparison_summary
 from .detection import (
     Curve,
     Truth,

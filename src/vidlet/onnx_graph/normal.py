@@ -16,8 +16,8 @@ import onnx
 from onnx import helper
 
 from ..errors import ModelError
-from .constants import fold_constants
 from .graph import Graph, attribute, attributes
+from .rewrites import fold_constants
 
 Shapes = Mapping[str, tuple[int, ...]]
 REDUCTIONS = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceLogSumExp")

@@ -1,6 +1,5 @@
 """A run folder: the names of its files, opening and checking it, its metrics and the evidence in its model files."""
 
-from .evidence import add_evidence, verify_evidence, write_evidence
 from .folder import (
     ALL,
     BOXES,
@@ -18,8 +17,11 @@ from .folder import (
     REPORT,
     SELECTION,
     RunFolder,
+    add_evidence,
     model_file,
     product_of,
+    verify_evidence,
+    write_evidence,
 )
 from .ready import READY, how_to_get, keep_ready, local_models, ready_names
 from .shipped import alike, choose, shipped

@@ -11,7 +11,7 @@ from typing import Any
 from .metadata import KEY, graph_sha256, read_metadata, read_model_bytes
 from .onnx_parts import Graph, Node, SparseTensor, Tensor, Value
 from .structure import check_structure
-from .trains import tensor_trains
+from .train_plan import tensor_trains
 
 
 def inspect_artifact(path: str | Path) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from ..errors import DataError, ModelError, VidletError
 from ..recipe import Sampling
 from ..video.folder import load_image
 from ..wording import notebook_table, shown
-from .frame_feed import FrameFeed
 from .known import Known
 from .metadata import read_metadata, read_model_bytes
 from .onnx_parts import OnnxFile, Value
@@ -31,7 +30,7 @@ from .safety import judge
 from .session import open_session
 from .sources import Source, ahead, check_resize, is_live, sampled_frames
 from .structure import check_structure
-from .windows import StaggeredWindows, State, Step
+from .windows import FrameFeed, StaggeredWindows, State, Step
 
 CHUNK = 4  # frames a call when a clip is classified: more of them do not fit the caches, and cost memory
 LIVE_WINDOWS = 4

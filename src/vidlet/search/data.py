@@ -31,7 +31,7 @@ from ..features import Extracted, FeatureStore, extract_taps, holds_any, joined,
 from ..files import cache_folder
 from ..models import FrameExtractor, build_extractor
 from ..models.extractor import Taps
-from ..models.joint_cuts import split_cuts
+from ..models.extractors import split_cuts
 from ..progress import Move, bar
 from ..recipe import Extractor, Recipe, Sampling
 from ..runtime import reference_ms

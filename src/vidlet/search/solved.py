@@ -16,8 +16,8 @@ import torch
 from ..features import FeatureStore
 from ..models import build_head
 from ..models.ensemble import Part, heads_of
+from ..models.extractors import split_cuts
 from ..models.head import flat_size
-from ..models.joint_cuts import split_cuts
 from ..recipe import Extractor, Training, load_recipe
 from ..selection import Decision
 from ..selection import Pool as ClipPool

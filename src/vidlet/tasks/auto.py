@@ -20,8 +20,8 @@ from ..features import Extracted, extract, narrowed, thinned
 from ..files import cache_folder, write_text
 from ..metrics import rate_interval
 from ..models import build_extractor
+from ..models.extractors import JointCuts
 from ..models.head import flat_size
-from ..models.joint_cuts import JointCuts
 from ..progress import bar, say
 from ..recipe import Recipe, Sampling, load_recipe, recipe_from_dict, recipe_to_dict
 from ..runs import SELECTION, RunFolder

@@ -21,7 +21,7 @@ from ..artifact import (
     torch_reference,
     write_artifact,
 )
-from ..artifact.pipeline import box_metadata, check_same_boxes
+from ..artifact.classifier import box_metadata, check_same_boxes
 from ..compression import (
     CLIP_STEPS,
     Chain,

@@ -16,7 +16,7 @@ from ..datasets import ClipTable
 from ..errors import DataError, ModelError
 from ..runs import MODEL, RunFolder
 from ..runtime import Model
-from ..runtime.frame_feed import FrameFeed
+from ..runtime.windows import FrameFeed
 from ..video.flow import FLOW_RULE, flow_pictures
 from . import TASKS
 from .clips import sample_video

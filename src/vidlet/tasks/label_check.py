@@ -15,7 +15,7 @@ from ..errors import DataError
 from ..features import extract
 from ..files import cache_folder
 from ..models import build_extractor
-from ..models.joint_cuts import JointCuts
+from ..models.extractors import JointCuts
 from ..progress import bar, say
 from ..recipe import load_recipe
 from ..selection import Pool

@@ -2,9 +2,19 @@
 
 from .contract import PlannedProduct
 from .conv import TTConv2d, TTConv3d
-from .convert import from_conv, from_linear, from_recurrent, relative_error, to_conv, to_linear, to_recurrent
+from .convert import (
+    from_conv,
+    from_linear,
+    from_recurrent,
+    kernel_to_cores,
+    matrix_to_cores,
+    relative_error,
+    to_conv,
+    to_linear,
+    to_recurrent,
+    tt_svd,
+)
 from .cores import maximal_ranks
-from .decompose import kernel_to_cores, matrix_to_cores, tt_svd
 from .layers import TTLinear
 from .modes import channel_modes, conv_ranks, factor, linear_modes, linear_ranks, pair_modes, split_places
 from .recurrent import TTGRU, TTLSTM
