@@ -13,10 +13,8 @@ from artifacts import session
 from vidlet.compression import CLIP_STEPS, find_chain, shrink_graph
 from vidlet.compression.blocks import quantize_kernel
 from vidlet.compression.calibrate import calibrate, calibrate_along, clip_feeds, run_along, run_inner, zero_states
-from vidlet.compression.compact import narrow_biases
-from vidlet.compression.graph_steps import RESTORED
+from vidlet.compression.graph_steps import RESTORED, divergence, narrow_biases, quantize_within, score_loss
 from vidlet.compression.kernels import input_moments, round_kernels, round_with_feedback
-from vidlet.compression.mixed import divergence, quantize_within, score_loss
 from vidlet.errors import ExportError, RecipeError
 from vidlet.runtime.safety import check_safe
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from artifacts import session
-from vidlet.compression.compact import compact
+from vidlet.compression.graph_steps import compact_graph
 from vidlet.compression.products import constant_floats, integer_products, product_inputs, product_weights
 from vidlet.runtime.safety import check_safe
 
@@ -84,7 +84,7 @@ def test_a_cell_of_integer_products_is_the_runtimes_cell_but_for_the_rounding(ki
 @pytest.mark.parametrize("kind", ["GRU", "LSTM"])
 def test_frame_by_frame_it_is_the_clip_to_the_last_bit(kind):
     for model in (integer_products(cell(kind), {"x": (4 / 255, 128)}, min_weights=0),):
-        for form in (model, compact(model)):
+        for form in (model, compact_graph(model)):
             inner, given = session(form), feeds(kind)
             whole = inner.run(None, given)
             x = given.pop("x")

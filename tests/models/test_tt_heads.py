@@ -26,7 +26,7 @@ from vidlet.runtime.safety import check_safe
 from vidlet.runtime.structure import check_structure
 from vidlet.runtime.train_plan import TrainPlan, plan_frame, tensor_trains
 from vidlet.tensor_train import TTLinear
-from vidlet.tensor_train.contract import planned_product
+from vidlet.tensor_train.layers import planned_product
 
 PIXELS = Extractor(name="pixels", input_size=(120, 160), cut="rgb", grid=0, weights="none")
 DETECTOR = {"in_modes": [17, 19, 19, 25], "groups": 25}

@@ -100,7 +100,7 @@ def test_a_published_detector_becomes_a_file_that_says_whose_it_is(tmp_path, mon
     part = WeightsFile("Net.onnx", (server / "Net.onnx").as_uri(), digest, "BSD-3-Clause", "a test")
     entry = replace(READY["fastestdet"], parts=(part,), source=part.url, licence=part.licence)
     monkeypatch.setitem(ready.READY, "fastestdet", entry)
-    monkeypatch.setattr("vidlet.artifact.brought.COCO", ("person", "cup"))
+    monkeypatch.setattr("vidlet.artifact.detector.COCO", ("person", "cup"))
     with pytest.raises(ModelError, match="`vidlet models fastestdet` fetches it"):
         model_file("fastestdet")
     [row] = vidlet.ready_models(["fastestdet"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vidlet.cli.benchmark_command import energy_text
-from vidlet.runtime.energy import energy_of, find_meter
+from vidlet.runtime.benchmark import energy_of, find_meter
 
 
 def write(path: Path, value: object) -> Path:

@@ -14,7 +14,7 @@ from vidlet.errors import RecipeError
 from vidlet.tensor_train import (
     channel_modes,
     conv_ranks,
-    decompose,
+    convert,
     factor,
     from_conv,
     from_linear,
@@ -85,7 +85,7 @@ def test_few_components_of_a_large_matrix_come_out_as_of_the_whole_decomposition
     falling = torch.arange(1, 81, dtype=torch.float64) ** -1.0
     matrix = (torch.randn(90, 80, dtype=torch.float64) * falling) @ torch.randn(80, 100, dtype=torch.float64)
     exact = (rebuilt(tt_svd(matrix, ranks=(1, 8, 1))) - matrix).norm()
-    monkeypatch.setattr(decompose, "LARGE", 16)
+    monkeypatch.setattr(convert, "LARGE", 16)
     drawn = (rebuilt(tt_svd(matrix, ranks=(1, 8, 1))) - matrix).norm()
     assert exact <= drawn * (1 + 1e-9) and drawn <= exact * 1.001
 

@@ -25,8 +25,8 @@ from vidlet.tensor_train import (
     conv_ranks,
     maximal_ranks,
 )
-from vidlet.tensor_train.contract import run_steps, step_matrices
 from vidlet.tensor_train.cores import merge_flat, train_norm
+from vidlet.tensor_train.layers import run_steps, step_matrices
 
 PIXELS = ((1, 8, 16, 4), (4, 20, 4, 4), (4, 20, 4, 4), (4, 18, 4, 1))  # 57,600 -> 1,024
 

@@ -47,7 +47,7 @@ def export(
 
         metrics = export_litert(_model_file(path), out)
     elif _is_brought(path):
-        from ..artifact.brought import export_brought
+        from ..artifact.detector import export_brought
 
         metrics = export_brought(path, Path(out), labels)
     elif path.suffix == ".tflite":

@@ -63,7 +63,7 @@ def _obtain(name: str) -> None:
 
 def _make(name: str, parts: Sequence[WeightsFile], place: Path) -> None:
     """Fetch a detector's files and write ours of them."""
-    from ..artifact.brought import export_brought
+    from ..artifact.detector import export_brought
 
     with tempfile.TemporaryDirectory() as folder:
         with working(f"fetch {name}"):

@@ -12,10 +12,13 @@ from .bootstrap import (
     wilson_interval,
 )
 from .calibration import (
+    Rejection,
     Reliability,
     careful_temperature,
+    choose_threshold,
     expected_calibration_error,
     fit_temperature,
+    named_scores,
     negative_log_likelihood,
     reliability,
 )
@@ -41,7 +44,6 @@ from .detection import (
     precision_recall,
 )
 from .multilabel import MultiLabelScores, gap, gap_samples, hit_at_1, mean_average_precision, multilabel_summary, perr
-from .rejection import Rejection, choose_threshold, named_scores
 from .summary import ManyLabels, classification_summary, many_labels_summary, percentiles_ms
 
 __all__ = [

@@ -6,7 +6,7 @@ several, the pools are ours. Kernels and pools are time x height x width; every 
 every pool rounds up; the output layer, dense in all of them, is not listed.
 
 ``train`` holds the modes of the tensor train, "c.s" a core, and behind @ the rank of every bond, or the inner bonds.
-"" stays dense in every form; "auto" takes our factorization and the paper's rank rule (tensor_train/modes.py).
+"" stays dense in every form; "auto" takes our factorization and the paper's rank rule (tensor_train/cores.py).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..errors import RecipeError
 from ..tensor_train import TTGRU, TTLSTM, TTLinear
-from ..tensor_train.modes import factor
+from ..tensor_train.cores import factor
 from .head import Head, Standardize, State, flat_size, last_of
 from .own_heads import GridGRU
 

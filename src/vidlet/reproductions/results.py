@@ -36,7 +36,7 @@ _TRAINING = (
     "training/optimizers.py", "training/losses.py", "tasks/prepare.py", "video/sample.py", "video/resize.py",
 )  # fmt: skip
 _PROTOCOL = ("reproductions/experiment.py", "reproductions/protocol.py")
-_TRAINS = tuple(f"tensor_train/{name}.py" for name in ("cores", "layers", "conv", "recurrent", "contract", "modes"))
+_TRAINS = tuple(f"tensor_train/{name}.py" for name in ("cores", "layers", "conv", "recurrent"))
 _UCF = ("ucf-rgb", "ucf-rgb-tt", "ucf-flow", "ucf-flow-tt")
 _MODELS = ("models/head.py", "models/extractor.py")
 SOURCES: dict[str, dict[str, tuple[str, ...]]] = {  # what determines what was measured of a paper, part by part

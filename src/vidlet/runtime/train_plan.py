@@ -169,7 +169,7 @@ def merge_shapes(shapes: Sequence[Shape], groups: Sequence[Sequence[int]]) -> li
 
 
 def frame_bill(shapes: Sequence[Shape], last_first: bool) -> Bill:
-    """What contracting one row with cores of these shapes costs, as `tensor_train.contract.planned_product` does it."""
+    """What contracting one row with cores of these shapes costs, as `tensor_train.layers.planned_product` does it."""
     bill = Bill()
     done, rest = 1, math.prod(shape[1] for shape in shapes)
     for left, m, n, right in reversed(shapes) if last_first else shapes:
@@ -186,7 +186,7 @@ def frame_bill(shapes: Sequence[Shape], last_first: bool) -> Bill:
 def _rows_bill(
     cores: Sequence[Shape], groups: Groups, last_first: bool, batch: int, bill: Bill, input_gradient: bool
 ) -> Bill:
-    """What a batch costs, as `tensor_train.contract.run_steps` multiplies it."""
+    """What a batch costs, as `tensor_train.layers.run_steps` multiplies it."""
     for group in groups:
         bill.merge([cores[k] for k in group])
     shapes = merge_shapes(cores, groups)

@@ -1,6 +1,5 @@
 """Tensor-train cores, layers, decomposition and rank choice."""
 
-from .contract import PlannedProduct
 from .conv import TTConv2d, TTConv3d
 from .convert import (
     from_conv,
@@ -14,9 +13,17 @@ from .convert import (
     to_recurrent,
     tt_svd,
 )
-from .cores import maximal_ranks
-from .layers import TTLinear
-from .modes import channel_modes, conv_ranks, factor, linear_modes, linear_ranks, pair_modes, split_places
+from .cores import (
+    channel_modes,
+    conv_ranks,
+    factor,
+    linear_modes,
+    linear_ranks,
+    maximal_ranks,
+    pair_modes,
+    split_places,
+)
+from .layers import PlannedProduct, TTLinear
 from .recurrent import TTGRU, TTLSTM
 from .tensorize import LayerReport, densify, layer_plan, slow_trains, slower_than_dense, tensorize
 

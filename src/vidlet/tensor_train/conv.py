@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..runtime.train_plan import TrainPlan, kernel_split, plan_kernel
-from .cores import CoreCache, check_modes, check_saved_cores, fit_ranks, merge_flat, random_cores
+from .cores import CoreCache, CoreLayer, check_modes, fit_ranks, merge_flat
 
 
-class _TTConv(nn.Module):
+class _TTConv(CoreLayer):
     """A convolution with a kernel of cores, in ``dims`` dimensions.
 
     Args:
@@ -74,20 +73,6 @@ class _TTConv(nn.Module):
         self._made: CoreCache[Tensor] = CoreCache()
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw new cores whose kernel has the mean square ``variance``; the bias becomes zero."""
-        shapes = [(1, *self.cores[0].shape), *(core.shape for core in self.cores[1:])]
-        with torch.no_grad():
-            for core, drawn in zip(self.cores, random_cores(shapes, self.variance), strict=True):
-                core.copy_(drawn.view(core.shape))
-            if self.bias is not None:
-                self.bias.zero_()
-
-    @property
-    def core_parameters(self) -> int:
-        """Numbers in the cores, without the bias."""
-        return sum(core.numel() for core in self.cores)
-
     def kernel(self) -> Tensor:
         """The whole kernel (S, C, *kernel_size), with gradients to the cores."""
         return rebuild_kernel(list(self.cores), self.kernel_size)
@@ -100,11 +85,6 @@ class _TTConv(nn.Module):
     def _weight(self) -> Tensor:
         """The kernel, from the cache where no gradient needs it."""
         return self._made.get("kernel", list(self.cores), self.kernel)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-        shapes = [tuple(core.shape) for core in self.cores]
-        check_saved_cores(f"{prefix}cores.", shapes, state_dict, type(self).__name__)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         """Sizes for ``print(model)``."""

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from ..errors import RecipeError
 from .conv import TTConv2d, TTConv3d
-from .cores import check_modes, fit_ranks
+from .cores import check_modes, factor, fit_ranks
 from .layers import TTLinear
-from .modes import factor
-from .recurrent import TTGRU, TTLSTM
+from .recurrent import TTGRU, TTLSTM, dense_matrix
 
 DenseConv = nn.Conv2d | nn.Conv3d
 TTConv = TTConv2d | TTConv3d
@@ -286,8 +285,8 @@ def to_recurrent(layer: TTLSTM | TTGRU) -> nn.LSTM | nn.GRU:
     dense.to(device=layer.bias.device, dtype=layer.bias.dtype).train(layer.training)
     own = dict(dense.named_parameters())
     with torch.no_grad():
-        own["weight_ih_l0"].copy_(_weight(layer.input_map))
-        own["weight_hh_l0"].copy_(_weight(layer.hidden_map))
+        own["weight_ih_l0"].copy_(dense_matrix(layer.input_map))
+        own["weight_hh_l0"].copy_(dense_matrix(layer.hidden_map))
         own["bias_ih_l0"].copy_(layer.bias)
         own["bias_hh_l0"].zero_()
         if isinstance(layer, TTGRU):
@@ -303,11 +302,6 @@ def relative_error(layer: TTLinear | TTConv, weight: Tensor) -> float:
 
 def _bonds(cores: Sequence[Tensor]) -> tuple[int, ...]:
     return (1, *(core.shape[-1] for core in cores))
-
-
-def _weight(mapping: TTLinear | nn.Linear) -> Tensor:
-    """(out, in), as torch stores it."""
-    return mapping.matrix().t() if isinstance(mapping, TTLinear) else mapping.weight
 
 
 def _fill_mapping(mapping: TTLinear | nn.Linear, cores: Sequence[Tensor] | None, matrix: Tensor) -> None:

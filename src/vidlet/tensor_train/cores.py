@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import RecipeError, WeightsError
 from ..runtime.train_plan import best_splits
@@ -146,6 +147,33 @@ def _merge(cores: Sequence[Tensor], cost: object, split: dict[tuple[int, int], i
     return product.reshape(first, -1, last)
 
 
+class CoreLayer(nn.Module):
+    """A layer whose weight is a train of ``cores``; those of a kernel begin with (p, r_1), others are (r, m, n, r')."""
+
+    cores: nn.ParameterList
+    bias: nn.Parameter | None
+    variance: float
+
+    def reset_parameters(self) -> None:
+        """Draw new cores whose matrix or kernel has the mean square ``variance``; the bias becomes zero."""
+        shapes = [tuple(core.shape) if core.ndim == 4 else (1, *core.shape) for core in self.cores]
+        with torch.no_grad():
+            for core, drawn in zip(self.cores, random_cores(shapes, self.variance), strict=True):
+                core.copy_(drawn.view(core.shape))
+            if self.bias is not None:
+                self.bias.zero_()
+
+    @property
+    def core_parameters(self) -> int:
+        """Numbers in the cores, without the bias."""
+        return sum(core.numel() for core in self.cores)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        shapes = [tuple(core.shape) for core in self.cores]
+        check_saved_cores(f"{prefix}cores.", shapes, state_dict, type(self).__name__)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
 class CoreCache(Generic[Value]):
     """What is computed from cores, by key, kept for evaluation until a core changes; never saved with the module.
 
@@ -211,3 +239,87 @@ def _same(seen: Any, core: Tensor) -> bool:
 
 def _place(core: Tensor) -> tuple[Any, ...]:
     return (core.data_ptr(), core._version, core.dtype, core.device)
+
+
+# How a size is factored into modes, and which rank the paper gives them.
+#
+# Source: Wang et al., "Compressing 3DCNNs Based on Tensor Train Decomposition", section 2.3, in the variant that
+# reproduces the paper's counts.
+
+
+def factor(size: int, d: int) -> tuple[int, ...]:
+    """``d`` factors of ``size``, as equal as its primes allow, descending: 4096, 4 -> (8, 8, 8, 8).
+
+    Primes go, the largest first, into the bucket that is smallest so far. A prime size gives ones beside itself.
+    """
+    if size < 1 or d < 1:
+        raise RecipeError(f"factor: size {size} into {d} modes; both are >= 1")
+    buckets = [1] * d
+    for prime in sorted(_primes(size), reverse=True):
+        buckets[buckets.index(min(buckets))] *= prime
+    return tuple(sorted(buckets, reverse=True))
+
+
+def pair_modes(inputs: int, outputs: int, d: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Modes of a matrix or of a kernel's channels: both factored, paired so that the products differ least.
+
+    The output modes are permuted to minimize max/min of m_k n_k; pairs then stand in ascending order of the product, so
+    that the first, which gives the fully connected rank, is the least.
+    """
+    in_modes = factor(inputs, d)
+    orders = sorted(set(itertools.permutations(factor(outputs, d))))
+
+    def spread(out_modes: Iterable[int]) -> float:
+        products = [m * n for m, n in zip(in_modes, out_modes, strict=True)]
+        return max(products) / min(products)
+
+    pairs = sorted(zip(in_modes, min(orders, key=spread), strict=True), key=lambda pair: (pair[0] * pair[1], pair))
+    return tuple(m for m, _ in pairs), tuple(n for _, n in pairs)
+
+
+def linear_modes(inputs: int, outputs: int, d: int = 4) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Modes of a fully connected layer: 4 or 5, as in the paper's networks."""
+    return pair_modes(inputs, outputs, d)
+
+
+def channel_modes(inputs: int, outputs: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Modes of a convolution's channels: 3."""
+    return pair_modes(inputs, outputs, 3)
+
+
+def linear_ranks(in_modes: Sequence[int], out_modes: Sequence[int]) -> tuple[int, ...]:
+    """The paper's ranks of a fully connected layer: m_1 n_1 on every bond, clipped to what is attainable."""
+    sizes = [m * n for m, n in zip(in_modes, out_modes, strict=True)]
+    return tuple(min(sizes[0], most) for most in maximal_ranks(sizes))
+
+
+def conv_ranks(in_modes: Sequence[int], out_modes: Sequence[int]) -> tuple[int, ...]:
+    """The paper's ranks of a convolution, d + 2 bonds: the least of c_k s_k on every inner bond, not clipped by p."""
+    rank = min(c * s for c, s in zip(in_modes, out_modes, strict=True))
+    return (1, *[rank] * len(in_modes), 1)
+
+
+def split_places(places: int) -> tuple[int, int]:
+    """The paper's split (u, l) of the places of a kernel, p = t h w: 27 -> (9, 3), 125 -> (25, 5), 245 -> (35, 7).
+
+    Both indices lie in one core, so the split only names it.
+    """
+    upper, lower = math.isqrt(places - 1) + 1 if places > 1 else 1, math.isqrt(places)
+    while upper * lower != places:
+        if places % upper == 0:
+            lower = places // upper
+        elif places % lower == 0:
+            upper = places // lower
+        else:
+            upper, lower = upper + 1, lower - 1
+    return upper, lower
+
+
+def _primes(size: int) -> list[int]:
+    found, prime = [], 2
+    while prime * prime <= size:
+        while size % prime == 0:
+            found.append(prime)
+            size //= prime
+        prime += 1
+    return [*found, size] if size > 1 else found

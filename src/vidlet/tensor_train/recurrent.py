@@ -5,7 +5,7 @@ Gates multiply the first output mode, so one train gives all of them. Source: Ya
 et al., DEEPEYE.
 
 The projections of all frames are one product with the train; the recurrence multiplies by the hidden matrix rebuilt
-once a sequence. Under export the train is contracted by the plan for one frame (contract.py) and the recurrence is one
+once a sequence. Under export the train is contracted by the plan for one frame (layers.py) and the recurrence is one
 Scan node, so the number of frames stays free and the file holds cores. (ONNX's own LSTM node needs dense matrices: for
 1,536 inputs and 256 units it takes 0.11 ms a frame, the train and the scan 0.04.) Where both plans are the whole matrix
 that node is used, its matrices multiplied from the cores when the file is loaded: a frame costs what it costs dense.
@@ -19,8 +19,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .contract import frame_plan, planned_product, scan
-from .layers import TTLinear
+from .layers import TTLinear, frame_plan, planned_product, scan
 
 
 class _TTRecurrent(nn.Module):
@@ -105,7 +104,12 @@ class TTLSTM(_TTRecurrent):
             zeros = x.new_zeros(1, x.shape[0], self.hidden_size)
             state = (zeros, zeros)
         if self._as_node():
-            weights = [_matrix(self.input_map), _matrix(self.hidden_map), self.bias, torch.zeros_like(self.bias)]
+            weights = [
+                dense_matrix(self.input_map),
+                dense_matrix(self.hidden_map),
+                self.bias,
+                torch.zeros_like(self.bias),
+            ]
             x = x.expand(state[0].shape[1], -1, -1)
             out, h, c = torch._VF.lstm(x, state, weights, True, 1, 0.0, False, False, True)
             return out, (h, c)
@@ -144,7 +148,7 @@ class TTGRU(_TTRecurrent):
         hidden, size = _product(self.hidden_map), 2 * self.hidden_size  # (B, H) -> (B, 3 H)
         if self._as_node():
             bias = torch.cat([self.hidden_bias.new_zeros(size), self.hidden_bias])
-            weights = [_matrix(self.input_map), _matrix(self.hidden_map), self.bias, bias]
+            weights = [dense_matrix(self.input_map), dense_matrix(self.hidden_map), self.bias, bias]
             out, after = torch._VF.gru(
                 x.expand(state.shape[1], -1, -1), state, weights, True, 1, 0.0, False, False, True
             )
@@ -198,6 +202,6 @@ def _is_whole(mapping: TTLinear | nn.Linear) -> bool:
     return isinstance(mapping, nn.Linear) or frame_plan(list(mapping.cores)).form == "rebuilt"
 
 
-def _matrix(mapping: TTLinear | nn.Linear) -> Tensor:
+def dense_matrix(mapping: TTLinear | nn.Linear) -> Tensor:
     """The weights (out, in), as torch's recurrent kernels take them."""
     return mapping.matrix().t() if isinstance(mapping, TTLinear) else mapping.weight

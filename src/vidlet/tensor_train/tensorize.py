@@ -17,8 +17,8 @@ from ..errors import RecipeError, VidletError
 from ..runtime.train_plan import TrainPlan
 from .conv import TTConv2d, TTConv3d
 from .convert import check_recurrent, from_conv, from_linear, from_recurrent, to_conv, to_linear, to_recurrent
+from .cores import channel_modes, conv_ranks, linear_modes, linear_ranks
 from .layers import TTLinear
-from .modes import channel_modes, conv_ranks, linear_modes, linear_ranks
 from .recurrent import TTGRU, TTLSTM
 
 Modes = tuple[Sequence[int], Sequence[int]]
