@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from artifacts import session
 from vidlet.artifact import kept_graphs
 from vidlet.artifact.exporter import to_onnx_graph
-from vidlet.models import mobilenetv2
+from vidlet.models import mobilenets
 
 
 class Scaled(nn.Module):
@@ -208,13 +208,13 @@ def test_what_code_calls_and_reads_by_names_of_its_module_is_part_of_a_structure
 
 def test_code_of_vidlets_that_calls_what_others_put_there_is_not_known(monkeypatch):
     def known() -> tuple[bool, bytes]:
-        found = kept_graphs.structure_of(mobilenetv2.ConvNorm(3, 4, 3, 2, padding="same"))
+        found = kept_graphs.structure_of(mobilenets.ConvNorm(3, 4, 3, 2, padding="same"))
         assert found is not None
         return found.known, found.digest
 
     before = known()
     assert before[0]
-    monkeypatch.setattr(mobilenetv2, "same_pads", lambda *_: (0, 0))
+    monkeypatch.setattr(mobilenets, "same_pads", lambda *_: (0, 0))
     assert not known()[0]
     monkeypatch.undo()
     assert known() == before

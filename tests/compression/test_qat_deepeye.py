@@ -29,7 +29,7 @@ from vidlet.compression.deepeye import (
 from vidlet.compression.deepeye_graph import deepeye_graph, replace_network
 from vidlet.compression.fake_quant import straight_through
 from vidlet.errors import ExportError
-from vidlet.models.mobilenetv2 import MobileNetV2
+from vidlet.models.mobilenets import MobileNetV2
 from vidlet.models.tiny_yolo import TinyYolo
 
 SIZE = 64

@@ -14,7 +14,7 @@ import torch
 
 import vidlet
 from vidlet.datasets import render_motion
-from vidlet.models.mobilenetv2 import MobileNetV2
+from vidlet.models.mobilenets import MobileNetV2
 from vidlet.runtime import graph_sha256
 from vidlet.video import write_video
 

@@ -7,9 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidlet.errors import RecipeError
-from vidlet.live.events import Change, Event, EventRule, EventState, advance, events_from_scores, finish
+from vidlet.live.events import Change, Event, EventRule, EventState, advance, finish
 
 RULE = EventRule("wave", above=0.8, below=0.5, min_s=0.5)
+
+
+def events_from_scores(rule, scores):
+    """The events of (time_s, score) in order of time."""
+    state, found, last_s = EventState(), [], 0.0
+    for last_s, score in scores:
+        state, change = advance(rule, state, last_s, score)
+        found += [change.ended] if change.ended else []
+    last = finish(state, last_s)
+    return found + ([last] if last else [])
 
 
 def at_4_hz(scores):

@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from vidlet.errors import RecipeError, WeightsError
-from vidlet.models.efficientnet_lite import EfficientNetLite0, load_efficientnet_
 from vidlet.models.extractors import build_extractor
-from vidlet.models.mobilenetv2 import fuse_batch_norm
+from vidlet.models.mobilenets import EfficientNetLite0, fuse_batch_norm, load_efficientnet_
 from vidlet.recipe import Extractor
 
 # kernel, stride, expansion and outputs of each block, as the authors' builder lists them

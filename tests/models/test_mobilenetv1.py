@@ -13,9 +13,9 @@ from vidlet.compression.tflite import export_tflite, quantize_imported
 from vidlet.errors import RecipeError, WeightsError
 from vidlet.models import build_extractor
 from vidlet.models.extractor import Taps
-from vidlet.models.mobilenetv1 import CUTS, MobileNetV1
+from vidlet.models.mobilenets import V1_CUTS, MobileNetV1
 from vidlet.models.tflite import read_tflite
-from vidlet.models.tflite_import import import_mobilenetv1
+from vidlet.models.tflite_import import import_network
 from vidlet.recipe import Extractor
 
 CORAL = ("weights", "coral_tflite")
@@ -96,7 +96,7 @@ def test_every_layer_given_the_interpreters_input_gives_its_output_to_a_rounding
     width, side = FILES[file]
     path = shared(*CORAL, file)
     inner = run(file, photographs(side)[0])
-    backbone = import_mobilenetv1(path, width).backbone
+    backbone = import_network(MobileNetV1, path, width, "block12").backbone
     layers = [backbone.stem]
     for part in backbone.parts[1:]:
         layers += list(backbone.get_submodule(part).children())
@@ -117,7 +117,7 @@ def test_photographs_get_the_interpreters_class_and_both_files_its_embedding(fil
     onnxruntime = pytest.importorskip("onnxruntime")
     width, side = FILES[file]
     path = shared(*CORAL, file)
-    classifier = import_mobilenetv1(path, width, classifier=True)
+    classifier = import_network(MobileNetV1, path, width, "block12", classifier=True)
     assert classifier.classes == 1001
     extractor = build_extractor(Extractor("mobilenetv1", width, (side, side), "block12", 0, str(path)))
     graph = quantize_imported(extractor_graph(extractor), extractor)
@@ -186,4 +186,4 @@ def test_weights_of_other_networks_are_refused_with_what_would_fit(tmp_path):
         build_extractor(Extractor("mobilenetv1", 0.5, (64, 64), "block3", 0, str(tmp_path / "thin.pt")))
     fitted = build_extractor(Extractor("mobilenetv1", 0.25, (64, 64), "block3", 0, str(tmp_path / "thin.pt")))
     assert fitted.feature_shape == (64,)
-    assert CUTS.index("block3") == 3
+    assert V1_CUTS.index("block3") == 3

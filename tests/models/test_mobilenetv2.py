@@ -8,7 +8,7 @@ from torch import nn
 from vidlet.errors import RecipeError
 from vidlet.models import FrameExtractor, MobileNetV2, build_extractor, fuse_batch_norm
 from vidlet.models.extractor import GridPool
-from vidlet.models.mobilenetv2 import ConvNorm, round_channels, same_pads
+from vidlet.models.mobilenets import ConvNorm, round_channels, same_pads
 from vidlet.recipe import Extractor
 
 

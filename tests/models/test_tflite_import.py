@@ -14,9 +14,9 @@ from vidlet.compression.storage import lattice_step
 from vidlet.compression.tflite import export_tflite, quantize_imported
 from vidlet.errors import WeightsError
 from vidlet.models import build_extractor
-from vidlet.models.mobilenetv2 import InvertedResidual
+from vidlet.models.mobilenets import InvertedResidual, MobileNetV2
 from vidlet.models.tflite import read_tflite
-from vidlet.models.tflite_import import import_mobilenetv2
+from vidlet.models.tflite_import import import_network
 from vidlet.recipe import Extractor
 
 FILES = ("tf2_mobilenet_v2_1.0_224_ptq.tflite", "mobilenet_v2_1.0_224_quant.tflite")
@@ -93,7 +93,7 @@ def whole(file: str):
 @pytest.mark.parametrize("file", FILES)
 def test_photographs_get_the_interpreters_class_and_embedding(file):
     path, extractor, interpreter, pool = whole(file)
-    classifier = import_mobilenetv2(path, classifier=True)
+    classifier = import_network(MobileNetV2, path, 1.0, "head", classifier=True)
     assert classifier.classes == 1001
     cosines = []
     for frame in photographs():
@@ -217,10 +217,10 @@ def test_another_network_is_named_by_its_first_strange_operator(tmp_path):
     with pytest.raises(
         WeightsError, match=r"mobilenet_v1_0\.25.*: operator 0 \(CONV_2D, weights 8x3x3x3\) is not stem"
     ):
-        import_mobilenetv2(path)
+        import_network(MobileNetV2, path, 1.0, "head")
     wide = shared(*CORAL, "mobilenet_v1_1.0_224_quant_embedding_extractor.tflite")
     with pytest.raises(WeightsError, match=r"operator 2 \(CONV_2D.*is not block0.project"):
-        import_mobilenetv2(wide)
+        import_network(MobileNetV2, wide, 1.0, "head")
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -229,7 +229,7 @@ def test_a_truncated_file_is_an_error_that_names_it(file, tmp_path):
     for share in (0, 0.001, 0.2, 0.5, 0.9):
         (tmp_path / "cut.tflite").write_bytes(data[: int(share * len(data))])
         with pytest.raises(WeightsError, match=r"cut\.tflite"):
-            import_mobilenetv2(tmp_path / "cut.tflite")
+            import_network(MobileNetV2, tmp_path / "cut.tflite", 1.0, "head")
 
 
 def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path):

@@ -27,7 +27,7 @@ from vidlet.jobs.compress import compress
 from vidlet.jobs.evaluate import evaluate
 from vidlet.jobs.fit import fit
 from vidlet.models import build_extractor
-from vidlet.models.mobilenetv2 import MobileNetV2
+from vidlet.models.mobilenets import MobileNetV2
 from vidlet.recipe import load_recipe
 from vidlet.runtime import benchmark, load
 from vidlet.search import cards, course, data, halving

@@ -228,7 +228,7 @@ SCRIPT = """
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["helper", "leader"])
 def test_a_process_killed_in_the_middle_of_a_trial_leaves_the_search_whole(tmp_path, victim):
-    from vidlet.models.mobilenetv2 import MobileNetV2
+    from vidlet.models.mobilenets import MobileNetV2
 
     draw, rows = np.random.default_rng(0), ["path,label,group,split"]
     for number in range(24):

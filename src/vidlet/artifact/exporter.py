@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ExportError, ModelError
-from ..models.mobilenetv2 import fuse_batch_norm
+from ..models.mobilenets import fuse_batch_norm
 from ..onnx_graph import Graph, clean, fold_pads
 from ..progress import working
 from ..runtime import open_session

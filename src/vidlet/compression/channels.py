@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import RecipeError
 from ..models import MobileNetV2, fuse_batch_norm
 from ..models.extractor import FrameExtractor
-from ..models.mobilenetv2 import ConvNorm, InvertedResidual
+from ..models.mobilenets import ConvNorm, InvertedResidual
 from ..training.augment import transform_frames
 from .material import Material, Trained, tune
 

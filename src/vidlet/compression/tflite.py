@@ -18,7 +18,7 @@ from ..files import write_bytes
 from ..models import MobileNetV2
 from ..models.extractor import FrameExtractor
 from ..models.extractors import extractor_from_tflite
-from ..models.mobilenetv1 import MobileNetV1
+from ..models.mobilenets import MobileNetV1
 from ..onnx_graph.columns import join_columns
 from ..runtime import open_session
 from .calibrate import channel_means, run_inner, zero_states

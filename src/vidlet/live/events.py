@@ -8,7 +8,6 @@ score that flickers around one border is one event, not many.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..errors import RecipeError
@@ -96,14 +95,3 @@ def finish(state: EventState, time_s: float) -> Event | None:
     if state.event is None or not state.told:
         return None
     return replace(state.event, end_s=time_s if state.quiet_s is None else state.quiet_s)
-
-
-def events_from_scores(rule: EventRule, scores: Iterable[tuple[float, float]]) -> list[Event]:
-    """The events of (time_s, score) in order of time."""
-    state, found, last_s = EventState(), [], 0.0
-    for last_s, score in scores:
-        state, change = advance(rule, state, last_s, score)
-        if change.ended:
-            found.append(change.ended)
-    last = finish(state, last_s)
-    return found + ([last] if last else [])

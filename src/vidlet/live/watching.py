@@ -51,9 +51,7 @@ def predict_live(
     save: str | Path | None = None,
     show: Callable[[NDArray[np.uint8]], None] | None = None,
     figures: LiveFigures | None = None,
-    threads: int = 1,
     each: Callable[[Moment], None] | None = None,
-    tell: Callable[[str], None] | None = None,
     frames: Callable[[float, NDArray[np.uint8]], None] | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Yield a line whenever the answer changes: {"time_s", "label", "score", "boxes"}; see ``as_line``.
@@ -65,21 +63,17 @@ def predict_live(
         show: called with each frame of the view, uint8 (H, W, 3).
         figures: is filled with frames answered, dropped, and their delays.
         each: called with every moment, told or not, as ``actions.EventActions`` is.
-        tell: called with a line when a camera or stream goes away and when it is back: given, it is waited for.
         frames: called with time and frame (H, W, 3) before the moment that answers it, as ``EventClips.push`` is.
 
     Raises:
-        DataError: the source cannot be opened, or breaks off (and ``tell`` is not given).
+        DataError: the source cannot be opened, or breaks off (and is no ``LiveSource`` that waits).
         ModelError: the model takes no frames.
     """
-    loaded = model if isinstance(model, Model) else load(model, threads=threads)
+    loaded = model if isinstance(model, Model) else load(model, threads=1)
     loaded.needs_video()
     least = loaded.threshold if threshold is None else threshold
     figures = LiveFigures() if figures is None else figures
-    if isinstance(source, LiveSource):
-        opened = source
-    else:
-        opened = LiveSource(source) if tell is None else LiveSource(source, wait=True, tell=tell)
+    opened = source if isinstance(source, LiveSource) else LiveSource(source)
     writer: VideoWriter | None = None
     first_s: float | None = None  # of the view
     try:

@@ -4,6 +4,6 @@ from .extractor import FrameExtractor
 from .extractors import build_extractor
 from .head import Head
 from .heads import HEADS, build_head
-from .mobilenetv2 import MobileNetV2, fuse_batch_norm
+from .mobilenets import MobileNetV2, fuse_batch_norm
 
 __all__ = ["HEADS", "FrameExtractor", "Head", "MobileNetV2", "build_extractor", "build_head", "fuse_batch_norm"]

@@ -20,9 +20,8 @@ from ..files import sha256_of
 from ..recipe import Extractor, nearest
 from ..runs import DETECTOR
 from .darknet import load_darknet
-from .extractor import FrameExtractor
 from .extractors import build_extractor
-from .mobilenetv2 import ConvNorm, MobileNetV2, round_channels
+from .mobilenets import ConvNorm, MobileNetV2, round_channels
 from .options import checked_options, refuse_unread
 from .region import corners, decode
 from .tiny_yolo import TinyYolo, start_predictions_
@@ -258,16 +257,6 @@ def load_detector(path: str | Path, input_size: tuple[int, int] | None = None) -
     except (KeyError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
         raise WeightsError(f"{path}: not a whole detector ({str(error).splitlines()[0][:120]})") from error
     return detector.eval()
-
-
-def detector_extractor(detector: Detector, grid: int | None = None) -> FrameExtractor:
-    """A detector's final map as features of frames: (T, A (5 + K), h, w), or averaged to ``grid`` x ``grid``."""
-    extractor = FrameExtractor(
-        cast(MobileNetV2, detector.network), detector.input_size, grid or 0,
-        provenance=detector.provenance, freeze_norm=True, whole=grid is None,
-    )  # fmt: skip
-    extractor.zero_point, extractor.scale = detector.zero_point, detector.scale
-    return extractor.eval()
 
 
 def _in_cells(anchors: np.ndarray, network: TinyYolo | MobileDetector, config: Extractor) -> np.ndarray:

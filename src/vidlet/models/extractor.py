@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import RecipeError
-from .mobilenetv2 import ConvNorm, Stack
+from .mobilenets import ConvNorm, Stack
 from .onnx_file import OnnxBackbone
 from .tflite import Range
 

@@ -17,12 +17,10 @@ from ..files import sha256_of
 from ..published import MOBILENETV1, WEIGHTS, find_weights, weights_entry
 from ..recipe import Extractor, nearest
 from .detector_file import build_detector_file
-from .efficientnet_lite import EfficientNetLite0, load_efficientnet_
 from .extractor import FrameExtractor, Pixels, network_of
 from .head import flat_size
 from .inceptionv3 import SMALLEST, InceptionV3, load_inception_
-from .mobilenetv1 import MobileNetV1
-from .mobilenetv2 import MobileNetV2
+from .mobilenets import EfficientNetLite0, MobileNetV1, MobileNetV2, load_efficientnet_
 from .onnx_file import OnnxBackbone
 from .options import UNSAID, checked_options, options_of, refuse_unread
 from .tflite_import import import_network

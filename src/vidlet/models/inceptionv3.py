@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import RecipeError, WeightsError
-from .mobilenetv2 import ConvNorm, Stack, initialize
+from .mobilenets import ConvNorm, Stack, initialize
 
 SMALLEST = 75  # pixels a side: below, a map has no pixel left
 KEPT_OUT = ("fc.", "AuxLogits.")  # the classifiers of a state dict

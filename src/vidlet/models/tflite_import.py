@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import WeightsError
-from .mobilenetv1 import MobileNetV1
-from .mobilenetv2 import ConvNorm, MobileNetV2, same_pads
+from .mobilenets import ConvNorm, MobileNetV1, MobileNetV2, same_pads
 from .tflite import Operator, Range, TfliteGraph, read_tflite
 
 Network = MobileNetV1 | MobileNetV2
@@ -28,20 +27,6 @@ class Imported:
     ranges: dict[str, Range]
     input_size: tuple[int, int]
     classes: int
-
-
-def import_mobilenetv2(
-    path: str | os.PathLike[str], width: float = 1.0, cut: str = "head", classifier: bool = False
-) -> Imported:
-    """Fill a MobileNetV2 of ``width``, up to ``cut``, from a quantized TFLite file; see :func:`import_network`."""
-    return import_network(MobileNetV2, path, width, cut, classifier)
-
-
-def import_mobilenetv1(
-    path: str | os.PathLike[str], width: float = 1.0, cut: str = "block12", classifier: bool = False
-) -> Imported:
-    """Fill a MobileNetV1 of ``width``, up to ``cut``, from a quantized TFLite file; see :func:`import_network`."""
-    return import_network(MobileNetV1, path, width, cut, classifier)
 
 
 def import_network(

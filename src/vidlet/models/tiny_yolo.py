@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import RecipeError
-from .mobilenetv2 import ConvNorm, round_channels
+from .mobilenets import ConvNorm, round_channels
 
 CHANNELS = (16, 32, 64, 128, 256, 512, 1024, 1024)  # of the eight 3x3 convolutions (COCO's cfg: 512 in the last)
 HALVED = 5  # so many of them are followed by a pooling of stride 2

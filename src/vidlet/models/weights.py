@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import WeightsError
-from .mobilenetv1 import MobileNetV1
-from .mobilenetv2 import MobileNetV2
+from .mobilenets import MobileNetV1, MobileNetV2
 
 
 def load_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -61,10 +61,7 @@ SOURCES: dict[str, dict[str, tuple[str, ...]]] = {  # what determines what was m
     "mobile": {
         "training": _TRAINING,
         "protocol": (*_PROTOCOL, "reproductions/mobile.py"),
-        "models": (
-            *_MODELS, "models/thesis_heads.py",
-            "models/mobilenetv1.py", "models/mobilenetv2.py", "models/inceptionv3.py",
-        ),
+        "models": (*_MODELS, "models/thesis_heads.py", "models/mobilenets.py", "models/inceptionv3.py"),
         "recipes": tuple(f"recipes/mobilenetv2-{head}.toml" for head in ("gru", "lstm", "single")),
     },
 }  # fmt: skip

@@ -19,8 +19,7 @@ import torch
 from ..compression import CLIP_STEPS, Step, chain_text, find_chain, split_chain
 from ..models import build_head
 from ..models.head import Head
-from ..models.mobilenetv1 import MobileNetV1
-from ..models.mobilenetv2 import MobileNetV2
+from ..models.mobilenets import MobileNetV1, MobileNetV2
 from ..recipe import Averaging, Extractor, Recipe, Sampling, Training, recipe_from_dict, recipe_to_dict
 from ..recipe import Head as HeadRecipe
 
