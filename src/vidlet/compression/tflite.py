@@ -31,19 +31,16 @@ NETWORKS: dict[type[MobileNetV1 | MobileNetV2], tuple[str, tuple[float, ...]]] =
 PARITY = 1e-4  # largest difference between torch and the float graph, relative to the largest feature
 
 
-def export_tflite(
-    path: str | os.PathLike[str], out: str | os.PathLike[str], cut: str | None = None, grid: int = 0
-) -> dict[str, Any]:
-    """Write ``out``: frames uint8 (T, H, W, 3) -> features float32 (T, D) or (T, C, G, G), computed in integers.
+def export_tflite(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> dict[str, Any]:
+    """Write ``out``: frames uint8 (T, H, W, 3) -> features float32 (T, D), computed in integers.
 
-    ``cut`` names the last block; without it, the whole network. Returns what was made: {"network", "width",
-    "input_size", "feature_shape", "float_difference", "int8_cosine"}; the last two compare, on generated pictures, the
-    float graph with torch and the file with the float graph.
+    Returns what was made: {"network", "width", "input_size", "feature_shape", "float_difference", "int8_cosine"}; the
+    last two compare, on generated pictures, the float graph with torch and the file with the float graph.
 
     Raises:
         WeightsError: not a quantized MobileNetV1 or MobileNetV2.
     """
-    extractor = _load(path, cut, grid)
+    extractor = _load(path)
     graph = extractor_graph(extractor)
     frames = _pictures(extractor.input_size)
     with torch.no_grad():
@@ -79,13 +76,13 @@ def quantize_imported(graph: onnx.ModelProto, extractor: FrameExtractor) -> onnx
     return join_columns(quantize_graph(graph, ranges_from_tflite(graph, extractor.ranges), means=means))
 
 
-def _load(path: str | os.PathLike[str], cut: str | None, grid: int) -> FrameExtractor:
+def _load(path: str | os.PathLike[str]) -> FrameExtractor:
     """The extractor, of the first network and width that fit; if none does, the error that got furthest."""
     errors: list[WeightsError] = []
     for network, (whole, widths) in NETWORKS.items():
         for width in widths:
             try:
-                return extractor_from_tflite(Path(path), width, cut or whole, grid, network=network)
+                return extractor_from_tflite(Path(path), width, whole, 0, network=network)
             except WeightsError as error:
                 errors.append(error)
     raise max(errors, key=_progress)
