@@ -102,6 +102,51 @@ def test_short_work_says_nothing_where_nobody_sees_bars(capsys):
     assert capsys.readouterr().err == ""
 
 
+HOLDS = """
+import ctypes
+from vidlet import progress
+progress.EVERY_S, progress.LOOK_S = 0.4, 0.2
+held = ctypes.PyDLL(None).usleep  # what is called of it holds the interpreter, as loading a library does
+with progress.bar("features") as move:
+    move(3, 9)
+    with progress.working("load torch"):
+        held(2_500_000)
+progress.say("done")
+"""
+
+
+def test_what_holds_the_interpreter_is_spoken_for():
+    lines, _ = lines_of(["-W", "error", "-c", HOLDS])
+    said = [line for _, line in lines]
+    assert [re.sub(r"\d+ s$", "", line) for line in said[:3]] == ["load torch, "] * 3
+    assert "done" in said  # and nothing is left behind that holds standard error open
+
+
+def test_nobody_speaks_for_a_process_that_was_killed():
+    code = HOLDS.replace("held(2_500_000)", "import os; os.kill(os.getpid(), 9)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (-9, "")  # returns only once standard error is closed
+
+
+def test_what_takes_long_tells_about_how_long_once_it_is_measured(monkeypatch, capsys):
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+
+    def goes(moves: int, seconds: float, **how) -> str:
+        with bar("train", "batch", **how) as move:
+            for done in range(moves):
+                move(done, 100)
+                clock[0] += seconds
+        return capsys.readouterr().err
+
+    assert goes(20, 2.0) == "train: about 3 min more, 98 of 100 are left at 2.0 s each\n"
+    assert goes(20, 2.0, measured=10, most=True) == "train: at most 3 min more, 90 of 100 are left at 2.0 s each\n"
+    assert goes(100, 0.1) == ""  # is soon done
+    assert goes(2, 50.0, measured=10) == ""  # nothing is measured yet
+    with progress.hushed():
+        assert goes(20, 2.0) == ""
+
+
 def test_one_work_behind_another_is_no_new_silence(monkeypatch, capsys):
     monkeypatch.setattr(progress, "EVERY_S", 0.6)
     said = ""
@@ -113,7 +158,7 @@ def test_one_work_behind_another_is_no_new_silence(monkeypatch, capsys):
 
 
 def test_rate_and_time_left_are_worked_out_from_the_first_move(monkeypatch):
-    now = iter([100.0, 110.0, 120.0]).__next__
+    now = iter([100.0, 110.0, 110.0, 112.0, 120.0]).__next__
     monkeypatch.setattr(progress.time, "monotonic", now)
     meter = progress._Meter("features", "clip")  # at 100
     meter.move(80, 400, "cat")  # at 110: 80 were there before

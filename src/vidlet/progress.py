@@ -2,15 +2,19 @@
 
 Every long piece of work stands inside of ``bar`` (whose items can be counted) or ``working`` (whose cannot). Where
 standard error is no terminal, the innermost of those under way says a line once nothing was said for ``EVERY_S``
-seconds, whether it moves or not: "features 120/400, 31/s, 9 s left". Processes that work for another one are silent.
+seconds, whether it moves or not: "features 120/400, 31/s, 9 s left". While a library holds the interpreter, as
+torch does for seconds when it is loaded, a second process says it. What takes long tells about how long, once, as soon
+as its rate is measured. Processes that work for another one are silent.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import threading
@@ -18,15 +22,18 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
-from .wording import shown_lines
+from .wording import shown, shown_lines
 
 EVERY_S = 4.0  # between two lines where there is no bar: no silence is longer than five seconds
 LOOK_S = 0.5  # how often it is looked whether a line is due
 STDERR = 2  # the descriptor, to which what is not Python writes
 REMARK = re.compile(rb"(\x1b\[[\d;]*m)*(INFO|WARNING): |.*\[[VIW]:onnxruntime:|[IW]\d{4} \d")
 FIRST_SPEAKS_S = 20.0  # in which the first of several processes has said what is wrong in all
+MEASURED_S = 3.0  # after which a rate is believed
+LONG_S = 20.0  # what takes longer tells about how long it takes
 
 _meters: list[_Meter] = []  # what is under way, the innermost last
 _beat: threading.Thread | None = None
@@ -44,9 +51,14 @@ class Move(Protocol):
 
 
 @contextmanager
-def bar(text: str, unit: str = "clip") -> Iterator[Move]:
-    """Yield a function (done, total, note) that moves a bar."""
-    meter = _Meter(text, unit)
+def bar(text: str, unit: str = "clip", measured: int = 1, most: bool = False) -> Iterator[Move]:
+    """Yield a function (done, total, note) that moves a bar.
+
+    Args:
+        measured: so many items tell how long all of them take, as the batches of an epoch.
+        most: it may end before the last item.
+    """
+    meter = _Meter(text, unit, measured=measured, most=most)
     with _under_way(meter):
         yield meter.move
 
@@ -114,8 +126,10 @@ def _tell(line: str) -> None:
         tqdm.write(text, file=sys.stderr)  # the bars step aside
         sys.stderr.flush()
     else:
-        print(text, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{text}\n")  # at once: two processes may speak
+        sys.stderr.flush()
     _said_s = time.monotonic()
+    _stand_in.tell(begin=False)
 
 
 def megabytes(size: int) -> str:
@@ -134,8 +148,9 @@ def duration(seconds: float) -> str:
 class _Meter:
     """One piece of work: how far it is, and how that is shown."""
 
-    def __init__(self, text: str, unit: str, plain_only: bool = False) -> None:
+    def __init__(self, text: str, unit: str, plain_only: bool = False, measured: int = 1, most: bool = False) -> None:
         self.text, self.unit, self.note = text, unit, ""
+        self.plain_only, self.measured, self.most, self.foretold = plain_only, measured, most, False
         self.began_s = time.monotonic()
         self.done = self.total = 0
         self.first: tuple[float, int] | None = None  # when it first moved, and how far it was then (--resume)
@@ -150,6 +165,20 @@ class _Meter:
             if note:
                 self.drawn.set_postfix_str(shown_lines(note), refresh=False)
             self.drawn.update(done - self.drawn.n)
+        if not self.foretold:
+            self._foretell()
+
+    def _foretell(self) -> None:
+        """Say about how long all of it takes, as soon as that is known by measuring, if that is long."""
+        first_s, first = self.first or (0.0, 0)
+        passed, moved = time.monotonic() - first_s, self.done - first
+        if passed < MEASURED_S or moved < self.measured or not self.total:
+            return
+        self.foretold = True
+        each, left = passed / moved, self.total - self.done
+        if self in _meters and each * (moved + left) >= LONG_S and left:
+            about = f"{'at most' if self.most else 'about'} {duration(each * left)} more"
+            say(f"{self.text}: {about}, {left} of {self.total} are left at {_each(1 / each)}")
 
     def line(self) -> str:
         """The state in a few words."""
@@ -160,11 +189,85 @@ class _Meter:
         first_s, first = self.first or (now, self.done)
         if self.done > first and now > first_s:
             rate = (self.done - first) / (now - first_s)
-            each = f"{rate:.0f}/s" if rate >= 9.5 else f"{rate:.1f}/s" if rate >= 0.95 else f"{1 / rate:.1f} s each"
-            parts += [each, f"{duration((self.total - self.done) / rate)} left"]
+            parts += [_each(rate), f"{duration((self.total - self.done) / rate)} left"]
         else:
             parts.append(duration(now - self.began_s))
         return ", ".join(parts)
+
+    def name(self) -> str:
+        """What it is, and how far."""
+        return f"{self.text} {self.done}/{self.total}" if self.total else self.text
+
+
+def _each(rate: float) -> str:
+    return f"{rate:.0f}/s" if rate >= 9.5 else f"{rate:.1f}/s" if rate >= 0.95 else f"{1 / rate:.1f} s each"
+
+
+STAND_IN = """
+import os, sys, threading, time
+every_s, state = float(sys.argv[1]), ["0", "0", ""]
+def read():
+    while told := os.read(0, 65536):
+        state[:] = told.decode(errors="replace").split("\\n")[-2].split(" ", 2)
+    os._exit(0)
+threading.Thread(target=read, daemon=True).start()
+parent, said_s = os.getppid(), 0.0
+while os.getppid() == parent:
+    told_s, began_s, text = state
+    now = time.monotonic()
+    due_s = max(float(told_s), said_s) + every_s
+    if text and now >= due_s:
+        os.write(2, f"{text}, {now - float(began_s):.0f} s\\n".encode())
+        said_s = now
+    time.sleep(min(max(due_s - now, 0.1), 1))
+"""
+
+
+class _StandIn:
+    """A process that says a line where this one cannot: no thread of it runs while a library holds the interpreter."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._told = b""
+        self._lock = threading.Lock()
+
+    def tell(self, begin: bool = True) -> None:
+        """Let it know what is under way, and when a line was said last; it begins with that."""
+        if _works_for_another() or not self._lock.acquire(blocking=False):
+            return
+        try:
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                if self._process is None and begin and _meters:
+                    self._begin()
+                meter = _meters[-1] if _meters else None
+                told = f"{_said_s:.2f} {meter.began_s:.2f} {shown(meter.name())[:500]}\n" if meter else "0 0 \n"
+                if self._process is not None and told.encode() != self._told:
+                    self._told = told.encode()
+                    os.write(self._process.stdin.fileno(), self._told)  # type: ignore[union-attr]
+        finally:
+            self._lock.release()
+
+    def _begin(self) -> None:
+        """Start it, where standard error is that of the system, and no terminal."""
+        if _looks_on() or sys.stderr.fileno() != STDERR or not Path(sys.executable).name.startswith("python"):
+            return
+        words = [sys.executable, "-I", "-S", "-c", STAND_IN, str(EVERY_S + LOOK_S)]
+        self._process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0, start_new_session=True
+        )
+        os.set_blocking(self._process.stdin.fileno(), False)  # type: ignore[union-attr]
+
+    def end(self) -> None:
+        """End it: nothing is under way."""
+        with self._lock:
+            if self._process is not None and not _works_for_another():
+                self._process.kill()
+                self._process.stdin.close()  # type: ignore[union-attr]
+                self._process.wait()
+            self._process, self._told = None, b""
+
+
+_stand_in = _StandIn()
 
 
 @contextmanager
@@ -180,11 +283,14 @@ def _under_way(meter: _Meter) -> Iterator[None]:
     if _beat is None or not _beat.is_alive():
         _beat = threading.Thread(target=_watch, name="vidlet-progress", daemon=True)
         _beat.start()
+        atexit.register(_stand_in.end)
+    _stand_in.tell(begin=not meter.plain_only)
     try:
         yield
     finally:
         _meters.remove(meter)
         _ended_s = time.monotonic()
+        _stand_in.tell(begin=False)
         if meter.drawn is not None:
             meter.drawn.close()
 
@@ -195,6 +301,7 @@ def _watch() -> None:
         if not _meters:
             _busy.clear()
             if not _meters:
+                _stand_in.end()
                 _busy.wait()
         time.sleep(min(LOOK_S, EVERY_S / 4))
         for meter in _meters[-1:]:
@@ -203,6 +310,7 @@ def _watch() -> None:
                     meter.drawn.refresh()
                 elif not _looks_on() and time.monotonic() - _said_s >= EVERY_S:
                     _tell(meter.line())
+        _stand_in.tell()
 
 
 def _looks_on() -> bool:

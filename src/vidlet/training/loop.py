@@ -122,7 +122,7 @@ def run_epochs(
         run.open_board(progress.epoch)
     every = config.epochs * objective.steps(config)
     hurry = Hurry(objective.network, every)
-    with bar(title, "batch") as move:
+    with bar(title, "batch", objective.steps(config), most=bool(config.early_stopping)) as move:
 
         def moved(note: str = "") -> None:
             if hold is not None and not note:
