@@ -75,7 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any] | None:
     """Print one result a source or change: a line of JSON each, or label and segments for people."""
-    from ..jobs.predict import predict
+    from ..progress import working
+
+    with working("load", plain_only=True):
+        from ..jobs.predict import predict
 
     printing = threading.Lock()  # lines of finished clips come from another thread
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..datasets import clips_below
 from ..errors import RecipeError
 from ..live.session import LiveWanted, live_lines
-from ..progress import say
+from ..progress import say, working
 from ..recipe import in_range
 from ..runs import shipped
 from ..runtime import Model, load
@@ -91,7 +91,8 @@ def predict(
     if watched and (folder := Path(str(source))).is_dir() and not image_files(folder):
         some = next((f" ({path})" for path in clips_below(folder)), "")
         raise RecipeError(f"--live: {folder} is a folder of videos; name one of them{some}, or leave out --live")
-    loaded = model if isinstance(model, Model) else load(shipped(model, threads), threads=threads)
+    with working(f"load {model}"):
+        loaded = model if isinstance(model, Model) else load(shipped(model, threads), threads=threads)
     if watched:
         lines = live_lines(loaded, source, wanted, say, tell)
         yield from lines if csv is None else _kept(lines, Path(csv))
