@@ -139,8 +139,8 @@ def compare_litert(content: bytes, model: Model, frames: int) -> dict[str, Any]:
 
     Returns:
         frames; score_difference, the largest; state_difference, the largest, in parts of the largest number of that
-        state; same_label, a share of the frames; and the median milliseconds of a frame in both, each on one thread:
-        litert_ms, onnx_ms.
+        state; same_label, a share of the frames; and the median milliseconds of a frame in both, by the clock, in turn,
+        each on one thread: litert_ms, onnx_ms.
     """
     runner = open_interpreter(content).get_signature_runner(SIGNATURE)
     seconds = np.empty((frames, 2))

@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         told = found["metrics"]
         say(
             f"{told['frames']:,} frames: scores differ by {told['score_difference']:.1g}, states by "
-            f"{told['state_difference']:.1g}; {told['litert_ms']:.2g} ms a frame, the .onnx {told['onnx_ms']:.2g}"
+            f"{told['state_difference']:.1g}; by the clock {told['litert_ms']:.2g} ms a frame, the .onnx "
+            f"{told['onnx_ms']:.2g}"
         )
     return found
