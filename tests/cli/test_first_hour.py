@@ -1,5 +1,6 @@
 """The first hour with the command line: what is mistyped is answered at once, in words that help."""
 
+import ast
 import os
 import re
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from vidlet.cli import COMMANDS, parser_of
+from vidlet.cli.before_work import READ, WRITTEN
 from vidlet.errors import RecipeError
 from vidlet.recipe import full_keys, load_recipe
 from vidlet.runs import RunFolder, choose
@@ -54,6 +57,8 @@ def python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         ),
         ("fit clips --device bord.json", "RecipeError: --device bord.json: no such file; `vidlet benchmark MODEL"),
         ("train clips --out table.txt/a", "DataError: --out table.txt/a: cannot be written ("),
+        ("benchmark runs/auto --out table.txt/a", "DataError: --out table.txt/a: cannot be written ("),
+        ("benchmark runs/auto --save table.txt/a", "DataError: --save table.txt/a: cannot be written ("),
     ],
 )
 def test_what_is_mistyped_is_answered_before_anything_heavy_is_loaded(words, said, tmp_path):
@@ -65,6 +70,81 @@ def test_what_is_mistyped_is_answered_before_anything_heavy_is_loaded(words, sai
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "runs", "table.txt"]  # nothing is left behind
+
+
+PLACES = re.compile(r"\b(FILE|FOLDER|RUN|MODEL|DATA|SOURCE|PATH)\b")
+NEEDED = {  # of each command: its other arguments, of what is there
+    "demo": "", "record": "a --out made", "data": "clips", "label": "m.onnx v.mp4 --out made", "train": "clips",
+    "fit": "clips", "compress": "run clips int8", "ensemble": "clips m.onnx --max-size 1MB", "evaluate": "m.onnx clips",
+    "compare": "run", "sweep": "clips", "fuse": "--stream m.onnx clips --stream m.onnx clips",
+    "predict": "m.onnx v.mp4", "segment": "v.mp4", "export": "run --out made", "push": "run a/b", "benchmark": "m.onnx",
+    "inspect": "m.onnx", "extract": "clips", "papers": "deepeye --data clips",
+}  # fmt: skip
+NOT_IN_ONE_WORD = {"stream": "--stream gone.onnx clips", "labels": "--labels gone"}
+
+
+def _options_of_places() -> list[tuple[str, str]]:
+    """(command, its words with one path that is missing), of every path that is read."""
+    found = []
+    for command in COMMANDS:
+        for action in parser_of(command)._actions:
+            names = " ".join(action.metavar) if isinstance(action.metavar, tuple) else action.metavar or ""
+            if not PLACES.search(names) or action.dest in WRITTEN:
+                continue
+            assert action.dest in {*READ, *NOT_IN_ONE_WORD}, f"{command} {action.dest}: is it looked at before work?"
+            words = NEEDED[command].split()
+            if action.option_strings:
+                words += NOT_IN_ONE_WORD.get(action.dest, f"{action.option_strings[0]} gone").split()
+            else:
+                place = [a.dest for a in parser_of(command)._actions if not a.option_strings].index(action.dest)
+                words[place] = "gone"
+            found.append((command, " ".join(words)))
+    return found
+
+
+@pytest.mark.parametrize(("command", "words"), _options_of_places())
+def test_every_path_that_is_missing_is_named_before_torch_is_loaded(command, words, tmp_path):
+    (tmp_path / "clips/wave").mkdir(parents=True)
+    (tmp_path / "clips/wave/a.mp4").touch()
+    (tmp_path / "run").mkdir()
+    for name in ("m.onnx", "v.mp4"):
+        (tmp_path / name).touch()
+    done = python("-c", WITHOUT_HEAVY, command, *words.split(), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "gone" in done.stderr
+    assert "torch" not in done.stdout
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train clips --fold 5/5", "DataError: --fold 5/5: expected I/K"),
+        ("extract clips --shard 9/3", "DataError: --shard 9/3: expected K/N"),
+        ("ensemble clips m.onnx --max-size lots", "RecipeError: 'lots'"),
+    ],
+)
+def test_values_that_no_data_could_make_right_are_refused_before_torch_is_loaded(words, said, tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "m.onnx").touch()
+    done = python("-c", WITHOUT_HEAVY, *words.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(said), done.stderr
+    assert "torch" not in done.stdout
+
+
+def test_messages_name_only_options_that_there_are():
+    known = {"--version", "--nproc-per-node", "--silent", "--pack-destination"}  # then those of torchrun and npm
+    for command in COMMANDS:
+        known |= {name for action in parser_of(command)._actions for name in action.option_strings}
+    wrong = []
+    for path in sorted((ROOT / "src/vidlet").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                named = re.findall(r"(?<![\w-])--[a-z][a-z-]*", node.value)
+                wrong += [f"{path.relative_to(ROOT)}:{node.lineno} {name}" for name in named if name not in known]
+    assert wrong == []
 
 
 def test_a_model_that_is_called_by_a_name_is_no_missing_file(tmp_path):

@@ -92,6 +92,7 @@ def _leave(status: int | None = None) -> None:
 def _run(words: list[str]) -> int:
     parser = _parser(words)
     args = parser.parse_args(words)
+    args.words = words
     if not args.command:
         parser.print_help()
         return 0

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..cloud import is_address
-from ..errors import DataError, ExportError, ModelError, RecipeError, TrainingError, why
+from ..errors import DataError, ExportError, ModelError, RecipeError, TrainingError, WeightsError, why
 from ..progress import started_by_torchrun
-from ..recipe import Recipe, nearest
+from ..recipe import Recipe, load_recipe, nearest
 from ..wording import shown
 
-POSITIONAL = ("data", "model", "models", "source", "run_folder")
-READ = (*POSITIONAL, "init", "teacher", "against", "device", "extractor", "runtime", "detector")
-WRITTEN = ("out", "save", "csv", "report")  # options that name what a command writes
+POSITIONAL = ("data", "model", "models", "source", "run_folder", "runs")
+NEEDED = ("init", "teacher", "against", "device", "extractor", "runtime", "detector", "stream", "merge")
+READ = (*POSITIONAL, *NEEDED, "none", "recipe")  # the last two may be names, too
+WRITTEN = ("out", "save", "csv", "report", "record", "join")  # options that name what a command writes
+SOME_TENSOR = re.compile(r"(?<=\.onnx):|(?<=\.tflite):")
 WATCHING = ("predict", "record", "label", "segment")  # their source is a path, a camera or an address
 REACHING = {"data": ("data", "evaluate", "extract", "fit", "train"), "out": ("extract", "fit", "train")}  # see cloud.py
 
@@ -46,11 +49,20 @@ def check_paths(args: argparse.Namespace) -> None:
         for path in _several(given.get(option)):
             if is_address(path) and args.command not in REACHING.get(option, ()):
                 raise DataError(f"{option} {shown(path)}: vidlet {args.command} takes no address here, only a path")
-    if given.get("data") and not is_address(given["data"]):
-        _there(given["data"], "no such folder or table", DataError)
-    for path in (*_several(given.get("model")), *_several(given.get("models"))):
+    streams = given.get("stream") or []
+    for path in (*_several(given.get("data")), *(data for _, data in streams)):
+        if not is_address(path):
+            _there(path, "no such folder or table", DataError)
+    files = [*_several(given.get("model")), *_several(given.get("models")), *(model for model, _ in streams)]
+    for path in (*files, *(_several(given.get("against")) if args.command == "evaluate" else ())):
         if "://" not in path:
             _there(path, "no such file or run, and no ready model", ModelError, names=_ready)
+    if args.command == "compare":
+        for path in (*args.runs, *_several(args.against)):
+            if args.data is None:
+                _there(path, "no such run; give --data DATA for files", DataError)
+            elif "://" not in path:
+                _there(path, "no such file or run, and no ready model", ModelError, names=_ready)
     if args.command == "export" and given.get("source") and "://" not in args.source:
         _there(args.source, "no such file or run, and no ready model", ExportError, names=_ready)
     if given.get("source") and args.command in WATCHING:
@@ -62,9 +74,49 @@ def check_paths(args: argparse.Namespace) -> None:
             _there(path, "no such run folder or model file", TrainingError, f"--{option} ")
     if args.command == "fit" and given.get("device"):
         _there(args.device, "no such file; `vidlet benchmark MODEL --save FILE` writes it", RecipeError, "--device ")
+    if args.command == "export" and args.labels not in (None, "coco"):
+        _there(args.labels, "no such file (of classes, one a line), and not coco", ExportError, "--labels ")
+    for path in _several(given.get("extractor")):
+        _there(SOME_TENSOR.split(path)[0], "no such file", WeightsError, "--extractor ")
+    for option in ("runtime", "detector", "merge"):
+        for path in _several(given.get(option)):
+            _there(path, "no such folder" + " or file" * (option == "detector"), DataError, f"--{option} ")
     for option in WRITTEN:
-        if given.get(option) and not is_address(given[option]):
-            _writable(Path(given[option]), f"--{option}")
+        if isinstance(given.get(option), str) and given[option] and not is_address(given[option]):
+            _writable(Path(given[option]), _as_typed(args, option))
+    _check_values(args)
+
+
+def _as_typed(args: argparse.Namespace, option: str) -> str:
+    """The option by the name that was typed: --save is also called --out."""
+    also = option == "save" and any(re.match(r"--out(=|$)", word) for word in getattr(args, "words", ()))
+    return "--out" if also else f"--{option}"
+
+
+def _check_values(args: argparse.Namespace) -> None:
+    """Refuse values that no data could make right, and a --none that is neither there nor a class of DATA."""
+    given = vars(args)
+    for recipe in _several(given.get("recipe")):
+        load_recipe(recipe)
+    if given.get("fold") is not None:
+        from ..tasks.clips import parse_fold
+
+        parse_fold(given["fold"])
+    if given.get("shard") is not None:
+        from ..features.shards import Shard
+
+        Shard.parse(given["shard"])
+    if args.command == "ensemble":
+        from ..search.budget import check_quantities
+
+        check_quantities([args.max_size])
+    none = given.get("none")
+    if none is not None and not os.path.exists(none) and not is_address(args.data):  # noqa: PTH110
+        from ..datasets import read_table, with_background
+        from ..tasks import task_of_data
+
+        if task_of_data(args.data).name == "clips":  # others say that they have no --none
+            with_background(read_table(args.data), none)
 
 
 def check_pictures(data: str, recipe: Recipe | None = None) -> None:

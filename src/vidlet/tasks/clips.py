@@ -76,7 +76,7 @@ def labelled_clips(
         return hold_out_shards(table, val_shards, SPLIT_SEED)
     if fold is None:
         return with_splits(table, seed=SPLIT_SEED)
-    index, folds = _parse_fold(fold)
+    index, folds = parse_fold(fold)
     dealt = given_folds if any(clip.fold for clip in table) else group_folds
     chosen = dealt(table, folds, seed=SPLIT_SEED)[index]
     for note in chosen.notes[len(table.notes) :]:
@@ -133,7 +133,12 @@ def few_frames(frames: np.ndarray, most: int = 8) -> np.ndarray:
     return np.resize(frames[:most], (max(5, min(most, len(frames))), *frames.shape[1:]))
 
 
-def _parse_fold(fold: str) -> tuple[int, int]:
+def parse_fold(fold: str) -> tuple[int, int]:
+    """The part and how many there are: "0/5" -> (0, 5).
+
+    Raises:
+        DataError: another form, or no such part.
+    """
     found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", fold)
     if found is None or not int(found[1]) < int(found[2]) >= 2:
         raise DataError(f"--fold {fold[:40]}: expected I/K with 0 <= I < K, as in 0/5")
