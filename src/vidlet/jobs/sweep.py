@@ -14,7 +14,7 @@ from typing import Any
 from ..compression import file_name
 from ..errors import DataError, RecipeError, TrainingError, VidletError
 from ..files import Lock, write_text
-from ..progress import say
+from ..progress import bar, say
 from ..recipe import Recipe, load_recipe, recipe_to_dict
 from ..runs import MODEL, RunFolder
 from ..search.budget import parse_bytes, parse_seconds
@@ -97,18 +97,22 @@ def sweep(
     parts += [f"{len(max_sizes)} searches of {time}"] * bool(max_sizes)
     say(f"sweep   {', '.join(parts)} in {folder}")
     failed: list[dict[str, str]] = []
-    for number, way in enumerate(ways, 1):
-        say(f"[{number}/{len(ways)}] {way.name}")
-        try:
-            if way.max_size:
-                _searched(data, way, folder / way.name, time, fold, strict, device)
-            else:
-                _trained(data, way, plans[way.name], chains, folder / way.name, fold, strict, device)
-        except VidletError as error:
-            if strict:
-                raise
-            say(f"warning: {way.name}: {error}")
-            failed.append({"name": way.name, "error": str(error)})
+    with bar("sweep", "run") as move:
+        for number, way in enumerate(ways, 1):
+            say(f"[{number}/{len(ways)}] {way.name}")
+            if MODEL not in RunFolder(folder / way.name).metrics()["files"]:  # what is done already tells no rate
+                move(number - 1, len(ways))
+            try:
+                if way.max_size:
+                    _searched(data, way, folder / way.name, time, fold, strict, device)
+                else:
+                    _trained(data, way, plans[way.name], chains, folder / way.name, fold, strict, device)
+            except VidletError as error:
+                if strict:
+                    raise
+                say(f"warning: {way.name}: {error}")
+                failed.append({"name": way.name, "error": str(error)})
+            move(number, len(ways))
     if len(failed) == len(ways):
         raise TrainingError(f"{folder}: every run failed; {failed[0]['name']}: {failed[0]['error']}")
     finished = [folder / way.name for way in ways if way.name not in {one["name"] for one in failed}]
