@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from vidlet import progress
-from vidlet.progress import bar, duration, say, without_remarks, working
+from vidlet.progress import bar, duration, megabytes, say, without_remarks, working
 
 SLOW_TRAINING = """
     import sys, time
@@ -169,6 +169,10 @@ def test_rate_and_time_left_are_worked_out_from_the_first_move(monkeypatch):
 @pytest.mark.parametrize(("seconds", "text"), [(8.6, "9 s"), (99, "99 s"), (241, "4 min"), (7500, "2 h 5 min")])
 def test_durations_are_for_people(seconds, text):
     assert duration(seconds) == text
+
+
+def test_few_bytes_are_no_kilobytes():
+    assert [megabytes(size) for size in (1, 941_000, 3_400_000)] == ["1 bytes", "941 kB", "3.40 MB"]
 
 
 def test_a_terminal_has_a_bar_and_lines_that_do_not_break_it(tmp_path):

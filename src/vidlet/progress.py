@@ -134,7 +134,7 @@ def _tell(line: str) -> None:
 
 def megabytes(size: int) -> str:
     """Bytes for people: 941,000 -> "941 kB", 3,400,000 -> "3.40 MB" (10^6)."""
-    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB" if size >= 1000 else f"{size} bytes"
 
 
 def duration(seconds: float) -> str:

@@ -628,3 +628,10 @@ def test_a_column_of_folds_is_tested_part_by_part(tmp_path, capsys):
     assert not capsys.readouterr().err
     labelled_clips(tmp_path, "0/3")
     assert "warning: 2 groups are in several parts of the column 'fold'" in capsys.readouterr().err
+
+
+def test_a_table_may_call_its_times_from_and_to(tmp_path):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "t.csv").write_text("video,from,to,class\na.mp4,0:00:00.2,0:00:01.4,bend\n")
+    clip = read_table(tmp_path / "t.csv").clips[0]
+    assert (clip.start_s, clip.end_s) == (0.2, 1.4)

@@ -40,8 +40,8 @@ PATHS = (
 )
 LABELS = ("label", "labels", "class", "label_name", "class_name", "action", "activity", "gesture", "category")
 TIMES = {
-    "start_s": ("start_s", "start", "start_time", "start_sec", "start_seconds", "time_start", "begin", "onset"),
-    "end_s": ("end_s", "end", "end_time", "end_sec", "end_seconds", "time_end", "finish", "stop"),
+    "start_s": ("start_s", "start", "start_time", "start_sec", "start_seconds", "time_start", "begin", "onset", "from"),
+    "end_s": ("end_s", "end", "end_time", "end_sec", "end_seconds", "time_end", "finish", "stop", "to"),
     "duration_s": ("duration_s", "duration", "duration_sec"),  # of the clip, where it has a start and no end
 }
 MILLISECONDS = {"start_s": ("start_ms", "begin_ms"), "end_s": ("end_ms", "finish_ms")}
