@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from artifacts import session
-from vidlet.compression.compact import compact
 from vidlet.compression.exact import PAIR, pair_sums, quantize_exactly
+from vidlet.compression.graph_steps import compact_graph as compact
 from vidlet.onnx_graph import attribute
 from vidlet.onnx_graph.columns import join_columns, part_columns
 
