@@ -218,7 +218,6 @@ TABLES: dict[str, Table] = {
             ("weizmann_actions (30)", share("weizmann_actions: int8")),
             ("shrec (510)", share("shrec_depth_gestures: int8")),
             ("bytes", count("egogestar: int8, bytes")),
-            ("ms a frame", number("egogestar: int8, ms", 2)),
         ),
         where=lambda row: part(0)(row) in SETS and part(1)(row) == "own split" and len(row.name.split(", ")) == 3,
         spread=(2, 0),
