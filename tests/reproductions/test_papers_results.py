@@ -51,7 +51,29 @@ def test_a_value_whose_code_has_changed_is_marked(kept, monkeypatch, capsys):
     capsys.readouterr()
     main(["papers", "tt3dcnn", "--record", str(kept)])
     text = capsys.readouterr().out
-    assert "0.75*" in text and "* the code has changed since this was measured" in text
+    assert "0.75* [1]" in text and "* the code has changed since this was measured" in text
+
+
+def test_a_star_is_of_the_value_that_is_shown_and_its_number_is_that_of_its_command(kept, capsys):
+    line = json.loads(kept.read_text().splitlines()[0])
+    old = {**line, "data": "elsewhere", "command": "vidlet papers tt3dcnn --data elsewhere", "code": {"models": "old"}}
+    kept.write_text("".join(json.dumps(one) + "\n" for one in (old, {**line, "value": 0.8})))
+    main(["papers", "tt3dcnn", "--record", str(kept)])
+    text = capsys.readouterr().out
+    assert "0.8 [2]\n" in text and "0.8*" not in text
+    assert "elsewhere       7      1  the first 1 folds" in text  # what was reduced stands beside the number
+
+
+def test_runs_that_an_older_code_finished_are_recorded_as_such(kept, monkeypatch, tmp_path):
+    log = tmp_path / "x"
+    log.write_text(json.dumps({"key": "1", "code": {**code_of("tt3dcnn"), "training": "old"}}) + "\n")
+    data = str(tmp_path / "clips")
+    words = ["papers", "tt3dcnn", "--data", data, "--protocol", "paper", "--rows", "VIVA-3", "--device", "cpu"]
+    assert main([*words, "--record", str(kept), "--out", str(log), "--json"]) == 0
+    assert all(line["changed"] == ["training"] for line in stored("tt3dcnn", kept) if not line["reduction"])
+    log.write_text(json.dumps({"key": "1"}) + "\n")  # of a version that did not say
+    assert main([*words, "--record", str(kept), "--out", str(log), "--json"]) == 0
+    assert all(len(line["changed"]) == 4 for line in stored("tt3dcnn", kept) if not line["reduction"])
 
 
 def test_the_last_value_of_a_row_counts_and_the_papers_own_protocol_first(kept):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
 from . import options
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )  # fmt: skip
     if not args.json:
         kept = found.get("measurements", [])
-        print(tables_text(found["tables"], _changed(kept)) if args.name else list_text(found["papers"]))
+        print(tables_text(found["tables"], _marks(kept)) if args.name else list_text(found["papers"]))
         if kept:
             print("\n\n" + kept_text(kept))
         if "measured_on" in found:
@@ -119,22 +119,33 @@ def kept_text(lines: list[dict[str, Any]]) -> str:
     """Where the shipped values come from, a line a command; what is marked in the tables is said."""
     from ..reports import text_table
 
-    commands = {line["command"]: line for line in lines}
+    of = {line["command"]: line for line in lines}
     rows = [
-        (line["data"], str(line["clips"]), line["reduction"] or "whole", f"{line['version']}, {line['date']}", command)
-        for command, line in commands.items()
-    ]
-    text = "measured:\n\n" + text_table(rows, ("data", "scored", "reduced", "version, date", "command"), "lrlll")
+        (str(number), line["data"], str(line["clips"]), str(line["seeds"]), line["reduction"] or "whole",
+         f"{line['version']}, {line['date']}", command)
+        for command, number in _commands(lines).items() for line in [of[command]]
+    ]  # fmt: skip
+    columns = ("", "data", "scored", "seeds", "reduced", "version, date", "command")
+    text = "measured:\n\n" + text_table(rows, columns, "rlrrlll")
     old = sorted({part for line in lines for part in line["changed"]})
     return text + (f"\n\n* the code has changed since this was measured ({', '.join(old)})" if old else "")
 
 
-def _changed(lines: list[dict[str, Any]]) -> set[tuple[str, str]]:
-    return {(line["table"], line["row"]) for line in lines if line["changed"]}
+def _commands(lines: list[dict[str, Any]]) -> dict[str, int]:
+    """The commands that measured, numbered."""
+    return {command: number for number, command in enumerate(dict.fromkeys(line["command"] for line in lines), 1)}
 
 
-def tables_text(tables: list[dict[str, Any]], changed: Collection[tuple[str, str]] = ()) -> str:
-    """The tables one below the other, their columns aligned; rows whose measured value is an old code's with a star."""
+def _marks(lines: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
+    """What stands behind a measured value: a star if it is an old code's, and the number of its command."""
+    from ..reproductions.results import shown
+
+    numbers = _commands(lines)
+    return {key: f"{'*' if line['changed'] else ''} [{numbers[line['command']]}]" for key, line in shown(lines).items()}
+
+
+def tables_text(tables: list[dict[str, Any]], marks: Mapping[tuple[str, str], str] | None = None) -> str:
+    """The tables one below the other, their columns aligned; ``marks`` stand behind measured values."""
     from ..reports import text_table
 
     columns = ("printed", "recomputed", "measured")
@@ -143,8 +154,8 @@ def tables_text(tables: list[dict[str, Any]], changed: Collection[tuple[str, str
         rows = []
         for row in table["rows"]:
             cells = [number_text(row[key]) for key in columns]
-            if (table["title"], row["name"]) in changed:
-                cells[-1] = f"{cells[-1]}*"
+            if mark := (marks or {}).get((table["title"], row["name"])):
+                cells[-1] = f"{cells[-1]}{mark}"
             rows.append((row["name"], row["unit"], *cells))
         parts.append(f"{table['title']}\n\n{text_table(rows, ('', 'unit', *columns), 'llrrr')}")
     return "\n\n\n".join(parts)

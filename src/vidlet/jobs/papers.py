@@ -100,7 +100,8 @@ def papers(
     log = Path(out or Path("runs") / f"papers-{name}.jsonl")
     found = Path(detector) if detector else None
     effort = Effort(
-        epochs, seeds, clips, found, dict(overrides or {}), device, protocol, folds, tuple(rows), extractor
+        epochs, seeds, clips, found, dict(overrides or {}), device, protocol, folds, tuple(rows), extractor,
+        results.code_of(name),
     )  # fmt: skip
     say(f"papers {name}: its experiment on {data}, {protocol} protocol, on {device}; writes {log}, a line a run")
     scored = module.measure(tables["tables"], data, effort, log)
@@ -112,7 +113,7 @@ def papers(
         told["epochs"] = epochs or QUICK_EPOCHS
     if record:
         where = Path(record) if isinstance(record, str) else None
-        count = results.record(name, tables["tables"], told, _command(name, data, effort), where)
+        count = results.record(name, tables["tables"], told, _command(name, data, effort), where, log)
         say(f"{count} measured values of {name} are kept")
     return {**tables, "measured_on": told}
 

@@ -53,6 +53,7 @@ class Effort:
         folds: so many folds of a row, the first ones; 0: all.
         rows: words of which a row must have one in its name; none: all rows.
         extractor: a file for the rows of the thesis' other extractor.
+        code: what determines the figures now (results.py); a line of the log says of which code it is.
     """
 
     epochs: int | None = None
@@ -65,6 +66,7 @@ class Effort:
     folds: int = 0
     rows: tuple[str, ...] = ()
     extractor: str | None = None
+    code: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def run_recipes(
                 network = TASKS["clips"].networks().build(plan, ready[1].table, None)  # none learns what another did
                 own = dataclasses.replace(ready[1], extractor=network.extractor)
                 figures = train_and_score(own, plan, network.head, effort.device)
-                known[key] = {"name": name, "seed": seed, **figures, "key": key}
+                known[key] = {"name": name, "seed": seed, **figures, "key": key, "code": effort.code}
                 with log.open("a") as sink:
                     sink.write(json.dumps(known[key]) + "\n")
                 say(f"{name}, seed {seed}: accuracy {known[key]['accuracy']:.3f}")

@@ -68,23 +68,30 @@ SOURCES: dict[str, dict[str, tuple[str, ...]]] = {  # what determines what was m
 
 
 def record(
-    paper: str, tables: Sequence[Mapping[str, Any]], told: Mapping[str, Any], command: str, path: Path | None = None
+    paper: str,
+    tables: Sequence[Mapping[str, Any]],
+    told: Mapping[str, Any],
+    command: str,
+    path: Path | None = None,
+    log: Path | None = None,
 ) -> int:
     """Append the values measured on these clips to the file, the shipped one where none is given; returns how many.
 
     Args:
         told: what ``papers`` says of it, ``measured_on``.
+        log: the finished runs, which may be of an older code.
 
     Raises:
         DataError: the file cannot be written.
     """
+    code = _code_of_runs(paper, log)
     lines = [
         {
             "paper": paper, "table": found["title"], "row": row["name"], "unit": row["unit"], "value": row["measured"],
             "data": told["data"], "clips": told["scored"], "seeds": told["seeds"],
             "protocol": told.get("protocol", "quick"), "reduction": reduction(told),
             "version": metadata.version("vidlet"), "command": command,
-            "machine": machine(), "date": time.strftime("%Y-%m-%d", time.gmtime()), "code": code_of(paper),
+            "machine": machine(), "date": time.strftime("%Y-%m-%d", time.gmtime()), "code": code,
         }
         for found in tables for row in found["rows"] if row["measured"] is not None and row["unit"] not in ELSEWHERE
     ]  # fmt: skip
@@ -137,9 +144,7 @@ def fill_stored(tables: list[dict[str, Any]], lines: Iterable[Mapping[str, Any]]
     Of several data sets the value of the paper's own protocol stands in the row, else the last one.
     """
     rows = {(found["title"], row["name"]): row for found in tables for row in found["rows"]}
-    order = sorted(lines, key=lambda line: line["protocol"] == "paper")
-    for line in order:
-        key = line["table"], line["row"]
+    for key, line in shown(lines).items():
         if key not in rows:
             own = next((found for found in tables if found["title"] == line["table"]), None)
             if own is None:
@@ -148,6 +153,20 @@ def fill_stored(tables: list[dict[str, Any]], lines: Iterable[Mapping[str, Any]]
             rows[key] = {"name": line["row"], "unit": line["unit"], "printed": None, "recomputed": None}
             own["rows"].append(rows[key])
         rows[key]["measured"] = line["value"]
+
+
+def shown(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """The line whose value stands in a row, by table and row."""
+    order = sorted(lines, key=lambda line: line["protocol"] == "paper")
+    return {(line["table"], line["row"]): line for line in order}
+
+
+def _code_of_runs(paper: str, log: Path | None) -> dict[str, str]:
+    """The code that finished runs are of: ours, or that of the first of another code; nobody knows it of older logs."""
+    now = code_of(paper)
+    known = log.read_text("utf-8").splitlines() if log is not None and log.is_file() else []
+    of = (json.loads(line).get("code", dict.fromkeys(now, "")) for line in known)
+    return next((dict(code) for code in of if code != now), now)
 
 
 @cache

@@ -96,7 +96,7 @@ def run_records(
                 trained = TASKS["records"].networks()
                 if prepared is None:
                     prepared = trained.prepare(plan, records, trained.build(plan, records, None), False)
-                known[key] = {"key": key, "name": plan.name, "seed": seed} | train_member(
+                known[key] = {"key": key, "name": plan.name, "seed": seed, "code": effort.code} | train_member(
                     run, plan, records, prepared, effort.device
                 )
                 log.parent.mkdir(parents=True, exist_ok=True)
