@@ -19,7 +19,7 @@ from vidlet.artifact import (
 )
 from vidlet.errors import RecipeError
 from vidlet.models import build_extractor, build_head
-from vidlet.models.clip_networks import count_weights
+from vidlet.models.clip_networks import ClipNetwork3d, count_weights
 from vidlet.models.clip_tables import CLIP_NETWORKS, read_train
 from vidlet.recipe import Extractor, Head, Recipe, Sampling, load_recipe, recipe_names
 from vidlet.runtime import load
@@ -255,3 +255,17 @@ def test_a_clip_of_the_networks_length_is_one_call_of_the_runtime(tmp_path, monk
     assert calls == [FRAMES]
     frames = read_clip(tmp_path / "clip.mp4", plan.sampling, SHAPE[1:]).frames
     np.testing.assert_allclose(list(prediction.scores.values()), model(frames)[0][0], atol=1e-6)
+
+
+def test_in_bfloat16_gradients_of_clips_shorter_than_a_kernel_are_those_of_float32():
+    found = []
+    for low in (False, True):
+        torch.manual_seed(0)
+        network = ClipNetwork3d("viva-1", (2, 14, 31), 4, frames=8, dropout=0.0, fitted=True).train()
+        clips = torch.randn(4, 2, 8, 14, 31)  # two frames are left before the third convolution, of three
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            loss = nn.functional.cross_entropy(network(clips).float(), torch.arange(4))
+        loss.backward()
+        found.append({name: p.grad for name, p in network.named_parameters()})
+    for name, expected in found[0].items():
+        assert (found[1][name] - expected).norm() < 0.3 * expected.norm(), name

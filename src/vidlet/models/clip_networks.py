@@ -34,10 +34,18 @@ class ConvolutionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, C', T', H', W')."""
-        x = self.convolution(x)
+        x = self._convolved(x)
         if self.norm is not None:
             x = self.norm(x)
         return functional.relu(self.pool(x))  # a maximum and ReLU may change places: fewer numbers this way
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        """Clips shorter than the kernel in float32: in bfloat16 a processor's gradients of its weights are rubbish."""
+        if not (self.training and x.device.type == "cpu" and 1 < x.shape[2] < self.convolution.kernel_size[0]):
+            convolved: Tensor = self.convolution(x)
+            return convolved
+        with torch.autocast("cpu", enabled=False):
+            return self.convolution(x.float())
 
 
 class ClipNetwork3d(nn.Module):
