@@ -139,6 +139,7 @@ def test_the_3d_networks_are_trained_as_printed(network, batch, lr):
         plan = plan_of("viva-1", of[f"{network} {form}"], Effort(protocol="paper"), 0)
         told = plan.training
         assert (told.batch, told.lr, told.epochs, told.optimizer, told.early_stopping) == (batch, lr, 100, "sgd", 0)
+        assert told.clip_norm == 0  # the paper shortens no gradient
         assert (told.schedule.kind, told.schedule.step_epochs, told.schedule.step_factor) == ("step", 30, 0.1)
         assert (plan.sampling.rule, plan.sampling.frames, plan.extractor.input_size) == ("uniform", 32, (28, 62))
         assert plan.head.options["network"] == network.lower() and plan.head.options["dropout"] == dropout
@@ -156,6 +157,16 @@ def test_both_forms_of_a_network_can_be_trained_at_the_same_dropout():
         assert [plan.head.options["tt"] for plan in plans] == ["none", "both"]
         assert plans[0].training == plans[1].training
         assert of[f"{network} TT, equal dropout"].folds == "copies by group"
+
+
+def test_the_rank_study_has_rows_on_single_frames():
+    of = {case.name: case for case in tt3dcnn.cases(Path("/nowhere"))}
+    wanted = {"dense": ("none", 0), "rank 4": ("convolutions", 4), "rank 16": ("convolutions", 16)}
+    for name, (form, rank) in wanted.items():
+        plan = plan_of("viva-1", of[f"CNN-2, {name}"], Effort(), 0)
+        assert plan.head.name == "frame-network"
+        assert plan.head.options == {"network": "cnn-2", "tt": form, "rank": rank}
+        assert (plan.extractor.input_size, plan.sampling.frames) == ((32, 32), 1)
 
 
 def test_the_thesis_is_trained_at_its_rate_until_validation_stops_it():
@@ -288,6 +299,7 @@ def test_the_papers_protocol_fills_the_table_and_says_what_was_reduced(monkeypat
     assert of["VIVA-3: lost by TT"] == pytest.approx(0.1)
     assert of["VIVA-3 TT, folds of subjects: accuracy"] == 0.45
     assert of["VIVA-2, equal dropout: lost by TT"] == pytest.approx(0.15)
+    assert of["VIVA-2, equal dropout: lost by TT: spread over pairs"] == 0.0707
     assert of["VIVA-2 TT, equal dropout: spread of the accuracy"] == 0.0707
     assert of["VIVA-2 dense: accuracy"] is None
     assert found["measured_on"]["reduced"] == ["3 epochs at most", "the first 2 folds"]

@@ -93,7 +93,7 @@ def run_cases(cases: Sequence[Case], data: str | Path, effort: Effort, log: Path
                     kept = log.parent / f"{log.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
                     figures = _run(plans, reader.streams(plans, tables), fold, effort.device, kept, key)
                     run = {"name": case.name, "fold": number, "folds": len(folds), "seed": seed}
-                    known[key] = {**run, **figures, "key": key}
+                    known[key] = {**run, **figures, "key": key, "code": effort.code}
                     with log.open("a") as sink:
                         sink.write(json.dumps(known[key]) + "\n")
                     shutil.rmtree(kept, ignore_errors=True)
@@ -126,7 +126,8 @@ def chosen_cases(cases: Sequence[Case], rows: Sequence[str]) -> list[Case]:
 
 def plan_of(recipe: str, case: Case, effort: Effort, seed: int) -> Recipe:
     """The recipe as the paper trains it, with what was asked for; fewer epochs keep the course of the rate."""
-    changes = taken_values({**case.changes, **effort.overrides}, recipe, {})
+    head = {key: value for key, value in case.changes.items() if key == "head"}
+    changes = taken_values({**case.changes, **effort.overrides}, recipe, head)
     plan = load_recipe(recipe, {**changes, "training.seed": seed})
     if effort.epochs is None or effort.epochs >= plan.training.epochs:
         return plan
