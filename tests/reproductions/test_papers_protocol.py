@@ -126,6 +126,8 @@ def test_ucf11_has_rows_of_both_its_protocols_and_two_groups_in_three_classes_ar
         "UCF11, leave one group out, dense": "one group",
         "UCF11, leave one group out, TT": "one group",
     }
+    for recipe in ("ucf-rgb", "ucf-flow-tt"):
+        assert plan_of(recipe, tt3dcnn.cases(tmp_path)[0], Effort(protocol="paper"), 0).training.clip_norm == 0
     assert len(FOLDS["one group"](Asked(read_table(tmp_path), tmp_path))) == 2  # not one for each class and group
 
 

@@ -49,8 +49,11 @@ SOURCES: dict[str, dict[str, tuple[str, ...]]] = {  # what determines what was m
     "tt3dcnn": {
         "training": _TRAINING,
         "protocol": (*_PROTOCOL, "reproductions/tt3dcnn.py", "tasks/joint_depth.py", "tasks/flow.py"),
-        "models": (*_MODELS, *_TRAINS, "models/clip_networks.py", "models/clip_tables.py"),
-        "recipes": tuple(f"recipes/{name}.toml" for name in ("viva-1", "viva-1-tt", *_UCF)),
+        "models": (
+            *_MODELS, *_TRAINS, "models/clip_networks.py", "models/clip_tables.py", "models/frame_networks.py",
+        ),
+        "recipes": tuple(f"recipes/{name}.toml" for name in ("viva-1", "viva-1-tt", "viva-2", "viva-2-tt")),
+        "recipes of UCF": tuple(f"recipes/{name}.toml" for name in _UCF),
     },
     "deepeye": {
         "training": _TRAINING,
@@ -91,7 +94,8 @@ def record(
             "data": told["data"], "clips": told["scored"], "seeds": told["seeds"],
             "protocol": told.get("protocol", "quick"), "reduction": reduction(told),
             "version": metadata.version("vidlet"), "command": command,
-            "machine": machine(), "date": time.strftime("%Y-%m-%d", time.gmtime()), "code": code,
+            "machine": machine(), "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "code": {part: known for part, known in code.items() if "UCF" not in part or row["name"].startswith("UCF")},
         }
         for found in tables for row in found["rows"] if row["measured"] is not None and row["unit"] not in ELSEWHERE
     ]  # fmt: skip
