@@ -35,7 +35,8 @@ from vidlet.search import clips as module
 from vidlet.search import realize as realizing
 from vidlet.search.budget import Budget, parse_bytes
 from vidlet.search.cards import Card, Cards, counted_cards, make_cards, smallest
-from vidlet.search.clips import ALIKE, FEW, behind, clip_search, promise, usual_ladder
+from vidlet.search.choice import ALIKE, behind, promise
+from vidlet.search.clips import FEW, clip_search, usual_ladder
 from vidlet.search.course import EVIDENCE_BYTES, Asked
 from vidlet.search.data import Built, judge, open_pool, sketch
 from vidlet.search.realize import clip_point, realize, refit, trained_parts

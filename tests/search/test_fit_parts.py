@@ -13,7 +13,7 @@ from vidlet.recipe import load_recipe
 from vidlet.search import clips as clips_module
 from vidlet.search.budget import Budget, parse_bytes, parse_milliseconds, parse_seconds, quiet
 from vidlet.search.cards import Card, Cards
-from vidlet.search.clips import ALIKE, best_first, deliverable
+from vidlet.search.choice import ALIKE, best_first, deliverable
 from vidlet.search.course import Asked, Course
 from vidlet.search.data import Judged
 from vidlet.search.halving import Search, finalists

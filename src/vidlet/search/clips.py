@@ -34,6 +34,7 @@ from ..tasks.prepare import graph_bytes, sample_clips
 from ..tasks.rejection import reject_by_file, ship_rejection
 from .budget import TIERS, scaled
 from .cards import CLEAR, Card, Cards, counted_cards, make_cards, smallest
+from .choice import best_first, deliverable
 from .cluster import ClusterWorkers
 from .course import EVIDENCE_BYTES, Asked, Course, Ways, conclude, follow
 from .data import (
@@ -57,7 +58,7 @@ from .joined import SharedWorkers
 from .proxy import AnyWorkers, ClipTrials, Outcome, Workers, follow_parent
 from .realize import LEAST_EPOCHS, RESERVE, ClipPoint, Timing, clip_point, head_file, realize, refit
 from .solved import Paced, Solved
-from .space import ALONE, LINEAR, STORAGES, Candidate, Space, Storage, cuts_of, known_cost, place_of
+from .space import ALONE, LINEAR, STORAGES, Candidate, Space, Storage, cuts_of, place_of
 from .trials import TrialLog
 
 SIZES = (224, 160, 128, 96)  # of the extractor's square input, from the best
@@ -77,8 +78,6 @@ TRIAL_S = 4.0  # without so many seconds none is begun: its process alone takes 
 SOLVED_SHARE, SOLVED_S = 0.25, 5.0  # of what is left behind the features, and seconds: for linear classifiers
 LEAST_ORDERED = 0.15  # of the epochs of the recurrent head that ``train`` would try: below, it is not
 AMPLE = 20.0  # files that there is time for: then more is made than is needed to choose
-KNOWN_SHARE = 0.5  # of what a storage is known to cost, in the choice: some hundred clips tell half of it at best
-ALIKE = 0.004  # of a file's promise: less than some hundred clips can tell
 NEARLY = 0.05  # of a trial's score: what is so little worse may be made because it is quicker
 
 
@@ -589,49 +588,6 @@ class ClipSearch:
     def _inside(self, candidate: Candidate) -> bool:
         """Whether a candidate fits the budget in some storage."""
         return bool(self.cards.storages(candidate, self.budget))
-
-
-def promise(point: ClipPoint) -> float:
-    """What a file is chosen by: its score, less a share of what its storage is known to cost.
-
-    Between the files of a candidate a few validation clips decide badly: two heads that were seen to gain two points
-    lie below one by chance now and then.
-    """
-    return point.score - KNOWN_SHARE * known_cost(point.chain)
-
-
-def best_first(points: Sequence[ClipPoint]) -> list[ClipPoint]:
-    """Files in the order in which they would be chosen: of those that are alike with the best the smallest first."""
-    ranked = sorted(points, key=lambda p: (-promise(p), p.bytes))
-    alike = [p for p in ranked if promise(p) >= promise(ranked[0]) - ALIKE]
-    return [*sorted(alike, key=lambda p: p.bytes), *ranked[len(alike) :]]
-
-
-def behind(point: ClipPoint, other: ClipPoint) -> bool:
-    """Whether a file is worse than another by the same validation: on all folds where both are known there.
-
-    A lower score is worse, but for files that are alike: the difference is below what these clips can tell, and the
-    file names no fewer of them rightly than the other.
-    """
-    folds = point.judged_accuracy is not None and other.judged_accuracy is not None
-    both = folds and point.judged is not None and other.judged is not None
-    score, others = (point.score, other.score) if both else (point.own, other.own)
-    fewer = point.accuracy < other.accuracy or (both and point.known_accuracy < other.known_accuracy)
-    return score < others and (fewer or score < others - ALIKE)
-
-
-def deliverable(points: Sequence[ClipPoint], guessing: float, plain: Outcome | None = None) -> list[ClipPoint]:
-    """The files that are not behind a plain linear classifier among them, and not behind naming the commonest class.
-
-    Args:
-        guessing: share of the commonest class.
-        plain: how good the best plain classifier is on all clips held out, where there may be no file of it.
-    """
-    linear = [p for p in points if p.candidate.kind == LINEAR]
-    ahead = [p for p in points if not any(behind(p, other) for other in linear)]
-    if plain is not None and not linear:
-        ahead = [p for p in ahead if p.judged is None or p.known_accuracy >= plain.accuracy or p.score >= plain.score]
-    return [p for p in ahead if p.known_accuracy >= guessing]
 
 
 def _has_graph_step(chain: str) -> bool:
