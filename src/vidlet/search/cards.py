@@ -110,10 +110,11 @@ class Cards:
         """What comes nearest to a budget that nothing can keep: the smallest file, and the fastest if times count."""
         files = [(smallest(*found), storage) for found in self.shapes.items() for storage in ALONE]
         size = min(files, key=lambda f: self.bytes(*f))
-        told = f"the smallest is {size[0].place} {size[1].chain or 'float32'} with {self.bytes(*size):,} bytes"
-        if not budget.needs_times:
+        told = f"the smallest is {size[0].place} {size[1].chain or 'float32'} with about {self.bytes(*size):,} bytes"
+        timed = [f for f in files if self.of[f[0].place, f[1].chain].measured]  # none where the bytes are too many
+        if not budget.needs_times or not timed:
             return told
-        fast = min(files, key=lambda f: budget.latency_ms(self.of[f[0].place, f[1].chain].measured))
+        fast = min(timed, key=lambda f: budget.latency_ms(self.of[f[0].place, f[1].chain].measured))
         ms = budget.latency_ms(self.of[fast[0].place, fast[1].chain].measured)
         return (
             f"{told}, the fastest {fast[0].place} {fast[1].chain or 'float32'} with {ms:.2f} ms a {budget.latency[0]}"

@@ -25,12 +25,12 @@ from ..datasets import between_segments
 from ..errors import RecipeError
 from ..models import FrameExtractor
 from ..progress import duration, say, working
-from ..recipe import Extractor, Recipe
+from ..recipe import Extractor, Recipe, Sampling
 from ..runs import HEAD, MODEL
 from ..runtime import load
 from ..tasks import TASKS
 from ..tasks.clips import Scored
-from ..tasks.prepare import graph_bytes, sample_clips
+from ..tasks.prepare import CALIBRATION_CLIPS, graph_bytes, sample_clips
 from ..tasks.rejection import reject_by_file, ship_rejection
 from .budget import TIERS, scaled
 from .cards import CLEAR, Card, Cards, counted_cards, make_cards, smallest
@@ -44,6 +44,7 @@ from .data import (
     Built,
     Judged,
     Pace,
+    cells_of,
     extraction_seconds,
     judge,
     networks_of,
@@ -55,6 +56,7 @@ from .data import (
 )
 from .halving import Finalist, Search, finalists
 from .joined import SharedWorkers
+from .needs import Needs, enough
 from .proxy import AnyWorkers, ClipTrials, Outcome, Workers, follow_parent
 from .realize import LEAST_EPOCHS, RESERVE, ClipPoint, Timing, clip_point, head_file, realize, refit
 from .solved import Paced, Solved
@@ -120,13 +122,18 @@ class ClipSearch:
         chosen: list[Extractor] = []
         self.cards = Cards(len(self.judged.table.labels))
         networks: dict[str, FrameExtractor] = {}
-        pace = Pace(self.judged)
+        pace, features_s = Pace(self.judged, lambda: self.asked.stretch), 0.0
         for number, rung in enumerate(self.ladder):
             if self.asked.costs_over and (chosen or number < len(self.ladder) - 1):
                 continue  # the last is the smallest and the fastest
             small = {plan: int((1 - CLEAR) * min(card.bytes for card in self._counted(plan))) for plan in rung}
-            step = [p for p in rung if p is rung[0] or not (wide if p.grid else self.budget).broken(small[p])]
+            able = {p for p in rung if not (wide if p.grid else self.budget).broken(small[p])}
+            step = [p for p in rung if p is rung[0] or p in able]
             part, built = replace(space, extractors=tuple(step)), Built(step)
+            if not tight or not able:
+                self._count(part, built)
+                if not any(self.cards.possible(place_of(plan), self.budget) for plan in step):
+                    continue
             with working("look which network there is time for"):
                 expected = extraction_seconds(part, self.judged, built, pace)
                 if expected > left and 2 * len(ready := stored(part, self.judged, built)) >= len(step):
@@ -136,20 +143,21 @@ class ClipSearch:
                 continue
             if tight:
                 self._measure(part, built)
-            else:
-                self._count(part, built, rung is self.ladder[-1])
             if not any(self.cards.possible(place_of(plan), self.budget) for plan in step):
                 continue
             within = [plan for plan in step if self.cards.possible(place_of(plan), wide)]
             chosen += within
             networks |= {place_of(plan): built[place_of(plan)] for plan in within}
-            left -= expected
+            left, features_s = left - expected, features_s + expected
             if not (tight and within == chosen):
                 break
         if not chosen:
             raise RecipeError(
                 f"no model of the search fits {self.budget.describe()}: {self.cards.nearest(self.budget)}"
             )
+        needs = self._needs(chosen, pace)
+        if not any(self.log.of("solved")):
+            needs.check(features_s * needs.clips / len(self.judged.folds[0]), graphs=True)
         chosen = self._written(chosen, networks)
         self.space = replace(space, extractors=tuple(chosen))
         names = [place_of(plan) for plan in chosen]
@@ -157,12 +165,18 @@ class ClipSearch:
         with working("features"):
             kept = {place: networks[place] for place in names}
             begun = [some_of(self.judged, record["rows"]) for record in self.log.of("clips")]
-            rest = (1 - FEATURES_UNTIL) * self.asked.seconds
+            rest = max((1 - FEATURES_UNTIL) * self.asked.seconds, needs.behind_s)
             self.pool, looked_at = open_pool(
                 self.space, begun[0] if begun else self.judged, kept, self.asked.device,
-                lambda: NO_LIMIT_S if begun else self.asked.left - rest,
+                lambda: NO_LIMIT_S if begun else self.asked.left - rest, needs.check,
             )  # fmt: skip
         self._look_at(looked_at)
+
+    def _needs(self, chosen: Sequence[Extractor], pace: Pace) -> Needs:
+        """What the search takes at least with some cuts."""
+        sampling, clips = Sampling("rate", hz=max(self.asked_space.rates_hz)), enough(cells_of(self.judged))
+        scored = min(clips, CALIBRATION_CLIPS) + clips // 2 + (len(self.judged.test) or clips // 2)
+        return Needs(self.asked, clips, scored, pace.one_s(chosen, sampling))
 
     def _written(self, chosen: Sequence[Extractor], networks: Mapping[str, FrameExtractor]) -> list[Extractor]:
         """The extractors whose graphs, which compute features, are written in the time for costs; one in any case.
@@ -291,7 +305,7 @@ class ClipSearch:
         workers = self._workers()
         try:
             allowed = SEARCH_SHARE * self.timing.left if seconds > self._least_training else 0.0
-            if allowed > TRIAL_S or not self.solved or not isinstance(workers, Workers):
+            if allowed > TRIAL_S * self.asked.stretch or not self.solved or not isinstance(workers, Workers):
                 with working(f"try heads, {workers.count} at a time"):
                     self.trials.run(workers, time.monotonic() + allowed, say, in_any_case=not self.solved)
         finally:
@@ -519,11 +533,10 @@ class ClipSearch:
     def _counted(self, plan: Extractor) -> list[Card]:
         return counted_cards(place_of(plan), sketch(plan), self.judged.table.labels)
 
-    def _count(self, space: Space, extractors: Mapping[str, FrameExtractor], last: bool) -> None:
+    def _count(self, space: Space, extractors: Mapping[str, FrameExtractor]) -> None:
         """Add the cards of extractors by the count of their bytes.
 
-        Where that leaves open whether anything keeps the budget, a file of the shallowest is written; on the last rung
-        also where nothing does, to say what is smallest.
+        Where that leaves open whether anything keeps the budget, a file of the shallowest is written.
         """
         for plan in space.extractors:
             self.cards.add(place_of(plan), sketch(plan).feature_shape, self._counted(plan))
@@ -531,7 +544,7 @@ class ClipSearch:
         if any(self.cards.possible(place, clear) for place in extractors):
             return
         place = next(iter(extractors))
-        if last or self.cards.possible(place, scaled(self.budget, 1 + CLEAR)):
+        if self.cards.possible(place, scaled(self.budget, 1 + CLEAR)):
             self._card(space, place, extractors[place])
 
     def _measure(self, space: Space, extractors: Mapping[str, FrameExtractor]) -> None:

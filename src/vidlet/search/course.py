@@ -7,6 +7,7 @@ Validation clips choose; test clips are scored once, by the file that ships. Wha
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +35,7 @@ EVIDENCE_BYTES = 1200  # what the measured figures add to a file's metadata
 COSTS_SHARE = 0.2  # of the time: for measuring what candidates cost
 TRIES = 3  # to measure a file that would keep its limit on time if nothing else ran
 RECONSIDERED = 4  # times at most: where times are measured badly two files may be the better one in turn
+KNOWN_S = 0.5  # processor seconds behind which it is known how much of a processor others leave
 OVER = 1.1  # of the time: what took longer is said
 FIGURES = ("frame_ms", "clip_ms", "peak_rss_bytes", "load_ms")  # of what ``benchmark`` measures
 
@@ -41,6 +43,12 @@ FIGURES = ("frame_ms", "clip_ms", "peak_rss_bytes", "load_ms")  # of what ``benc
 def now() -> float:
     """Seconds of the clock that a search goes by."""
     return time.monotonic()
+
+
+def processor_s() -> float:
+    """Processor seconds of this process, and of those that it waited for."""
+    took = os.times()
+    return took.user + took.system + took.children_user + took.children_system
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,13 @@ class Asked:
     ray: Any = None  # whose actors try, where a cluster was joined
     none: str | None = None
     began: float = field(default_factory=now)
+    processor_began: float = field(default_factory=processor_s)
+
+    @property
+    def stretch(self) -> float:
+        """Seconds in which this process got one of a processor until now, 1 at least: more where others work, too."""
+        got = processor_s() - self.processor_began
+        return max(1.0, (now() - self.began) / got) if got > KNOWN_S else 1.0
 
     @property
     def left(self) -> float:

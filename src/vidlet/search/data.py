@@ -38,10 +38,12 @@ from ..runtime import reference_ms
 from ..tasks.clips import labelled_clips
 from ..tasks.prepare import graph_bytes, targets_of
 from ..video import probe, read_clip
+from .needs import enough
 from .proxy import Pool
 from .space import Space, place_of
 
 FEW_CLIPS = 1000  # with fewer, one validation set is too small to choose by: three folds
+FIRST = 8  # clips whose features are computed before it is looked at the clock
 TIMED = 3  # clips whose decoding is timed
 REFERENCE_S = 0.3  # for which the reference network is timed
 REFERENCE_OPERATIONS = 2 * 6 * (2 * 96 * 576 + 9 * 576) * 14 * 14  # benchmarks/speed/make_reference.py
@@ -168,28 +170,33 @@ def in_time(
     extractors: Mapping[str, FrameExtractor],
     passes: Sequence[Pass],
     left: Callable[[], float],
+    check: Callable[[float], None] = lambda seconds: None,
 ) -> Judged:
     """Store features until the time is over: the clips that then have them, of all classes and folds about alike.
 
-    One clip of each class and fold is looked at in any case; what is stored is not computed again.
+    As many as a choice needs are looked at in any case (``needs.enough``); what is stored is not computed again.
 
     Args:
         left: seconds that are left for it.
+        check: called with the seconds that those clips still take, as soon and as often as that is known; it may raise.
     """
     seen, sampling = judged.folds[0], Sampling("rate", hz=max(space.rates_hz))
     absent = {
         _key(clip) for plan in space.extractors for clip in _missing(sampling, judged, extractors[place_of(plan)])
     }
-    todo = [clip for clip in _by_turns(judged) if _key(clip) in absent]
-    done, count = 0, len(set(_cells(judged)))
+    turns = _by_turns(judged)
+    todo = [clip for clip in turns if _key(clip) in absent]
+    least = sum(_key(clip) in absent for clip in turns[: enough(cells_of(judged))])
+    done, count = 0, FIRST
     with bar("features") as move:
-        while done < len(todo) and (not done or left() > 0):
+        while done < len(todo) and (done < least or left() > 0):
             part, before = seen.with_clips(todo[done : done + count]), left()
             for network in passes:
                 network.extract(part, sampling, partial(_moved, move, done, len(todo)))
             done += len(part)
             pace = max(1e-6, (before - left()) / len(part))
-            count = max(1, int(left() / 2 / pace))  # then it is looked at the clock again
+            check(pace * max(0, least - done))
+            count = max(1, min(FIRST, least - done), int(left() / 2 / pace))  # then it is looked at the clock again
     late = {_key(clip) for clip in todo[done:]}
     return some_of(judged, [i for i, clip in enumerate(seen) if _key(clip) not in late]) if late else judged
 
@@ -208,13 +215,13 @@ def _by_turns(judged: Judged) -> list[Clip]:
     """The clips in an order of which every beginning has all classes and folds about alike."""
     taken: Counter[tuple[str, int]] = Counter()
     turns = []
-    for cell in _cells(judged):
+    for cell in cells_of(judged):
         turns.append(taken[cell])
         taken[cell] += 1
     return [judged.folds[0].clips[i] for i in np.argsort(turns, kind="stable")]
 
 
-def _cells(judged: Judged) -> list[tuple[str, int]]:
+def cells_of(judged: Judged) -> list[tuple[str, int]]:
     """The class of each clip, and the number of the fold that holds it out; -1 where none does."""
     out = {_key(clip): number for number, fold in enumerate(judged.folds) for clip in fold.of_split("val")}
     return [(clip.label, out.get(_key(clip), -1)) for clip in judged.folds[0]]
@@ -226,10 +233,11 @@ def open_pool(
     extractors: Mapping[str, FrameExtractor],
     device: str,
     left: Callable[[], float] = lambda: NO_LIMIT_S,
+    check: Callable[[float], None] = lambda seconds: None,
 ) -> tuple[Pool, Judged]:
     """Features of the clips a search may see, for every extractor and rate, and those clips; see ``in_time``."""
     passes = [Pass(cuts, extractors) for cuts in networks_of(space)]
-    judged = in_time(space, judged, extractors, passes, left)
+    judged = in_time(space, judged, extractors, passes, left, check)
     seen = judged.folds[0]
     fastest = max(space.rates_hz)
     sampling = Sampling("rate", hz=fastest)
@@ -263,10 +271,14 @@ class Pace:
 
     No network is written for it: a frame's time follows from its operations and from the time of the reference network
     that every installation carries (``runtime.reference_ms``).
+
+    Args:
+        stretch: seconds in which this process gets one of a processor; the reference network's time says nothing of it.
     """
 
-    def __init__(self, judged: Judged) -> None:
+    def __init__(self, judged: Judged, stretch: Callable[[], float] = lambda: 1.0) -> None:
         clips = judged.folds[0].clips
+        self._stretch = stretch
         self.some = [clips[i] for i in np.linspace(0, len(clips) - 1, min(20, len(clips))).astype(int)]
         self._decode: dict[float, float] = {}
 
@@ -288,10 +300,17 @@ class Pace:
 
     def frame_s(self, cuts: Sequence[Extractor], sampling: Sampling) -> float:
         """Seconds of a frame of some cuts of one network, and of decoding it; to which size decides little in that."""
+        return self._alone(cuts, sampling) / self.cores
+
+    def one_s(self, cuts: Sequence[Extractor], sampling: Sampling) -> float:
+        """Seconds of a clip that one thread decodes and takes through some cuts of one network."""
+        return self.clip_s * sampling.hz * self._alone(cuts, sampling)
+
+    def _alone(self, cuts: Sequence[Extractor], sampling: Sampling) -> float:
         if sampling.hz not in self._decode:
             self._decode[sampling.hz] = _decode_seconds(self.some[:TIMED], cuts[0], sampling)
         deepest = max(cuts, key=numbers)
-        return (HARDER * self.operation_s * operations(deepest) + self._decode[sampling.hz]) / self.cores
+        return HARDER * self._stretch() * self.operation_s * operations(deepest) + self._decode[sampling.hz]
 
 
 def extraction_seconds(space: Space, judged: Judged, extractors: Mapping[str, FrameExtractor], pace: Pace) -> float:

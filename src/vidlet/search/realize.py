@@ -309,7 +309,7 @@ class Timing:
         scored = min(val, self.most or val)
         self.trained = len(judged.folds[0].of_split("train"))
         self.test_share = len(judged.test) / max(1, scored)
-        self.measuring = FILE_SECONDS[0] + FILE_SECONDS[1] * scored
+        self.measuring = asked.stretch * (FILE_SECONDS[0] + FILE_SECONDS[1] * scored)
         self._took, self._expected = 0.0, 0.0  # seconds of training for the files of this run
 
     @property
