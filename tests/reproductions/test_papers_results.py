@@ -95,6 +95,7 @@ def test_comments_do_not_change_a_codes_hash_and_code_does():
     meaning = results._meaning
     assert meaning("a.py", '"""Doc."""\nx = 1  # one\n') == meaning("a.py", '"""Other words."""\n\nx = 1\n')
     assert meaning("a.py", "x = 1") != meaning("a.py", "x = 2")
+    assert meaning("a.py", "from .a import y\nx = y") == meaning("a.py", "from ..b.c import y\nx = y")  # it moved
     assert meaning("a.toml", "# words\na = 1") == meaning("a.toml", "a   = 1") != meaning("a.toml", "a = 2")
 
 

@@ -175,7 +175,7 @@ def _code_of_runs(paper: str, log: Path | None) -> dict[str, str]:
 
 @cache
 def code_of(paper: str) -> dict[str, str]:
-    """A hash of each part that determines what is measured of a paper, without comments and docstrings."""
+    """A hash of each part that determines what is measured of a paper, without comments, docstrings and imports."""
     package, found = resources.files("vidlet"), {}
     for part, names in SOURCES.get(paper, {}).items():
         digest = hashlib.sha256()
@@ -207,4 +207,6 @@ def _meaning(name: str, text: str) -> str:
             value = body[0].value
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
                 body[0] = ast.Pass()
+        if isinstance(body, list):
+            node.body = [part for part in body if not isinstance(part, ast.Import | ast.ImportFrom)]  # type: ignore[attr-defined]
     return ast.unparse(tree)
