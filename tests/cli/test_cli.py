@@ -169,8 +169,8 @@ def test_ctrl_c_leaves_130_and_says_how_to_go_on(run, motion_clips, tmp_path, mo
     shown = trainer.bar
 
     @contextlib.contextmanager
-    def interrupting(text, unit="clip"):
-        with shown(text, unit) as move:
+    def interrupting(*told, **more):
+        with shown(*told, **more) as move:
             yield lambda done, n, note="": os.kill(os.getpid(), signal.SIGINT) if note else move(done, n)
 
     monkeypatch.setattr(trainer, "bar", interrupting)
