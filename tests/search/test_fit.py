@@ -271,10 +271,10 @@ def starved(clips, space, monkeypatch, tmp_path, clock):
     monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(module, "ProcessPoolExecutor", lambda *_, **__: Here())
     computed = lambda table: sum(clip not in starved.stored for clip in table)  # noqa: E731
-    starved = SimpleNamespace(stored=set())
+    starved = SimpleNamespace(stored=set(), clip_s=4.0)
 
     def extract(network, table, *more):
-        clock.now += 4.0 * computed(table)
+        clock.now += starved.clip_s * computed(table)
         starved.stored.update(table)
         return real(network, table, *more)
 
@@ -296,6 +296,7 @@ def starved(clips, space, monkeypatch, tmp_path, clock):
 
 
 def test_on_a_starved_machine_it_is_said_at_once_what_time_would_do(starved, monkeypatch, capsys):
+    starved.clip_s = 0.5
     took, said = starved.search(60)
     assert took == 8.0 and not starved.stored  # nothing was computed
     told = re.search(r"60 s are too short: a choice by 32 clips, .* takes about (\d+) min, where it gets "
@@ -305,8 +306,9 @@ def test_on_a_starved_machine_it_is_said_at_once_what_time_would_do(starved, mon
     assert "too short" not in said and took <= 60 * int(told[2]) and len(starved.stored) == 32
     assert "were asked for" not in capsys.readouterr().err
     starved.stored.clear()
-    took, _ = starved.search(60 * int(told[1]))  # too short by little: it is said, and goes on
-    assert took <= needs.LONGER * 60 * int(told[1]) + needs.LONGER_S and len(starved.stored) == 32
+    took, _ = starved.search(80)  # too short by little: it is said, and goes on
+    assert "longer than the 80 s that were asked for; it goes on" in capsys.readouterr().err
+    assert took <= needs.LONGER * 80 + needs.LONGER_S and len(starved.stored) == 32
 
 
 def test_a_search_whose_features_take_longer_than_expected_ends_early_and_the_next_one_goes_on(starved, monkeypatch):
