@@ -339,12 +339,16 @@ def test_features_are_computed_until_the_time_is_over_of_every_class_and_fold(cl
     passes = [SimpleNamespace(extract=slow)]
     monkeypatch.setattr(data, "_missing", lambda sampling, judged, extractor: list(judged.folds[0]))
 
+    asked = []
+
     def in_seconds(seconds):
         looked_at.clear()
+        asked.clear()
         end = clock.now + seconds
-        return data.in_time(space, judged, dict.fromkeys(space.places), passes, lambda: end - clock.now)
+        return data.in_time(space, judged, dict.fromkeys(space.places), passes, lambda: end - clock.now, asked.append)
 
     assert in_seconds(1000) == judged and len(looked_at) == len(judged.folds[0]) == 32
+    assert asked == [4.0]  # behind the first eight clips; what a choice needs is there then, and nothing is asked again
     for seconds, most in ((0, 12), (12, 12), (20, 20)):
         found = in_seconds(seconds)
         assert set(found.folds[0]) == set(looked_at) and 12 <= len(looked_at) <= most

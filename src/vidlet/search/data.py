@@ -195,8 +195,9 @@ def in_time(
                 network.extract(part, sampling, partial(_moved, move, done, len(todo)))
             done += len(part)
             pace = max(1e-6, (before - left()) / len(part))
-            check(pace * max(0, least - done))
-            count = max(1, min(FIRST, least - done), int(left() / 2 / pace))  # then it is looked at the clock again
+            if done < least:  # else there is what a choice needs, and a file is made of it
+                check(pace * (least - done))
+            count = max(1, min(FIRST, least - done), min(done, int(left() / 2 / pace)))  # then the clock is looked at
     late = {_key(clip) for clip in todo[done:]}
     return some_of(judged, [i for i, clip in enumerate(seen) if _key(clip) not in late]) if late else judged
 
