@@ -321,6 +321,8 @@ def test_a_search_whose_features_take_longer_than_expected_ends_early_and_the_ne
 
 
 def test_what_cannot_keep_its_bytes_is_refused_by_counting_alone(clips, space, tmp_path, monkeypatch, cache):
+    for plan in space.extractors:
+        data.sketch(plan)  # kept: a network without memory is no work
     for name in ("extraction_seconds", "make_cards", "build_extractor"):
         monkeypatch.setattr(data if name == "build_extractor" else module, name, None)
     for limits in ({}, {"max_latency": "1ms"}):
