@@ -51,7 +51,7 @@ def main() -> None:
     rows["import_runtime_s"] = fastest(lambda: run([sys.executable, "-c", "import vidlet.runtime"]), args.repeat)
     rows["bare_python_s"] = fastest(lambda: run([sys.executable, "-c", ""]), args.repeat)
     rows["installed_bytes"] = installed_bytes("vidlet")
-    save(args, "runtime", rows_of({"model": Path(args.model).name, **rows}), ("runtime", "video", "cli"))
+    save(args, "runtime", rows_of(rows, Path(args.model).name), ("runtime", "video", "cli"))
     if args.json:
         print(json.dumps(rows))
         return
