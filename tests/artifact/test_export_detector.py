@@ -148,7 +148,8 @@ def test_integers_after_training_keep_the_contract_and_the_last_convolution_in_f
     stored = {tensor.name: tensor.data_type for tensor in quantized.graph.initializer}
     assert last.op_type == "Conv" and stored[last.input[1]] == onnx.TensorProto.FLOAT
     convolutions = [node for node in quantized.graph.node if node.op_type == "Conv" and node is not last]
-    assert not any(stored.get(node.input[1]) == onnx.TensorProto.FLOAT for node in convolutions)
+    makers = {name: node for node in quantized.graph.node for name in node.output}
+    assert convolutions and all(makers[node.input[1]].op_type == "DequantizeLinear" for node in convolutions)
 
 
 def test_detect_takes_files_and_pictures_of_any_size_and_says_what_it_cannot(model, frames, tmp_path):

@@ -190,7 +190,7 @@ def test_the_answers_for_still_footage_stay_where_they_were():
     seen = extractor()
     head = build_head(Head("probe", {"statistics": "deviation"}), seen.feature_shape, 3).eval()
     graph = artifact_graph(ArtifactNetwork(seen, head), SIZE)
-    clips = [still(seed) for seed in range(12)]
+    clips = [still(seed) for seed in range(16)]
     quantized = integer_graph(graph, clips)
     settled = settle_answers(quantized, graph, clips)
     answers = next(node.output[0] for node in graph.graph.node if node.op_type == "Gemm")
@@ -207,7 +207,7 @@ def test_the_answers_for_still_footage_stay_where_they_were():
     errors = off(clips)[0].std(0, ddof=1) / len(clips) ** 0.5
     shared = np.abs(before) > 2 * errors
     assert shared.any() and not shared.all()
-    assert (np.abs(after)[shared] < np.abs(before)[shared]).all() and np.abs(after).max() < 0.4 * np.abs(before).max()
+    assert (np.abs(after)[shared] < np.abs(before)[shared]).all() and np.abs(after).max() < 0.3 * np.abs(before).max()
     np.testing.assert_allclose(after[~shared], before[~shared], atol=1e-5)  # what may be chance stays
     before, after = off([still(50 + seed) for seed in range(8)])
     assert np.abs(after).mean() < 0.8 * np.abs(before).mean()

@@ -78,15 +78,15 @@ def tuned() -> tuple[QuantizedNetwork, FrameExtractor, onnx.ModelProto]:
     x = extractor.normalize(torch.from_numpy(pictures(8, 9)))
     with torch.no_grad():
         target = extractor.backbone(x)
-    optimizer = torch.optim.Adam(network.parameters(), 2e-4)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4)
     losses = []
-    for _ in range(21):
+    for _ in range(41):
         loss = (network(x) - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert np.mean(losses[-5:]) < 0.95 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
     result = copy.deepcopy(extractor)
     write_back_(result.backbone, network)
     result.ranges = network.ranges()
@@ -115,7 +115,7 @@ def test_the_files_integers_are_the_simulated_ones_at_every_layer():
     for depth, (name, codes) in enumerate(zip(names, found, strict=True)):
         distance = np.abs(simulated[name].numpy().astype(int) - codes)
         assert (distance == 0).mean() > (0.999 if depth < 3 else 0.95), network.layers[name]
-        assert distance.max() <= 6, network.layers[name]
+        assert distance.max() <= 4, network.layers[name]
 
 
 def test_each_layer_alone_differs_by_one_step_at_ties_only():

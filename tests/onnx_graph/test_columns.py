@@ -12,7 +12,7 @@ from vidlet.onnx_graph import attribute
 from vidlet.onnx_graph.columns import join_columns, part_columns
 
 
-def picture_network(width, channels, outputs, kernel, stride, pads, bias=True, height=12, bytes_in="frames"):
+def picture_network(width, channels, outputs, kernel, stride, pads, bias=True, height=1200, bytes_in="frames"):
     """uint8 frames -> one integer convolution -> uint8 maps (T, O, H', W')."""
     draw = np.random.default_rng(0)
     codes, scales = quantize_exactly(draw.normal(size=(outputs, channels, kernel, kernel)))
@@ -70,8 +70,8 @@ def test_the_maps_are_the_same_to_the_bit(case, bias):
     onnx.checker.check_model(joined)
     draw = np.random.default_rng(1)
     for frames in (
-        draw.integers(0, 256, (3, 12, case[0], case[1]), np.uint8),
-        np.full((1, 12, *case[:2]), 255, np.uint8),
+        draw.integers(0, 256, (2, 1200, *case[:2]), np.uint8),
+        np.full((1, 1200, *case[:2]), 255, np.uint8),
     ):
         np.testing.assert_array_equal(run(joined, frames), run(model, frames))
     assert any(node.op_type == "Reshape" for node in joined.graph.node)
@@ -92,6 +92,7 @@ def test_the_maps_are_the_same_to_the_bit(case, bias):
     [
         {"width": 18},  # not so many blocks
         {"channels": 4},
+        {"height": 200},  # a small map
         {"bytes_in": "copy"},  # sizes that are not known
     ],
 )

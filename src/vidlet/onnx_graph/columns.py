@@ -22,6 +22,7 @@ from .graph import Graph, attribute, copy_model
 __all__ = ["join_columns", "part_columns"]
 
 TOGETHER, LEAST = 4, 16  # input channels are taken by so many; output channels at least
+SMALL = 2000  # places of the map, with fewer of which the kilobyte that it costs is worth more than some microseconds
 WASTE = 4.5  # times the multiplications: with more of them it is slower
 BY_ROWS, BACK = [0, 3, 1, 2], [0, 2, 3, 1]  # (T, H, W, C) -> (T, C, H, W), and back
 
@@ -57,7 +58,8 @@ def join_columns(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy whose integer convolutions of the frames' bytes compute several columns at once.
 
     Guarantee: the integers are the same, on every processor. Covered are QLinearConv, and Conv between Dequantize- and
-    QuantizeLinear, that read uint8 frames (T, H, W, C) whose width the blocks divide; others stay as they are.
+    QuantizeLinear, that read uint8 frames (T, H, W, C) whose width the blocks divide and make maps that are not small;
+    others stay as they are.
     """
     graph = Graph(copy_model(model))
     for conv in [node for node in graph.nodes if node.op_type in ("Conv", "QLinearConv")]:
@@ -98,8 +100,12 @@ def _plan(graph: Graph, found: _Found) -> _Plan | None:
     plain = attribute(conv, "group", 1) == 1 and attribute(conv, "auto_pad", "NOTSET") == "NOTSET"
     if not plain or len(dims) != 4 or dims[1] != sizes[2] or max(attribute(conv, "dilations", [1])) > 1:
         return None
-    _, left, _, right = attribute(conv, "pads", [0] * 4)
-    return _blocks(sizes[1], sizes[2], dims[0], dims[3], attribute(conv, "strides", [1, 1])[1], (left, right))
+    top, left, bottom, right = attribute(conv, "pads", [0] * 4)
+    down, across = attribute(conv, "strides", [1, 1])
+    rows, columns = (sizes[0] + top + bottom - dims[2]) // down + 1, (sizes[1] + left + right - dims[3]) // across + 1
+    if rows * columns < SMALL:
+        return None
+    return _blocks(sizes[1], sizes[2], dims[0], dims[3], across, (left, right))
 
 
 def _frame_sizes(graph: Graph, name: str) -> tuple[int, int, int] | None:
