@@ -79,8 +79,10 @@ def test_the_last_convolution_stays_in_float(material):
     assert floats == [False] * 8 + [True]
 
 
-@pytest.mark.parametrize("name", ["tiny-yolov2", "mobilenetv2"])
-def test_the_first_convolution_reads_the_bytes_of_the_frame(material, name):
+@pytest.mark.parametrize(
+    ("name", "moves"), [("tiny-yolov2", ["Reshape", "Slice", "Transpose"]), ("mobilenetv2", ["Slice", "Transpose"])]
+)
+def test_the_first_convolution_reads_the_bytes_of_the_frame(material, name, moves):
     graph = detector_graph(detector(name))
     quantized = int8_boxes(graph, material.pictures())
     makers = {made: node for node in quantized.graph.node for made in node.output}
@@ -91,8 +93,7 @@ def test_the_first_convolution_reads_the_bytes_of_the_frame(material, name):
     while tensor in makers:
         path.append(makers[tensor].op_type)
         tensor = makers[tensor].input[0]
-    assert tensor == "frames" and path[0] == "DequantizeLinear"
-    assert set(path[1:]) <= {"Slice", "Transpose", "Reshape"}, path  # bytes that are moved
+    assert tensor == "frames" and sorted(path[1:]) == moves and path[0] == "DequantizeLinear"
     gap = np.abs(run(quantized, frames(material)) - run(graph, frames(material))).max()
     assert gap < 0.1 * np.abs(run(graph, frames(material))).max()
 

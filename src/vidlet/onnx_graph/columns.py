@@ -109,13 +109,22 @@ def _plan(graph: Graph, found: _Found) -> _Plan | None:
 
 
 def _frame_sizes(graph: Graph, name: str) -> tuple[int, int, int] | None:
-    """(H, W, C) of an input of bytes whose sizes are fixed."""
+    """(H, W, C) of an input of bytes whose sizes are fixed, or of some of its frames."""
+    maker = graph.makers.get(name)
+    if maker is not None and maker.op_type == "Slice" and _of_frames(graph, maker):
+        return _frame_sizes(graph, maker.input[0])
     for value in graph.proto.input:
         kind = value.type.tensor_type
         if value.name == name and kind.elem_type == onnx.TensorProto.UINT8 and len(kind.shape.dim) == 4:
             height, width, channels = (dim.dim_value for dim in kind.shape.dim[1:])
             return (height, width, channels) if min(height, width, channels) > 0 else None
     return None
+
+
+def _of_frames(graph: Graph, part: onnx.NodeProto) -> bool:
+    """Whether a Slice takes whole frames."""
+    axes = part.input[3] if len(part.input) > 3 else ""
+    return axes in graph.constants and graph.value(axes).tolist() == [0]
 
 
 def _blocks(width: int, channels: int, outputs: int, kernel: int, stride: int, pads: tuple[int, int]) -> _Plan | None:
