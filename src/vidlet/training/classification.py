@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from .device import autocast, find_device
 from .diagnosis import Odds
 from .loop import Objective, Part, run_epochs
 from .losses import Teacher, batch_loss, class_weights, clip_weights, label_losses, teacher_losses
+from .parts import clips_at_once, parts_of
 from .probes import solvable, solve_probes_
 from .statistics import least_items
 from .team import ALONE, Team, own_rows
@@ -137,8 +137,9 @@ def clip_objective(
 ) -> Objective:
     """The labels of clips, and what a teacher says of them, as what ``run_epochs`` learns.
 
-    A batch is computed in parts of ``config.micro_batch`` clips. The parts' gradients add up to the batch's (up to
-    batch normalization and dropout, which see the parts), while activations are those of one part at a time.
+    A batch is computed in parts of ``config.micro_batch`` clips; of 0, for a network on frames, in parts that find room
+    (parts.py). The parts' gradients add up to the batch's (up to batch normalization and dropout, which see the parts),
+    while activations are those of one part at a time.
 
     Raises:
         RecipeError: an augmentation that the clips cannot have.
@@ -158,11 +159,17 @@ def clip_objective(
     def batches(order: Sequence[int], seed: Sequence[int]) -> Iterator[Batch]:
         return train.batches(Draw(config.batch, order, config.augment, seed, least, team))
 
+    room: list[int] = [config.micro_batch] if config.micro_batch or network.extractor is None else []
+
     def parts(batch: Batch, updates: int) -> Iterator[Part]:
+        there = range(len(batch.y)) if batch.there is None else batch.there
+        if not room:
+            some = list(there[:least])
+            see = partial(_answer, batch=batch, rows=some, config=config, device=device)
+            room.append(team.size * team.tell(clips_at_once(network, see, len(some), config.batch, device)))
         weights = clip_weights(batch.y, of_class)
         counted = weights.sum().clamp(min=1e-12)
-        there = range(len(batch.y)) if batch.there is None else batch.there
-        for rows in _parts(len(batch.y), config.micro_batch, least):
+        for rows in parts_of(len(batch.y), room[0], least):
             own = team.deal(rows, there)
             loss, logits = _loss(network, batch, own, weights[own] / counted, config, multi_label, device, teacher)
             right = logits.argmax(1).cpu() == batch.y[own].argmax(1)
@@ -194,29 +201,28 @@ def clip_objective(
     )
 
 
+def _answer(network: nn.Module, batch: Batch, rows: slice | list[int], config: Training, device: str) -> Tensor:
+    """Logits (B, K), float32, of some clips of a batch."""
+    x, mask = (part.to(device) for part in batch.clips(rows))
+    with autocast(config, device):
+        logits: Tensor = network(x, mask).float()
+    return logits
+
+
 def _loss(
     network: nn.Module, batch: Batch, rows: slice | list[int], weights: Tensor, config: Training, multi_label: bool,
     device: str, teacher: Teacher | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """What some clips, with these weights (B,), add to the batch's loss, and their logits (B, K)."""
-    x, mask = (part.to(device) for part in batch.clips(rows))
-    y = batch.y[rows].to(device)
-    with autocast(config, device):
-        logits = network(x, mask).float()
+    logits, y = _answer(network, batch, rows, config, device), batch.y[rows].to(device)
     loss = (label_losses(logits, y, config.label_smoothing, multi_label) * weights.to(device)).sum()
     if teacher is None:
         return loss, logits
     brought = None if batch.answers is None else batch.answers[rows]
+    x, mask = (part.to(device) for part in batch.clips(rows))
     answer = teacher.logits(x, mask, brought, multi_label)
     distance = teacher_losses(logits, answer, teacher.temperature, multi_label).sum() / len(batch.y)
     return (1 - teacher.share) * loss + teacher.share * distance, logits
-
-
-def _parts(clips: int, most: int, least: int) -> Iterator[slice]:
-    """Slices of at most ``most`` clips (but no fewer than ``least``), about equally long; 0: all at once."""
-    count = min(math.ceil(clips / most), max(1, clips // least)) if most else 1
-    edges = [clips * part // count for part in range(count + 1)]
-    return (slice(a, b) for a, b in itertools.pairwise(edges))
 
 
 @torch.no_grad()
