@@ -103,9 +103,10 @@ class Training:
 
     mode: str = "frozen"  # "frozen": stored features, head only; "finetune": extractor and head end to end
     epochs: int = number(60, 1, LARGE)
+    head_epochs: int = number(0, 0, LARGE)  # of "finetune": so long the head is trained first, on stored features
     least_updates: int = number(0, 0, LARGE)  # small sets are seen for more epochs, until there are so many updates
     batch: int = number(16, 1, LARGE)
-    micro_batch: int = number(0, 0, LARGE)  # clips of a batch in memory at once; 0: all (at 224 pixels take 1 or 2)
+    micro_batch: int = number(0, 0, LARGE)  # clips of a batch in memory at once; 0: as many as find room
     precision: str = "auto"  # products in "float32" or "bfloat16"; "auto": bfloat16 on a GPU; weights stay float32
     optimizer: str = "adamw"  # "adamw", or "sgd" with momentum 0.9
     lr: float = number(2e-3, 0, 1000, above=0)
@@ -186,6 +187,18 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     if "training.epochs" in overrides and "training.least_updates" not in overrides:
         _put(data, "training.least_updates", 0)  # so many epochs were asked for
     return recipe_from_dict(data, where)
+
+
+def load_end_to_end(name_or_path: str, option: str) -> Recipe:
+    """The recipe that an option names, which must train extractor and head end to end.
+
+    Raises:
+        RecipeError: as :func:`load_recipe`, or it trains a head on stored features.
+    """
+    plan = load_recipe(name_or_path)
+    if plan.training.mode != "finetune":
+        raise RecipeError(f"{option} {name_or_path}: its training.mode is {plan.training.mode!r}; needed is 'finetune'")
+    return plan
 
 
 def full_keys(overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,8 +41,8 @@ from ..metrics import careful_temperature
 from ..models import FrameExtractor, build_head
 from ..models.ensemble import Ensemble
 from ..progress import say
-from ..recipe import Recipe
-from ..runs import EXTRACTOR, HEAD, RunFolder
+from ..recipe import Averaging, Recipe, Training
+from ..runs import CHECKPOINT, EXTRACTOR, HEAD, RunFolder
 from ..training import (
     ClipNetwork,
     Clips,
@@ -67,6 +67,9 @@ from .teachers import provenance_of, taught
 from .transfer import Start, start_extractor_, start_head_
 
 PARITY_FRAMES = 16
+HEAD_FIRST = Training(  # how a head is trained before it is trained with its extractor
+    least_updates=600, averaging=Averaging(0.98), augment={"speed": 0.25, "crop": 0.2, "noise": 0.3}
+)
 
 
 class Workshop:
@@ -214,6 +217,8 @@ def fit_classifier(network: Trained, prepared: Prepared, order: Order[ClipTable]
         head.calibrate(torch.from_numpy(prepared.mean), torch.from_numpy(prepared.std))
     if order.start:
         say(f"--init {order.start.name}: {start_head_(order.start, head, order.plan, table.labels)}")
+    if order.training.head_epochs and not order.start:
+        _fit_head_first(network, order)
     train, teacher = prepared.train, None
     if order.teachers:
         with order.team.in_turn():
@@ -243,6 +248,32 @@ def fit_classifier(network: Trained, prepared: Prepared, order: Order[ClipTable]
     if not frozen:
         save_tensors(extractor.backbone.state_dict(), order.folder / EXTRACTOR)
     return progress
+
+
+def _fit_head_first(network: Trained, order: Order[ClipTable]) -> None:
+    """Train the head on features of the extractor as it begins, so that end to end it goes on from what they tell.
+
+    With a head that knows nothing the first updates would only disturb a pretrained extractor. Source: Kumar et al.
+    2022, arXiv:2202.10054.
+
+    Where the training goes on from its checkpoint, nothing is done; of several processes the first one does it.
+    """
+    if order.training.mode == "frozen" or (order.resume and (order.folder / CHECKPOINT).exists()):
+        return
+    if order.team.leads:
+        own = order.training
+        first = replace(HEAD_FIRST, epochs=own.head_epochs, label_smoothing=own.label_smoothing, seed=own.seed)
+        plan = replace(order.plan, training=replace(first, val_too=own.val_too, one_way=own.one_way))
+        found = prepare_clips(plan, order.table, network.extractor, order.strict)
+        assert found.mean is not None
+        assert found.std is not None
+        head, moments = ClipNetwork(network.head), (found.mean, found.std)
+        train_network(
+            head, found.train, found.val, plan.training, multi_label=order.table.multi_label, device=order.device,
+            moments=moments, title="train the head first",
+        )  # fmt: skip
+        network.head.train()
+    order.team.tell(None)  # the others wait
 
 
 def open_classifier(run: RunFolder, plan: Recipe, table: ClipTable) -> Trained:
