@@ -481,4 +481,4 @@ def test_the_last_training_is_shortened_where_the_time_is_and_it_is_said(monkeyp
     assert search._refit(chosen, tmp_path / "model.onnx") and taken == [epochs]
     assert [text[: len(told[0])] for text in search.course.missed] == told if told else not search.course.missed
     search.log = SimpleNamespace(of=lambda kind: iter([]))
-    assert search._ordered("again_s") == 0.0
+    assert search._seconds(candidate, "again_s") == 0.0

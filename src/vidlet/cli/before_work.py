@@ -12,7 +12,7 @@ from pathlib import Path
 from ..cloud import is_address
 from ..errors import DataError, ExportError, ModelError, RecipeError, TrainingError, WeightsError, why
 from ..progress import started_by_torchrun
-from ..recipe import Recipe, load_recipe, nearest
+from ..recipe import Recipe, load_end_to_end, load_recipe, nearest
 from ..wording import shown
 
 POSITIONAL = ("data", "model", "models", "source", "run_folder", "runs")
@@ -98,6 +98,8 @@ def _check_values(args: argparse.Namespace) -> None:
     given = vars(args)
     for recipe in _several(given.get("recipe")):
         load_recipe(recipe)
+    if given.get("fine_tune") not in (None, "auto", "no"):
+        load_end_to_end(args.fine_tune, "--fine-tune")
     if given.get("fold") is not None:
         from ..tasks.clips import parse_fold
 

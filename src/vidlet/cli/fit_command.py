@@ -31,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="0 to 1, on validation clips; of a detector mAP .5",
     )
     options.add_none(parser)
+    parser.add_argument(
+        "--fine-tune", default="auto", metavar="auto|no|RECIPE",
+        help="train extractor and head end to end, too, where the time allows (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--device", metavar="FILE", help="a target: what `vidlet benchmark --save` wrote there")
     options.add_device(parser, "--train-on", "cpu")
     parser.add_argument("--time", default="30m", metavar="TIME", help="for the search: 30m, 2h (%(default)s)")
@@ -89,4 +93,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         none=args.none,
         engine=args.engine,
         address=args.address,
+        fine_tune=args.fine_tune,
     )

@@ -15,6 +15,7 @@ from ..cloud import reaching
 from ..errors import RecipeError, TrainingError
 from ..features import on_cluster
 from ..files import Lock
+from ..recipe import load_end_to_end
 from ..runs import RunFolder
 from ..search.boxes import search_boxes
 from ..search.budget import parse_seconds, read_budget
@@ -24,6 +25,7 @@ from ..search.joined import leading
 from ..search.records import RecordTrials, check_same_records, search_records
 from ..search.space import Space
 from ..search.trials import holds_search
+from ..search.tuned import AUTO, NO
 from ..tasks import task_of_data
 from ..training import find_device
 
@@ -57,6 +59,7 @@ def fit(
     none: str | Path | None = None,
     engine: str | None = None,
     address: str | None = None,
+    fine_tune: str = "auto",
 ) -> dict[str, Any]:
     """Find the most accurate model that fits a budget, and leave it and the evidence in ``out``.
 
@@ -84,6 +87,8 @@ def fit(
             one, on this machine (docs/scale.md). They need one cache of features that all of them see.
         train_on: where heads and detectors are trained: "auto", "cpu" or "cuda".
         none: a folder of videos without any of the classes, or the class of ``data`` that means so: as for ``train``.
+        fine_tune: "auto" trains a network end to end, too, extractor and head, where ``time`` is known to suffice; "no"
+            never does; else the name or file of a recipe to fine-tune, instead of the built-in one.
         space: what is searched among clips; None: the cuts of the built-in extractor, as large an input as time allows.
 
     Returns:
@@ -93,7 +98,8 @@ def fit(
         detector's files is mAP at .5.
 
     Raises:
-        RecipeError: a limit that is none, or a budget that nothing in the space fits (at once, with the nearest).
+        RecipeError: a limit or a recipe that is none; a budget that nothing in the space fits (at once, with the
+            nearest).
         TrainingError: nothing found keeps the budget; everything found is left in ``out``.
         DataError: nothing usable in ``data``, too few groups, or no cluster at ``address``.
         DependencyError: Ray is not installed.
@@ -102,12 +108,16 @@ def fit(
     budget = read_budget(max_size, max_latency, latency, max_memory, min_accuracy, device)
     seconds = parse_seconds(str(time))
     task = task_of_data(data)
-    task.check_options(RecipeError, fold=fold, space=space, none=none)
+    tuned = None if fine_tune in (AUTO, NO) else load_end_to_end(fine_tune, "--fine-tune")
+    task.check_options(RecipeError, fold=fold, space=space, none=none, fine_tune=tuned)
     folder = Path(out)
     _check_sharing(join, engine, address, train_on, task.name, str(data))
     command = command or f"vidlet fit {data}"
     nothing = None if none is None else str(none)
-    asked = Asked(str(data), folder, budget, seconds, fold, seed, strict, command, workers, train_on, none=nothing)
+    asked = Asked(
+        str(data), folder, budget, seconds, fold, seed, strict, command, workers, train_on, none=nothing,
+        fine_tune=fine_tune,
+    )  # fmt: skip
     search = partial(SEARCHES[task.name], **({"space": space} if space else {}))
     if join:
         records = task.name == "records"

@@ -303,7 +303,7 @@ class BoxSearch:
             ),
             explain=self._steps,
             recipe=lambda p: replace(self._plan(p.name, p.epochs), compress=(p.chain,) if p.chain else ()),
-            weights=lambda p: (self._run(p.name, p.epochs) / DETECTOR, DETECTOR),
+            weights=lambda p: {DETECTOR: self._run(p.name, p.epochs) / DETECTOR},
             history=self._history,
         )
 

@@ -23,7 +23,7 @@ import numpy as np
 from ..compression import CLIP_STEPS, chain_text, find_chain, split_chain
 from ..datasets import between_segments
 from ..errors import RecipeError
-from ..models import FrameExtractor
+from ..models import FrameExtractor, build_extractor
 from ..progress import duration, say, working
 from ..recipe import Extractor, Recipe, Sampling
 from ..runs import HEAD, MODEL
@@ -58,10 +58,12 @@ from .halving import Finalist, Search, finalists
 from .joined import SharedWorkers
 from .needs import Needs, enough
 from .proxy import AnyWorkers, ClipTrials, Outcome, Workers, follow_parent
-from .realize import LEAST_EPOCHS, RESERVE, ClipPoint, Timing, clip_point, head_file, realize, refit
+from .realize import LEAST_EPOCHS, RESERVE, ClipPoint, Timing, clip_point, kept_files, realize, refit
 from .solved import Paced, Solved
-from .space import ALONE, LINEAR, STORAGES, Candidate, Space, Storage, cuts_of, place_of
+from .space import ALONE, LINEAR, STORAGES, TUNED, Candidate, Space, Storage, cuts_of, place_of
 from .trials import TrialLog
+from .tuned import AUTO as TUNE
+from .tuned import NO, Tuner
 
 SIZES = (224, 160, 128, 96)  # of the extractor's square input, from the best
 LEAST = ("block2", "block4", "block6", "block10")  # cuts of the smallest pretrained network, a quarter as wide
@@ -235,7 +237,7 @@ class ClipSearch:
                     self.solved.append((candidate, outcome))
                     self.log.add("solved", candidate=asdict(candidate), outcome=asdict(outcome))
                     say(f"{candidate.describe()}: {outcome.accuracy:.3f} on clips held out")
-        self.solved.sort(key=lambda solved: (self._penalty(solved[0]) or 0.0) - solved[1].score)
+        self._rank([])
 
     def order(self) -> None:
         """Train the recurrent head that ``train`` trains where the order of frames matters, as long as there is time.
@@ -247,7 +249,7 @@ class ClipSearch:
             for found in [found for found in self.linear if found.ordered][:1]:
                 self._train_recurrent(found)
             self.log.add("ordered")
-        self.timing.reserved = self._ordered("made_s") + self._ordered("again_s")
+        self._reserve("made_s", "again_s")
 
     def _train_recurrent(self, found: Solved) -> None:
         member = found.recurrent()
@@ -268,7 +270,7 @@ class ClipSearch:
         self._take_solved()
         self.files.mkdir(parents=True, exist_ok=True)
         for candidate, _ in self.solved:
-            found.write_head(candidate, head_file(self.files, candidate))
+            found.write_head(candidate, kept_files(self.files, candidate)[HEAD])
 
     def _epochs_of(self, paced: Paced, kept: bool) -> int:
         """How long the recurrent head is trained: as long as a search that is resumed began to; 0: there is no time.
@@ -289,11 +291,51 @@ class ClipSearch:
         self.log.add("order", epochs=epochs, epoch_s=paced.epoch_s, made_s=made * took, again_s=again * took)
         return epochs
 
-    def _ordered(self, what: str) -> float:
-        """Seconds that the best of what ``train`` would choose still takes, where a recurrent head is in it."""
+    def tune(self) -> None:
+        """Train a network end to end, extractor and head, where the time that is left is known to suffice.
+
+        It comes before trials of heads: what these find in hours is little more than what they find in minutes.
+        """
+        if self.asked.fine_tune != NO:
+            tuner = Tuner(self.asked, self.judged, self.log, self.files, self._affordable)
+            best = max((outcome.accuracy for _, outcome in self.solved), default=0.0)
+            found = tuner.tune(lambda: self.timing.left - self.timing.least, best)
+            if isinstance(found, str):
+                self.course.missed += [found] if self.asked.fine_tune != TUNE else []  # it was asked for
+            elif found:
+                self._rank([found])
+        self._reserve("made_s", "again_s")
+
+    def _affordable(self, candidate: Candidate) -> bool:
+        """Whether a network to fine-tune is expected to keep the budget."""
+        self._price(candidate)
+        return self._inside(candidate)
+
+    def _price(self, candidate: Candidate) -> None:
+        """Know what a network to fine-tune costs: where times are limited, as measured."""
+        plan, place = candidate.plan.extractor, candidate.place
+        if place not in self.cards.shapes:
+            extractor = build_extractor(plan)
+            if self.budget.needs_times:
+                self._card(replace(self.space, extractors=(plan,)), place, extractor)
+            else:
+                cards = counted_cards(place, extractor, self.judged.table.labels)
+                self.cards.add(place, extractor.feature_shape, cards)
+
+    def _rank(self, found: Sequence[tuple[Candidate, Outcome]]) -> None:
+        """Add what needs no trial to what is solved, the most promising first."""
+        self.solved += found
+        self.solved.sort(key=lambda solved: (self._penalty(solved[0]) or 0.0) - solved[1].score)
+
+    def _reserve(self, *parts: str) -> None:
+        """Keep the seconds that the training of the best of what is solved still takes, of its file or on all clips."""
         first = self.solved[0][0] if self.solved else None
-        seconds = [float(record[what]) for record in self.log.of("order")]  # none where an older version left it
-        return seconds[0] if seconds and first and first.is_trained else 0.0
+        self.timing.reserved = sum(self._seconds(first, part) for part in parts) if first else 0.0
+
+    def _seconds(self, candidate: Candidate, part: str) -> float:
+        """Seconds of a training that is still to come; 0 where nothing is trained."""
+        records = list(self.log.of("tuning" if candidate.kind == TUNED else "order"))  # none where an older version
+        return float(records[0][part]) if records and candidate.is_trained else 0.0
 
     def search(self) -> None:
         """Try heads until the time for trials is over."""
@@ -372,10 +414,10 @@ class ClipSearch:
                 if ample or all(self.course.broken(point) for point in self.course.points):
                     began = time.monotonic()
                     for point in realize(*self._to_realize(candidate, storage)):
-                        expected = self._ordered("made_s") if candidate.is_trained else 0.0
+                        expected = self._seconds(candidate, "made_s")
                         self.timing.saw(point, time.monotonic() - began, expected)
                         self.course.add(point)
-        self.timing.reserved = self._ordered("again_s")
+        self._reserve("again_s")
         return [finalist for finalist in plan if not finalist[0].recipe]
 
     def _to_realize(self, candidate: Candidate, storage: Storage) -> tuple[Any, ...]:
@@ -443,7 +485,7 @@ class ClipSearch:
             choose=self._choose,
             explain=self._steps,
             recipe=lambda point: self._recipe(point.candidate, point.chain),
-            weights=lambda point: (head_file(self.files, point.candidate), HEAD),
+            weights=lambda point: kept_files(self.files, point.candidate),
             refit=self._refit,
             reject=self._reject,
             rank=lambda points: best_first(deliverable(points, self._guessing, self._plain)),
@@ -503,7 +545,7 @@ class ClipSearch:
         storage = next((s for s in STORAGES if s.chain == chosen.chain), ALONE[0])
         plan, share = self._recipe(chosen.candidate), 1.0
         if chosen.candidate.is_trained:  # for fewer epochs on more clips, if there is no time for all
-            share = min(1.0, self.asked.left / max(1e-9, self._ordered("again_s")))
+            share = min(1.0, self.asked.left / max(1e-9, self._seconds(chosen.candidate, "again_s")))
             plan = replace(plan, training=replace(plan.training, epochs=max(1, int(share * plan.training.epochs))))
         trained = chosen.seconds * self.timing.again if chosen.candidate.recipe and share == 1.0 else 0.0
         if share < LEAST_EPOCHS or max(trained, self.timing.last(chosen.candidate, storage)) > self.asked.left:
@@ -648,7 +690,7 @@ def search_clips(asked: Asked, space: Space | None = None) -> dict[str, Any]:
     search = clip_search(asked, judged, log, chosen, [chosen.extractors] if space else usual_ladder())
     search.prepare()
     search.solve()
-    steps = (search.order, search.search, search.make_files)
+    steps = (search.order, search.tune, search.search, search.make_files)
     return follow(steps, lambda: conclude(search.course, search.ways(), len(search.trials.trials)))
 
 

@@ -68,6 +68,7 @@ class Asked:
     board: Board | None = None  # where others find trials
     ray: Any = None  # whose actors try, where a cluster was joined
     none: str | None = None
+    fine_tune: str = "auto"  # "no", or the recipe of a network that is trained end to end
     began: float = field(default_factory=now)
     processor_began: float = field(default_factory=processor_s)
 
@@ -201,7 +202,7 @@ class Ways(Generic[P]):
         choose: the best file that keeps the budget; None: there is none.
         explain: the chosen one's network in float32 and after each step of its chain, as files.
         recipe: (point) -> what makes it again.
-        weights: (point) -> the file of its trained network, under the name that it has in a run.
+        weights: (point) -> the files of its trained network, by the names that they have in a run.
         refit: (point, path) trains the chosen one on all that is not test and writes it and its weights; False: it was
             not done.
         rank: files -> those that may be delivered, in the order in which they would be chosen.
@@ -214,7 +215,7 @@ class Ways(Generic[P]):
     choose: Callable[[], P | None]
     explain: Callable[[P], list[P]]
     recipe: Callable[[P], Recipe]
-    weights: Callable[[P], tuple[Path, str]]
+    weights: Callable[[P], Mapping[str, Path]]
     refit: Callable[[P, Path], bool] = lambda point, path: False
     reject: Callable[[P, dict[str, Any], Mapping[str, Any]], None] = lambda point, metrics, scored: None
     rank: Callable[[Sequence[P]], Sequence[P]] = by_quality
@@ -267,9 +268,9 @@ def conclude(course: Course[P], ways: Ways[P], trials: int) -> dict[str, Any]:
     summary["refit"] = ways.refit(chosen, run.model)
     if not summary["refit"]:
         shutil.copyfile(course.files / chosen.file, run.model)
-        weights, name = ways.weights(chosen)
-        if weights.exists():  # else of an older search
-            shutil.copyfile(weights, run / name)
+        for name, weights in ways.weights(chosen).items():
+            if weights.exists():  # else of an older search
+                shutil.copyfile(weights, run / name)
     split, table = course.scored or task.scored_split(course.table)
     metrics, scored = task.score_files(run, [MODEL], table, asked.strict)
     skipped = dict.fromkeys([*course.table.skipped, *getattr(scored[MODEL], "skipped", ())])

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..compression import CLIP_STEPS, Chain, Step, Trained, chain_text, find_chain, shrink_network, split_chain
 from ..compression.shrink import sized_as
@@ -21,7 +22,7 @@ from ..datasets import ClipTable
 from ..models.ensemble import Ensemble, heads_of
 from ..models.head import Head
 from ..recipe import Recipe
-from ..runs import HEAD, RunFolder
+from ..runs import EXTRACTOR, HEAD, RunFolder
 from ..runtime import benchmark, load
 from ..tasks import TASKS
 from ..tasks.clip_networks import Workshop
@@ -33,7 +34,7 @@ from .data import Judged
 from .halving import Finalist, Search
 from .points import Point, point_of
 from .proxy import Outcome, outcome_of, worth
-from .space import ALONE, STORAGES, Candidate, Space, Storage
+from .space import ALONE, STORAGES, TUNED, Candidate, Space, Storage
 
 FILE_SECONDS = (4.0, 0.06)  # to time a file, and to score it, a validation clip, before one was seen
 SCORED = 150  # validation clips that a file is scored on, where its head is known on all of them
@@ -91,25 +92,38 @@ class Realizer:
 
     Args:
         plan: its recipe, without chains.
-        kept: the file of the trained head, which is taken where it is there; None: nothing is kept.
+        kept: the files of its trained weights (``kept_files``), which are taken where they are there; else they get
+            what was trained. Empty: nothing is kept.
         device: where it is trained.
     """
 
-    def __init__(self, plan: Recipe, table: ClipTable, kept: Path | None, device: str = "cpu") -> None:
+    def __init__(self, plan: Recipe, table: ClipTable, kept: Mapping[str, Path], device: str = "cpu") -> None:
         torch.set_num_threads(1)
         networks = TASKS["clips"].networks()
         self.trained = networks.build(plan, table, None)
         self.prepared = networks.prepare(plan, table, self.trained, False)
-        if kept is not None and kept.exists():
-            self.trained.head.load_state_dict(torch.load(kept, weights_only=True))
+        if kept and all(path.exists() for path in kept.values()):
+            for name, part in self.parts.items():
+                part.load_state_dict(torch.load(kept[name], weights_only=True))
             self.trained.head.eval()
         else:
             with TemporaryDirectory() as scratch:
                 run = RunFolder(Path(scratch))
                 networks.fit(self.trained, self.prepared, Order(plan, plan.training, table, run, "", device))
-                if kept is not None:
-                    shutil.copyfile(run / HEAD, kept)
+                for name, path in kept.items():
+                    shutil.copyfile(run / name, path)
         self.workshop: Workshop = networks.writer(plan, table, self.trained, self.prepared, device)
+
+    @property
+    def network(self) -> ClipNetwork:
+        """What gives scores of the prepared clips: the head on features, behind the extractor on frames."""
+        return ClipNetwork(self.trained.head, self.trained.extractor if self.prepared.mean is None else None)
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """What is trained, under the name of its file in a run."""
+        head = {HEAD: self.trained.head}
+        return head | ({EXTRACTOR: self.trained.extractor.backbone} if self.prepared.mean is None else {})
 
     def shrunk(self, network: Chain, stem: Path) -> Trained:
         """The network after its steps of training, which are taken once: heads are kept beside the files."""
@@ -148,9 +162,9 @@ def realize(
     if not chains:
         return []
     started, stem = time.monotonic(), folder / candidate.key
-    made = Realizer(plan, table, head_file(folder, candidate), device)
+    made = Realizer(plan, table, kept_files(folder, candidate), device)
     val = made.prepared.val
-    logits = predict_logits(ClipNetwork(made.trained.head), val, plan.training.batch)
+    logits = predict_logits(made.network, val, plan.training.batch)
     clips = table.of_split("val")
     if most and len(clips) == len(val) > most:
         rows = alike(clips, most)
@@ -198,8 +212,9 @@ def refit(
     started = time.monotonic()
     everything = [replace(clip, split="train") for clip in table]
     watched = [clip for clip in table if clip.split == "val"]  # for the log only
-    made = Realizer(plan, table.with_clips([*everything, *watched]), None, device)
-    save_tensors(made.trained.head.state_dict(), path.with_name(HEAD))
+    made = Realizer(plan, table.with_clips([*everything, *watched]), {}, device)
+    for name, part in made.parts.items():
+        save_tensors(part.state_dict(), path.with_name(name))
     network, graph = _parts(point.chain)
     members = members_of(network)
     took = time.monotonic() - started
@@ -215,15 +230,16 @@ def refit(
     return again, members
 
 
-def head_file(folder: Path, candidate: Candidate) -> Path:
-    """The file of a candidate's trained head, among the files of a search."""
-    return folder / f"{candidate.key}.head.pt"
+def kept_files(folder: Path, candidate: Candidate) -> dict[str, Path]:
+    """The files of a candidate's trained weights, among the files of a search: by their names in a run."""
+    names = (HEAD, EXTRACTOR) if candidate.kind == TUNED else (HEAD,)
+    return {name: folder / f"{candidate.key}.{name}" for name in names}
 
 
 def trained_parts(folder: Path, candidate: Candidate, chain: str) -> tuple[bool, bool]:
     """Whether a candidate's head is already trained, and whether the steps of a chain that train are taken, too."""
     network, _ = _parts(chain)
-    head = head_file(folder, candidate).exists()
+    head = kept_files(folder, candidate)[HEAD].exists()
     return head, head and (not network or _kept_network(folder / candidate.key, network).exists())
 
 

@@ -56,7 +56,7 @@ def place_of(extractor: Extractor) -> str:
 
 
 GRID, TRAINS, POOLED = "grid-gru", "tt-grid-gru", "pooled"
-LINEAR, AUTO = "linear", "auto"  # kinds that come with a recipe of their own
+LINEAR, AUTO, TUNED = "linear", "auto", "tuned"  # kinds that come with a recipe of their own
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Candidate:
     ``kind``: "grid-gru", the order of what changes on a grid; "tt-grid-gru", the same with its matrices as tensor
     trains of ``rank``; "pooled", a linear classifier of the mean and the deviation over time of every number of the
     grid, for actions that postures tell. What a kind does not have is 0. "auto", what ``train`` chooses without a
-    recipe, and "linear", a plain classifier, come with their recipe, as JSON in ``recipe``.
+    recipe, "linear", a plain classifier, and "tuned", extractor and head trained end to end, come with their recipe, as
+    JSON in ``recipe``.
     """
 
     place: str  # of the extractor (``place_of``)
@@ -118,8 +119,8 @@ class Candidate:
 
     @property
     def is_trained(self) -> bool:
-        """Whether a head that came with its recipe has members that are trained, not solved."""
-        return any(part["head"] != "probe" for part in self.blended)
+        """Whether what came with its recipe has parts that are trained, not solved."""
+        return self.kind == TUNED or any(part["head"] != "probe" for part in self.blended)
 
     @property
     def graph_bytes(self) -> int:

@@ -83,6 +83,7 @@ _RECORDS = replace(
     sample=records.sample_record,
     refuses={
         "space": "fit: a space is of extractors; these data are stored features",
+        "fine_tune": "--fine-tune: takes videos; these data are stored features",
         "none": "--none: takes videos; these data are stored features (a class of them can be called so in clips.csv)",
     },
 )
@@ -112,6 +113,7 @@ _BOXES: Task[BoxTable, boxes.ScoredImages] = Task(
         "refit_all": "--refit-all: not for detectors",
         "teachers": "--teacher: not for detectors",
         "space": "fit: a space is of extractors; these data are images with boxes",
+        "fine_tune": "--fine-tune: takes videos; detectors are trained end to end in any case",
         "val_shards": "--val-shards: not for detectors",
         "none": "--none: not for detectors; an image without boxes is their background",
         "against": "--against: compares files of one label a clip, not detectors (vidlet compare does)",
