@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from vidlet.datasets import read_table
 from vidlet.models import build_extractor, build_head
-from vidlet.recipe import Extractor, Head, Training
-from vidlet.training import ClipNetwork, FrameClips, train_network
+from vidlet.recipe import Extractor, Head, Training, load_recipe
+from vidlet.tasks import prepare
+from vidlet.training import ClipNetwork, Draw, FrameClips, train_network
 from vidlet.training import parts as module
 from vidlet.training.parts import activation_bytes, clips_at_once, free_bytes, parts_of
 
@@ -99,3 +101,19 @@ def test_free_memory_is_told_where_the_system_tells_it(tmp_path, monkeypatch):
     assert free_bytes("cpu") is None
     (tmp_path / "meminfo").write_text("MemTotal:       24680000 kB\nMemAvailable:    1000 kB\n")
     assert free_bytes("cpu") == 1_024_000
+
+
+def test_frames_that_find_no_room_in_memory_are_decoded_again(motion_clips, monkeypatch):
+    table, plan = read_table(motion_clips), load_recipe("tiny-grid-gru")
+    read, decoded = prepare.read_clip, []
+    monkeypatch.setattr(
+        prepare, "read_clip", lambda path, *given, **more: decoded.append(path) or read(path, *given, **more)
+    )
+    kept = []
+    for free in (None, 0):
+        monkeypatch.setattr(prepare, "free_bytes", lambda device, free=free: free)
+        found = prepare.prepare_frames(plan, table, build_extractor(plan.extractor), False)
+        decoded.clear()
+        kept.append(next(found.train.batches(Draw(4, range(4)))).x)
+        assert len(decoded) == (0 if free is None else 4)
+    assert torch.equal(*kept)

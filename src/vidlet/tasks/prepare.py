@@ -31,11 +31,13 @@ from ..models import FrameExtractor, build_extractor
 from ..progress import bar, say, working
 from ..recipe import Recipe, Sampling, load_recipe, nearest
 from ..training import Clips, FeatureClips, FrameClips, keep_memory, training_sampling
+from ..training.parts import free_bytes
 from ..video import SampledClip, read_clip, read_many
 from .clips import unsplit_clips
 
 CALIBRATION_CLIPS = 40
 KEEP_BYTES = 6_000_000_000  # of decoded frames that training on frames holds in memory; the rest is decoded again
+KEEP_SHARE = 0.3  # of the memory that is free, at most
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,8 @@ def prepare_frames(plan: Recipe, table: ClipTable, extractor: FrameExtractor, st
     times: list[np.ndarray] = []
     frames: dict[str, list[np.ndarray | None]] = {"train": [], "val": []}
     parts: dict[str, list[tuple[Clip, str]]] = {"train": [], "val": []}
-    room = KEEP_BYTES
+    free = free_bytes("cpu")
+    room = KEEP_BYTES if free is None else min(KEEP_BYTES, KEEP_SHARE * free)
     with bar("decode") as move:
         jobs = read_many(wanted, read)
         for done, (clip, result) in enumerate(jobs, 1):

@@ -161,6 +161,9 @@ def clip_objective(
 
     room: list[int] = [config.micro_batch] if config.micro_batch or network.extractor is None else []
 
+    def at_once() -> int:
+        return min(size, room[0]) if room and room[0] else size
+
     def parts(batch: Batch, updates: int) -> Iterator[Part]:
         there = range(len(batch.y)) if batch.there is None else batch.there
         if not room:
@@ -177,14 +180,14 @@ def clip_objective(
             yield Part(loss * 0, 0.0, batch.names[rows]) if team.idle else Part(loss, hits, batch.names[rows])
 
     def judge(judged: nn.Module, by: Team = ALONE) -> Row:
-        logits = predict_logits(judged, val, size, device, by)
+        logits = predict_logits(judged, val, at_once(), device, by)
         y = torch.from_numpy(val.targets)
         loss = batch_loss(torch.from_numpy(logits), y, config.label_smoothing, None, multi_label).item()
         return {"val_loss": loss, "val_accuracy": float((logits.argmax(1) == val.targets.argmax(1)).mean())}
 
     def quality(judged: nn.Module) -> float:
         if multi_label:
-            return gap(predict_logits(judged, val, size, device), val.targets > 0.5)
+            return gap(predict_logits(judged, val, at_once(), device), val.targets > 0.5)
         return -judge(judged)["val_loss"]
 
     def plain() -> Iterator[Batch]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..progress import say
 from .statistics import learning_norms
 
-ROOM = 1_000_000_000  # bytes of activations on a processor, of a network that sees each clip by itself
+ROOM = 300_000_000  # bytes of activations on a processor, of a network that sees each clip by itself; more gain nothing
 SHARE = 0.5  # of the memory that is free
 MEMORY = Path("/proc/meminfo")
 
