@@ -28,7 +28,7 @@ from vidlet.search.course import Asked
 from vidlet.search.data import judge
 from vidlet.search.space import ALONE, TUNED, Space, cuts_of
 from vidlet.search.trials import TrialLog
-from vidlet.search.tuned import Pace, Training, Tuner, candidate_of, recipes_of
+from vidlet.search.tuned import FineTuning, Pace, Tuner, candidate_of, recipes_of
 from vidlet.tasks import TASKS, clip_networks
 from vidlet.tasks.clip_networks import open_classifier
 from vidlet.video import write_video
@@ -212,12 +212,12 @@ def test_unasked_the_largest_network_within_the_budget_is_tried_on_many_clips_al
     tuner = Tuner(asked(tmp_path, clips, "auto"), judged, log, tmp_path, affordable)
     assert tuner._choose(lambda: 1e6) == (None, "") and not seen
     monkeypatch.setattr(tuned, "FEW_CLIPS", 10)
-    monkeypatch.setattr(Training, "pace", lambda self: Pace(0.01, 1.0))
+    monkeypatch.setattr(FineTuning, "pace", lambda self: Pace(0.01, 1.0))
     candidate, why = tuner._choose(lambda: 1e6)
     assert why == "" and candidate.plan.extractor.cut == "block6" and candidate.plan.extractor.input_size == (128, 128)
     assert [cut for i, cut in enumerate(seen) if cut not in seen[:i]] == ["block12", "block10", "block6"]
     assert next(log.of("tuning"))["epochs"] == load_recipe(tuned.RECIPE).training.epochs
-    narrow = Training(tuner.asked, judged, candidate, tmp_path)
+    narrow = FineTuning(tuner.asked, judged, candidate, tmp_path)
     needed = narrow.epochs(Pace(0.01, 1.0), 1e6)[1]
     candidate, _ = tuner._choose(lambda: needed / 3 / tuned.SHARE)
     assert candidate.plan.extractor.input_size == (tuned.SMALL, tuned.SMALL)
@@ -226,7 +226,7 @@ def test_unasked_the_largest_network_within_the_budget_is_tried_on_many_clips_al
 
 def test_epochs_are_as_many_as_the_time_does_for(clips, recipe, tmp_path):
     judged = judge(clips)
-    training = Training(asked(tmp_path, clips, recipe), judged, candidate_of(next(recipes_of(recipe, 0))), tmp_path)
+    training = FineTuning(asked(tmp_path, clips, recipe), judged, candidate_of(next(recipes_of(recipe, 0))), tmp_path)
     training.plan = replace(training.plan, training=replace(training.plan.training, epochs=100))
     pace = Pace(0.0, 2.0, 30.0)
     counts = [training.epochs(pace, left)[0] for left in (10, 300, 500, 1000, 10_000)]

@@ -124,7 +124,7 @@ class Tuner:
         plan = next((plan for plan in plans if self.affordable(candidate_of(plan))), None)
         if plan is None:
             return None, f"nothing is fine-tuned: no such network keeps {self.asked.budget.describe()}"
-        first = Training(self.asked, self.judged, candidate_of(plan), self.files)
+        first = FineTuning(self.asked, self.judged, candidate_of(plan), self.files)
         epochs, whole_s = first.epochs(first.least_pace(), left())
         if first.enough(epochs):
             with working("look whether there is time to fine-tune"):
@@ -145,7 +145,7 @@ class Tuner:
     def _train(self, candidate: Candidate, best: float) -> Record:
         """How good a candidate is, trained as the log says: its record, with what is to be said of it ("why")."""
         begun, named = next(self.log.of("tuning")), candidate.describe()
-        training = Training(self.asked, self.judged, candidate, self.files)
+        training = FineTuning(self.asked, self.judged, candidate, self.files)
         say(f"{named}: extractor and head are trained end to end, {begun['epochs']} epochs")
         try:
             outcome = training.run(begun["epochs"], best)
@@ -156,7 +156,7 @@ class Tuner:
         return {"candidate": asdict(candidate), "outcome": asdict(outcome) if outcome else None, "why": why}
 
 
-class Training:
+class FineTuning:
     """The training of one network on each fold's clips, judged on those held out.
 
     Args:
@@ -169,13 +169,13 @@ class Training:
         plan = candidate.plan
         self.plan = replace(plan, training=for_clips(plan.training, len(judged.folds[0].of_split("train"))))
 
-    def sizes(self) -> Iterator[Training]:
+    def sizes(self) -> Iterator[FineTuning]:
         """This training, and of the built-in network that on a smaller input."""
         yield self
         if self.asked.fine_tune == AUTO:
             size = replace(self.plan.extractor, input_size=(SMALL, SMALL))
             plan = replace(self.plan, name=f"{self.plan.name} {SMALL} px", extractor=size)
-            yield Training(self.asked, self.judged, candidate_of(plan), self.files)
+            yield FineTuning(self.asked, self.judged, candidate_of(plan), self.files)
 
     @property
     def again(self) -> float:
