@@ -248,3 +248,13 @@ def test_other_data_have_nothing_to_fine_tune(tmp_path, recipe):
         TASKS["records"].check_options(RecipeError, fine_tune=load_recipe(recipe))
     with pytest.raises(RecipeError, match="--fine-tune"):
         TASKS["boxes"].check_options(RecipeError, fine_tune=load_recipe(recipe))
+
+
+def test_any_network_that_trains_end_to_end_can_be_asked_for(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(FineTuning, "pace", lambda self: Pace(0.01, 1.0))
+    for number, name in enumerate(("viva-1", "tiny-grid-gru")):  # the first has no operations before its head
+        log = TrialLog(tmp_path / f"{number}.jsonl", "x")
+        tuner = Tuner(asked(tmp_path, clips, name), judge(clips), log, tmp_path, lambda candidate: True)
+        candidate, why = tuner._choose(lambda: 1e6)
+        assert why == "" and candidate.plan.name == name and next(log.of("tuning"))["epochs"] > 0
+        assert tuner._choose(lambda: 1.0)[0] is None

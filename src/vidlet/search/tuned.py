@@ -6,6 +6,7 @@ Hours of training are begun only where the time that is left is known to suffice
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,8 @@ CUTS = ("block12", "block10", "block6", "block3")  # of its extractor, from the 
 SMALL = 96  # pixels of its square input, where there is no time for its own
 SHARE = 0.6  # of the time that is left, at most
 BATCHES, PACED = 3, 2  # of clips, by which an epoch end to end is timed, and one of the head alone
+MORE, LEAST_EPOCH = 2, 0.2  # epochs that are timed; of the time of a training that is so short, at least
+LEAST_S = 0.01  # of an epoch, before it is timed
 KEPT = "tuned"  # the folder, in that of the search, of what is trained
 FORWARDS = 2.0  # of a frame: what a training step takes at the very least
 EVALUATION = 1 / 3  # of the time of a training step: a validation clip
@@ -125,14 +128,17 @@ class Tuner:
         if plan is None:
             return None, f"nothing is fine-tuned: no such network keeps {self.asked.budget.describe()}"
         first = FineTuning(self.asked, self.judged, candidate_of(plan), self.files)
-        epochs, whole_s = first.epochs(first.least_pace(), left())
+        counted = (
+            first.least_pace() if self.asked.fine_tune == AUTO else Pace(0.0, LEAST_S)
+        )  # else it may be any network
+        epochs, whole_s = first.epochs(counted, left())
         if first.enough(epochs):
             with working("look whether there is time to fine-tune"):
                 pace = first.pace()
             _, whole_s = first.epochs(pace, left())
             for training in first.sizes():
-                share = operations(training.plan.extractor) / operations(plan.extractor)
-                epoch_s = share * pace.epoch_s
+                sizes = [math.prod(p.extractor.input_size) for p in (training.plan, plan)]  # operations go with them
+                epoch_s = pace.epoch_s * sizes[0] / sizes[1]
                 epochs, _ = training.epochs(replace(pace, epoch_s=epoch_s), left())
                 if training.enough(epochs):
                     again_s = training.again * (epochs * epoch_s + pace.head_s)
@@ -200,21 +206,26 @@ class FineTuning:
         began = time.monotonic()
         prepared = self.networks.prepare(plan, some, network, False)
         clip_s = (time.monotonic() - began) / len(some)
-        once = replace(plan.training, epochs=1, least_updates=0, head_epochs=0)
-        with TemporaryDirectory() as scratch:
-            began = time.monotonic()
-            run = RunFolder(Path(scratch))
-            self.networks.fit(network, prepared, Order(plan, once, some, run, "", self.asked.device))
-            step_s = (time.monotonic() - began) / (len(prepared.train) + EVALUATION * len(prepared.val))
-        head_s = self._head_seconds(network) if plan.training.head_epochs else 0.0
+        took: list[float] = []
+        for epochs in (1, 1 + MORE):  # what a training takes beside its epochs is not counted
+            few = replace(plan.training, epochs=epochs, least_updates=0, head_epochs=0)
+            with TemporaryDirectory() as scratch:
+                began = time.monotonic()
+                order = Order(plan, few, some, RunFolder(Path(scratch)), "", self.asked.device)
+                self.networks.fit(network, prepared, order)
+                took.append(time.monotonic() - began)
+        epoch_s = max(took[1] - took[0], LEAST_EPOCH * took[1]) / MORE
+        step_s = epoch_s / (len(prepared.train) + EVALUATION * len(prepared.val))
+        frames = np.mean([len(prepared.train.read(row)) for row in range(len(prepared.train))])
+        head_s = self._head_seconds(network, round(frames)) if plan.training.head_epochs else 0.0
         features_s = (clip_s + EVALUATION * step_s) * bool(plan.training.head_epochs)
         return Pace(clip_s + features_s, step_s * (len(train) + EVALUATION * len(val)), head_s)
 
-    def _head_seconds(self, network: Any) -> float:
-        """Seconds in which the head alone is trained first."""
+    def _head_seconds(self, network: Any, frames: int) -> float:
+        """Seconds in which the head alone is trained first, on clips of so many frames."""
         head = replace(HEAD_FIRST, epochs=self.plan.training.head_epochs)
         count, clips = len(self.judged.folds[0].of_split("train")), PACED * head.batch
-        features = np.zeros((self.plan.sampling.max_frames, *network.extractor.feature_shape), np.float32)
+        features = np.zeros((frames, *network.extractor.feature_shape), np.float32)
         targets = np.eye(len(self.judged.table.labels), dtype=np.float32)
         targets = targets[np.arange(clips) % len(targets)]
         spread = np.ones(features.shape[1], np.float32)
