@@ -23,6 +23,7 @@ from typing import Any
 
 import tomli_w
 
+from . import plugins
 from .errors import RecipeError
 from .files import write_text
 from .progress import say
@@ -187,6 +188,25 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     if "training.epochs" in overrides and "training.least_updates" not in overrides:
         _put(data, "training.least_updates", 0)  # so many epochs were asked for
     return recipe_from_dict(data, where)
+
+
+CLIP_STEPS = (
+    "units", "channels", "prune", "lowrank", "tt", "distill", "average", "ensemble", "qat", "qat4", "extractor-qat",
+    "int8", "int4", "head4", "codebook", "half", "weights8", "sparse", "compact",
+)  # fmt: skip
+BOX_STEPS = ("deepeye", "qat", "int8", "half", "weights8")
+
+
+def check_steps(chain: str) -> None:
+    """Refuse a chain with a step that no table has (compression/steps.py), before what applies steps is loaded.
+
+    Raises:
+        RecipeError: names it, and the nearest that there is.
+    """
+    known = sorted({*CLIP_STEPS, *BOX_STEPS, *plugins.names("training-step"), *plugins.names("step")})
+    for name in (part.partition(":")[0].strip() for part in chain.split("+")):
+        if name not in known:
+            raise RecipeError(f"compress: unknown step {name!r}{nearest(name, known)}; known: {', '.join(known)}")
 
 
 def load_end_to_end(name_or_path: str, option: str) -> Recipe:

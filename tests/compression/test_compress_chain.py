@@ -3,7 +3,11 @@
 import onnx
 import pytest
 
+from vidlet import recipe
+from vidlet.cli import parser_of
+from vidlet.cli.before_work import check_paths
 from vidlet.compression import (
+    BOX_STEPS,
     CLIP_STEPS,
     Step,
     StepEntry,
@@ -70,3 +74,23 @@ def test_the_table_says_what_a_step_is():
     assert integer_steps(storage, CLIP_STEPS) == ()  # a bound on the loss: which layers are integers, the head decides
     assert integer_steps(find_chain("head4+int8"), CLIP_STEPS) == (Step("int8"),)
     assert not any(entry.trains and (entry.lossless or entry.integers(None)) for entry in CLIP_STEPS.values())
+
+
+def test_the_names_that_are_known_before_torch_are_those_of_the_tables():
+    own = [name for name, step in CLIP_STEPS.items() if step.apply.__module__.startswith("vidlet.")]  # no plugin's
+    assert tuple(own) == recipe.CLIP_STEPS
+    assert tuple(BOX_STEPS) == recipe.BOX_STEPS
+
+
+@pytest.mark.parametrize(
+    "words", [["compress", "{run}", "{clips}", "half+intt8"], ["sweep", "{clips}", "--chain", "half", "intt8"]]
+)
+def test_a_step_that_there_is_not_is_refused_before_anything_is_loaded(words, tiny_run, motion_clips):
+    given = [word.format(run=tiny_run.folder, clips=motion_clips) for word in words]
+    args = parser_of(given[0]).parse_args(given[1:])
+    args.command = given[0]
+    with pytest.raises(RecipeError, match=r"unknown step 'intt8' \(did you mean int8\?\)"):
+        check_paths(args)
+    args = parser_of(given[0]).parse_args([word.replace("intt8", "int8") for word in given[1:]])
+    args.command = given[0]
+    check_paths(args)

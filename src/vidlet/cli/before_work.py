@@ -12,7 +12,7 @@ from pathlib import Path
 from ..cloud import is_address
 from ..errors import DataError, ExportError, ModelError, RecipeError, TrainingError, WeightsError, why
 from ..progress import started_by_torchrun
-from ..recipe import Recipe, load_end_to_end, load_recipe, nearest
+from ..recipe import Recipe, check_steps, load_end_to_end, load_recipe, nearest
 from ..wording import shown
 
 POSITIONAL = ("data", "model", "models", "source", "run_folder", "runs")
@@ -97,7 +97,10 @@ def _check_values(args: argparse.Namespace) -> None:
     """Refuse values that no data could make right, and a --none that is neither there nor a class of DATA."""
     given = vars(args)
     for recipe in _several(given.get("recipe")):
-        load_recipe(recipe)
+        for chain in load_recipe(recipe).compress:
+            check_steps(chain)
+    for chain in (*_several(given.get("steps")), *_several(given.get("chain"))):
+        check_steps(chain)
     if given.get("fine_tune") not in (None, "auto", "no"):
         load_end_to_end(args.fine_tune, "--fine-tune")
     if given.get("fold") is not None:
