@@ -637,6 +637,28 @@ def test_where_time_is_short_the_cuts_are_searched_whose_features_are_stored(
     assert searched(600.0) == [("block2", 64), ("block5", 64)]
 
 
+def test_where_time_is_short_the_slower_rate_alone_is_computed(clips, space, tmp_path, monkeypatch, cache):
+    """Features at both rates take 40 s, at the slower one 20 s, and 35 % of the time is theirs."""
+    judged = judge(clips)
+    judged = replace(judged, folds=tuple(fold.with_clips(fold.clips[::8]) for fold in judged.folds))
+    seconds = lambda part, *_: 2.5 * max(part.rates_hz)  # noqa: E731
+    monkeypatch.setattr(module, "extraction_seconds", seconds)
+    smaller = tuple(replace(plan, input_size=(32, 32)) for plan in space.extractors)
+    monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
+
+    def searched(time_s, ladder):
+        log = TrialLog(tmp_path / f"{time_s}-{len(ladder)}.jsonl", "")
+        search = clip_search(Asked(str(clips), tmp_path, Budget(max_bytes=BUDGET), time_s), judged, log, space, ladder)
+        search.prepare()
+        told = any("16 Hz" in text for text in search.course.missed)
+        return search.space.extractors[0].input_size[0], search.space.rates_hz, told
+
+    assert searched(60.0, [space.extractors, smaller]) == (64, (8.0,), True)
+    assert searched(59.0, [space.extractors]) == (64, (8.0,), True)
+    assert searched(50.0, [space.extractors, smaller]) == (32, (8.0,), True)
+    assert searched(600.0, [space.extractors, smaller]) == (64, (8.0, 16.0), False)
+
+
 def test_every_network_of_the_ladder_can_be_built_and_has_the_grid_its_map_allows():
     for rung in usual_ladder():
         for plan in rung:

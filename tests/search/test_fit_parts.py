@@ -482,3 +482,9 @@ def test_the_last_training_is_shortened_where_the_time_is_and_it_is_said(monkeyp
     assert [text[: len(told[0])] for text in search.course.missed] == told if told else not search.course.missed
     search.log = SimpleNamespace(of=lambda kind: iter([]))
     assert search._seconds(candidate, "again_s") == 0.0
+    tried = {"again_s": 100.0, "epochs": 20, "whole": 50}  # was tried for 20 epochs of 50, for the time that files take
+    search.log = SimpleNamespace(of=lambda kind: iter([tried]))
+    search.timing.measuring, search.timing.test_share = 5.0, 2.0
+    for seconds, longer in ((1000.0, 50), (210.0, 36), (110.0, 20), (75.0, 15)):
+        search.asked.left = seconds
+        assert search._refit(chosen, tmp_path / "model.onnx") and taken[-1] == longer

@@ -87,6 +87,35 @@ def test_the_recurrent_head_is_as_large_as_the_budget_permits(tmp_path):
     assert solved(tmp_path / "c", held, lambda c: None if "grid-gru" in c.recipe else 0.0).recurrent() is None
 
 
+def test_a_recurrent_head_is_of_the_deepest_cut_that_has_room_for_it_and_a_small_one_drops_fewer_units(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("vidlet.selection.candidates.LARGE", 50)
+    held = (np.arange(60) >= 45,)
+    first = solved(tmp_path / "a", held).recurrent()
+    assert first.cuts == ("block6",) and first.options["dropout"] == 0.5
+
+    def shallow(candidate):  # the deeper cut has room for a probe alone
+        return None if "block6" in candidate.plan.extractor.cut and candidate.is_trained else 0.0
+
+    assert solved(tmp_path / "b", held, shallow).recurrent().cuts == ("block3",)
+    sizes = list(solved(tmp_path / "c", held)._sizes())
+    own = [member for member in sizes if member.cuts == ("block6",)]
+    assert sizes[: len(own)] == own and len({member.name for member in sizes}) == len(sizes)
+    drops = [member.options["dropout"] for member in own]
+    assert drops == sorted(drops, reverse=True) and drops[-1] < 0.5
+
+
+def test_a_recurrent_head_sees_its_cut_alone_with_noise_of_its_channels(tmp_path):
+    """As in the training of its file: the unit of the noise is each channel's deviation."""
+    found = solved(tmp_path, (np.arange(60) >= 45,))
+    pool, (_, std) = found._own(found.recurrent())
+    x = np.stack([pool.clips.read(row) for row in range(60)])  # (N, T, C, 4, 4)
+    assert x.shape[2:] == SHAPES["block6"] and list(pool.places) == ["block6"]
+    np.testing.assert_allclose(pool.clips.spread, x.std((0, 1, 3, 4)), rtol=1e-4)
+    np.testing.assert_array_equal(pool.clips.spread, std)
+
+
 def test_a_head_that_was_tried_is_that_of_its_file(tmp_path, monkeypatch):
     """Written, it says of the held out clips what was said when it was tried; the probes beside it are solved."""
     monkeypatch.setattr("vidlet.selection.candidates.LARGE", 50)

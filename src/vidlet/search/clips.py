@@ -141,6 +141,13 @@ class ClipSearch:
                 if expected > left and 2 * len(ready := stored(part, self.judged, built)) >= len(step):
                     step, part, expected = ready, replace(space, extractors=tuple(ready)), 0.0
                     built = built.only(ready)
+                elif expected > left and not chosen:
+                    slow = replace(part, rates_hz=(min(space.rates_hz),))
+                    seconds = extraction_seconds(slow, self.judged, built, pace)
+                    if seconds <= left or number == len(self.ladder) - 1:
+                        part, expected = slow, seconds
+                        self.course.missed.append(f"frames at {max(space.rates_hz):g} Hz were not looked at")
+                        space = self.asked_space = replace(space, rates_hz=slow.rates_hz)
             if expected > left and (chosen or number < len(self.ladder) - 1):
                 continue
             if tight:
@@ -221,7 +228,9 @@ class ClipSearch:
         classes = len(self.judged.table.labels)
         rest = self.asked.left - max(SOLVED_S, SOLVED_SHARE * self.asked.left)
         with working("solve linear classifiers"):
-            for cuts in networks_of(self.space):
+            for network in networks_of(self.space):
+                able = [plan for plan in network if self.cards.possible(place_of(plan), self.budget)]
+                cuts = able if able and len(self.judged.folds) == 1 else network  # others are for "what if" alone
                 if not self.linear or self.asked.left > rest:
                     found = Solved(self.space, self.pool, cuts, classes, self._penalty, lambda: self.asked.left < rest)
                     self.linear.append(found)
@@ -288,7 +297,9 @@ class ClipSearch:
         epochs = min(whole, int(seconds / max(1e-9, paced.epoch_s * (tried + made + again))))
         epochs = epochs if epochs >= LEAST_ORDERED * whole else 0
         took = epochs * paced.epoch_s
-        self.log.add("order", epochs=epochs, epoch_s=paced.epoch_s, made_s=made * took, again_s=again * took)
+        self.log.add(
+            "order", epochs=epochs, epoch_s=paced.epoch_s, made_s=made * took, again_s=again * took, whole=whole
+        )
         return epochs
 
     def tune(self) -> None:
@@ -547,6 +558,7 @@ class ClipSearch:
         plan, share = self._recipe(chosen.candidate), 1.0
         if chosen.candidate.is_trained:  # for fewer epochs on more clips, if there is no time for all
             share = min(1.0, self.asked.left / max(1e-9, self._seconds(chosen.candidate, "again_s")))
+            share = max(share, self._longer(chosen.candidate))
             plan = replace(plan, training=replace(plan.training, epochs=max(1, int(share * plan.training.epochs))))
         trained = chosen.seconds * self.timing.again if chosen.candidate.recipe and share == 1.0 else 0.0
         if share < LEAST_EPOCHS or max(trained, self.timing.last(chosen.candidate, storage)) > self.asked.left:
@@ -562,6 +574,18 @@ class ClipSearch:
         if again < heads:
             say(f"{again} of {heads} heads were trained once more; the time was over")
         return not self.budget.broken(path.stat().st_size + EVIDENCE_BYTES)
+
+    def _longer(self, chosen: Candidate) -> float:
+        """How many times as long as it was tried a recurrent head is trained in the end, as far as its recipe says.
+
+        When it was tried it was not known how fast files are made here; what was kept for them is time for it now.
+        """
+        order = () if chosen.kind == TUNED else self.log.of("order")
+        shorter = [r for r in order if 0 < r.get("epochs", 0) < r.get("whole", 0)]
+        if not shorter:
+            return 0.0
+        left = RESERVE * (self.asked.left - self.timing.measuring * self.timing.test_share)
+        return float(min(shorter[0]["whole"] / shorter[0]["epochs"], left / max(1e-9, shorter[0]["again_s"])))
 
     def _reject(self, chosen: ClipPoint, metrics: dict[str, Any], scored: Mapping[str, Scored]) -> None:
         """Ship a threshold by what the chosen file said of its validation clips, which it was not trained on."""

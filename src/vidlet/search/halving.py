@@ -61,7 +61,7 @@ class Search:
         self.seconds = seconds
         self.rounds = tuple(max(1, round(share * space.epochs)) for share in space.rounds)
         logged = [Trial(Candidate(**r["candidate"]), r["round"], Outcome(**r["outcome"])) for r in log.of("trial")]
-        self.trials = [trial for trial in logged if trial.candidate.place in space.places]
+        self.trials = [t for t in logged if t.candidate.place in space.places and t.candidate.hz in space.rates_hz]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = _sampler(space, space.seed + len(self.trials))
         self._study = optuna.create_study(direction="maximize", sampler=sampler)

@@ -30,13 +30,19 @@ from ..tasks.auto import AUTO as AUTO_RECIPE
 from ..tasks.auto import MOST, TARGETS
 from ..tasks.prepare import moments
 from ..training import ClipNetwork, FeatureClips, save_tensors, train_network
+from ..training.classification import Moments
 from ..training.probes import solve_probes_
 from .proxy import Outcome, Pool, worth
 from .space import AUTO, LINEAR, Candidate, Space, place_of
 
 CUTS = 3  # of a network, at least, where it has so many
-SMALLER = ({"project": 96, "hidden": 128}, {"channels": 16, "project": 64, "hidden": 64},
-           {"channels": 8, "project": 32, "hidden": 48})  # of the recurrent head, where it is too large  # fmt: skip
+SMALLER = (  # of the recurrent head, where it is too large, with the dropout that so many units bear
+    ({"project": 96, "hidden": 128}, 0.35),
+    ({"channels": 16, "project": 96, "hidden": 128}, 0.3),
+    ({"channels": 24, "project": 64, "hidden": 96}, 0.3),
+    ({"channels": 16, "project": 64, "hidden": 64}, 0.2),
+    ({"channels": 8, "project": 32, "hidden": 48}, 0.2),
+)
 CHEAP = 0.005  # of accuracy: what a storage in 8 bits, or with the head in 4, is known to cost
 HARDLY = 0.02  # of worth, that a lighter probe may be behind where a larger recurrent head has room beside it
 TIMED = 5  # updates
@@ -70,7 +76,9 @@ class Solved:
     ) -> None:
         self._of_file, self._known = penalty, dict[tuple[str, ...], float | None]()
         self._choices: dict[str, Choice] = {}  # a candidate's key -> its members
+        self._pools: dict[str, tuple[ClipPool, Moments]] = {}
         wanted = split_cuts(load_recipe(AUTO_RECIPE).extractor.cut)
+        self._usual = wanted
         others = [plan for plan in cuts if plan.cut not in wanted]
         taken = [plan for plan in cuts if plan.cut in wanted]
         taken += others[len(others) - max(0, CUTS - len(taken)) :]
@@ -106,6 +114,24 @@ class Solved:
         parts = [store.read(self.keys[row]).features for store in self.stores.values()]
         return parts[0] if len(parts) == 1 else np.concatenate([part.reshape(len(part), -1) for part in parts], 1)
 
+    def _own(self, member: Member) -> tuple[ClipPool, Moments]:
+        """All clips with the features of a head's cut alone, as its file's training sees them, and their moments.
+
+        To read the other cuts beside it takes as long as the head's training.
+        """
+        (cut,) = member.cuts
+        if cut not in self._pools:
+            store, clips = self.stores[cut], self.every.clips
+            assert isinstance(clips, FeatureClips)
+            own = clips.reading(lambda row: store.read(self.keys[row]).features)
+            found = moments(map(own.read, range(len(self.keys))))
+            own.spread = found[1]
+            self._pools[cut] = (
+                ClipPool(own, self.every.targets, {cut: (0, self.places[cut][1])}, self.every.held),
+                found,
+            )
+        return self._pools[cut]
+
     @property
     def ordered(self) -> bool:
         """Whether the order of the frames matters, so that ``train`` tries a recurrent head, too."""
@@ -129,21 +155,30 @@ class Solved:
         return None
 
     def _sizes(self) -> Iterator[Member]:
-        for own in trained_of_clips(self.places, len(self.keys)):
+        """The recurrent heads that may be tried, the best first: of the cut that ``train`` looks at, or one before."""
+        clips, cuts = len(self.keys), list(self.places)
+        heads = trained_of_clips(self.places, clips)
+        if all(head.copies == 1 for head in heads):  # of many clips
+            usual = next((place for place, cut in enumerate(cuts) if cut in self._usual), len(cuts) - 1)
+            before = reversed(cuts[: usual + 1])
+            heads = [head for cut in before for head in trained_of_clips({cut: self.places[cut]}, clips)]
+        for own in heads:
             yield from (own, *([replace(own, copies=1)] if own.copies > 1 else []))
-            for smaller in SMALLER:
+            for smaller, dropout in SMALLER:
                 if any(own.options.get(name, 1e9) > value for name, value in smaller.items()):
-                    yield replace(own, copies=1, options=own.options | smaller, name=f"{own.name} {smaller['project']}")
+                    drop = {"dropout": dropout} if "dropout" in own.options else {}
+                    name = f"{own.name} {'-'.join(map(str, smaller.values()))}"
+                    yield replace(own, copies=1, options=own.options | smaller | drop, name=name)
 
     def pace(self, member: Member, device: str) -> Paced:
         """How long an epoch of a head over all clips takes, by a few updates."""
         config = replace(self.auto.training, **training_of([member], len(self.keys)))
         rows = np.linspace(0, len(self.keys) - 1, min(len(self.keys), TIMED * config.batch)).astype(int)
-        clips, took = self.every.clips, 0.0
-        assert isinstance(clips, FeatureClips)
+        (pool, _), took = self._own(member), 0.0
+        assert isinstance(pool.clips, FeatureClips)
         for seen in (rows[: config.batch], rows):  # the first time modules are loaded
-            began, own = time.monotonic(), clips.some(seen)
-            network = network_of(self.every, member)
+            began, own = time.monotonic(), pool.clips.some(seen)
+            network = network_of(pool, member)
             train_network(network, own, own.some(np.arange(1)), replace(config, epochs=1), device=device)
             took = (time.monotonic() - began) / len(seen)
         return Paced(member, config, took * len(self.keys))
@@ -154,14 +189,13 @@ class Solved:
 
     def train(self, paced: Paced, epochs: int, device: str) -> None:
         """Try a head on the clips held out, trained for so many epochs on the others of each fold."""
-        mean, std = moments(self._read(row) for row in range(len(self.keys)))
+        pool, own = self._own(paced.member)
         config, states = replace(paced.training, epochs=epochs), list[dict[str, torch.Tensor]]()
 
         def keep(network: ClipNetwork) -> None:
             states.append(_inner(heads_of(network.head)[0]).state_dict())
 
-        folds = len(self.every.held)
-        found = measure_trained(self.every, paced.member, config, (mean, std), folds, device, keep=keep)
+        found = measure_trained(pool, paced.member, config, own, len(pool.held), device, keep=keep)
         found = replace(found, probabilities=found.probabilities[self.rows])
         kept = states[0] if self.keeps(paced.member) else None
         self.trained.append((found, config, kept))

@@ -111,7 +111,11 @@ def light_probes(places: Places, clips: int) -> list[Candidate]:
     for cut in (cut for cut, (_, shape) in places.items() if len(shape) == 3):
         found += [probe(cut, "segments+steps", segments=4, **seen) for seen in ({}, {"positions": "mirrored"})]
         if clips >= LARGE:
-            found += [probe(cut, LESS), probe(cut, LESS, segments=4)]
+            found += [
+                probe(cut, LESS),
+                probe(cut, LESS, segments=4),
+                probe(cut, LESS, segments=4, positions="mirrored"),
+            ]
             found.append(probe(cut, COURSE, segments=4, positions="mirrored"))
     return found
 
