@@ -488,3 +488,16 @@ def test_the_last_training_is_shortened_where_the_time_is_and_it_is_said(monkeyp
     for seconds, longer in ((1000.0, 50), (210.0, 36), (110.0, 20), (75.0, 15)):
         search.asked.left = seconds
         assert search._refit(chosen, tmp_path / "model.onnx") and taken[-1] == longer
+
+
+@pytest.mark.parametrize(("left", "epochs"), [(300.0, 40), (150.0, 25), (130.0, 20), (60.0, 10), (45.0, 0)])
+def test_where_time_is_short_a_recurrent_head_comes_before_files_that_explain(left, epochs):
+    """An epoch of all clips takes 1 s, and it is tried on three quarters of them; all files take 100 s, one 40 s."""
+    search, added = object.__new__(clips_module.ClipSearch), []
+    search.log = SimpleNamespace(of=lambda kind: iter([]), add=lambda kind, **values: added.append(values))
+    search.judged = SimpleNamespace(folds=[None], test=[1])
+    search.timing = SimpleNamespace(left=left, least=100.0, delivering=40.0)
+    plan = SimpleNamespace(epochs=40)
+    paced = SimpleNamespace(member=SimpleNamespace(copies=1), training=plan, epoch_s=1.0)
+    assert search._epochs_of(paced, kept=True) == epochs
+    assert added[0]["epochs"] == epochs and added[0]["again_s"] == epochs and added[0]["whole"] == 40

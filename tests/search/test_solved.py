@@ -1,5 +1,7 @@
 """What ``train`` would choose, within a budget: members are chosen by the clips held out, and by what fits together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,16 @@ def test_a_recurrent_head_is_of_the_deepest_cut_that_has_room_for_it_and_a_small
     assert sizes[: len(own)] == own and len({member.name for member in sizes}) == len(sizes)
     drops = [member.options["dropout"] for member in own]
     assert drops == sorted(drops, reverse=True) and drops[-1] < 0.5
+
+
+@pytest.mark.parametrize(("count", "taken"), [(1, 1), (2, 2), (4, 3)])
+def test_where_no_cut_is_that_of_train_the_deepest_three_are_looked_at(tmp_path, monkeypatch, count, taken):
+    plans = cuts_of(cuts=("block1", "block2", "block3", "block4"), size=96)[:count]
+    monkeypatch.setattr("vidlet.search.solved.measure_probes", lambda *_, **__: [])
+    pool = pool_of(tmp_path, (np.arange(60) >= 45,))
+    stores = {(place_of(plan), 8.0): pool.stores[place_of(CUTS[0]), 8.0] for plan in plans}
+    found = Solved(SPACE, replace(pool, stores=stores), plans, 3, lambda candidate: 0.0)
+    assert found.cuts == list(plans[-taken:]) == list(plans)[len(plans) - taken :]
 
 
 def test_a_recurrent_head_sees_its_cut_alone_with_noise_of_its_channels(tmp_path):

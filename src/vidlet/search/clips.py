@@ -264,7 +264,7 @@ class ClipSearch:
         member = found.recurrent()
         if member is None:
             return
-        if self.timing.left < self.timing.least:
+        if self.timing.left < self.timing.delivering:
             self.course.missed.append("the recurrent head that train would try was not trained")
             return
         with working("try what train would"):
@@ -293,8 +293,12 @@ class ClipSearch:
         tried = folds - 1 if folds > 1 else 1 - VAL_SHARE  # trainings, in those on all clips
         made = 0.0 if kept else copies * (1 - VAL_SHARE)
         again = copies if len(self.judged.test) else 0
-        seconds = RESERVE * (self.timing.left - self.timing.least)
-        epochs = min(whole, int(seconds / max(1e-9, paced.epoch_s * (tried + made + again))))
+        epoch_s = max(1e-9, paced.epoch_s * (tried + made + again))
+        usual, at_most = (
+            min(whole, int(RESERVE * (self.timing.left - kept_s) / epoch_s))
+            for kept_s in (self.timing.least, self.timing.delivering)
+        )
+        epochs = max(usual, min(at_most, round(LEAST_EPOCHS * whole)))  # before files that explain the chosen one
         epochs = epochs if epochs >= LEAST_ORDERED * whole else 0
         took = epochs * paced.epoch_s
         self.log.add(

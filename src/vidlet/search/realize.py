@@ -335,8 +335,13 @@ class Timing:
 
     @property
     def least(self) -> float:
-        """Seconds of the files and scores without which no search ends."""
+        """Seconds of the files and scores with which a search ends."""
         return self.measuring + self._explaining
+
+    @property
+    def delivering(self) -> float:
+        """Seconds of one file and its score on the test clips, without which no search ends."""
+        return self.measuring * (1 + self.test_share)
 
     def saw(self, point: ClipPoint, took: float, expected: float) -> None:
         """Learn from a file: ``took`` seconds in all, where its training was expected to take ``expected``.

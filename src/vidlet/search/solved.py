@@ -81,7 +81,7 @@ class Solved:
         self._usual = wanted
         others = [plan for plan in cuts if plan.cut not in wanted]
         taken = [plan for plan in cuts if plan.cut in wanted]
-        taken += others[len(others) - max(0, CUTS - len(taken)) :]
+        taken += others[max(0, len(others) - max(0, CUTS - len(taken))) :]
         self.cuts = [plan for plan in cuts if plan in taken]
         hz = min(space.rates_hz)
         self.stores = {p.cut: FeatureStore(pool.root, pool.stores[place_of(p), hz]) for p in self.cuts}
