@@ -10,7 +10,7 @@ from vidlet.recipe import Head, Recipe, Training
 from vidlet.selection import Decision, Pool, decide
 from vidlet.selection.baselines import measure_baselines, middle_frame
 from vidlet.selection.candidates import Candidate, probe, probes_of_clips, probes_of_records
-from vidlet.selection.choose import MOST, choose, judged_without, order_matters
+from vidlet.selection.choose import MOST, choose, choose_that_fits, judged_without, order_matters
 from vidlet.selection.decide import training_of
 from vidlet.selection.measure import Measured, judged, measure_probes
 from vidlet.training import FeatureClips
@@ -225,3 +225,18 @@ def test_many_clips_are_offered_probes_of_more_numbers():
     few, many = ({c.name for c in probes_of_clips(PLACES, clips)} for clips in (999, 1000))
     assert many > few
     assert all("segments+steps+deviation+change" in name for name in many - few)
+
+
+def test_beside_a_trained_head_the_best_probe_that_has_room_is_a_member():
+    """The best three fill the file; a lighter one, worse alone, is better with the head than any of them without."""
+    large = [said(0.7, seed=seed) for seed in range(3)]
+    light = said(0.6, cut="head", seed=5)
+    recurrent = said(0.7, seed=7, head="grid-gru")
+    size = {id(m): 5 for m in large} | {id(light): 1, id(recurrent): 4}
+
+    def penalty(members):
+        return 0.0 if sum(size[id(m)] for m in members) <= 5 else None
+
+    found = choose_that_fits([*large, light, recurrent], Y, penalty)
+    assert found.members == (recurrent, light)
+    assert choose_that_fits([*large, light], Y, penalty).members == (max(large, key=lambda m: m.accuracy),)

@@ -65,14 +65,14 @@ def choose_that_fits(
 
     Args:
         penalty: the accuracy that members lose in the file that holds them together; None: none does. Of those that
-            would be chosen the best part is taken.
+            would be chosen the best part is taken; beside a trained head these are probes that have room there.
     """
-    parts = {
-        part: None
-        for whole in _options(measured, targets, False)
-        for size in range(1, len(whole) + 1)
-        for part in combinations(whole, size)
-    }
+    wholes = _options(measured, targets, False)
+    for m in measured:
+        if m.candidate.head != "probe":
+            beside = [p for p in measured if p.candidate.head == "probe" and penalty((m, p)) is not None]
+            wholes += [(m, *best_probes(beside, targets, False))] if beside else []
+    parts = {part: None for whole in wholes for size in range(1, len(whole) + 1) for part in combinations(whole, size)}
     options = [part for part in parts if penalty(part) is not None]
     return _best_of(options, measured, targets, False, lambda part: penalty(part) or 0.0) if options else None
 
