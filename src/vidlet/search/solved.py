@@ -36,13 +36,14 @@ from .proxy import Outcome, Pool, worth
 from .space import AUTO, LINEAR, Candidate, Space, place_of
 
 CUTS = 3  # of a network, at least, where it has so many
-SMALLER = (  # of the recurrent head, where it is too large, with the dropout that so many units bear
-    ({"project": 96, "hidden": 128}, 0.35),
-    ({"channels": 16, "project": 96, "hidden": 128}, 0.3),
-    ({"channels": 24, "project": 64, "hidden": 96}, 0.3),
-    ({"channels": 16, "project": 64, "hidden": 64}, 0.2),
-    ({"channels": 8, "project": 32, "hidden": 48}, 0.2),
+SMALLER = (  # of the recurrent head, where it is too large
+    {"project": 96, "hidden": 128},
+    {"channels": 16, "project": 96, "hidden": 128},
+    {"channels": 24, "project": 64, "hidden": 96},
+    {"channels": 16, "project": 64, "hidden": 64},
+    {"channels": 8, "project": 32, "hidden": 48},
 )
+DROPOUTS = (0.35, 0.3, 0.3, 0.2, 0.2)  # that so many units bear, of many clips
 CHEAP = 0.005  # of accuracy: what a storage in 8 bits, or with the head in 4, is known to cost
 HARDLY = 0.02  # of worth, that a lighter probe may be behind where a larger recurrent head has room beside it
 TIMED = 5  # updates
@@ -164,7 +165,7 @@ class Solved:
             heads = [head for cut in before for head in trained_of_clips({cut: self.places[cut]}, clips)]
         for own in heads:
             yield from (own, *([replace(own, copies=1)] if own.copies > 1 else []))
-            for smaller, dropout in SMALLER:
+            for smaller, dropout in zip(SMALLER, DROPOUTS, strict=True):
                 if any(own.options.get(name, 1e9) > value for name, value in smaller.items()):
                     drop = {"dropout": dropout} if "dropout" in own.options else {}
                     name = f"{own.name} {'-'.join(map(str, smaller.values()))}"
