@@ -64,7 +64,7 @@ def recipes_of(fine_tune: str, seed: int) -> Iterator[Recipe]:
     for cut in CUTS:
         for smaller in ({}, *SMALLER):
             head = replace(plan.head, options={**plan.head.options, **smaller})
-            name = f"{plan.name} {cut} {smaller.get('project', '')}".strip()
+            name = " ".join([plan.name, cut, *(["-".join(map(str, smaller.values()))] if smaller else [])])
             yield replace(plan, name=name, extractor=replace(plan.extractor, cut=cut), head=head)
 
 
