@@ -216,11 +216,13 @@ def test_unasked_the_largest_network_within_the_budget_is_tried_on_many_clips_al
     candidate, why = tuner._choose(lambda: 1e6)
     assert why == "" and candidate.plan.extractor.cut == "block6" and candidate.plan.extractor.input_size == (128, 128)
     assert [cut for i, cut in enumerate(seen) if cut not in seen[:i]] == ["block12", "block10", "block6"]
-    assert next(log.of("tuning"))["epochs"] == load_recipe(tuned.RECIPE).training.epochs
+    whole = load_recipe(tuned.RECIPE).training.epochs
+    assert next(log.of("tuning"))["epochs"] == candidate.plan.training.epochs == whole
     narrow = FineTuning(tuner.asked, judged, candidate, tmp_path)
     needed = narrow.epochs(Pace(0.01, 1.0), 1e6)[1]
     candidate, _ = tuner._choose(lambda: needed / 3 / tuned.SHARE)
     assert candidate.plan.extractor.input_size == (tuned.SMALL, tuned.SMALL)
+    assert whole / 2 <= candidate.plan.training.epochs < whole  # in the last training, too
     assert tuner._choose(lambda: needed / 50)[0] is None
 
 

@@ -142,10 +142,9 @@ class Tuner:
                 epochs, _ = training.epochs(replace(pace, epoch_s=epoch_s), left())
                 if training.enough(epochs):
                     again_s = training.again * (epochs * epoch_s + pace.head_s)
-                    self.log.add(
-                        "tuning", candidate=asdict(training.candidate), epochs=epochs, made_s=0.0, again_s=again_s
-                    )
-                    return training.candidate, ""
+                    chosen = training.shortened(epochs)
+                    self.log.add("tuning", candidate=asdict(chosen), epochs=epochs, made_s=0.0, again_s=again_s)
+                    return chosen, ""
         return None, f"{plan.name} is not fine-tuned: all of it would take about {duration(whole_s)}"
 
     def _train(self, candidate: Candidate, best: float) -> Record:
@@ -154,7 +153,7 @@ class Tuner:
         training = FineTuning(self.asked, self.judged, candidate, self.files)
         say(f"{named}: extractor and head are trained end to end, {begun['epochs']} epochs")
         try:
-            outcome = training.run(begun["epochs"], best)
+            outcome = training.run(best)
             why = f"{named}: {outcome.accuracy:.3f} on clips held out" if outcome else f"{named}: far behind the best"
         except TrainingError as error:
             outcome, why = None, f"{named}: left out, {error}"
@@ -253,7 +252,11 @@ class FineTuning:
         """Whether so many epochs tell what the network can do."""
         return epochs >= LEAST_EPOCHS * self.plan.training.epochs
 
-    def run(self, epochs: int, best: float) -> Outcome | None:
+    def shortened(self, epochs: int) -> Candidate:
+        """The network with so many epochs, which are those of its last training, too."""
+        return candidate_of(replace(self.plan, training=replace(self.plan.training, epochs=epochs, least_updates=0)))
+
+    def run(self, best: float) -> Outcome | None:
         """Train it on each fold, and leave the first one's weights among the files; None: it is far behind the best.
 
         A fold that was trained before the search was ended is not trained again.
@@ -264,19 +267,19 @@ class FineTuning:
         Raises:
             TrainingError: it diverges.
         """
-        plan = replace(self.plan, training=replace(self.plan.training, epochs=epochs, least_updates=0))
         self.files.mkdir(parents=True, exist_ok=True)
         logits, targets, seconds = list[np.ndarray](), list[np.ndarray](), 0.0
         for number, fold in enumerate(self.judged.folds):
-            held_out = self._fold(plan, number, fold)
+            held_out = self._fold(number, fold)
             logits, targets = [*logits, held_out.logits], [*targets, held_out.targets]
             seconds = seconds or held_out.seconds
             if number == 0 and outcome_of(logits[0], targets[0])[0] < best - HOPELESS - len(targets[0]) ** -0.5:
                 return None
         return Outcome(*outcome_of(np.concatenate(logits), np.concatenate(targets)), round(seconds, 2))
 
-    def _fold(self, plan: Recipe, number: int, fold: ClipTable) -> HeldOut:
+    def _fold(self, number: int, fold: ClipTable) -> HeldOut:
         """What the network says of the clips that a fold holds out."""
+        plan = self.plan
         run = RunFolder(self.asked.folder / KEPT / f"{self.candidate.key}-{number}")
         done = run / "held_out.npz"
         if done.exists():
