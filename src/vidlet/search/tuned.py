@@ -45,7 +45,7 @@ BATCHES, PACED = 3, 2  # of clips, by which an epoch end to end is timed, and on
 MORE, LEAST_EPOCH = 2, 0.2  # epochs that are timed; of the time of a training that is so short, at least
 LEAST_S = 0.01  # of an epoch, before it is timed
 KEPT = "tuned"  # the folder, in that of the search, of what is trained
-FORWARDS = 2.0  # of a frame: what a training step takes at the very least
+FORWARDS = 3.0  # of a frame: what a training step takes at the very least, there and twice back
 EVALUATION = 1 / 3  # of the time of a training step: a validation clip
 HOPELESS = 0.1  # of accuracy, and 1 / sqrt(clips): so far behind on the first fold, it is not judged on the others
 
