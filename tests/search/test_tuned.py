@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -250,6 +251,21 @@ def test_other_data_have_nothing_to_fine_tune(tmp_path, recipe):
         TASKS["records"].check_options(RecipeError, fine_tune=load_recipe(recipe))
     with pytest.raises(RecipeError, match="--fine-tune"):
         TASKS["boxes"].check_options(RecipeError, fine_tune=load_recipe(recipe))
+
+
+def test_clips_that_cannot_be_read_do_not_end_a_search(clips, recipe, tmp_path):
+    folder = tmp_path / "clips"
+    shutil.copytree(clips, folder)
+    judged = judge(folder)
+    val = judged.folds[0].of_split("val").clips
+    val[0].path.write_bytes(b"no video")
+    log = TrialLog(tmp_path / "trials.jsonl", "x")
+    tuner = Tuner(asked(tmp_path, folder, recipe), judged, log, tmp_path, lambda candidate: True)
+    assert tuner._choose(lambda: 1e6)[0] is not None
+    for clip in val:
+        clip.path.write_bytes(b"no video")
+    candidate, why = tuner._choose(lambda: 1e6)
+    assert candidate is None and "quick is not fine-tuned: " in why and "no readable clip in split val" in why
 
 
 def test_any_network_that_trains_end_to_end_can_be_asked_for(clips, tmp_path, monkeypatch):

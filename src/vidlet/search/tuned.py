@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..datasets import ClipTable
-from ..errors import TrainingError
+from ..errors import DataError, TrainingError
 from ..files import atomic_path
 from ..progress import duration, say, working
 from ..recipe import Recipe, load_recipe, recipe_to_dict
@@ -42,6 +42,7 @@ CUTS = ("block12", "block10", "block6", "block3")  # of its extractor, from the 
 SMALL = 96  # pixels of its square input, where there is no time for its own
 SHARE = 0.6  # of the time that is left, at most
 BATCHES, PACED = 3, 2  # of clips, by which an epoch end to end is timed, and one of the head alone
+WATCHED = 4  # validation clips beside them, of which some may not be readable
 MORE, LEAST_EPOCH = 2, 0.2  # epochs that are timed; of the time of a training that is so short, at least
 LEAST_S = 0.01  # of an epoch, before it is timed
 KEPT = "tuned"  # the folder, in that of the search, of what is trained
@@ -128,13 +129,15 @@ class Tuner:
         if plan is None:
             return None, f"nothing is fine-tuned: no such network keeps {self.asked.budget.describe()}"
         first = FineTuning(self.asked, self.judged, candidate_of(plan), self.files)
-        counted = (
-            first.least_pace() if self.asked.fine_tune == AUTO else Pace(0.0, LEAST_S)
-        )  # else it may be any network
+        unasked = self.asked.fine_tune == AUTO  # else it may be any network
+        counted = first.least_pace() if unasked else Pace(0.0, LEAST_S)
         epochs, whole_s = first.epochs(counted, left())
         if first.enough(epochs):
-            with working("look whether there is time to fine-tune"):
-                pace = first.pace()
+            try:
+                with working("look whether there is time to fine-tune"):
+                    pace = first.pace()
+            except (DataError, TrainingError) as error:  # of these few clips
+                return None, f"{plan.name} is not fine-tuned: {error}"
             _, whole_s = first.epochs(pace, left())
             for training in first.sizes():
                 sizes = [math.prod(p.extractor.input_size) for p in (training.plan, plan)]  # operations go with them
@@ -199,8 +202,9 @@ class FineTuning:
         """What it takes, as a few clips took."""
         plan, fold = self.plan, self.judged.folds[0]
         train, val = fold.of_split("train"), fold.of_split("val")
-        rows = np.linspace(0, len(train) - 1, min(len(train), BATCHES * plan.training.batch)).astype(int)
-        some = fold.with_clips([*(train.clips[i] for i in rows), val.clips[0]])
+        parts = ((train, BATCHES * plan.training.batch), (val, WATCHED))
+        rows = [(part, np.linspace(0, len(part) - 1, min(len(part), count)).astype(int)) for part, count in parts]
+        some = fold.with_clips(part.clips[i] for part, own in rows for i in own)
         network = self.networks.build(plan, some, None)
         began = time.monotonic()
         prepared = self.networks.prepare(plan, some, network, False)
