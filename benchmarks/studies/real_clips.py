@@ -33,6 +33,8 @@ from vidlet.reports import text_table
 from vidlet.runtime import Model, load
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from tested import tested
+
 from figures import TRAINED, Figure, Row, add_option, figure, save
 
 ROUNDS, FRAMES = 15, 4  # of timing: each file in turn, so many frames
@@ -109,7 +111,8 @@ def train(args: argparse.Namespace, data: Path, recipe: str, seed: int, fold: in
     """One run, unless it is finished."""
     if (folder / "metrics.json").exists():
         return
-    command = [sys.executable, "-m", "vidlet.cli", "train", str(data), "--recipe", recipe]
+    source = str(data) if fold is not None else tested(data, args.out)
+    command = [sys.executable, "-m", "vidlet.cli", "train", source, "--recipe", recipe]
     command += ["--seed", str(seed), "--out", str(folder), "--resume"]
     command += [word for item in args.set for word in ("--set", item)]
     command += ["--init", str(args.init)] if args.init else []
