@@ -30,12 +30,12 @@ from vidlet.models import build_extractor
 from vidlet.models.mobilenets import MobileNetV2
 from vidlet.recipe import load_recipe
 from vidlet.runtime import benchmark, load
-from vidlet.search import cards, course, data, halving, needs
+from vidlet.search import cards, clip_costs, course, data, halving, needs
 from vidlet.search import clips as module
 from vidlet.search import realize as realizing
 from vidlet.search.budget import Budget, parse_bytes
 from vidlet.search.cards import Card, Cards, counted_cards, make_cards, smallest
-from vidlet.search.choice import ALIKE, behind, promise
+from vidlet.search.choice import ALIKE, behind
 from vidlet.search.clips import FEW, clip_search, usual_ladder
 from vidlet.search.course import EVIDENCE_BYTES, Asked
 from vidlet.search.data import Built, judge, open_pool, sketch
@@ -127,10 +127,12 @@ def test_every_point_of_the_front_measures_the_same_from_its_file_alone(found, c
         )
     chosen = result["metrics"]["chosen"]
 
-    def score(p):  # of a file whose candidate was judged on all folds: that, and what the chain cost and is known to
-        own = p["accuracy"] - 0.05 * p["loss"]
-        measured = own if p["judged"] is None else p["judged"] + own - p["head_worth"]
-        return measured - 0.5 * known_cost(p["chain"])
+    def score(p):  # of a file whose candidate was judged on all folds: that, and what the chain is known to cost
+        measured = p["accuracy"] - 0.05 * p["loss"] - p["head_worth"]
+        known, error = -known_cost(p["chain"]), p["effect_error"]
+        assert p["known_effect"] == known and error >= 0
+        beyond = max(0.0, measured - known - 2 * error) + min(0.0, measured - known + 2 * error)
+        return (p["head_worth"] if p["judged"] is None else p["judged"]) + known + beyond
 
     lines = [json.loads(line) for line in (out / "trials.jsonl").read_text("utf-8").splitlines()]
     files = [line for line in lines if line["kind"] == "file"]  # on the front or not, which times decide
@@ -147,7 +149,7 @@ def test_what_if_rows_allow_half_and_twice_the_bytes(found):
     assert [row["bytes"] for row in rows] == [BUDGET // 2, BUDGET, 2 * BUDGET]
     for row in rows:
         assert row["best"] is None or row["best"]["bytes"] <= row["bytes"]
-    best = [promise(clip_point(row["best"])) for row in rows if row["best"]]
+    best = [clip_point(row["best"]).score for row in rows if row["best"]]
     for less, more in itertools.pairwise(best):
         assert less <= more + ALIKE  # of files that are alike the smallest is named
     assert rows[1]["best"] == found[1]["metrics"]["chosen"]
@@ -240,7 +242,7 @@ def test_a_search_out_of_time_has_what_takes_seconds_and_says_so(
     monkeypatch.setattr(needs, "ENOUGH", 1)
     monkeypatch.setattr(data, "FIRST", 12)
     monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "make_cards", None)
+    monkeypatch.setattr(clip_costs, "make_cards", None)
     monkeypatch.setattr(data.Pass, "extract", slow(data.Pass.extract, lambda _, table, *more: float(len(table))))
     monkeypatch.setattr(module, "realize", slow(realize, lambda *given: 5.0 * len(given[3])))
     monkeypatch.setattr(module, "ProcessPoolExecutor", lambda *_, **__: Here())
@@ -323,8 +325,8 @@ def test_a_search_whose_features_take_longer_than_expected_ends_early_and_the_ne
 def test_what_cannot_keep_its_bytes_is_refused_by_counting_alone(clips, space, tmp_path, monkeypatch, cache):
     for plan in space.extractors:
         data.sketch(plan)  # kept: a network without memory is no work
-    for name in ("extraction_seconds", "make_cards", "build_extractor"):
-        monkeypatch.setattr(data if name == "build_extractor" else module, name, None)
+    for place, name in ((module, "extraction_seconds"), (clip_costs, "make_cards"), (data, "build_extractor")):
+        monkeypatch.setattr(place, name, None)
     for limits in ({}, {"max_latency": "1ms"}):
         with pytest.raises(RecipeError, match=r"the smallest is mobilenetv2-0\.35 block2 64 px \S+ with about \S+ b"):
             fit(clips, max_size="1kB", time=60, out=tmp_path / "none", space=space, **limits)
@@ -483,7 +485,7 @@ def test_the_deepest_cut_that_is_quick_enough_is_found_by_halves_and_those_befor
         return [Card(place, way.chain, 1000, {"frame_ms": {"p95": ms}, "peak_rss_bytes": 1}) for way in ALONE]
 
     monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "make_cards", costs)
+    monkeypatch.setattr(clip_costs, "make_cards", costs)
     monkeypatch.setattr(module, "open_pool", lambda space, judged, *_: (None, judged))
     monkeypatch.setattr(module, "extraction_seconds", lambda *_: 0.0)
 
@@ -521,7 +523,7 @@ def test_bytes_are_counted_and_a_cut_is_written_only_where_that_leaves_its_budge
         written.append(place.split()[1])
         return counted_cards(place, extractor, table.labels)
 
-    monkeypatch.setattr(module, "make_cards", costs)
+    monkeypatch.setattr(clip_costs, "make_cards", costs)
     monkeypatch.setattr(module, "open_pool", lambda space, judged, *_: (None, judged))
     monkeypatch.setattr(module, "extraction_seconds", lambda *_: 0.0)
 

@@ -317,12 +317,26 @@ def test_what_is_known_of_a_storage_is_known_by_its_chain():
     assert known_cost("ensemble:2+int8+compact") == of["ensemble:2+int8+compact"] < 0 < known_cost("int8+compact")
     assert known_cost("distill+int8+compact") == known_cost("int8") == known_cost("int8+compact")
     assert known_cost("") == known_cost("prune:0.5+half") == 0
+    assert 0 < known_cost("head4") == pytest.approx(known_cost("head4+int8") - known_cost("int8"))
+    assert known_cost("ensemble:3") < known_cost("ensemble:2") < 0
 
 
 def test_a_file_of_a_candidate_judged_on_all_folds_is_chosen_by_that_and_by_what_its_chain_cost():
     alone = point(100, 1, 0.8)
     assert alone.score == pytest.approx(0.8 - 0.05)
-    assert replace(alone, head_worth=0.78, judged=0.70).score == pytest.approx(0.70 + (0.75 - 0.78))
+    whole = replace(alone, head_worth=0.78, judged=0.70)
+    assert whole.score == pytest.approx(0.70 + (0.75 - 0.78))
+
+
+@pytest.mark.parametrize(
+    ("known", "error", "effect"),
+    [(0.0, 0.0, -0.03), (-0.01, 0.01, -0.01), (-0.01, 0.005, -0.02), (0.02, 0.01, -0.01), (0.02, 0.1, 0.02)],
+)
+def test_the_effect_of_a_chain_counts_as_it_is_known_but_for_what_is_beyond_two_standard_errors(known, error, effect):
+    """These clips show -.03."""
+    found = replace(point(100, 1, 0.8), head_worth=0.78, judged=0.70, known_effect=known, effect_error=error)
+    assert found.score == pytest.approx(0.70 + effect)
+    assert replace(found, judged=None).score == pytest.approx(0.78 + effect)
 
 
 def test_the_time_of_a_file_follows_from_the_longest_trial(tmp_path):

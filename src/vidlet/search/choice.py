@@ -6,25 +6,15 @@ from collections.abc import Sequence
 
 from .proxy import Outcome
 from .realize import ClipPoint
-from .space import LINEAR, known_cost
+from .space import LINEAR
 
-KNOWN_SHARE = 0.5  # of what a storage is known to cost, in the choice: some hundred clips tell half of it at best
-ALIKE = 0.004  # of a file's promise: less than some hundred clips can tell
-
-
-def promise(point: ClipPoint) -> float:
-    """What a file is chosen by: its score, less a share of what its storage is known to cost.
-
-    Between the files of a candidate a few validation clips decide badly: two heads that were seen to gain two points
-    lie below one by chance now and then.
-    """
-    return point.score - KNOWN_SHARE * known_cost(point.chain)
+ALIKE = 0.004  # of a file's score: less than some hundred clips can tell
 
 
 def best_first(points: Sequence[ClipPoint]) -> list[ClipPoint]:
     """Files in the order in which they would be chosen: of those that are alike with the best the smallest first."""
-    ranked = sorted(points, key=lambda p: (-promise(p), p.bytes))
-    alike = [p for p in ranked if promise(p) >= promise(ranked[0]) - ALIKE]
+    ranked = sorted(points, key=lambda p: (-p.score, p.bytes))
+    alike = [p for p in ranked if p.score >= ranked[0].score - ALIKE]
     return [*sorted(alike, key=lambda p: p.bytes), *ranked[len(alike) :]]
 
 

@@ -18,23 +18,22 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..compression import CLIP_STEPS, chain_text, find_chain, split_chain
 from ..datasets import between_segments
 from ..errors import RecipeError
-from ..models import FrameExtractor, build_extractor
+from ..models import FrameExtractor
 from ..progress import duration, say, working
 from ..recipe import Extractor, Recipe, Sampling
 from ..runs import HEAD, MODEL
 from ..runtime import load
 from ..tasks import TASKS
 from ..tasks.clips import Scored
-from ..tasks.prepare import CALIBRATION_CLIPS, graph_bytes, sample_clips
+from ..tasks.prepare import CALIBRATION_CLIPS, graph_bytes
 from ..tasks.rejection import reject_by_file, ship_rejection
 from .budget import TIERS, scaled
-from .cards import CLEAR, Card, Cards, counted_cards, make_cards, smallest
+from .cards import CLEAR
 from .choice import best_first, deliverable
+from .clip_costs import ClipCosts
 from .cluster import ClusterWorkers
 from .course import EVIDENCE_BYTES, Asked, Course, Ways, conclude, follow
 from .data import (
@@ -49,7 +48,6 @@ from .data import (
     judge,
     networks_of,
     open_pool,
-    sketch,
     some_of,
     store_joint,
     stored,
@@ -76,7 +74,6 @@ FEW = Space(  # of fewer than FEW_CLIPS, trials are judged on all folds to the e
 )
 EXTRACTION_SHARE = 0.35  # of the time: what features are expected to take at most
 FEATURES_UNTIL = 0.6  # of the time, on a machine that is slower than expected: then some clips are left out
-SAMPLED = 8  # frames of a clip that costs are measured with
 SEARCH_SHARE = 0.3  # of what is left then: for trials
 TRIAL_S = 4.0  # without so many seconds none is begun: its process alone takes that
 SOLVED_SHARE, SOLVED_S = 0.25, 5.0  # of what is left behind the features, and seconds: for linear classifiers
@@ -109,7 +106,6 @@ class ClipSearch:
     ) -> None:
         self.course, self.asked, self.log, self.judged = course, course.asked, course.log, judged
         self.budget, self.files, self.asked_space, self.ladder = self.asked.budget, course.files, space, ladder
-        self._samples: dict[tuple[int, int], list[np.ndarray]] = {}  # of a size: frames that costs are measured with
         self.solved: list[tuple[Candidate, Outcome]] = []
 
     def prepare(self) -> None:
@@ -122,18 +118,19 @@ class ClipSearch:
         wide = scaled(self.budget, max(TIERS))
         left = EXTRACTION_SHARE * self.asked.seconds
         chosen: list[Extractor] = []
-        self.cards = Cards(len(self.judged.table.labels))
+        self.costs = ClipCosts(self.course, self.judged)
+        self.cards = self.costs.cards
         networks: dict[str, FrameExtractor] = {}
         pace, features_s = Pace(self.judged, lambda: self.asked.stretch), 0.0
         for number, rung in enumerate(self.ladder):
             if self.asked.costs_over and (chosen or number < len(self.ladder) - 1):
                 continue  # the last is the smallest and the fastest
-            small = {plan: int((1 - CLEAR) * min(card.bytes for card in self._counted(plan))) for plan in rung}
+            small = {plan: int((1 - CLEAR) * min(card.bytes for card in self.costs.counted(plan))) for plan in rung}
             able = {p for p in rung if not (wide if p.grid else self.budget).broken(small[p])}
             step = [p for p in rung if p is rung[0] or p in able]
             part, built = replace(space, extractors=tuple(step)), Built(step)
             if not tight or not able:
-                self._count(part, built)
+                self.costs.count(part, built)
                 if not any(self.cards.possible(place_of(plan), self.budget) for plan in step):
                     continue
             with working("look which network there is time for"):
@@ -151,7 +148,7 @@ class ClipSearch:
             if expected > left and (chosen or number < len(self.ladder) - 1):
                 continue
             if tight:
-                self._measure(part, built)
+                self.costs.measure(part, built)
             if not any(self.cards.possible(place_of(plan), self.budget) for plan in step):
                 continue
             within = [plan for plan in step if self.cards.possible(place_of(plan), wide)]
@@ -222,7 +219,7 @@ class ClipSearch:
     def solve(self) -> None:
         """Measure linear classifiers: what ``train`` would choose, and the plain ones that nothing may be behind."""
         known = [(Candidate(**r["candidate"]), Outcome(**r["outcome"])) for r in self.log.of("solved")]
-        self.solved, self.linear = [found for found in known if self._inside(found[0])], list[Solved]()
+        self.solved, self.linear = [found for found in known if self.costs.inside(found[0])], list[Solved]()
         if self.solved and any(self.log.of("ordered")):
             return
         classes = len(self.judged.table.labels)
@@ -232,7 +229,9 @@ class ClipSearch:
                 able = [plan for plan in network if self.cards.possible(place_of(plan), self.budget)]
                 cuts = able if able and len(self.judged.folds) == 1 else network  # others are for "what if" alone
                 if not self.linear or self.asked.left > rest:
-                    found = Solved(self.space, self.pool, cuts, classes, self._penalty, lambda: self.asked.left < rest)
+                    found = Solved(
+                        self.space, self.pool, cuts, classes, self.costs.penalty, lambda: self.asked.left < rest
+                    )
                     self.linear.append(found)
                     if left_out := found.wanted - len(found.measured):
                         self.course.missed.append(f"{left_out} of {found.wanted} linear classifiers were not solved")
@@ -323,24 +322,13 @@ class ClipSearch:
 
     def _affordable(self, candidate: Candidate) -> bool:
         """Whether a network to fine-tune is expected to keep the budget."""
-        self._price(candidate)
-        return self._inside(candidate)
-
-    def _price(self, candidate: Candidate) -> None:
-        """Know what a network to fine-tune costs: where times are limited, as measured."""
-        plan, place = candidate.plan.extractor, candidate.place
-        if place not in self.cards.shapes:
-            extractor = build_extractor(plan)
-            if self.budget.needs_times:
-                self._card(replace(self.space, extractors=(plan,)), place, extractor)
-            else:
-                cards = counted_cards(place, extractor, self.judged.table.labels)
-                self.cards.add(place, extractor.feature_shape, cards)
+        self.costs.price(self.space, candidate)
+        return self.costs.inside(candidate)
 
     def _rank(self, found: Sequence[tuple[Candidate, Outcome]]) -> None:
         """Add what needs no trial to what is solved, the most promising first."""
         self.solved += found
-        self.solved.sort(key=lambda solved: (self._penalty(solved[0]) or 0.0) - solved[1].score)
+        self.solved.sort(key=lambda solved: (self.costs.penalty(solved[0]) or 0.0) - solved[1].score)
 
     def _reserve(self, *parts: str) -> None:
         """Keep the seconds that the training of the best of what is solved still takes, of its file or on all clips."""
@@ -356,7 +344,7 @@ class ClipSearch:
         """Try heads until the time for trials is over."""
         seconds = self.timing.trainable(self.space, SEARCH_SHARE)
         folds = len(self.judged.folds)
-        self.trials = Search(self.space, self.log, self._fits, self._inside, folds, seconds)
+        self.trials = Search(self.space, self.log, self.costs.fits, self.costs.inside, folds, seconds)
         self.timing.trials = self.trials
         say(f"search: {self.budget.describe()}; trials are judged on {self.judged.rule}")
         workers = self._workers()
@@ -600,78 +588,6 @@ class ClipSearch:
             ship_rejection(
                 self.course.run, [MODEL], rejection, background, self.asked.none, scored, metrics, self.asked.left
             )
-
-    def _counted(self, plan: Extractor) -> list[Card]:
-        return counted_cards(place_of(plan), sketch(plan), self.judged.table.labels)
-
-    def _count(self, space: Space, extractors: Mapping[str, FrameExtractor]) -> None:
-        """Add the cards of extractors by the count of their bytes.
-
-        Where that leaves open whether anything keeps the budget, a file of the shallowest is written.
-        """
-        for plan in space.extractors:
-            self.cards.add(place_of(plan), sketch(plan).feature_shape, self._counted(plan))
-        clear = scaled(self.budget, 1 - CLEAR)
-        if any(self.cards.possible(place, clear) for place in extractors):
-            return
-        place = next(iter(extractors))
-        if self.cards.possible(place, scaled(self.budget, 1 + CLEAR)):
-            self._card(space, place, extractors[place])
-
-    def _measure(self, space: Space, extractors: Mapping[str, FrameExtractor]) -> None:
-        """Add the cards of extractors with their times, as measured.
-
-        The deeper a cut, the more it costs. So the deepest that can keep twice the budget is found by halves, and those
-        before it are measured as long as the time for costs lasts, and until one can keep the budget itself: behind
-        that time the shallowest first.
-        """
-        budget, places = scaled(self.budget, max(TIERS)), list(extractors)
-
-        def enough() -> bool:
-            return self.asked.costs_over and any(self.cards.possible(place, self.budget) for place in places)
-
-        low, high = 0, len(places)  # what stands before ``low`` can keep it, what stands from ``high`` on cannot
-        while low < high and not enough():
-            middle = low if self.asked.costs_over else (low + high) // 2
-            self._card(space, places[middle], extractors[places[middle]])
-            low, high = (middle + 1, high) if self.cards.possible(places[middle], budget) else (low, middle)
-        left_out = high - low
-        for place in (place for place in reversed(places[:low]) if place not in self.cards.shapes):
-            if enough():
-                left_out += 1
-            else:
-                self._card(space, place, extractors[place])
-        if left_out:
-            self.course.missed.append(f"{left_out} of {len(places)} cuts of {places[0].split()[0]} were not measured")
-
-    def _card(self, space: Space, place: str, extractor: FrameExtractor) -> None:
-        """Add the measured cards of an extractor in all storages, from the log where they stand there."""
-        logged, timed = [Card(**record["card"]) for record in self.log.of("card")], self.budget.needs_times
-        known = {card.chain: card for card in logged if card.place == place and (card.measured or not timed)}
-        cards = [known[storage.chain] for storage in ALONE if storage.chain in known]
-        if len(cards) < len(ALONE):
-            table = self.judged.folds[0]
-            plan = space.recipe(replace(smallest(place, extractor.feature_shape), hz=min(space.rates_hz)), "samples")
-            size = plan.extractor.input_size
-            self._samples[size] = self._samples.get(size) or [clip[:SAMPLED] for clip in sample_clips(table, plan, 3)]
-            with working(f"measure {place}"):
-                cards = make_cards(space, table, extractor, place, self._samples[size], timed)
-            for card in cards:
-                if card.chain not in known:  # a killed search may have left some
-                    self.log.add("card", card=asdict(card))
-        self.cards.add(place, extractor.feature_shape, cards)
-
-    def _penalty(self, candidate: Candidate) -> float | None:
-        """The accuracy that the best storage within the budget is known to cost; None: there is none."""
-        return next((storage.penalty for storage in self.cards.storages(candidate, self.budget)), None)
-
-    def _fits(self, candidate: Candidate) -> bool:
-        """Whether a candidate fits the budget in some storage, or twice its bytes."""
-        return bool(self.cards.storages(candidate, scaled(self.budget, max(TIERS))))
-
-    def _inside(self, candidate: Candidate) -> bool:
-        """Whether a candidate fits the budget in some storage."""
-        return bool(self.cards.storages(candidate, self.budget))
 
 
 def _has_graph_step(chain: str) -> bool:

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from ..training import ClipNetwork, FeatureClips, predict_logits, train_network
 from .space import Candidate, Space
 
 CLIPS = "clips.npz"
+V = TypeVar("V", float, np.ndarray)
 Job = tuple[Any, int]  # what is tried, a Candidate or the name of a recipe, and the number of epochs
 
 
@@ -75,7 +76,7 @@ class Outcome:
         return worth(self.accuracy, self.loss)
 
 
-def worth(accuracy: float, loss: float) -> float:
+def worth(accuracy: V, loss: V) -> V:
     """One figure to choose by: accuracy, and the loss (nats) where accuracies are equal or rest on a few clips."""
     return accuracy - 0.05 * loss
 
@@ -147,11 +148,16 @@ class ClipTrials:
 
 def outcome_of(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
     """Accuracy, and the mean cross-entropy at the best temperature, of logits (N, K) for targets (N, K)."""
+    right, losses = each_of(logits, targets)
+    return float(right.mean()), float(losses.mean())
+
+
+def each_of(logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each clip whether its label is named, bool (N,), and the cross-entropy (N,); see ``outcome_of``."""
     labels = targets.argmax(1)
     scaled = logits / fit_temperature(logits, labels)
     scaled = scaled - scaled.max(1, keepdims=True)
-    losses = np.log(np.exp(scaled).sum(1)) - scaled[np.arange(len(labels)), labels]
-    return float((logits.argmax(1) == labels).mean()), float(losses.mean())
+    return logits.argmax(1) == labels, np.log(np.exp(scaled).sum(1)) - scaled[np.arange(len(labels)), labels]
 
 
 def train_head(space: Space, pool: Pool, candidate: Candidate, epochs: int, held_out: np.ndarray) -> tuple[Any, Any]:

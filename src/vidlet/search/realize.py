@@ -26,17 +26,18 @@ from ..runs import EXTRACTOR, HEAD, RunFolder
 from ..runtime import benchmark, load
 from ..tasks import TASKS
 from ..tasks.clip_networks import Workshop
-from ..tasks.clips import score_together, summarize
+from ..tasks.clips import Scored, score_together, summarize
 from ..tasks.networks import Order
 from ..training import ClipNetwork, predict_logits, save_tensors
 from .course import FIGURES, Asked
 from .data import Judged
 from .halving import Finalist, Search
 from .points import Point, point_of
-from .proxy import Outcome, outcome_of, worth
-from .space import ALONE, STORAGES, TUNED, Candidate, Space, Storage
+from .proxy import Outcome, each_of, outcome_of, worth
+from .space import ALONE, STORAGES, TUNED, Candidate, Space, Storage, known_cost
 
 FILE_SECONDS = (4.0, 0.06)  # to time a file, and to score it, a validation clip, before one was seen
+LEAST = 1e-6  # probability that counts as none
 SCORED = 150  # validation clips that a file is scored on, where its head is known on all of them
 STEPS = 3  # files that explain the chosen one, about
 RESERVE = 0.9  # of the time that is left: what the training of the first finalist is planned for
@@ -53,9 +54,11 @@ class ClipPoint(Point):
     clips: int
     temperature: float | None
     seconds: float  # to train what was not yet trained, and to write it
-    head_worth: float | None = None  # of the trained head on the same clips, before the chain
-    judged: float | None = None  # of the candidate on all clips that judge, trained as long as for a file
+    head_worth: float | None = None  # of what was judged, on the same clips
+    judged: float | None = None  # of the trained network, or of its first head, on all clips that judge
     judged_accuracy: float | None = None
+    known_effect: float = 0.0  # of the chain behind what was judged, as it is known
+    effect_error: float | None = None  # the standard error of that effect as these clips show it
 
     @property
     def own(self) -> float:
@@ -66,10 +69,14 @@ class ClipPoint(Point):
     def score(self) -> float:
         """What files are chosen by: as trials are (proxy.py).
 
-        Where the candidate was judged on more clips, by its head on stored features, that and what the chain cost on
-        this file's clips.
+        It is what was judged on all clips, and the effect of what is behind that. Of this effect more is known than
+        some hundred clips tell, which were seen to show seven points where there was half a point: so it counts as it
+        is known, and as these clips show it only by what is beyond two standard errors.
         """
-        return self.own if self.judged is None or self.head_worth is None else self.judged + self.own - self.head_worth
+        if self.head_worth is None:  # of an older version
+            return self.own + self.known_effect
+        base = self.head_worth if self.judged is None else self.judged
+        return base + self.known_effect + _beyond(self.own - self.head_worth - self.known_effect, self.effect_error)
 
     @property
     def known_accuracy(self) -> float:
@@ -83,8 +90,14 @@ class ClipPoint(Point):
 
 
 def clip_point(record: Mapping[str, Any]) -> ClipPoint:
-    """A point from its record."""
-    return point_of(ClipPoint, {**record, "candidate": Candidate(**record["candidate"])})
+    """A point from its record; an older version knew no effects of chains."""
+    older = {"known_effect": 0.0, "effect_error": None}
+    return point_of(ClipPoint, {**older, **record, "candidate": Candidate(**record["candidate"])})
+
+
+def _beyond(difference: float, error: float | None) -> float:
+    """What of a difference is beyond two of its standard errors; all of it where there is none."""
+    return math.copysign(max(0.0, abs(difference) - 2 * (error or 0.0)), difference)
 
 
 class Realizer:
@@ -113,11 +126,14 @@ class Realizer:
                 for name, path in kept.items():
                     shutil.copyfile(run / name, path)
         self.workshop: Workshop = networks.writer(plan, table, self.trained, self.prepared, device)
+        self.batch, self._said = plan.training.batch, dict[nn.Module, np.ndarray]()
 
-    @property
-    def network(self) -> ClipNetwork:
-        """What gives scores of the prepared clips: the head on features, behind the extractor on frames."""
-        return ClipNetwork(self.trained.head, self.trained.extractor if self.prepared.mean is None else None)
+    def logits(self, trained: Trained) -> np.ndarray:
+        """What the network, or what became of it, says of the prepared validation clips: (N, K)."""
+        if trained.head not in self._said:
+            network = ClipNetwork(trained.head, trained.extractor if self.prepared.mean is None else None)
+            self._said = {trained.head: predict_logits(network, self.prepared.val, self.batch)}
+        return self._said[trained.head]
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -151,9 +167,9 @@ def realize(
     """Write, score and measure a file for each chain of a candidate, whose recipe is ``plan``.
 
     Args:
-        judged: how good the candidate is on all folds, where that is known (``ClipPoint.judged``).
+        judged: how good the candidate's head is on all folds, where that is known (``ClipPoint.judged``).
         workers: threads that score the files.
-        most: validation clips that files are scored on, where these are all that judge: the head is, on the others. 0:
+        most: validation clips that files are scored on, where these are all that judge: their networks are on all. 0:
             all of them.
 
     Returns:
@@ -163,28 +179,48 @@ def realize(
         return []
     started, stem = time.monotonic(), folder / candidate.key
     made = Realizer(plan, table, kept_files(folder, candidate), device)
-    val = made.prepared.val
-    logits = predict_logits(made.network, val, plan.training.batch)
-    clips = table.of_split("val")
-    if most and len(clips) == len(val) > most:
-        rows = alike(clips, most)
-        judged = Outcome(*outcome_of(logits, val.targets), 0.0)
-        clips, logits, targets = clips.with_clips(clips.clips[i] for i in rows), logits[rows], val.targets[rows]
-    else:
-        targets = val.targets
-    figures = outcome_of(logits, targets)
+    val, clips = made.prepared.val, table.of_split("val")
+    few = most and len(clips) == len(val) > most
+    rows = alike(clips, most) if few else np.arange(len(val))
     files: list[tuple[Path, str, float]] = []
+    logits: list[np.ndarray] = []  # of what was judged, a file
     for chain in chains:
         path = folder / f"{candidate.key}.{file_label(chain)}.onnx"
         network, graph = _parts(chain)
-        made.workshop.write(made.shrunk(network, stem), graph, path, taken=network)
+        trained = made.shrunk(network, stem)
+        made.workshop.write(trained, graph, path, taken=network)
+        logits.append(made.logits(trained if few else made.trained))
         files.append((path, chain, time.monotonic() - started))
         started = time.monotonic()
-    whole = (judged.score, judged.accuracy) if judged else (None, None)
-    return [
-        replace(point, head_worth=worth(*figures), judged=whole[0], judged_accuracy=whole[1])
-        for point in measure(files, candidate, clips, workers)
-    ]
+    if few:
+        clips = clips.with_clips(clips.clips[i] for i in rows)
+    points = []
+    for (point, scored), said in zip(_measured(files, candidate, clips, workers), logits, strict=True):
+        own = Outcome(*outcome_of(said, val.targets), 0.0) if few else judged
+        right, losses = each_of(said[rows], val.targets[rows])
+        shown = worth(right.astype(float), losses)
+        error = _error(shown, scored, clips) if len(clips) == len(rows) else None  # some may not have been readable
+        points.append(
+            replace(
+                point,
+                head_worth=worth(float(right.mean()), float(losses.mean())),
+                judged=own.score if own else None,
+                judged_accuracy=own.accuracy if own else None,
+                known_effect=-known_cost(chain_text(_parts(point.chain)[1]) if few else point.chain),
+                effect_error=error,
+            )
+        )
+    return points
+
+
+def _error(worths: np.ndarray, scored: Scored, clips: ClipTable) -> float:
+    """The standard error of how much more a file is worth on its clips than its network was, ``worths`` (N,)."""
+    known = dict(zip(clips, worths, strict=True))  # a file may have read fewer
+    given = scored.scores[np.arange(len(scored.labels)), scored.labels]
+    right = (scored.scores.argmax(1) == scored.labels).astype(float)
+    own = worth(right, -np.log(np.maximum(given, LEAST)))
+    more = own - np.array([known[clip] for clip in scored.clips])
+    return float(more.std() / math.sqrt(len(more)))
 
 
 def alike(clips: ClipTable, most: int) -> np.ndarray:
@@ -279,6 +315,12 @@ def measure(
     Args:
         files: path, chain, and the seconds that making it took.
     """
+    return [point for point, _ in _measured(files, candidate, clips, workers)]
+
+
+def _measured(
+    files: Sequence[tuple[Path, str, float]], candidate: Candidate, clips: ClipTable, workers: int
+) -> list[tuple[ClipPoint, Scored]]:
     models = [load(path, threads=1) for path, _, _ in files]
     points = []
     scores = score_together(models, clips, workers=workers)
@@ -289,12 +331,12 @@ def measure(
         low, high = figures["accuracy_interval"]
         point = ClipPoint(
             candidate=candidate, chain=chain, file=path.name, bytes=path.stat().st_size,
-            accuracy=figures["accuracy"], loss=float(-np.log(np.maximum(given, 1e-6)).mean()),
+            accuracy=figures["accuracy"], loss=float(-np.log(np.maximum(given, LEAST)).mean()),
             interval=(float(low), float(high)), clips=figures["clips"],
             measured={key: timed[key] for key in FIGURES},
             temperature=model.metadata.get("temperature"), seconds=round(seconds, 2),
         )  # fmt: skip
-        points.append(point)
+        points.append((point, scored))
     return points
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..compression import CLIP_STEPS, Step, chain_text, find_chain, split_chain
+from ..compression import CLIP_STEPS, chain_text, find_chain, split_chain
 from ..models import build_head
 from ..models.head import Head
 from ..models.mobilenets import MobileNetV1, MobileNetV2
@@ -293,32 +293,33 @@ class Storage:
         return total * self.members * self.kept + MEMBER_BYTES * (self.members - 1)
 
 
-ALONE = (
-    Storage("", 32, 0.0),
-    Storage("int8+compact", 8, 0.002),
-    Storage("head4+int8+compact", 4.5, 0.005),  # a block of 32 codes shares a float16 scale
-    Storage("int4+compact", 4.5, 0.01),
-)
-GAINS = {2: 0.02, 3: 0.03}  # what so many heads were seen to gain over one (docs/lab-notes.md)
-TOGETHER = tuple(
-    Storage(f"ensemble:{members}+{storage.chain}", storage.head_bits, storage.penalty - gain, members)
-    for storage in ALONE[1:]
-    for members, gain in GAINS.items()
-)
-STORAGES = tuple(sorted((*ALONE, *TOGETHER), key=lambda storage: storage.penalty))
+COSTS = {"int8": 0.002, "head4": 0.003, "int4": 0.01}  # what a step was seen to cost in accuracy (docs/lab-notes.md)
+GAINS = {2: 0.02, 3: 0.03}  # what so many heads were seen to gain over one
 
 
 def known_cost(chain: str) -> float:
-    """What a storage is known to cost in accuracy, negative where it gains; 0 of a chain that is none of ours.
+    """What a chain is known to cost in accuracy, negative where it gains; of other steps nothing is known."""
+    steps = find_chain(chain) if chain else ()
+    gained = sum(GAINS.get(int(step.amount or 0), 0.0) for step in steps if step.name == "ensemble")
+    return math.fsum(COSTS.get(step.name, 0.0) for step in steps) - gained
 
-    Steps that change no score, and ``distill``, of which nothing is known, are not looked at.
-    """
 
-    def plain(text: str) -> list[Step]:
-        steps = find_chain(text) if text else ()
-        return [step for step in steps if step.name != DISTILLED and not CLIP_STEPS[step.name].lossless]
+def _storage(chain: str, head_bits: float, members: int = 1) -> Storage:
+    return Storage(chain, head_bits, known_cost(chain), members)
 
-    return next((storage.penalty for storage in STORAGES if plain(storage.chain) == plain(chain)), 0.0)
+
+ALONE = (
+    _storage("", 32),
+    _storage("int8+compact", 8),
+    _storage("head4+int8+compact", 4.5),  # a block of 32 codes shares a float16 scale
+    _storage("int4+compact", 4.5),
+)
+TOGETHER = tuple(
+    _storage(f"ensemble:{members}+{storage.chain}", storage.head_bits, members)
+    for storage in ALONE[1:]
+    for members in GAINS
+)
+STORAGES = tuple(sorted((*ALONE, *TOGETHER), key=lambda storage: storage.penalty))
 
 
 def first_candidates(space: Space) -> list[Candidate]:
