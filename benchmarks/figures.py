@@ -153,7 +153,9 @@ def _running_lines(source: str) -> str:
 
 
 def machine() -> str:
-    """The processor, its cores, whether it multiplies 8-bit integers in one instruction, and what else ran."""
+    """The processor, its cores, whether it multiplies 8-bit integers in one instruction, what else ran, and whether
+    this process went before it or behind it.
+    """
     name, flags = platform.processor() or platform.machine(), ""
     told = Path("/proc/cpuinfo")
     for line in told.read_text("utf-8", "replace").splitlines() if told.exists() else []:
@@ -162,7 +164,9 @@ def machine() -> str:
         flags = value if key.strip() in ("flags", "Features") else flags
     integers = [word for word in ("avx512_vnni", "avx_vnni", "asimddp") if word in flags.split()][:1]
     load = f"load {os.getloadavg()[0]:.0f}" if hasattr(os, "getloadavg") else ""
-    return ", ".join(filter(None, [name, f"{os.cpu_count()} cores", *integers, load]))
+    nice = os.getpriority(os.PRIO_PROCESS, 0) if hasattr(os, "getpriority") else 0
+    rank = f"nice {nice}" if nice else ""
+    return ", ".join(filter(None, [name, f"{os.cpu_count()} cores", *integers, rank, load]))
 
 
 def now() -> str:

@@ -73,34 +73,64 @@ def _speed(name: str, minutes: float, options: str = "", needs: tuple[str, ...] 
     return Run(name, f"OMP_NUM_THREADS=1 python benchmarks/speed/{name}.py {options}".strip(), minutes, needs)
 
 
+def _study(name: str, minutes: float, options: str, *needs: str) -> Run:
+    return Run(name, f"python benchmarks/studies/{name}.py {options}".strip(), minutes, needs)
+
+
 def _labels(data: str) -> Run:
-    return Run("labels", f"python benchmarks/studies/labels.py {data} --seeds 0 1 2 --share 0.05", 4, (data,))
+    return _study("labels", 4, f"{data} --seeds 0 1 2 --share 0.05", data)
 
 
-def _suite(data: str, minutes: float, recipe: str = "auto") -> Run:
-    path = data.partition(":")[0]
-    return Run("suite", f"python benchmarks/studies/suite.py {data} --recipe {recipe} --seeds 0 1 2", minutes, (path,))
+def _suite(data: str, minutes: float, recipe: str = "auto", seeds: str = "0 1 2") -> Run:
+    return _study("suite", minutes, f"{data} --recipe {recipe} --seeds {seeds}", data.partition(":")[0])
+
+
+def _recipe(data: str, recipe: str, minutes: float, options: str = "--seeds 0") -> Run:
+    return _study("real_clips", minutes, f"{data} --recipe {recipe} {options}", data)
 
 
 def _few(data: str, clips: int, minutes: float) -> Run:
-    command = f"python benchmarks/studies/few.py {data} --clips {clips} --seeds 0"
-    return Run("few", command, minutes, (data.partition(":")[0],))
+    return _study("few", minutes, f"{data} --clips {clips} --seeds 0", data.partition(":")[0])
 
 
-def _fit(size: str) -> Run:
-    data = f"{DATA}/shrec_depth_gestures"
-    command = f"python benchmarks/studies/fit.py budgets {data} --sizes {size} --time 10m --workers 1 --seeds 0"
-    return Run("fit", command, 14, (data,))
+def _fit(size: str, time: str = "10m", seed: int = 0) -> Run:
+    options = f"budgets {SHREC} --sizes {size} --time {time} --workers 1 --seeds {seed}"
+    return _study("fit", float(time.removesuffix("m")) + 4, options, SHREC)
 
 
-READ = tuple(f"{DATA}/{name}" for name in ("egogestar", "weizmann_actions", "yoga6"))
+def _boxes(network: str, minutes: float) -> Run:
+    return _study("boxes", minutes, f"{BOXES} --only {network} --seeds 0", BOXES)
+
+
+EGO, WEIZMANN, YOGA, SHREC = (
+    f"{DATA}/{name}" for name in ("egogestar", "weizmann_actions", "yoga6", "shrec_depth_gestures")
+)
+LIPS, THETIS, BOXES = (
+    f"{DATA}/{name}" for name in ("miracl_vc1_lips/words", "thetis_tennis_features", "detection/bccd")
+)
 LONG = f"{DATA}/samples/mmaction2_test.mp4"
+WEB = "onnxruntime-web-1.30.0"  # the package of npm, unpacked in the root
+OTHERS = (
+    "mobilenetv2-grid-statistics",
+    "mean",
+    "mobilenetv2-single",
+    "tt-gru-grid",
+    "tt-lstm-grid",
+    "mobilenetv2-netvlad",
+)
 RUNS = (
-    _speed("decode", 4, f"{' '.join(READ)} --long {LONG}", (*READ, LONG)),
-    Run("long_stream", f"python benchmarks/studies/long_stream.py {DATA}/egogestar", 15, (f"{DATA}/egogestar",)),
+    _speed("decode", 4, f"{EGO} {WEIZMANN} {YOGA} --long {LONG}", (EGO, WEIZMANN, YOGA, LONG)),
+    _study("long_stream", 15, EGO, EGO),
     _speed("extractor", 1),
-    _speed("extract", 2, f"{DATA}/egogestar --clips 48", (f"{DATA}/egogestar",)),
-    _speed("integer_kernels", 2),
+    _speed("extract", 2, f"{EGO} --clips 48", (EGO,)),
+    _speed("models", 8, EGO, (EGO,)),
+    _speed("models", 12, f"{EGO} --recipe auto", (EGO,)),
+    _speed("runtime", 1, EGO, (EGO,)),
+    _speed("phones", 2, EGO, (EGO,)),
+    _speed("live", 31, EGO, (EGO,)),
+    _speed("browser", 3, f"--rounds 3 --frames 30 --runtime {WEB}", (WEB,)),
+    _speed("records", 1),
+    _speed("integer_kernels", 2, "--rounds 12"),
     _speed("recurrent_int8", 2),
     _speed("precision", 8, "--rounds 5"),
     _speed("tensor_train", 4, "linear lstm --rounds 21"),
@@ -109,20 +139,41 @@ RUNS = (
     _speed("tt_heads", 10, "--rounds 11 --frames 60"),
     _speed("metrics", 2, "--videos 1000000"),
     _speed("netvlad_speed", 4, "--threads 1 --batches 32 --repeats 3"),
-    *(_labels(f"{DATA}/{name}") for name in ("egogestar", "weizmann_actions", "yoga6")),
-    _suite(f"{DATA}/egogestar", 10),
-    _suite(f"{DATA}/weizmann_actions:9", 50),
-    _suite(f"{DATA}/yoga6:4", 20),
-    _suite(f"{DATA}/miracl_vc1_lips/words:5", 60),
-    _suite(f"{DATA}/thetis_tennis_features", 10),
-    _suite(f"{DATA}/shrec_depth_gestures", 60),
-    _suite(f"{DATA}/egogestar:5", 40, "mobilenetv2-grid-gru"),
-    *(_few(f"{DATA}/egogestar", clips, 3) for clips in (5, 10)),
-    *(_few(f"{DATA}/miracl_vc1_lips/words:5", clips, 3) for clips in (5, 10, 20, 50)),
-    *(_few(f"{DATA}/shrec_depth_gestures", clips, 4) for clips in (5, 10, 20, 50)),
-    Run("gigabyte", "python benchmarks/studies/gigabyte.py --updates 10 --clips 800 40 60", 8),
+    *map(_labels, (EGO, WEIZMANN, YOGA)),
+    _suite(EGO, 10),
+    _suite(f"{WEIZMANN}:9", 50),
+    _suite(f"{YOGA}:4", 20),
+    _suite(f"{LIPS}:5", 20, seeds="0 1 2 --only-folds 0"),
+    _suite(THETIS, 10),
+    _suite(SHREC, 20, seeds="0"),
+    *(_recipe(EGO, recipe, 3) for recipe in ("mobilenetv2-grid-gru", "mobilenetv2-grid-gru-large", *OTHERS)),
+    *(_recipe(WEIZMANN, recipe, 2) for recipe in ("mobilenetv2-grid-gru", "mobilenetv2-grid-gru-large", *OTHERS)),
+    *(_recipe(SHREC, recipe, 12) for recipe in ("mobilenetv2-grid-gru", *OTHERS)),
+    *(_recipe(d, r, 5) for d in (EGO, WEIZMANN) for r in ("tiny-grid-gru", "mobilenetv2-gru", "mobilenetv2-lstm")),
+    _recipe(SHREC, "mobilenetv2-grid-gru-large", 30, "--seeds 0 1 2"),
+    _recipe(EGO, "mobilenetv2-grid-gru", 25, "--folds 5 --seeds 0 1 2"),
+    *(
+        _recipe(WEIZMANN, recipe, 15, "--folds 9 --seeds 0")
+        for recipe in ("mobilenetv2-grid-statistics", "mobilenetv2-grid-gru")
+    ),
+    *(_few(EGO, clips, 3) for clips in (5, 10)),
+    _few(WEIZMANN, 5, 3),
+    *(_few(f"{LIPS}:5", clips, 3) for clips in (5, 10, 20, 50)),
+    *(_few(SHREC, clips, 4) for clips in (5, 10, 20, 50)),
+    _study("gigabyte", 8, "--updates 10 --clips 800 40 60"),
+    _study("tour", 4, ""),
     Run("cost", "python benchmarks/studies/cost.py", 3),
-    *map(_fit, ("64KB", "256KB", "1MB", "4MB")),
+    *(_fit(size) for size in ("64KB", "256KB", "1MB", "4MB")),
+    *(_fit(size, seed=seed) for size in ("256KB", "1MB") for seed in (1, 2)),
+    *(_fit("256KB", "5m", seed) for seed in (0, 1, 2)),
+    *(_boxes(network, m) for network, m in (("tiny-yolov2-0.25", 6), ("mobilenetv2-boxes", 12), ("fit-1MB", 16))),
+    _boxes("tiny-yolov2-0.5", 25),
+    Run(
+        "none",
+        f"OMP_NUM_THREADS=1 python benchmarks/studies/none.py {EGO} {WEIZMANN}:3 {YOGA}:4 --unseen {SHREC} {LIPS}",
+        60,
+        (EGO, WEIZMANN, YOGA, SHREC, LIPS),
+    ),
 )
 """What `make results` runs: each command as its rows name it."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from figures import Row, read
 
 CARRIED = "†"
+WIDE = 118  # characters of a line of what a command prints
 Cell = Callable[[Row], str]
 
 
@@ -45,6 +46,34 @@ class Table:
             lines.append(" | ".join(cells))
         shown = [f"|{line}|" if set(line) <= set("-|") else f"| {line} |" for line in lines]
         return "\n".join([*shown, "", *origins(rows)]) + "\n"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a command printed, as a page shows it: the first lines of each paragraph, so many of each.
+
+    ``origin``: what it comes from stands below.
+    """
+
+    benchmark: str
+    name: str
+    lines: tuple[int, ...] = ()
+    origin: bool = False
+
+    def text(self) -> str:
+        """The command and what it said."""
+        found = [row for row in read(self.benchmark) if row.name == self.name]
+        if not found:
+            return "Not measured yet.\n"
+        parts = str(found[0].figures["says"]["value"]).split("\n\n")
+        shown = [_first(part, count) for part, count in zip(parts, self.lines, strict=False)] if self.lines else parts
+        text = "\n".join(["```", f"$ {self.name}", "\n\n".join(filter(None, shown)), "```"])
+        return "\n".join([text, *(["", *origins(found)] if self.origin else [])]) + "\n"
+
+
+def _first(text: str, count: int) -> str:
+    lines = [line if len(line) <= WIDE else f"{line[:WIDE].rpartition(' ')[0]} ..." for line in text.splitlines()]
+    return "\n".join([*lines[:count], *(["..."] if len(lines) > count > 0 else [])])
 
 
 def spread(rows: Sequence[Row], kept: int, other: int) -> list[Row]:
@@ -118,9 +147,18 @@ def text(key: str) -> Cell:
     return lambda row: str(row.figures[key]["value"]) if key in row.figures else ""
 
 
-def millions(key: str) -> Cell:
-    """Bytes, in MB."""
-    return _cell(key, lambda value: f"{value / 1e6:,.2f}" if value < 1e8 else f"{value / 1e6:,.0f}", False)
+def millions(key: str, digits: int | None = None) -> Cell:
+    """Bytes, in MB; two digits behind the point below 100 MB, none above, where it is not said."""
+
+    def shown(value: float) -> str:
+        return f"{value / 1e6:,.{(2 if value < 1e8 else 0) if digits is None else digits}f}"
+
+    return _cell(key, shown, False)
+
+
+def small(key: str) -> Cell:
+    """A number near zero, to one digit."""
+    return _cell(key, lambda value: f"{value:.0e}" if value else "0", False)
 
 
 def count(key: str) -> Cell:
@@ -156,7 +194,13 @@ def both(key: str, digits: int = 1, forms: tuple[str, str] = ("dense", "both in 
 
 
 SETS = ("egogestar", "weizmann_actions", "shrec_depth_gestures")
-TABLES: dict[str, Table] = {
+DEMO = "runs/demo/model.int8.onnx"
+TABLES: dict[str, Table | Listing] = {
+    "demo": Listing("tour", "vidlet demo --out runs/demo", origin=True),
+    "demo predict": Listing("tour", f"vidlet predict {DEMO} runs/demo/sequence.mp4"),
+    "demo evaluate": Listing("tour", f"vidlet evaluate {DEMO} runs/demo/clips", (2, 4)),
+    "demo benchmark": Listing("tour", f"vidlet benchmark {DEMO}"),
+    "demo inspect": Listing("tour", f"vidlet inspect {DEMO}", (5, 6)),
     "auto": Table(
         "suite",
         (
@@ -312,8 +356,10 @@ TABLES: dict[str, Table] = {
             ("set", part(0)),
             ("network", lambda row: row.name.partition(", ")[2]),
             ("images", clips),
-            ("mAP .5", share("mAP .5")),
-            ("mAP .5:.95", share("mAP .5:.95")),
+            ("float32: mAP .5", share("float32, mAP .5")),
+            (".5:.95", share("float32, mAP .5:.95")),
+            ("int8: mAP .5", share("int8, mAP .5")),
+            (".5:.95", share("int8, mAP .5:.95")),
             ("int8 - float32, points", points("int8 - float32")),
             ("bytes float32", count("float32, bytes")),
             ("int8", count("int8, bytes")),
@@ -326,6 +372,102 @@ TABLES: dict[str, Table] = {
             ("ms a frame, median", number("ms", 2)),
             ("5th percentile", number("p05_ms", 2)),
             ("times the quickest of its cut", number("ratio", 2)),
+        ),
+    ),
+    "models": Table(
+        "models",
+        (
+            ("set, recipe", lambda row: row.name.rpartition(", ")[0]),
+            ("file", lambda row: f"`{row.name.rpartition(', ')[2]}`"),
+            ("bytes", count("bytes")),
+            ("ms of processor a frame", number("frame_ms", 2)),
+            ("times as fast", number("faster", 2)),
+            ("by the clock, p50 / p95", lambda row: f"{number('frame_p50_ms')(row)} / {number('frame_p95_ms')(row)}"),
+            ("a clip, ms", number("clip_ms", 0)),
+            ("load, ms", number("load_ms", 0)),
+            ("peak memory, MB", millions("peak_bytes", 0)),
+            ("accuracy", share("accuracy")),
+            ("- float32, points", points("- float32")),
+            ("divergence, nats", number("divergence", 4)),
+        ),
+    ),
+    "trainings": Table(
+        "suite",
+        (
+            ("set", part(0)),
+            ("recipe", part(2)),
+            ("split", part(1)),
+            ("seeds", lambda row: str(len(row.seeds))),
+            ("minutes a training, median", number("minutes")),
+        ),
+        where=lambda row: "minutes" in row.figures,
+    ),
+    "records": Table(
+        "records",
+        (
+            ("records of 1024 + 128 numbers a frame", name),
+            ("a second", count("records_s")),
+            ("MB a second", millions("bytes_s", 0)),
+        ),
+    ),
+    "live": Table(
+        "live",
+        (
+            ("model, watched for", name),
+            ("model alone, p50 / p95, ms", lambda row: f"{number('own_p50_ms')(row)} / {number('own_p95_ms')(row)}"),
+            ("delay, p50 / p95, ms", lambda row: f"{count('p50_ms')(row)} / {count('p95_ms')(row)}"),
+            ("p95 beyond the model, ms", number("beyond_ms")),
+            ("frames answered / dropped", lambda row: f"{count('frames')(row)} / {count('dropped')(row)}"),
+            (
+                "resident memory, begin / middle / end, MB",
+                lambda row: " / ".join(millions(f"{at}_bytes", 1)(row) for at in ("begin", "middle", "end")),
+            ),
+        ),
+    ),
+    "netvlad": Table(
+        "netvlad_speed",
+        (
+            ("K32-H1024, 3,862 classes", lambda row: row.name.removeprefix("all, ")),
+            ("examples a second", number("examples_per_s")),
+            ("a step, s", number("step_s", 2)),
+            ("in the large products, share of a step", number("share_of_step_in_products", 2)),
+            ("peak memory, MB", millions("peak_bytes", 0)),
+        ),
+        where=lambda row: "examples_per_s" in row.figures,
+    ),
+    "netvlad products": Table(
+        "netvlad_speed",
+        (
+            ("a large product of a step", lambda row: row.name.rpartition(", ")[2]),
+            ("inputs", count("inputs")),
+            ("outputs", count("outputs")),
+            ("forward, of a plain product's rate", number("forward_share_of_plain", 2)),
+            ("backward", number("backward_share_of_plain", 2)),
+        ),
+        where=lambda row: "forward_gflops" in row.figures,
+    ),
+    "metrics": Table(
+        "metrics",
+        (
+            ("scored", lambda row: row.name.removesuffix(", figures")),
+            ("classes", count("classes")),
+            ("processor time, s", number("cpu_s")),
+            ("peak memory, MB", millions("peak_bytes", 0)),
+            ("as one matrix, MB", millions("one_matrix_bytes", 0)),
+        ),
+        where=lambda row: "cpu_s" in row.figures,
+    ),
+    "phones": Table(
+        "phones",
+        (
+            ("set, recipe", lambda row: row.name.rpartition(", ")[0]),
+            ("file", lambda row: row.name.rpartition(", ")[2]),
+            ("`.onnx`, MB", millions("onnx_bytes")),
+            ("`.tflite`, MB", millions("bytes")),
+            ("time of a frame, `.onnx` = 1", number("ratio", 2)),
+            ("drawn frames: score differs by", small("score_difference")),
+            ("state", small("state_difference")),
+            ("same label", share("same_label")),
         ),
     ),
     "runtime": Table(

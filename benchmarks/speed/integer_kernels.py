@@ -1,9 +1,9 @@
 """What integer kernels gain: tiny-YOLOv2 (float, calibrated int8, DEEPEYE's 8 bits) and a small 3-D CNN, one thread.
 
-    python benchmarks/speed/integer_kernels.py [--width 1.0] [--size 208] [--rounds 30] [--json]
+    python benchmarks/speed/integer_kernels.py [--networks 0.25:224 1:208 ...] [--rounds 30] [--json]
 
 Weights are random: only time and bytes are measured. The runs of a group are interleaved, so that whatever else the
-machine does meets all alike; medians and fastest runs in milliseconds are printed.
+machine does meets all alike; medians and fastest runs in milliseconds of processor time are printed.
 """
 
 import argparse
@@ -81,9 +81,9 @@ def measure(models: dict[str, onnx.ModelProto], frames: np.ndarray, rounds: int)
     times: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(rounds):
         for name, (runner, _) in sessions.items():
-            begin = time.perf_counter()
+            begin = time.thread_time()
             runner.run(["features"], {"frames": frames})
-            times[name].append(1000 * (time.perf_counter() - begin))
+            times[name].append(1000 * (time.thread_time() - begin))
     return {
         name: {
             "p50_ms": statistics.median(values), "least_ms": min(values),
@@ -95,8 +95,8 @@ def measure(models: dict[str, onnx.ModelProto], frames: np.ndarray, rounds: int)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--size", type=int, default=208)
+    usual = ["0.25:224", "0.25:416", "0.5:416", "1:208", "1:416", "1:608"]
+    parser.add_argument("--networks", nargs="+", default=usual, metavar="WIDTH:SIZE", help="of tiny-YOLOv2")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", action="store_true")
     add_option(parser)
@@ -104,12 +104,14 @@ def main() -> None:
     torch.manual_seed(0)
     draw = np.random.default_rng(0)
 
-    pictures = draw.integers(0, 256, (2, options.size, options.size, 3), dtype=np.uint8)
-    yolo = TinyYolo(20, width=options.width).eval()
-    models = graphs(yolo, pictures)
-    x = torch.from_numpy(pictures).movedim(-1, 1).float() / 256
-    models["deepeye"] = join_columns(deepeye_graph(deepeye_quantize(yolo, [x]), (options.size, options.size)))
-    results = {f"tiny-yolov2 {options.size}px width {options.width:g}": measure(models, pictures[:1], options.rounds)}
+    results = {}
+    for width, size in ((float(width), int(size)) for width, size in (text.split(":") for text in options.networks)):
+        pictures = draw.integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+        yolo = TinyYolo(20, width=width).eval()
+        models = graphs(yolo, pictures)
+        x = torch.from_numpy(pictures).movedim(-1, 1).float() / 256
+        models["deepeye"] = join_columns(deepeye_graph(deepeye_quantize(yolo, [x]), (size, size)))
+        results[f"tiny-yolov2 {size}px width {width:g}"] = measure(models, pictures[:1], options.rounds)
 
     clips = draw.integers(0, 256, (2, 16, 56, 56, 3), dtype=np.uint8)
     models = graphs(video_network(), clips)

@@ -1,7 +1,9 @@
 """A stream watched for a long time: a real RTSP server loops a clip, is killed and comes back; delay, losses, memory.
 
     pip install aio-rtsp-toolkit      # the server; pure Python, from PyPI, needed by nothing else
-    python benchmarks/speed/live.py MODEL [CLIP] [--minutes 30] [--kills 3] [--down-s 5] [--samples memory.csv] [--json]
+    python benchmarks/speed/live.py DATA|MODEL [CLIP] [--minutes 30] [--kills 3] [--down-s 5] [--samples FILE] [--json]
+
+Of a set of clips the model is the int8 file of the default recipe, trained on it (benchmarks/runs.py).
 
 Runs `vidlet predict rtsp://... --json` as anybody would, on one thread, in a process of its own, and looks at it from
 outside. Delay is what vidlet tells: from a frame's arrival (decoded) to its answer. The model's own time is measured
@@ -37,6 +39,7 @@ from vidlet.video import probe, write_video
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figures import add_option, rows_of, save
+from runs import RECIPE, stored
 
 SERVER = """
 import asyncio, sys, aio_rtsp_toolkit.server as server
@@ -130,7 +133,7 @@ class Watcher:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("model", metavar="DATA|MODEL")
     parser.add_argument("clip", metavar="CLIP", nargs="?", help="an H.264 .mp4")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--kills", type=int, default=3, help="how often the server is killed, evenly spread")
@@ -141,6 +144,9 @@ def main() -> None:
     args = parser.parse_args()
     if importlib.util.find_spec("aio_rtsp_toolkit") is None:
         raise SystemExit("no RTSP server here: pip install aio-rtsp-toolkit")
+    name = Path(args.model).name
+    if Path(args.model).is_dir():
+        args.model, name = str(stored(Path(args.model), RECIPE) / "model.int8.onnx"), f"{name}, {RECIPE}, int8"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and its children, ignore it
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
@@ -152,8 +158,8 @@ def main() -> None:
     if args.samples:
         rows = (f"{at:.1f},{size}\n" for at, size in found["memory"])
         Path(args.samples).write_text("time_s,resident_bytes\n" + "".join(rows), "utf-8")
-    named = {f"{args.minutes:g} minutes, killed {args.kills} times": found}
-    save(args, "live", rows_of(named), ("live", "runtime", "video"))
+    name += f", {args.minutes:g} minutes, killed {args.kills} times"
+    save(args, "live", rows_of({name: found | resident(found)}), ("live", "runtime", "video"))
     if args.json:
         print(json.dumps(found))
         return
@@ -215,19 +221,29 @@ def watch(model: str, clip: Path, seconds: float, kills: int, down_s: float) -> 
     }
 
 
+def resident(found: dict[str, Any]) -> dict[str, float]:
+    """Memory once all has settled, in the middle, at the end and at most; what p95 is beyond the model's own time."""
+    sizes = [size for at, size in found["memory"] if at >= SETTLED_S and size]
+    sizes = sizes or [size for _, size in found["memory"]]
+    places = {"begin": sizes[0], "middle": sizes[len(sizes) // 2], "end": sizes[-1], "most": max(sizes)}
+    return {f"{name}_bytes": size for name, size in places.items()} | {
+        "beyond_ms": found["p95_ms"] - found["own_p50_ms"]
+    }
+
+
 def tell(found: dict[str, Any]) -> None:
     """Figures for people."""
-    beyond = found["p95_ms"] - found["own_p50_ms"]
+    known = resident(found)
     print(f"{found['seconds'] / 60:.1f} minutes of {found['stream']}; model at {found['rate_hz']:g} frames/s")
     print(f"model alone            p50 {found['own_p50_ms']:.1f} ms, p95 {found['own_p95_ms']:.1f} ms")
     print(f"delay                  p50 {found['p50_ms']} ms, p95 {found['p95_ms']} ms")
-    verdict = "held" if beyond <= 2 * found["frame_ms"] else "MISSED"
-    print(f"p95 beyond the model   {beyond:.1f} ms; wanted at most {2 * found['frame_ms']:.0f} ms: {verdict}")
+    verdict = "held" if known["beyond_ms"] <= 2 * found["frame_ms"] else "MISSED"
+    print(
+        f"p95 beyond the model   {known['beyond_ms']:.1f} ms; wanted at most {2 * found['frame_ms']:.0f} ms: {verdict}"
+    )
     print(f"frames                 {found['frames']} answered, {found['dropped']} dropped; {found['lines']} lines")
-    settled = [(at, size) for at, size in found["memory"] if at >= SETTLED_S and size] or found["memory"]
-    places = {"begin": settled[0], "middle": settled[len(settled) // 2], "end": settled[-1]}
-    text = ", ".join(f"{name} {size / 1e6:.1f} MB ({at:.0f} s)" for name, (at, size) in places.items())
-    print(f"resident memory        {text}; most {max(size for _, size in settled) / 1e6:.1f} MB")
+    text = ", ".join(f"{place} {known[f'{place}_bytes'] / 1e6:.1f} MB" for place in ("begin", "middle", "end", "most"))
+    print(f"resident memory        {text}")
     print(f"server killed          {found['kills']} times" + ("; VIDLET ENDED BEFORE ITS TIME" * found["ended_early"]))
     for at, line in found["losses"]:
         print(f"  {at:8.1f} s  {line}")

@@ -1,6 +1,9 @@
 """What the runtime costs around the network: a clip file to a label, peak memory, start-up, size of an installation.
 
-    python benchmarks/speed/runtime.py MODEL CLIP [--threads 1] [--repeat 5] [--json]
+    python benchmarks/speed/runtime.py ../shared/data/egogestar [--threads 1] [--repeat 5] [--json]
+    python benchmarks/speed/runtime.py MODEL CLIP
+
+Of a set of clips it is the int8 file of the default recipe, trained on it (benchmarks/runs.py), and a test clip.
 
 Targets: a whole clip costs at most 1.1 times its decoding and its frames; `vidlet --help` 0.3 s; 300 MB installed.
 """
@@ -18,12 +21,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vidlet.datasets import read_table
 from vidlet.runtime import load
 from vidlet.runtime.model import CHUNK
 from vidlet.video import stream_clip
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figures import add_option, rows_of, save
+from runs import RECIPE, stored
 
 PREDICT = """
 import sys
@@ -38,20 +43,26 @@ print(peak_rss_bytes(), found.frames)
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", metavar="MODEL")
-    parser.add_argument("clip", metavar="CLIP")
+    parser.add_argument("model", metavar="DATA|MODEL")
+    parser.add_argument("clip", metavar="CLIP", nargs="?")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=5, help="the fastest of so many is told")
     parser.add_argument("--json", action="store_true")
     add_option(parser)
     args = parser.parse_args()
+    name = Path(args.model).name
+    if args.clip is None:
+        data = Path(args.model)
+        args.model = str(stored(data, RECIPE) / "model.int8.onnx")
+        args.clip = str(read_table(data).of_split("test").clips[0].path)
+        name = f"{name}, {RECIPE}, int8"
     rows = clip_to_label(args.model, args.clip, args.threads, args.repeat)
     rows["predict_peak_rss_bytes"], rows["predict_frames"] = predict_peak(args.model, args.clip, args.threads)
     rows["help_s"] = fastest(lambda: run([sys.executable, "-m", "vidlet.cli", "--help"]), args.repeat)
     rows["import_runtime_s"] = fastest(lambda: run([sys.executable, "-c", "import vidlet.runtime"]), args.repeat)
     rows["bare_python_s"] = fastest(lambda: run([sys.executable, "-c", ""]), args.repeat)
     rows["installed_bytes"] = installed_bytes("vidlet")
-    save(args, "runtime", rows_of(rows, Path(args.model).name), ("runtime", "video", "cli"))
+    save(args, "runtime", rows_of(rows, name), ("runtime", "video", "cli"))
     if args.json:
         print(json.dumps(rows))
         return

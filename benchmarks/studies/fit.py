@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tested import tested
 
 from vidlet.datasets import read_table
 from vidlet.errors import VidletError
@@ -36,6 +35,7 @@ from vidlet.search.space import Space, cuts_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figures import TRAINED, Row, add_option, figure, save
+from runs import tested
 
 STYLE = (
     "text { font: 11px sans-serif; fill: #444 } .grid { stroke: #ddd } .dot { fill: #2557c7 } "

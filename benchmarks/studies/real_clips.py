@@ -14,12 +14,9 @@ milliseconds a frame of each file: one thread, all files in turn, medians.
 from __future__ import annotations
 
 import argparse
-import csv
-import hashlib
 import json
 import shlex
 import statistics
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -28,14 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from vidlet.metrics import bootstrap_interval, paired_bootstrap
 from vidlet.reports import text_table
 from vidlet.runtime import Model, load
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tested import tested
 
 from figures import TRAINED, Figure, Row, add_option, figure, save
+from runs import chain_of, finished, folder_name, summary, tested
 
 ROUNDS, FRAMES = 15, 4  # of timing: each file in turn, so many frames
 
@@ -83,11 +79,6 @@ def as_row(args: argparse.Namespace, data: Path, recipe: str, found: dict[str, A
     return Row(name, row, args.seeds, clips, f"python benchmarks/studies/real_clips.py {shlex.join(words)}")
 
 
-def chain_of(file: str) -> str:
-    """The chain that a file of a run is named for."""
-    return file.removesuffix(".onnx").removeprefix("model").lstrip(".") or "float32"
-
-
 def trained(args: argparse.Namespace, data: Path, recipe: str) -> dict[str, Any]:
     """Train a recipe on a set with each seed and fold, unless that is done; pooled figures of its files."""
     name = f"{data.name}-{Path(recipe).stem}" + "".join(f"-{s}" for s in args.set)
@@ -101,65 +92,13 @@ def trained(args: argparse.Namespace, data: Path, recipe: str) -> dict[str, Any]
     return summary(runs)
 
 
-def folder_name(name: str) -> str:
-    """A name that a file system takes: of a long one the beginning, and its hash."""
-    plain = name.replace("/", "_").replace(" ", "")
-    return plain if len(plain) <= 120 else f"{plain[:100]}-{hashlib.sha256(plain.encode()).hexdigest()[:12]}"
-
-
 def train(args: argparse.Namespace, data: Path, recipe: str, seed: int, fold: int | None, folder: Path) -> None:
     """One run, unless it is finished."""
-    if (folder / "metrics.json").exists():
-        return
-    source = str(data) if fold is not None else tested(data, args.out)
-    command = [sys.executable, "-m", "vidlet.cli", "train", source, "--recipe", recipe]
-    command += ["--seed", str(seed), "--out", str(folder), "--resume"]
-    command += [word for item in args.set for word in ("--set", item)]
-    command += ["--init", str(args.init)] if args.init else []
-    command += ["--fold", f"{fold}/{args.folds}"] if fold is not None else []
-    subprocess.run(command, check=True)
-
-
-def summary(runs: dict[int, list[Path]]) -> dict[str, Any]:
-    """Pooled figures of every file name; ``path`` is that of the first run."""
-    correct: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    groups: dict[str, str] = {}
-    per_seed: dict[str, dict[int, float]] = defaultdict(dict)
-    sizes, seconds = defaultdict(list), []
-    for seed, folders in runs.items():
-        hits = defaultdict(list)
-        for folder in folders:
-            metrics = json.loads((folder / "metrics.json").read_text())
-            seconds.append(metrics["seconds"])
-            for file, size in metrics["bytes"].items():
-                sizes[file].append(size)
-            with (folder / "predictions.csv").open(newline="") as handle:
-                for row in csv.DictReader(handle):
-                    hits[row["file"]].append(row["label"] == row["predicted"])
-                    correct[row["file"]][row["path"]].append(row["label"] == row["predicted"])
-                    groups[row["path"]] = row["group"]
-        for file, values in hits.items():
-            per_seed[file][seed] = float(np.mean(values))
-    files = {}
-    first = next(iter(correct))
-    for file, by_clip in correct.items():
-        paths = sorted(by_clip)
-        mean = np.array([np.mean(by_clip[p]) for p in paths])
-        base = np.array([np.mean(correct[first][p]) for p in paths])
-        members = [groups[p] for p in paths]
-        low, high = bootstrap_interval(mean, members)
-        accuracies = list(per_seed[file].values())
-        files[file] = {
-            "accuracy": float(np.mean(accuracies)),
-            "deviation_over_seeds": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
-            "per_seed": per_seed[file],
-            "interval": [low, high],
-            "minus_first": paired_bootstrap(mean, base, members)._asdict(),
-            "bytes": max(sizes[file]),
-            "clips": len(paths),
-            "path": str(runs[min(runs)][0] / file),
-        }
-    return {"files": files, "median_seconds_a_run": statistics.median(seconds), "runs": len(seconds)}
+    options = [word for item in args.set for word in ("--set", item)]
+    options += ["--init", str(args.init)] if args.init else []
+    options += ["--fold", f"{fold}/{args.folds}"] if fold is not None else []
+    source = data if fold is not None else tested(data, args.out)
+    finished(folder, "train", source, "--recipe", recipe, "--seed", seed, *options)
 
 
 def as_text(args: argparse.Namespace, found: dict) -> str:

@@ -12,19 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from real_clips import frame_ms, summary
-from tested import tested
+from real_clips import frame_ms
 
 from vidlet.reports import text_table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figures import TRAINED, Figure, Row, add_option, figure, save
+from runs import finished, summary, tested
 
 SHIPPED = "model.int8.onnx"
 COLUMNS = ("float32", "int8", "int8 - float32", "plain", "which", "bytes", "ms a frame", "minutes")
@@ -69,13 +68,8 @@ def run(out: Path, data: Path, recipe: str, seed: int, fold: int | None, folds: 
     """One training, unless it is finished; its folder."""
     where = "own" if fold is None else f"{fold}of{folds}"
     folder = out / f"{data.parent.name}-{data.name}-{Path(recipe).stem}-all" / f"seed{seed}-{where}"
-    if (folder / "report.html").exists():
-        return folder
-    command = [sys.executable, "-m", "vidlet.cli", "train", str(data), "--recipe", recipe, "--seed", str(seed)]
-    if fold is not None:
-        command += ["--fold", f"{fold}/{folds}"]
-    subprocess.run([*command, "--out", str(folder), "--resume"], check=True)
-    return folder
+    part = ["--fold", f"{fold}/{folds}"] if fold is not None else []
+    return finished(folder, "train", data, "--recipe", recipe, "--seed", seed, *part)
 
 
 def pooled(runs: dict[int, list[Path]]) -> tuple[dict[str, Figure], int]:

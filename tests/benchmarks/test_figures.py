@@ -161,3 +161,33 @@ def test_the_command_of_a_row_holds_no_path_of_the_machine(monkeypatch, tmp_path
     script = Path(figures.__file__).parent / "speed" / "browser.py"
     monkeypatch.setattr(sys, "argv", [str(script), "--figures", "--runtime", str(tmp_path / "web"), "../shared/data/a"])
     assert figures.running() == "python benchmarks/speed/browser.py --runtime web ../shared/data/a"
+
+
+def test_every_row_of_the_repository_is_renewed_by_a_command_that_make_results_runs():
+    commands = {results.plain(run.command) for run in results.RUNS}
+    for benchmark in figures.benchmarks():
+        for row in figures.read(benchmark):
+            assert row.carried or results.plain(row.command) in commands, (benchmark, row.name, row.command)
+
+
+def test_no_table_of_the_page_of_performance_is_written_by_hand():
+    page = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    assert "|---" not in results._BLOCK.sub("", page)
+
+
+def test_a_listing_shows_the_first_lines_of_each_paragraph_of_what_a_command_printed(folder):
+    about = {"machine": "a machine", "date": "2026-01-02T03:04", "commit": "abc", "command": "python tour.py"}
+    figures.write("tour", [Row("vidlet x", {"says": figure("one\ntwo\n\nthree\nfour\nfive\n\nsix")}, **about)])
+    said = tables.Listing("tour", "vidlet x", (2, 1)).text()
+    assert said.splitlines() == ["```", "$ vidlet x", "one", "two", "", "three", "...", "```"]
+    whole = tables.Listing("tour", "vidlet x", origin=True).text().splitlines()
+    assert whole[1:9] == ["$ vidlet x", "one", "two", "", "three", "four", "five", ""]
+    assert whole[-1] == "`python tour.py`: 2026-01-02, a machine, version abc."
+    assert tables.Listing("tour", "vidlet y").text() == "Not measured yet.\n"
+
+
+def test_a_process_that_goes_before_others_says_so(monkeypatch):
+    monkeypatch.setattr(figures.os, "getpriority", lambda which, who: -10, raising=False)
+    assert ", nice -10" in figures.machine()
+    monkeypatch.setattr(figures.os, "getpriority", lambda which, who: 0, raising=False)
+    assert "nice" not in figures.machine()
