@@ -127,6 +127,7 @@ RUNS = (
     _speed("models", 12, f"{EGO} --recipe auto", (EGO,)),
     _speed("runtime", 1, EGO, (EGO,)),
     _speed("phones", 2, EGO, (EGO,)),
+    _speed("live", 3, f"{EGO} --minutes 2 --kills 1", (EGO,)),
     _speed("live", 31, EGO, (EGO,)),
     _speed("browser", 3, f"--rounds 3 --frames 30 --runtime {WEB}", (WEB,)),
     _speed("records", 1),

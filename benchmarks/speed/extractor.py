@@ -4,7 +4,8 @@
     python benchmarks/speed/extractor.py --cuts     # MobileNetV2 and EfficientNet-Lite0 in int8, cut by cut, with bytes
 
 FILE is a quantized MobileNetV2 (default: the "imagenet" weights of the table). The runs are interleaved, so that
-whatever else the machine does meets all alike; medians are printed, and ratios to the fastest on the same cut.
+whatever else the machine does meets all alike; medians of processor time are printed, and ratios to the fastest on the
+same cut.
 The interpreter runs the whole network, classifier included (1.3 of its 301 million multiplications); it cannot be cut.
 """
 
@@ -103,10 +104,10 @@ def measure(found: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[
     times: dict[str, list[float]] = {name: [] for name in found}
     for round_ in range(rounds + 5):
         for name, run in found.items():
-            start = time.perf_counter()
+            start = time.thread_time()
             run()
             if round_ >= 5:
-                times[name].append(1000 * (time.perf_counter() - start))
+                times[name].append(1000 * (time.thread_time() - start))
     medians = {name: statistics.median(values) for name, values in times.items()}
     return {
         name: {

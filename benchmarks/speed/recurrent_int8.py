@@ -2,7 +2,8 @@
 
     python benchmarks/speed/recurrent_int8.py [--rounds 100] [--frames 16] [--json]
 
-GRU 96 -> 128 and 1280 -> 1280, frame by frame (T = 1) and a clip at once, one thread, random weights. Compared are
+GRU 96 -> 128 and 1280 -> 1280, frame by frame (T = 1) and a clip at once, one thread's processor time, random weights.
+Compared are
 
     float         ONNX's GRU in float32 (8-bit storage is folded into it at load: the same kernel, the same time)
     scan float    the same cell as a Scan of matrix products, in float32
@@ -228,9 +229,9 @@ def compare(inputs: int, hidden: int, frames: int, rounds: int) -> dict[str, dic
         times: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(rounds):
             for name in names:
-                begin = time.perf_counter()
+                begin = time.thread_time()
                 run(sessions[name], x[:length], zeros[name])
-                times[name].append(1000 * (time.perf_counter() - begin))
+                times[name].append(1000 * (time.thread_time() - begin))
         for name in names:
             found[name][key], found[name][f"{key}_least"] = statistics.median(times[name]), min(times[name])
     return found

@@ -2,7 +2,7 @@
 
     python benchmarks/speed/tensor_train.py [linear] [convolution] [lstm] [network] [--rounds 21] [--threads 1] [--json]
 
-Each comparison is one interleaved run: a round calls every variant once, in turn; medians over the rounds. Where
+Each comparison is one interleaved run: a round calls every variant once, in turn; medians of processor time. Where
 tensorly-torch or opt_einsum is installed, it (factorized) or a plain expression of it is measured as well.
 
 Targets: TTLinear 57,600 -> 1,024 at rank 4, batch 16, forward and backward at least 25 times faster than nn.Linear and
@@ -229,9 +229,9 @@ def medians_ms(variants: dict[str, Callable[[], None]], rounds: int) -> dict[str
     with contextlib.suppress(KeyboardInterrupt):
         for _ in range(rounds + 1):
             for name, call in variants.items():
-                started = time.perf_counter()
+                started = time.process_time()
                 call()
-                times[name].append(time.perf_counter() - started)
+                times[name].append(time.process_time() - started)
     return {name: 1e3 * statistics.median(found[1:]) for name, found in times.items()}
 
 
