@@ -125,7 +125,7 @@ RUNS = (
     _speed("extract", 2, f"{EGO} --clips 48", (EGO,)),
     _speed("models", 8, EGO, (EGO,)),
     _speed("models", 12, f"{EGO} --recipe auto", (EGO,)),
-    _speed("runtime", 1, EGO, (EGO,)),
+    _speed("runtime", 1, f"{EGO} --repeat 9", (EGO,)),
     _speed("phones", 2, EGO, (EGO,)),
     _speed("live", 3, f"{EGO} --minutes 2 --kills 1", (EGO,)),
     _speed("live", 31, EGO, (EGO,)),
