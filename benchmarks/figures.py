@@ -175,13 +175,15 @@ def now() -> str:
 
 
 def commit() -> str:
-    """Short hash of the commit, with a plus where the package differs from it; empty without git."""
+    """Short hash of the last commit of the package, with a plus where it differs from that; empty without git."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=7", "HEAD") + ("+" if git("status", "--porcelain", "src") else "")
+        return git("log", "-1", "--abbrev=7", "--format=%h", "--", "src") + (
+            "+" if git("status", "--porcelain", "src") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
 

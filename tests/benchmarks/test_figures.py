@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -191,3 +193,22 @@ def test_a_process_that_goes_before_others_says_so(monkeypatch):
     assert ", nice -10" in figures.machine()
     monkeypatch.setattr(figures.os, "getpriority", lambda which, who: 0, raising=False)
     assert "nice" not in figures.machine()
+
+
+def test_the_version_of_a_row_is_the_last_commit_that_changed_the_package(folder):
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        return subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+    if shutil.which("git") is None:
+        pytest.skip("no git")
+    git("init", "-q")
+    git("add", "src")
+    git("commit", "-qm", "the package")
+    first = git("rev-parse", "--short=7", "HEAD").strip()
+    (folder / "page.md").write_text("a page", "utf-8")
+    git("add", "page.md")
+    git("commit", "-qm", "a page")
+    assert figures.commit() == first
+    (folder / "src" / "vidlet" / "video.py").write_text("def read():\n    return 3\n", "utf-8")
+    assert figures.commit() == f"{first}+"
