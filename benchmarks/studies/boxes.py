@@ -56,7 +56,8 @@ def main() -> None:
     rows = []
     for network in args.only:
         row = measured(args, network, table)
-        save(args, "boxes", [row], (*TRAINED, "search"))
+        searched = NETWORKS[network][0].startswith("fit")
+        save(args, "boxes", [row], (*TRAINED, "search") if searched else TRAINED)
         rows.append([row.name, *(cell(row.figures[key]) if key in row.figures else "" for key in KEYS)])
     print(text_table(rows, ["network", *KEYS]))
 
