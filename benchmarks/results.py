@@ -110,6 +110,8 @@ LIPS, THETIS, BOXES = (
 )
 LONG = f"{DATA}/samples/mmaction2_test.mp4"
 WEB = "onnxruntime-web-1.30.0"  # the package of npm, unpacked in the root
+FITTED = "runs/fit-benchmark/fit-256KB-seed0/model.onnx"  # of `fit.py budgets`
+WHEEL = "mediapipe-0.10.14-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
 OTHERS = (
     "mobilenetv2-grid-statistics",
     "mean",
@@ -127,6 +129,7 @@ RUNS = (
     _speed("models", 12, f"{EGO} --recipe auto", (EGO,)),
     _speed("runtime", 1, f"{EGO} --repeat 9", (EGO,)),
     _speed("phones", 2, EGO, (EGO,)),
+    _speed("hands", 1, f"{FITTED} {WHEEL}", (FITTED, WHEEL)),
     _speed("live", 3, f"{EGO} --minutes 2 --kills 1", (EGO,)),
     _speed("live", 31, EGO, (EGO,)),
     _speed("browser", 3, f"--rounds 3 --frames 30 --runtime {WEB}", (WEB,)),

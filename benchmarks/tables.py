@@ -374,6 +374,15 @@ TABLES: dict[str, Table | Listing] = {
             ("times the quickest of its cut", number("ratio", 2)),
         ),
     ),
+    "hands": Table(
+        "hands",
+        (
+            ("network", name),
+            ("bytes", count("bytes")),
+            ("ms of processor a frame, median", number("ms", 2)),
+            ("time, ours = 1", number("ratio", 2)),
+        ),
+    ),
     "models": Table(
         "models",
         (
