@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,14 @@ from ..errors import DataError, ModelError, VidletError
 from ..recipe import Sampling
 from ..runtime import Session, open_session
 from ..video import COLORS, RESIZE, read_clip, read_many
-from .store import ClipFeatures, FeatureStore, clip_key
+from .store import STORAGE, ClipFeatures, FeatureStore, clip_key
 
 BATCH_FRAMES = 2  # frames of one call of the extractor: more of them cost a tenth more, for they do not fit the caches
 PART_SECONDS = 5.0
 PART_CLIPS = 512
+PART_BYTES = (
+    1 << 25
+)  # of features, of all cuts together: what waits to be stored, and its copies on the way, is in memory
 
 
 @dataclass(frozen=True)
@@ -144,12 +147,15 @@ def fill_stores(
         ModelError: the extractor cannot compute; it is not the clip's fault.
     """
     pending: list[tuple[Clip, dict[str, ClipFeatures]]] = []
-    flushed = time.monotonic()
+    flushed, waiting = time.monotonic(), 0
+    # Eight bits are scaled by the clip's own numbers, when it is stored.
+    kinds = {name: STORAGE[store.storage] if store.storage != "uint8" else None for name, store in stores.items()}
 
     def work(job: tuple[str, Clip]) -> dict[str, ClipFeatures]:
         key, clip = job
         sampled = read_clip(clip.path, sampling, size, start_s=clip.start_s, end_s=clip.end_s, fps=clip.fps)
         found = _features(session, list(stores), sampled.frames)
+        found = {name: own if (kind := kinds[name]) is None else own.astype(kind) for name, own in found.items()}
         return {name: ClipFeatures(key, values, sampled.times_s, sampled.damage) for name, values in found.items()}
 
     def flush() -> None:
@@ -164,10 +170,11 @@ def fill_stores(
                 yield key, str(result)
                 continue
             pending.append((clip, result))
+            waiting += sum(own.features.nbytes for own in result.values())
             yield key, ""
-            if len(pending) >= PART_CLIPS or time.monotonic() - flushed > PART_SECONDS:
+            if len(pending) >= PART_CLIPS or waiting >= PART_BYTES or time.monotonic() - flushed > PART_SECONDS:
                 flush()
-                pending, flushed = [], time.monotonic()
+                pending, flushed, waiting = [], time.monotonic(), 0
     finally:
         flush()
 
@@ -225,12 +232,12 @@ def thinned(found: Extracted, sampling: Sampling, factor: int, root: Path) -> Ex
     assert sampling.rule == "rate", sampling
     slower = replace(sampling, hz=sampling.hz / factor)
     store = FeatureStore(root, {**found.store.setting, "sampling": _sampling(slower)})
-    items = []
-    for key in dict.fromkeys(key for key in found.keys if key):
-        if key not in store:
-            item = found.store.read(key)
-            items.append((ClipFeatures(key, item.features[::factor], item.times_s[::factor], item.damage), ""))
-    store.write(items)
+
+    def every(key: str) -> ClipFeatures:
+        item = found.store.read(key)
+        return ClipFeatures(key, item.features[::factor], item.times_s[::factor], item.damage)
+
+    write_parts(store, found.keys, every)
     return Extracted(store, list(found.keys), list(found.failures), list(found.damaged), computed=0)
 
 
@@ -252,14 +259,12 @@ def narrowed(
         extractor: its graph.
     """
     store = FeatureStore(root, store_setting(sampling, size, extractor, shape, found.store.storage))
-    missing = [key for key in dict.fromkeys(key for key in found.keys if key) if key not in store]
-    for begin in range(0, len(missing), PART_CLIPS):
-        items = []
-        for key in missing[begin : begin + PART_CLIPS]:
-            item = found.store.read(key)
-            own = item.features[:, columns].reshape(-1, *shape)
-            items.append((ClipFeatures(key, own, item.times_s, item.damage), ""))
-        store.write(items)
+
+    def some(key: str) -> ClipFeatures:
+        item = found.store.read(key)
+        return ClipFeatures(key, item.features[:, columns].reshape(-1, *shape), item.times_s, item.damage)
+
+    write_parts(store, found.keys, some)
     return Extracted(store, list(found.keys), list(found.failures), list(found.damaged), computed=0)
 
 
@@ -279,15 +284,29 @@ def joined(
         shape, extractor: its features' and its graph.
     """
     store = FeatureStore(root, store_setting(sampling, size, extractor, shape, stores[0].storage))
-    missing = [key for key in dict.fromkeys(keys) if key not in store]
-    for begin in range(0, len(missing), PART_CLIPS):
-        items = []
-        for key in missing[begin : begin + PART_CLIPS]:
-            parts = [own.read(key) for own in stores]
-            features = np.concatenate([part.features.reshape(len(part.features), -1) for part in parts], 1)
-            items.append((ClipFeatures(key, features.reshape(-1, *shape), parts[0].times_s, parts[0].damage), ""))
-        store.write(items)
+
+    def together(key: str) -> ClipFeatures:
+        parts = [own.read(key) for own in stores]
+        features = np.concatenate([part.features.reshape(len(part.features), -1) for part in parts], 1)
+        return ClipFeatures(key, features.reshape(-1, *shape), parts[0].times_s, parts[0].damage)
+
+    write_parts(store, keys, together)
     return store
+
+
+def write_parts(store: FeatureStore, keys: Iterable[str | None], make: Callable[[str], ClipFeatures]) -> None:
+    """Store what ``make`` gives of clips, by their keys, that are not stored yet; a part of them is in memory."""
+    items: list[tuple[ClipFeatures, str]] = []
+    waiting = 0
+    for key in dict.fromkeys(key for key in keys if key):
+        if key in store:
+            continue
+        items.append((make(key), ""))
+        waiting += items[-1][0].features.nbytes
+        if len(items) >= PART_CLIPS or waiting >= PART_BYTES:
+            store.write(items)
+            items, waiting = [], 0
+    store.write(items)
 
 
 def store_setting(

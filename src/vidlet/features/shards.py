@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from ..datasets import ClipTable
 from ..errors import DataError, VidletError
 from ..video import read_many
+from .extract import write_parts
 from .store import FeatureStore, clip_key
 
 READERS = 8  # threads that read clips for their keys
@@ -81,8 +82,7 @@ def merge_stores(table: ClipTable, root: Path, setting: Mapping[str, Any], sourc
     for other in others:
         new = [key for key in other if key not in store]
         twice += len(other) - len(new)
-        for begin in range(0, len(new), 512):
-            store.write((other.read(key), "") for key in new[begin : begin + 512])
+        write_parts(store, new, other.read)
         taken += len(new)
     keys: list[str | None] = []
     failures: list[tuple[str, str]] = []

@@ -5,7 +5,8 @@ that determines a feature but the clip itself (sampling, resize rule, extractor,
 clip's content and interval: a changed setting never finds stale features. A part appears under its final name only when
 it is whole, so that a killed extraction resumes where the last part ended. Its name ends with its checksum: a part that
 is damaged is told, removed, and its clips are computed again. Where parts are many, an index says which clips they
-hold (part_index.py): then a part is read when the first of its clips is.
+hold (part_index.py): then a part is read when the first of its clips is. Pages that were read are given back before
+they are many (resident.py), so that a store takes as little memory as its clips, however many they are.
 """
 
 from __future__ import annotations
@@ -34,11 +35,14 @@ from ..video.folder import image_files
 from ..wording import how_to_install
 from .part_index import KEY_BYTES, Stamp, digest_of, joined_index, key_of, read_index, write_index
 from .part_index import NAME as INDEX
+from .resident import give_back_later
 
 COLUMNS = ("key", "frames", "times_s", "damage", "scale", "low", "features")
 INDEXED_PARTS = 64  # from so many on the store has an index
 LOOSE_ROWS = 4096  # from so many on, and an eighth of those that are sorted, rows are sorted into an index in memory
 OPEN_PARTS = 32_000  # that a store holds mapped, of 8 kB each; Linux allows a process 65,530 maps
+PAGES_BYTES = 1 << 18  # of a part that are in memory when it was opened, about: those of its small columns
+PIECE_BYTES = 1 << 20  # of a file that are in memory while it is checked
 CHECKSUM = re.compile(r"part-\d+-\w+-([0-9a-f]{8})\.arrow")
 STORAGE = {"float16": np.float16, "uint8": np.uint8, "float32": np.float32}
 
@@ -74,7 +78,7 @@ class FeatureStore:
             write_text(self.folder / "spec.json", json.dumps(self.setting, indent=1, sort_keys=True))
         self._rows: dict[str, tuple[int, int]] = {}  # number of the part and row, where the index does not say them
         self._parts: list[Path] = []
-        self._batches: dict[int, Any] = {}  # number of the part -> its rows, mapped, of those opened last
+        self._batches: dict[int, _Mapped] = {}  # number of the part -> its rows, of those opened last
         self._whole: set[int] = set()  # parts that were checked once
         parts = sorted(self.folder.glob("part-*.arrow"))
         self._index = read_index(_arrow(), self.folder, _stamps(parts)) if len(parts) >= INDEXED_PARTS else None
@@ -134,10 +138,11 @@ class FeatureStore:
             raise KeyError(key)
         part, row = found
         there = 0 <= part < len(self._parts)
-        batch = (self._batches.get(part) or self._opened(part)) if there else None
-        if batch is None or not 0 <= row < len(batch) or batch.column("key")[row].as_py() != key:
+        opened = (self._batches.get(part) or self._opened(part)) if there else None
+        if opened is None or not opened.has(row, key):
             (self.folder / INDEX).unlink(missing_ok=True)
             raise DataError(f"{self.folder / INDEX}: a damaged index of the feature store is removed; run this again")
+        batch = opened.rows
         flat = batch.column("features")
         begin, end = flat.offsets[row].as_py(), flat.offsets[row + 1].as_py()
         dtype = STORAGE[self.storage]
@@ -147,6 +152,7 @@ class FeatureStore:
             scale, low = batch.column("scale")[row].as_py(), batch.column("low")[row].as_py()
             values = values.astype(np.float32) * np.float32(scale) + np.float32(low)
         times = np.asarray(batch.column("times_s")[row].as_py(), dtype=np.float64)
+        give_back_later(opened.file, stored.nbytes)
         return ClipFeatures(key, values, times, batch.column("damage")[row].as_py())
 
     def write(self, clips: Iterable[tuple[ClipFeatures, str]]) -> None:
@@ -187,20 +193,20 @@ class FeatureStore:
     def _open(self, part: Path) -> None:
         """Open a part that is not in the index; a damaged one is told and removed."""
         batch, error = self._read(part)
-        if error:
+        if batch is None:
             say(f"{part}: a damaged part of the feature store ({error}); its clips are computed again")
             return
         self._hold(len(self._parts), batch)
-        self._add(part, batch.column("key").to_pylist())
+        self._add(part, batch.rows.column("key").to_pylist())
 
-    def _hold(self, number: int, batch: Any) -> None:
+    def _hold(self, number: int, batch: _Mapped) -> None:
         """Keep the rows of a part that was checked mapped, and let go of those that were opened first."""
         for first in list(self._batches)[: len(self._batches) + 1 - self.held]:
             self._batches.pop(first, None)
         self._batches[number] = batch
         self._whole.add(number)
 
-    def _opened(self, number: int) -> Any:
+    def _opened(self, number: int) -> _Mapped:
         """The rows of a part of the index, or of one written here, checked when it is opened first.
 
         Raises:
@@ -208,14 +214,14 @@ class FeatureStore:
         """
         part = self._parts[number]
         batch, error = self._read(part, number not in self._whole)
-        if error:
+        if batch is None:
             raise DataError(
                 f"{part}: a damaged part of the feature store ({error}); run this again: its clips are computed again"
             )
         self._hold(number, batch)
         return batch
 
-    def _read(self, part: Path, check: bool = True) -> tuple[Any, str]:
+    def _read(self, part: Path, check: bool = True) -> tuple[_Mapped | None, str]:
         """The rows of a part, or why it is damaged; then it is removed. DataError: the disk cannot be read."""
         try:
             return _mapped(part, self.shape if check else None), ""
@@ -257,7 +263,19 @@ def _stamps(parts: Iterable[Path]) -> dict[str, Stamp]:
     return found
 
 
-def _mapped(part: Path, shape: tuple[int, ...] | None) -> Any:
+@dataclass(frozen=True)
+class _Mapped:
+    """The rows of a part, and its file, both of Arrow and mapped."""
+
+    rows: Any
+    file: Any
+
+    def has(self, row: int, key: str) -> bool:
+        """Whether a clip is in that row."""
+        return 0 <= row < len(self.rows) and bool(self.rows.column("key")[row].as_py() == key)
+
+
+def _mapped(part: Path, shape: tuple[int, ...] | None) -> _Mapped:
     """The rows of a part, mapped.
 
     Args:
@@ -269,17 +287,19 @@ def _mapped(part: Path, shape: tuple[int, ...] | None) -> Any:
     arrow = _arrow()
     if not part.stat().st_size:
         raise ValueError("it is empty")
-    mapped = arrow.memory_map(str(part))
     sealed = CHECKSUM.fullmatch(part.name)
-    if shape is not None and sealed and f"{zlib.crc32(mapped.read_buffer()):08x}" != sealed[1]:
+    if shape is not None and sealed and f"{_checksum(part):08x}" != sealed[1]:
         raise ValueError("its checksum is wrong")
+    mapped = arrow.memory_map(str(part))
+    file = mapped.read_buffer()
+    give_back_later(file, PAGES_BYTES)
     mapped.seek(0)
     batches = arrow.ipc.open_file(mapped)
     if batches.num_record_batches != 1:
         raise ValueError("it is no part of one piece")
     batch = batches.get_batch(0)
     if shape is None:
-        return batch
+        return _Mapped(batch, file)
     batch.validate(full=True)
     if missing := set(COLUMNS) - set(batch.schema.names):
         raise ValueError(f"it has no column {min(missing)}")
@@ -290,7 +310,16 @@ def _mapped(part: Path, shape: tuple[int, ...] | None) -> Any:
         raise ValueError("its features are not of the store's shape")
     if not np.array_equal(batch.column("times_s").value_lengths().to_numpy(), frames):
         raise ValueError("its times are not those of its frames")
-    return batch
+    return _Mapped(batch, file)
+
+
+def _checksum(part: Path) -> int:
+    """CRC-32 of a file, of which a piece is in memory at a time."""
+    found, piece = 0, memoryview(bytearray(PIECE_BYTES))
+    with part.open("rb", buffering=0) as file:
+        while size := file.readinto(piece):
+            found = zlib.crc32(piece[:size], found)
+    return found
 
 
 def clip_key(clip: Clip) -> str:
@@ -324,7 +353,7 @@ def _content(path: Path, size: int, changed: int) -> str:
 
 def _pack(features: np.ndarray, storage: str) -> tuple[np.ndarray, float, float]:
     if storage != "uint8":
-        return features.astype(STORAGE[storage]), 1.0, 0.0
+        return features.astype(STORAGE[storage], copy=False), 1.0, 0.0
     low, high = float(features.min()), float(features.max())
     scale = (high - low) / 255 or 1.0
     return np.round((features - low) / scale).clip(0, 255).astype(np.uint8), scale, low

@@ -217,17 +217,27 @@ def score_together(models: Sequence[Model], table: ClipTable, strict: bool = Fal
         ModelError: they see clips in different ways.
     """
     skipped: list[tuple[str, str]] = []
-    found = list(_predictions(models, table, strict, skipped, workers))
+    clips: list[Clip] = []
+    times: list[float] = []
+    rows: list[list[np.ndarray]] = [[] for _ in models]  # of a prediction, which names every class
+    damaged: list[list[tuple[str, str]]] = [[] for _ in models]
+    for clip, found, took in _predictions(models, table, strict, skipped, workers):
+        clips.append(clip)
+        times.append(took)
+        for own, model, scores, broken in zip(found, models, rows, damaged, strict=True):
+            scores.append(_row(own, model))
+            if own.damage:
+                broken.append((str(clip.path), own.damage))
     together = []
-    for number, model in enumerate(models):
+    for model, scores, broken in zip(models, rows, damaged, strict=True):
         index = {name: i for i, name in enumerate(model.labels)}
         scored = Scored(
-            tuple(clip for clip, _, _ in found),
-            np.stack([_row(own[number], model) for _, own, _ in found]),
-            np.array([index[clip.label] for clip, _, _ in found]),
-            np.array([took for _, _, took in found]),
+            tuple(clips),
+            np.stack(scores),
+            np.array([index[clip.label] for clip in clips]),
+            np.array(times),
             tuple(skipped),
-            tuple((str(clip.path), own[number].damage) for clip, own, _ in found if own[number].damage),
+            tuple(broken),
             model.labels,
         )
         together.append(scored)

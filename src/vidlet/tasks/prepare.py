@@ -184,7 +184,7 @@ def prepare_features(
             one_way_clips([clip for clip, _, _ in rows], table.labels, plan.training.one_way),
         )
 
-    times = [store.read(key).times_s for _, store, key in parts["train"]]
+    times = (store.read(key).times_s for _, store, key in parts["train"])
     used = tuple(clip for clip, _, _ in parts["train"])
     return Prepared(clips("train"), clips("val"), tuple(failures), median_seconds(times, plan), mean, std, used)
 
@@ -283,7 +283,7 @@ def moments(features: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
 
-def median_seconds(times: Sequence[np.ndarray], plan: Recipe) -> float:
+def median_seconds(times: Iterable[np.ndarray], plan: Recipe) -> float:
     """Median duration of training clips, from the times of their sampled frames."""
     if plan.sampling.rule == "rate":
         return float(np.median([len(t) for t in times])) / plan.sampling.hz
