@@ -12,7 +12,7 @@ import torch
 from ..metrics import gap
 from ..models.probe import Probe
 from ..training import Draw, FeatureClips
-from ..training.probes import describe, ground_of, scaled, solve_probe_, squares_of
+from ..training.probes import describe, ground_of, scaled_, solve_probe_, squares_of
 from .candidates import CLOSER
 from .measure import best_solution
 
@@ -59,7 +59,7 @@ def measure_baselines(
         look = middle_frame if name == "one frame" else (lambda clips: clips)
         probe = Probe(tuple(train.read(0).shape[1:]), train.targets.shape[1], statistics).eval()
         values = describe(probe, look(train))
-        products = sum(scaled(value).products() for value in values) / len(values)
+        products = sum(scaled_(value).products() for value in values) / len(values)
         options, _ = best_solution(np.asarray(products), train.targets, held, multi_label)
         probe.strength, probe.squares = options["strength"], options.get("squares", 0.0)
         probe.alike = options.get("alike", True)

@@ -17,7 +17,7 @@ from ..recipe import Head, Training
 from ..training import ClipNetwork, Clips, FeatureClips, predict_logits, train_network
 from ..training.classification import Moments
 from ..training.linear import fold_coordinates, held_out_logits, log_probabilities
-from ..training.probes import describe, scaled
+from ..training.probes import describe, scaled_
 from .candidates import CLOSER, STRENGTHS, Candidate, Places, place_of
 
 LEAST = 1e-9  # probability that counts as none
@@ -26,6 +26,7 @@ WATCHED = 10  # one in so many of the clips that a head learns from is watched
 LONG = 3e7  # clips times clips times classes, above which probes are solved by least squares
 FACTORS = (4.0, 8.0, 16.0, 32.0)  # by which scores of least squares become logits
 ALIKE = 0.998  # of the least loss, below which a weaker penalty is better
+DESCRIBED = 1.2e8  # numbers of all clips that are in memory at once, 4 bytes each: those of two grids side by side
 WORSE = 1.02  # times the least loss, at which weaker penalties are no longer tried
 
 
@@ -96,11 +97,12 @@ def measure_probes(
         for candidate in own:
             if found and enough():
                 break
-            mean = sum(products[name] for name in candidate.statistics) / len(candidate.statistics)
+            mean = sum(products[name].astype(np.float64) for name in candidate.statistics) / len(candidate.statistics)
             own_options, said = best_solution(np.asarray(mean), pool.targets, pool.held, pool.multi_label)
             found.append(judged(replace(candidate, options=candidate.options | own_options), said, pool))
             if report:
                 report(len(found), len(candidates))
+        del products  # before those of the next kind
     order = {candidate.name: i for i, candidate in enumerate(candidates)}
     return sorted(found, key=lambda m: order[m.candidate.name])
 
@@ -173,13 +175,26 @@ def _scaling(candidate: Candidate) -> tuple[float, int, str, bool]:
 
 
 def _products(pool: Pool, candidates: Sequence[Candidate]) -> dict[str, np.ndarray]:
-    """Statistic -> the products (N, N) of the clips' scaled numbers, for candidates of one cut and one scaling."""
+    """Statistic -> the products (N, N) of the clips' scaled numbers, for candidates of one cut and one scaling.
+
+    They are float32, as they are computed. Of at most ``DESCRIBED`` numbers is a copy in memory; where there are more,
+    clips are described several times.
+    """
     cuts, (whiten, segments, positions, unit) = candidates[0].cuts, _scaling(candidates[0])
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate.statistics))
-    shape = place_of(pool.places, cuts)[1]
-    head = Probe(shape, pool.targets.shape[1], "+".join(names), segments, whiten, positions=positions, unit=unit)
-    values = describe(head, pool.clips, pool.take(cuts))
-    return {name: scaled(value, whiten).products() for name, value in zip(names, values, strict=True)}
+    shape, found = place_of(pool.places, cuts)[1], dict[str, np.ndarray]()
+    while left := [name for name in names if name not in found]:
+        for count in range(len(left), 0, -1):
+            head = Probe(
+                shape, pool.targets.shape[1], "+".join(left[:count]), segments, whiten, positions=positions, unit=unit
+            )
+            if len(pool.targets) * sum(head.rows) * head.seen <= DESCRIBED:
+                break
+        values = describe(head, pool.clips, pool.take(cuts))
+        for name in head.names:
+            vectors = scaled_(values.pop(0), whiten).vectors
+            found[name] = vectors @ vectors.T
+    return found
 
 
 def measure_trained(

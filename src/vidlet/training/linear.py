@@ -14,6 +14,7 @@ import numpy as np
 
 ITERATIONS, MEMORY = 150, 12
 TOLERANCE = 1e-5  # of the preconditioned gradient
+LOGITS = 4e6  # clips times classes that are computed at once: each takes 50 bytes
 _RANK = 1e-9  # of the largest eigenvalue: what is below is rounding
 
 
@@ -52,17 +53,37 @@ def solve(
         targets: (N, K) probabilities.
         start: weights to begin at, those of a stronger penalty.
     """
+    x = np.concatenate([z, np.ones((len(z), 1), z.dtype)], 1)
+    return solve_with_ones(x, sizes, targets, strength, multi_label, start)
+
+
+def solve_with_ones(
+    x: np.ndarray,
+    sizes: np.ndarray,
+    targets: np.ndarray,
+    strength: float,
+    multi_label: bool = False,
+    start: np.ndarray | None = None,
+) -> np.ndarray:
+    """As ``solve``, of coordinates with a column of ones behind them, (N, R + 1), of which no copy is made.
+
+    Clips are taken in blocks of ``LOGITS`` logits: above that the sums over them have another order.
+    """
     count, classes = targets.shape
-    x = np.concatenate([z, np.ones((count, 1), z.dtype)], 1)
     scale = 1 / np.sqrt(np.concatenate([0.25 * sizes / count + strength, [0.25]]))[:, None]
     penalty = np.full((x.shape[1], 1), strength)
     penalty[-1] = 1e-9
+    most = max(1, int(LOGITS / classes))
 
     def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = flat.reshape(-1, classes) * scale
-        logits = (x @ weights.astype(z.dtype)).astype(np.float64)
-        loss, slope = _cross_entropy(logits, targets, multi_label)
-        gradient = x.T @ slope.astype(z.dtype) / count + penalty * weights
+        own = weights.astype(x.dtype)
+        parts = (slice(begin, begin + most) for begin in range(0, count, most))
+        loss, gradient = _loss_of(x[first := next(parts)], own, targets[first], multi_label)
+        for rows in parts:
+            more, slope = _loss_of(x[rows], own, targets[rows], multi_label)
+            loss, gradient = loss + more, gradient + slope
+        gradient = gradient / count + penalty * weights
         return loss / count + float((penalty * weights**2).sum()) / 2, (gradient * scale).ravel()
 
     begin = np.zeros((x.shape[1], classes)) if start is None else start / scale
@@ -133,6 +154,12 @@ def _two_loops(g: np.ndarray, steps: Sequence[tuple[np.ndarray, np.ndarray, floa
     for (s, y, rho), share in zip(steps, reversed(shares), strict=True):
         q += (share - rho * float(y @ q)) * s
     return q
+
+
+def _loss_of(x: np.ndarray, weights: np.ndarray, targets: np.ndarray, multi_label: bool) -> tuple[float, np.ndarray]:
+    """The sum of the cross-entropies of some clips, and its slope by the weights (R + 1, K)."""
+    loss, slope = _cross_entropy((x @ weights).astype(np.float64), targets, multi_label)
+    return loss, x.T @ slope.astype(x.dtype)
 
 
 def _cross_entropy(logits: np.ndarray, targets: np.ndarray, multi_label: bool) -> tuple[float, np.ndarray]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 import torch
 
+from ..files import cache_folder
 from ..models.ensemble import Part, heads_of
 from ..models.head import Head
 from ..models.probe import Probe
 from ..progress import working
 from .batches import Clips, Draw
-from .linear import coordinates, evened, solve
+from .linear import Coordinates, coordinates, evened, solve_with_ones
 
 Take = Callable[[torch.Tensor], torch.Tensor]  # features (B, T, ...) -> the part of them that a head sees
 
@@ -22,6 +26,8 @@ KEPT = 1e8  # numbers would be more: those of the landmarks' statistics, and the
 LEAST_LANDMARKS = 200
 ENOUGH = 1.5  # landmarks a number: so many clips span all that the numbers can say
 CHUNK = 256  # clips described at once, where not all of them are kept
+COPIED = 4e6  # numbers that are worked on at once, where a copy of all would be as large as they are
+ASIDE = 1e7  # numbers of directions, from which on they lie on disk while clips are solved
 _CONSTANT = 1e-6  # deviation below which a number says nothing
 _RANK = 1e-6  # of the largest sum of squares: what is below is rounding of float32
 
@@ -45,13 +51,35 @@ class Scaled:
 
 def scaled(values: np.ndarray, whiten: float = 1.0) -> Scaled:
     """Center and scale one statistic (N, rows, D) of the training clips; each number's rows share their scale."""
-    center, spread = values.mean((0, 1)), values.std((0, 1))
+    return scaled_(values.copy(), whiten)
+
+
+def scaled_(values: np.ndarray, whiten: float = 1.0) -> Scaled:
+    """As ``scaled``, in place: ``values`` (N, rows, D) become the vectors, and no copy of them is made.
+
+    Means and deviations are of blocks of columns, lengths of blocks of clips: the sums are the same, to the bit.
+    """
+    blocks = _blocks(values.shape[2], values.shape[0] * values.shape[1])
+    center = np.concatenate([values[..., own].mean((0, 1)) for own in blocks])
+    spread = np.concatenate([values[..., own].std((0, 1)) for own in blocks])
     gain = np.where(spread > _CONSTANT, np.maximum(spread, _CONSTANT) ** -whiten, 0).astype(np.float32)
-    vectors = ((values - center) * gain).reshape(len(values), -1)
+    values -= center
+    values *= gain
+    vectors = values.reshape(len(values), -1)
+    assert np.shares_memory(vectors, values)
     middle = vectors.mean(0)
-    vectors = vectors - middle
-    length = float(np.sqrt(np.square(vectors).sum(1).mean())) or 1.0
-    return Scaled(vectors / length, center, gain / length, middle / length)
+    vectors -= middle
+    squares = [np.square(vectors[i : i + CHUNK]).sum(1) for i in range(0, len(vectors), CHUNK)]
+    length = float(np.sqrt(np.concatenate(squares).mean())) or 1.0
+    vectors /= length
+    return Scaled(vectors, center, gain / length, middle / length)
+
+
+def _blocks(count: int, rows: int) -> list[slice]:
+    """So many columns of so many rows in blocks; none of a single column, whose sum would have another order."""
+    width = max(2, int(COPIED / rows))
+    edges = np.linspace(0, count, max(1, count // width) + 1).astype(int).tolist()
+    return [slice(begin, end) for begin, end in pairwise(edges)]
 
 
 @torch.no_grad()
@@ -63,48 +91,117 @@ def describe(
     Args:
         rows: which of the clips; None: all.
     """
-    found = [
-        [value.numpy() for value in probe.describe(take(batch.x))]
-        for batch in clips.batches(Draw(1, range(len(clips)) if rows is None else rows))
+    count = len(clips) if rows is None else len(rows)
+    found = [np.empty((count, own, probe.seen), np.float32) for own in probe.rows]
+    _describe_into_(found, probe, clips, take, range(count) if rows is None else rows)
+    return found
+
+
+@torch.no_grad()
+def _describe_into_(found: Sequence[np.ndarray], probe: Probe, clips: Clips, take: Take, rows: Sequence[int]) -> None:
+    """Put the statistics of clips into ``found``, (N, rows, D) each."""
+    for place, batch in enumerate(clips.batches(Draw(1, rows))):
+        for own, value in zip(found, probe.describe(take(batch.x)), strict=True):
+            own[place] = value[0].numpy()
+
+
+def _side_by_side(probe: Probe, clips: Clips, take: Take, rows: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The statistics of clips side by side, (N, P), and each of them as a view of that, (N, rows, D)."""
+    whole = np.empty((len(rows), sum(probe.rows) * probe.seen), np.float32)
+    edges = np.cumsum([0, *probe.rows]) * probe.seen
+    parts = [
+        whole[:, begin:end].reshape(len(rows), own, probe.seen)
+        for (begin, end), own in zip(pairwise(edges.tolist()), probe.rows, strict=True)
     ]
-    return [np.concatenate(column) for column in zip(*found, strict=True)]
+    _describe_into_(parts, probe, clips, take, rows)
+    return whole, parts
 
 
-@dataclass(frozen=True)
 class Ground:
-    """Where a probe's solution is sought: each statistic's scale, and the directions ``there`` (P, R) of its numbers.
+    """Where a probe's solution is sought: each statistic's scale, and the directions of its numbers.
 
-    P is how many numbers the classifier sees. ``z`` (M, R) are coordinates of the landmarks, orthogonal over them.
+    P is how many numbers the classifier sees, R how many directions. Of the landmarks' numbers and the directions,
+    which are as many, one is held at a time: the second takes the place of the first.
+
+    Args:
+        parts: each statistic's scale.
+        landmarks: (M, P) their numbers, scaled.
+        span: their coordinates, (M, R).
+        whole: the landmarks are all clips.
     """
 
-    parts: Sequence[Scaled]
-    there: np.ndarray
-    z: np.ndarray
-    whole: bool  # the landmarks are all clips
+    def __init__(self, parts: Sequence[Scaled], landmarks: np.ndarray, span: Coordinates, whole: bool) -> None:
+        self.centers, self.gains = [part.center for part in parts], [part.gain for part in parts]
+        self.middles = [part.middle for part in parts]
+        self.z, self.whole = span.z, whole
+        self._basis = span.basis
+        self._landmarks: np.ndarray | None = landmarks
+        self._there: np.ndarray | None = None  # (R, P)
+        self._aside: IO[bytes] | None = None
+
+    @property
+    def size(self) -> int:
+        """R."""
+        return self.z.shape[1]
 
     @property
     def share(self) -> np.float32:
         """By which each of several statistics is multiplied."""
-        return np.float32(len(self.parts) ** -0.5)
+        return np.float32(len(self.centers) ** -0.5)
 
     def of_clips(self, probe: Probe, clips: Clips, take: Take) -> Iterator[tuple[range, np.ndarray]]:
         """Coordinates of clips, chunk by chunk: which of the clips, (n, R)."""
-        there = self.there.astype(np.float32)
+        there = self._directions()
         for begin in range(0, len(clips), CHUNK):
             rows = range(begin, min(begin + CHUNK, len(clips)))
-            own = [
-                ((values - part.center) * part.gain).reshape(len(rows), -1) - part.middle
-                for part, values in zip(self.parts, describe(probe, clips, take, rows), strict=True)
-            ]
-            yield rows, np.concatenate(own, 1) * self.share @ there
+            whole, parts = _side_by_side(probe, clips, take, rows)
+            for own, center, gain in zip(parts, self.centers, self.gains, strict=True):
+                np.subtract(own, center, out=own)
+                np.multiply(own, gain, out=own)
+            whole -= np.concatenate(self.middles)
+            whole *= self.share
+            yield rows, whole @ there.T
+
+    def _directions(self) -> np.ndarray:
+        """The directions (R, P) float32, in the place where the landmarks were."""
+        if self._aside is not None:
+            self._aside.seek(0)
+            self._there = np.load(self._aside, allow_pickle=False)
+            self._aside.close()
+            self._aside = None
+        if self._there is None:
+            assert self._landmarks is not None
+            there, self._landmarks = self._landmarks, None
+            for own in _blocks(there.shape[1], len(there)):
+                there[: self.size, own] = (there[:, own].T @ self._basis).T
+            self._there = there[: self.size]
+        return self._there
+
+    def put_aside(self) -> None:
+        """Where directions are many, keep them on disk until they are asked for: other work needs their memory."""
+        if self._there is not None and self._there.size > ASIDE:
+            folder = cache_folder("scratch")
+            folder.mkdir(parents=True, exist_ok=True)
+            self._aside = TemporaryFile(dir=folder)  # noqa: SIM115
+            np.save(self._aside, self._there, allow_pickle=False)
+            self._there = None
+
+    def _dense(self, weights: np.ndarray) -> np.ndarray:
+        """Weights (P, K) of the numbers, from weights (R, K) of the coordinates."""
+        if self._landmarks is not None:  # (directions times weights, without the directions)
+            numbers, turned = self._landmarks, self._basis @ weights
+        else:
+            numbers, turned = self._directions(), weights
+        blocks = _blocks(numbers.shape[1], len(numbers))
+        return np.concatenate([numbers[:, own].T.astype(np.float64) @ turned for own in blocks])
 
     def put_into_(self, probe: Probe, weights: np.ndarray) -> None:
         """Set a probe's scales and its classifier by weights (R + 1, K) of the coordinates, the last row a bias."""
-        dense = self.there.astype(np.float64) @ weights[:-1]  # (P, K)
-        middle = np.concatenate([part.middle for part in self.parts]) * self.share
+        dense = self._dense(weights[:-1])
+        middle = np.concatenate(self.middles) * self.share
         with torch.no_grad():
-            probe.center.copy_(torch.from_numpy(np.stack([part.center for part in self.parts])))
-            probe.gain.copy_(torch.from_numpy(np.stack([part.gain * self.share for part in self.parts])))
+            probe.center.copy_(torch.from_numpy(np.stack(self.centers)))
+            probe.gain.copy_(torch.from_numpy(np.stack([gain * self.share for gain in self.gains])))
             probe.classify.weight.copy_(torch.from_numpy(dense.T))
             probe.classify.bias.copy_(torch.from_numpy(weights[-1] - middle @ dense))
 
@@ -119,10 +216,11 @@ def ground_of(probe: Probe, clips: Clips, take: Take = lambda x: x) -> Ground:
     count, numbers = len(clips), sum(probe.rows) * probe.seen
     most = int(np.clip(min(KEPT / numbers, KEPT / count, ENOUGH * numbers), LEAST_LANDMARKS, LANDMARKS))
     chosen = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
-    parts = [scaled(values, probe.whiten) for values in describe(probe, clips, take, chosen.tolist())]
-    landmarks = np.concatenate([part.vectors for part in parts], 1) * np.float32(len(parts) ** -0.5)  # (M, P)
+    landmarks, values = _side_by_side(probe, clips, take, chosen.tolist())
+    parts = [scaled_(own, probe.whiten) for own in values]
+    landmarks *= np.float32(len(parts) ** -0.5)
     span = coordinates((landmarks @ landmarks.T).astype(np.float64))
-    return Ground(parts, landmarks.T @ span.basis, span.z, len(chosen) == count)
+    return Ground(parts, landmarks, span, len(chosen) == count)
 
 
 def solve_probe_(probe: Probe, clips: Clips, multi_label: bool, take: Take = lambda x: x) -> None:
@@ -149,12 +247,19 @@ def logistic_weights(
     take: Take = lambda x: x,
 ) -> Iterator[np.ndarray]:
     """Weights (R + 1, K) of least cross-entropy, the last row a bias, for each strength, in descending order."""
-    z, turn, weights = ground.z, None, None
-    if not ground.whole:
-        z, turn = _orthogonal(np.concatenate([own for _, own in ground.of_clips(probe, clips, take)]))
-    sizes = len(z) * z.var(0, dtype=np.float64)
+    turn = weights = None
+    if ground.whole:
+        x = np.concatenate([ground.z, np.ones((len(clips), 1))], 1)
+    else:
+        x = np.ones((len(clips), ground.size + 1), np.float32)  # at most ``KEPT`` numbers, and no copy of them is made
+        for rows, own in ground.of_clips(probe, clips, take):
+            x[rows.start : rows.stop, :-1] = own
+        ground.put_aside()
+        turn = _make_orthogonal_(x[:, :-1])
+    z = x[:, :-1]
+    sizes = np.concatenate([len(z) * z[:, own].var(0, dtype=np.float64) for own in _blocks(z.shape[1], len(z))])
     for strength in strengths:
-        weights = solve(z, sizes, clips.targets.astype(np.float64), strength, multi_label, weights)
+        weights = solve_with_ones(x, sizes, clips.targets, strength, multi_label, weights)
         yield weights if turn is None else np.concatenate([turn @ weights[:-1], weights[-1:]])
 
 
@@ -200,7 +305,7 @@ class Squares:
 
 def squares_of(probe: Probe, clips: Clips, ground: Ground, take: Take = lambda x: x) -> Squares:
     """The sums that least squares need of all clips; a chunk of them is held at a time."""
-    size, classes = ground.there.shape[1], clips.targets.shape[1]
+    size, classes = ground.size, clips.targets.shape[1]
     products, sums = np.zeros((size, size)), np.zeros(size)
     cross, counts = np.zeros((size, classes)), np.zeros(classes)
     targets = clips.targets
@@ -217,14 +322,17 @@ def squares_of(probe: Probe, clips: Clips, ground: Ground, take: Take = lambda x
     return Squares(center, turn, sizes[kept], turn.T @ (cross - np.outer(center, counts)), counts, len(clips))
 
 
-def _orthogonal(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (N, R) turned so that they are orthogonal over all clips, as the solvers need them, and the turn.
+def _make_orthogonal_(z: np.ndarray) -> np.ndarray:
+    """Turn coordinates (N, R) so that they are orthogonal over all clips, as the solvers need them; returns the turn.
 
     Those of the landmarks are orthogonal over the landmarks alone.
     """
     center = z.mean(0, dtype=np.float64)
     turn = np.linalg.eigh((z.T @ z).astype(np.float64) - len(z) * np.outer(center, center))[1]
-    return z @ turn.astype(z.dtype), turn
+    own = turn.astype(z.dtype)
+    for begin in range(0, len(z), CHUNK):
+        z[begin : begin + CHUNK] = z[begin : begin + CHUNK] @ own
+    return np.asarray(turn)
 
 
 def probe_of(head: Head) -> Probe | None:
