@@ -41,7 +41,6 @@ COLUMNS = ("key", "frames", "times_s", "damage", "scale", "low", "features")
 INDEXED_PARTS = 64  # from so many on the store has an index
 LOOSE_ROWS = 4096  # from so many on, and an eighth of those that are sorted, rows are sorted into an index in memory
 OPEN_PARTS = 32_000  # that a store holds mapped, of 8 kB each; Linux allows a process 65,530 maps
-PAGES_BYTES = 1 << 18  # of a part that are in memory when it was opened, about: those of its small columns
 PIECE_BYTES = 1 << 20  # of a file that are in memory while it is checked
 CHECKSUM = re.compile(r"part-\d+-\w+-([0-9a-f]{8})\.arrow")
 STORAGE = {"float16": np.float16, "uint8": np.uint8, "float32": np.float32}
@@ -142,18 +141,15 @@ class FeatureStore:
         if opened is None or not opened.has(row, key):
             (self.folder / INDEX).unlink(missing_ok=True)
             raise DataError(f"{self.folder / INDEX}: a damaged index of the feature store is removed; run this again")
-        batch = opened.rows
-        flat = batch.column("features")
-        begin, end = flat.offsets[row].as_py(), flat.offsets[row + 1].as_py()
-        dtype = STORAGE[self.storage]
-        stored = np.frombuffer(flat.values.buffers()[1], dtype=dtype)[begin:end]
+        begin, end = opened.bounds[row : row + 2].tolist()
+        stored = np.frombuffer(opened.features, dtype=STORAGE[self.storage])[begin:end]
         values = stored.reshape(-1, *self.shape)
         if self.storage == "uint8":
-            scale, low = batch.column("scale")[row].as_py(), batch.column("low")[row].as_py()
+            scale, low = opened.rows.column("scale")[row].as_py(), opened.rows.column("low")[row].as_py()
             values = values.astype(np.float32) * np.float32(scale) + np.float32(low)
-        times = np.asarray(batch.column("times_s")[row].as_py(), dtype=np.float64)
+        times = opened.times[opened.time_bounds[row] : opened.time_bounds[row + 1]].copy()
         give_back_later(opened.file, stored.nbytes)
-        return ClipFeatures(key, values, times, batch.column("damage")[row].as_py())
+        return ClipFeatures(key, values, times, opened.rows.column("damage")[row].as_py())
 
     def write(self, clips: Iterable[tuple[ClipFeatures, str]]) -> None:
         """Add a part: features with the path each came from (for readers of the table). All or nothing."""
@@ -263,16 +259,20 @@ def _stamps(parts: Iterable[Path]) -> dict[str, Stamp]:
     return found
 
 
-@dataclass(frozen=True)
 class _Mapped:
-    """The rows of a part, and its file, both of Arrow and mapped."""
+    """The rows of a part, and its file, both of Arrow and mapped; what is long of them also as views of NumPy."""
 
-    rows: Any
-    file: Any
+    def __init__(self, rows: Any, file: Any) -> None:
+        self.rows, self.file = rows, file
+        self.keys = rows.column("key")
+        flat, times = rows.column("features"), rows.column("times_s")
+        self.bounds, self.time_bounds = flat.offsets.to_numpy(), times.offsets.to_numpy()
+        self.features = flat.values.buffers()[1]
+        self.times = np.asarray(times.values.to_numpy(), np.float64)
 
     def has(self, row: int, key: str) -> bool:
         """Whether a clip is in that row."""
-        return 0 <= row < len(self.rows) and bool(self.rows.column("key")[row].as_py() == key)
+        return 0 <= row < len(self.keys) and bool(self.keys[row].as_py() == key)
 
 
 def _mapped(part: Path, shape: tuple[int, ...] | None) -> _Mapped:
@@ -292,7 +292,7 @@ def _mapped(part: Path, shape: tuple[int, ...] | None) -> _Mapped:
         raise ValueError("its checksum is wrong")
     mapped = arrow.memory_map(str(part))
     file = mapped.read_buffer()
-    give_back_later(file, PAGES_BYTES)
+    give_back_later(file)
     mapped.seek(0)
     batches = arrow.ipc.open_file(mapped)
     if batches.num_record_batches != 1:
