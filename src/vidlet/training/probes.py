@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from tempfile import TemporaryFile
+from tempfile import SpooledTemporaryFile
 from typing import IO
 
 import numpy as np
@@ -27,7 +27,7 @@ LEAST_LANDMARKS = 200
 ENOUGH = 1.5  # landmarks a number: so many clips span all that the numbers can say
 CHUNK = 256  # clips described at once, where not all of them are kept
 COPIED = 4e6  # numbers that are worked on at once, where a copy of all would be as large as they are
-ASIDE = 1e7  # numbers of directions, from which on they lie on disk while clips are solved
+ASIDE = 4e7  # bytes, from which on what is not needed just then lies on disk
 _CONSTANT = 1e-6  # deviation below which a number says nothing
 _RANK = 1e-6  # of the largest sum of squares: what is below is rounding of float32
 
@@ -133,16 +133,12 @@ class Ground:
     def __init__(self, parts: Sequence[Scaled], landmarks: np.ndarray, span: Coordinates, whole: bool) -> None:
         self.centers, self.gains = [part.center for part in parts], [part.gain for part in parts]
         self.middles = [part.middle for part in parts]
-        self.z, self.whole = span.z, whole
-        self._basis = span.basis
+        self.size, self.whole = span.z.shape[1], whole  # R
+        self.z = span.z if whole else None
+        self._basis: np.ndarray | None = span.basis
         self._landmarks: np.ndarray | None = landmarks
         self._there: np.ndarray | None = None  # (R, P)
         self._aside: IO[bytes] | None = None
-
-    @property
-    def size(self) -> int:
-        """R."""
-        return self.z.shape[1]
 
     @property
     def share(self) -> np.float32:
@@ -170,25 +166,25 @@ class Ground:
             self._aside.close()
             self._aside = None
         if self._there is None:
-            assert self._landmarks is not None
-            there, self._landmarks = self._landmarks, None
+            there, basis = self._landmarks, self._basis
+            assert there is not None
+            assert basis is not None
+            self._landmarks = self._basis = None
             for own in _blocks(there.shape[1], len(there)):
-                there[: self.size, own] = (there[:, own].T @ self._basis).T
+                there[: self.size, own] = (there[:, own].T @ basis).T
             self._there = there[: self.size]
         return self._there
 
     def put_aside(self) -> None:
         """Where directions are many, keep them on disk until they are asked for: other work needs their memory."""
-        if self._there is not None and self._there.size > ASIDE:
-            folder = cache_folder("scratch")
-            folder.mkdir(parents=True, exist_ok=True)
-            self._aside = TemporaryFile(dir=folder)  # noqa: SIM115
+        if self._there is not None and self._there.nbytes > ASIDE:
+            self._aside = _scratch()
             np.save(self._aside, self._there, allow_pickle=False)
             self._there = None
 
     def _dense(self, weights: np.ndarray) -> np.ndarray:
         """Weights (P, K) of the numbers, from weights (R, K) of the coordinates."""
-        if self._landmarks is not None:  # (directions times weights, without the directions)
+        if self._landmarks is not None and self._basis is not None:  # directions times weights, without the directions
             numbers, turned = self._landmarks, self._basis @ weights
         else:
             numbers, turned = self._directions(), weights
@@ -248,14 +244,10 @@ def logistic_weights(
 ) -> Iterator[np.ndarray]:
     """Weights (R + 1, K) of least cross-entropy, the last row a bias, for each strength, in descending order."""
     turn = weights = None
-    if ground.whole:
+    if ground.z is not None:
         x = np.concatenate([ground.z, np.ones((len(clips), 1))], 1)
     else:
-        x = np.ones((len(clips), ground.size + 1), np.float32)  # at most ``KEPT`` numbers, and no copy of them is made
-        for rows, own in ground.of_clips(probe, clips, take):
-            x[rows.start : rows.stop, :-1] = own
-        ground.put_aside()
-        turn = _make_orthogonal_(x[:, :-1])
+        x, turn = _orthogonal(ground, probe, clips, take)
     z = x[:, :-1]
     sizes = np.concatenate([len(z) * z[:, own].var(0, dtype=np.float64) for own in _blocks(z.shape[1], len(z))])
     for strength in strengths:
@@ -322,17 +314,40 @@ def squares_of(probe: Probe, clips: Clips, ground: Ground, take: Take = lambda x
     return Squares(center, turn, sizes[kept], turn.T @ (cross - np.outer(center, counts)), counts, len(clips))
 
 
-def _make_orthogonal_(z: np.ndarray) -> np.ndarray:
-    """Turn coordinates (N, R) so that they are orthogonal over all clips, as the solvers need them; returns the turn.
+def _orthogonal(ground: Ground, probe: Probe, clips: Clips, take: Take) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of clips with a column of ones, (N, R + 1) float32, orthogonal over all clips, and the turn (R, R).
 
-    Those of the landmarks are orthogonal over the landmarks alone.
+    Those of the landmarks are orthogonal over the landmarks alone, and the solvers need such. There are at most
+    ``KEPT`` numbers; they lie on disk while directions, or what their turn takes, are in memory.
     """
+    count, size = len(clips), ground.size
+    with _scratch() as kept:
+        for _, own in ground.of_clips(probe, clips, take):
+            kept.write(own.tobytes())
+        ground.put_aside()
+        kept.seek(0)
+        turn = np.linalg.eigh(_covered(np.frombuffer(kept.read(), np.float32).reshape(count, size)))[1]
+        x, own = np.ones((count, size + 1), np.float32), turn.astype(np.float32)
+        kept.seek(0)
+        for begin in range(0, count, CHUNK):
+            part = np.frombuffer(kept.read(4 * CHUNK * size), np.float32).reshape(-1, size)
+            x[begin : begin + CHUNK, :-1] = part @ own
+    return x, turn
+
+
+def _covered(z: np.ndarray) -> np.ndarray:
+    """The products (R, R) of centered coordinates (N, R)."""
     center = z.mean(0, dtype=np.float64)
-    turn = np.linalg.eigh((z.T @ z).astype(np.float64) - len(z) * np.outer(center, center))[1]
-    own = turn.astype(z.dtype)
-    for begin in range(0, len(z), CHUNK):
-        z[begin : begin + CHUNK] = z[begin : begin + CHUNK] @ own
-    return np.asarray(turn)
+    found: np.ndarray = (z.T @ z).astype(np.float64)
+    found -= len(z) * np.outer(center, center)
+    return found
+
+
+def _scratch() -> IO[bytes]:
+    """A file without a name, in memory while it is small."""
+    folder = cache_folder("scratch")
+    folder.mkdir(parents=True, exist_ok=True)
+    return SpooledTemporaryFile(int(ASIDE), dir=str(folder))
 
 
 def probe_of(head: Head) -> Probe | None:
