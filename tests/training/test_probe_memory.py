@@ -1,6 +1,11 @@
 """Solving a probe takes the memory of its landmarks once, and of no more clips than that; results are the same."""
 
+import os
+import subprocess
+import sys
+import textwrap
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,3 +157,35 @@ def test_statistics_that_are_described_by_turns_give_the_same_products(monkeypat
     for name, products in whole.items():
         np.testing.assert_allclose(parts[name], products, atol=1e-6)  # fewer stretches at once: another order
     assert torch.is_grad_enabled()
+
+
+SOLVE = """
+    import resource, sys
+    import numpy as np, torch
+    from vidlet.models.probe import Probe
+    from vidlet.training import FeatureClips, linear
+    from vidlet.training.probes import solve_probe_
+
+    torch.set_num_threads(1)
+    linear.ITERATIONS = 3
+    count, squares = int(sys.argv[1]), float(sys.argv[2])
+    drawn = np.random.default_rng(0).standard_normal((64, 4, 96, 4, 4)).astype(np.float16)
+    targets = np.eye(14, dtype=np.float32)[np.arange(count) % 14]
+    read = lambda i: np.roll(drawn[i % 64], i // 64, axis=1)
+    clips = FeatureClips(read, targets, [""] * count, np.ones(96, np.float32))
+    probe = Probe((96, 4, 4), 14, "segments+steps+deviation+change", squares=squares).eval()
+    solve_probe_(probe, clips, False)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="ru_maxrss is in kilobytes on Linux")
+@pytest.mark.parametrize("squares", ["0", "8"], ids=["cross-entropy", "least squares"])
+def test_the_probe_of_a_grid_of_many_clips_is_solved_in_little_more_than_a_gigabyte(squares):
+    """With 26,000 numbers, as the largest that ``auto`` tries of one grid."""
+    for count in map(int, os.environ.get("VIDLET_ROWS", "2000 20000").split()):
+        line = [sys.executable, "-c", textwrap.dedent(SOLVE), f"{count}", squares]
+        peak = float(subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        print(f"{count} clips: {peak:.0f} MB")
+        assert peak < 1300
