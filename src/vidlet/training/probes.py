@@ -117,6 +117,9 @@ def _side_by_side(probe: Probe, clips: Clips, take: Take, rows: Sequence[int]) -
     return whole, parts
 
 
+Scale = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
 class Ground:
     """Where a probe's solution is sought: each statistic's scale, and the directions of its numbers.
 
@@ -124,15 +127,14 @@ class Ground:
     which are as many, one is held at a time: the second takes the place of the first.
 
     Args:
-        parts: each statistic's scale.
+        scales: center, gain and middle of each statistic (``Scaled``).
         landmarks: (M, P) their numbers, scaled.
         span: their coordinates, (M, R).
         whole: the landmarks are all clips.
     """
 
-    def __init__(self, parts: Sequence[Scaled], landmarks: np.ndarray, span: Coordinates, whole: bool) -> None:
-        self.centers, self.gains = [part.center for part in parts], [part.gain for part in parts]
-        self.middles = [part.middle for part in parts]
+    def __init__(self, scales: Sequence[Scale], landmarks: np.ndarray, span: Coordinates, whole: bool) -> None:
+        self.centers, self.gains, self.middles = ([scale[i] for scale in scales] for i in range(3))
         self.size, self.whole = span.z.shape[1], whole  # R
         self.z = span.z if whole else None
         self._basis: np.ndarray | None = span.basis
@@ -161,10 +163,7 @@ class Ground:
     def _directions(self) -> np.ndarray:
         """The directions (R, P) float32, in the place where the landmarks were."""
         if self._aside is not None:
-            self._aside.seek(0)
-            self._there = np.load(self._aside, allow_pickle=False)
-            self._aside.close()
-            self._aside = None
+            self._there, self._aside = _back(self._aside), None
         if self._there is None:
             there, basis = self._landmarks, self._basis
             assert there is not None
@@ -178,9 +177,7 @@ class Ground:
     def put_aside(self) -> None:
         """Where directions are many, keep them on disk until they are asked for: other work needs their memory."""
         if self._there is not None and self._there.nbytes > ASIDE:
-            self._aside = _scratch()
-            np.save(self._aside, self._there, allow_pickle=False)
-            self._there = None
+            self._aside, self._there = _put_aside(self._there), None
 
     def _dense(self, weights: np.ndarray) -> np.ndarray:
         """Weights (P, K) of the numbers, from weights (R, K) of the coordinates."""
@@ -213,10 +210,21 @@ def ground_of(probe: Probe, clips: Clips, take: Take = lambda x: x) -> Ground:
     most = int(np.clip(min(KEPT / numbers, KEPT / count, ENOUGH * numbers), LEAST_LANDMARKS, LANDMARKS))
     chosen = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
     landmarks, values = _side_by_side(probe, clips, take, chosen.tolist())
-    parts = [scaled_(own, probe.whiten) for own in values]
-    landmarks *= np.float32(len(parts) ** -0.5)
-    span = coordinates((landmarks @ landmarks.T).astype(np.float64))
-    return Ground(parts, landmarks, span, len(chosen) == count)
+    scales = []
+    while values:
+        own = scaled_(values.pop(0), probe.whiten)
+        scales.append((own.center, own.gain, own.middle))
+        del own  # a view of the landmarks
+    landmarks *= np.float32(len(scales) ** -0.5)
+    products = (landmarks @ landmarks.T).astype(np.float64)
+    if landmarks.nbytes > ASIDE:
+        kept = _put_aside(landmarks)
+        del landmarks
+        span = coordinates(products)
+        landmarks = _back(kept)
+    else:
+        span = coordinates(products)
+    return Ground(scales, landmarks, span, len(chosen) == count)
 
 
 def solve_probe_(probe: Probe, clips: Clips, multi_label: bool, take: Take = lambda x: x) -> None:
@@ -340,6 +348,21 @@ def _covered(z: np.ndarray) -> np.ndarray:
     center = z.mean(0, dtype=np.float64)
     found: np.ndarray = (z.T @ z).astype(np.float64)
     found -= len(z) * np.outer(center, center)
+    return found
+
+
+def _put_aside(values: np.ndarray) -> IO[bytes]:
+    """A file without a name that holds an array."""
+    file = _scratch()
+    np.save(file, values, allow_pickle=False)
+    return file
+
+
+def _back(file: IO[bytes]) -> np.ndarray:
+    """The array that was put aside."""
+    with file:
+        file.seek(0)
+        found: np.ndarray = np.load(file, allow_pickle=False)
     return found
 
 
