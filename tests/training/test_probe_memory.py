@@ -6,6 +6,7 @@ import sys
 import textwrap
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,6 +71,33 @@ def test_directions_that_lie_on_disk_meanwhile_are_the_same(monkeypatch):
     monkeypatch.setattr(probes, "LEAST_LANDMARKS", 60)
     for aside in (1e9, 1000):
         monkeypatch.setattr(probes, "ASIDE", aside)
+        probe = Probe(SHAPE, 4, "mean+segments", strength=1e-2).eval()
+        solve_probe_(probe, clips, False)
+        found.append(probe.classify.weight.detach().numpy())
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def _refuse(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("trouble", ["no room", "no folder", "no file", "full while it is written"])
+def test_where_the_disk_has_no_room_what_would_lie_there_stays_in_memory(monkeypatch, tmp_path, trouble):
+    clips, found = clips_of(200), []
+    monkeypatch.setattr(probes, "LANDMARKS", 60)
+    monkeypatch.setattr(probes, "LEAST_LANDMARKS", 60)
+    monkeypatch.setattr(probes, "ASIDE", 1000)
+    monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
+    for cause in ("", trouble):
+        if cause == "no room":
+            monkeypatch.setattr(probes.shutil, "disk_usage", lambda folder: SimpleNamespace(free=100))
+        elif cause == "no folder":
+            (tmp_path / "file").write_bytes(b"")
+            monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "file"))
+        elif cause == "no file":
+            monkeypatch.setattr(probes, "TemporaryFile", _refuse)
+        elif cause:
+            monkeypatch.setattr(probes.np, "save", _refuse)
         probe = Probe(SHAPE, 4, "mean+segments", strength=1e-2).eval()
         solve_probe_(probe, clips, False)
         found.append(probe.classify.weight.detach().numpy())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import pairwise
-from tempfile import SpooledTemporaryFile
-from typing import IO
+from tempfile import TemporaryFile
+from typing import IO, cast
 
 import numpy as np
 import torch
@@ -140,7 +143,7 @@ class Ground:
         self._basis: np.ndarray | None = span.basis
         self._landmarks: np.ndarray | None = landmarks
         self._there: np.ndarray | None = None  # (R, P)
-        self._aside: IO[bytes] | None = None
+        self._aside: _Aside | None = None
 
     @property
     def share(self) -> np.float32:
@@ -163,7 +166,7 @@ class Ground:
     def _directions(self) -> np.ndarray:
         """The directions (R, P) float32, in the place where the landmarks were."""
         if self._aside is not None:
-            self._there, self._aside = _back(self._aside), None
+            self._there, self._aside = self._aside.back(), None
         if self._there is None:
             there, basis = self._landmarks, self._basis
             assert there is not None
@@ -177,7 +180,7 @@ class Ground:
     def put_aside(self) -> None:
         """Where directions are many, keep them on disk until they are asked for: other work needs their memory."""
         if self._there is not None and self._there.nbytes > ASIDE:
-            self._aside, self._there = _put_aside(self._there), None
+            self._aside, self._there = _Aside(self._there), None
 
     def _dense(self, weights: np.ndarray) -> np.ndarray:
         """Weights (P, K) of the numbers, from weights (R, K) of the coordinates."""
@@ -218,10 +221,10 @@ def ground_of(probe: Probe, clips: Clips, take: Take = lambda x: x) -> Ground:
     landmarks *= np.float32(len(scales) ** -0.5)
     products = (landmarks @ landmarks.T).astype(np.float64)
     if landmarks.nbytes > ASIDE:
-        kept = _put_aside(landmarks)
+        aside = _Aside(landmarks)
         del landmarks
         span = coordinates(products)
-        landmarks = _back(kept)
+        landmarks = aside.back()
     else:
         span = coordinates(products)
     return Ground(scales, landmarks, span, len(chosen) == count)
@@ -329,7 +332,7 @@ def _orthogonal(ground: Ground, probe: Probe, clips: Clips, take: Take) -> tuple
     ``KEPT`` numbers; they lie on disk while directions, or what their turn takes, are in memory.
     """
     count, size = len(clips), ground.size
-    with _scratch() as kept:
+    with _scratch(4 * count * size) as kept:
         for _, own in ground.of_clips(probe, clips, take):
             kept.write(own.tobytes())
         ground.put_aside()
@@ -351,26 +354,40 @@ def _covered(z: np.ndarray) -> np.ndarray:
     return found
 
 
-def _put_aside(values: np.ndarray) -> IO[bytes]:
-    """A file without a name that holds an array."""
-    file = _scratch()
-    np.save(file, values, allow_pickle=False)
-    return file
+class _Aside:
+    """An array that lies on disk until it is asked for; where the disk has no room it stays in memory."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values: np.ndarray | None = None
+        self._file = _scratch(values.nbytes)
+        try:
+            np.save(self._file, values, allow_pickle=False)
+        except OSError:
+            self._file.close()
+            self._values = values
+
+    def back(self) -> np.ndarray:
+        """The array; the file is gone then."""
+        if self._values is not None:
+            return self._values
+        with self._file as file:
+            file.seek(0)
+            found: np.ndarray = np.load(file, allow_pickle=False)
+        return found
+
+    def __del__(self) -> None:
+        self._file.close()
 
 
-def _back(file: IO[bytes]) -> np.ndarray:
-    """The array that was put aside."""
-    with file:
-        file.seek(0)
-        found: np.ndarray = np.load(file, allow_pickle=False)
-    return found
-
-
-def _scratch() -> IO[bytes]:
-    """A file without a name, in memory while it is small."""
+def _scratch(size: int) -> IO[bytes]:
+    """A file without a name for so many bytes; in memory where they are few or the disk has no room for them."""
     folder = cache_folder("scratch")
-    folder.mkdir(parents=True, exist_ok=True)
-    return SpooledTemporaryFile(int(ASIDE), dir=str(folder))
+    if size > ASIDE:
+        with contextlib.suppress(OSError):  # it may be read only
+            folder.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(folder).free > 2 * size:
+                return cast(IO[bytes], TemporaryFile(dir=folder))
+    return BytesIO()
 
 
 def probe_of(head: Head) -> Probe | None:
