@@ -22,17 +22,19 @@ READ = """
     import sys
     from pathlib import Path
     import numpy as np
-    from vidlet.features import FeatureStore, resident
+    from vidlet.features import ClipFeatures, FeatureStore, resident
 
     def mapped():
         status = Path("/proc/self/status").read_text()
         return int(status.partition("RssFile:")[2].split()[0]) / 1000
 
     resident.MOST_BYTES = int(sys.argv[3])
+    small = FeatureStore(sys.argv[1] + "/small", {"shape": [1], "storage": "float16"})  # loads what it needs
+    small.write([(ClipFeatures("0" * 64, np.zeros((2, 1)), np.arange(2.0)), "a.mp4")])
+    FeatureStore(sys.argv[1] + "/small", small.setting).read("0" * 64).features.sum(dtype=np.float64)
+    begin = mapped()
     store = FeatureStore(sys.argv[1], {"shape": [int(sys.argv[2])], "storage": "float16"})
     keys, peak, total = sorted(store)[:: int(sys.argv[4])], 0, 0.0
-    store.read(keys[0]).features.sum(dtype=np.float64)
-    begin = mapped()
     for _ in range(2):
         held = [store.read(key) for key in keys[:3]]
         before = [item.features.copy() for item in held]
@@ -76,8 +78,9 @@ def test_clips_that_were_read_do_not_stay_in_memory_and_what_is_held_of_them_sta
     peak, total = read_in_a_process(tmp_path, 4096, 4_000_000)
     kept, same = read_in_a_process(tmp_path, 4096, 1_000_000_000)
     assert total == same
-    assert peak < 16  # what is read before pages are given back, and what the system maps around it
-    if kept < 25:  # where nothing is given back
+    print(f"{peak:.1f} MB are mapped at most, {kept:.1f} where nothing is given back")
+    assert peak < 20  # what is read before pages are given back, and what the system maps around it
+    if kept < 36:
         pytest.skip("this system takes mapped pages back by itself")
 
 
@@ -97,7 +100,7 @@ def test_a_large_store_is_read_in_the_memory_of_a_small_one(tmp_path):
         filled(tmp_path / f"{count}", count, 8, 8192, 200)
         peaks.append(read_in_a_process(tmp_path / f"{count}", 8192, 1 << 27)[0])
         print(f"{count} clips, {count * 0.131:.0f} MB: {peaks[-1]:.0f} MB are mapped at most")
-    assert peaks[1] < 160 < clips * 0.131 / 2
+    assert peaks[1] < 160
 
 
 def made(found: Extracted, root: Path, how: str) -> FeatureStore:

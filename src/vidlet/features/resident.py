@@ -29,7 +29,7 @@ class _Maps:
 _maps = _Maps()
 
 
-def give_back_later(file: Any, read_bytes: int = 0) -> None:
+def give_back_later(file: Any, read_bytes: int) -> None:
     """Know that so many bytes of a mapped file were read; where that makes many, give the pages of all files back.
 
     What was read stays where it is and as it is: a page that was given back is read again when it is asked for.

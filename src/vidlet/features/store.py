@@ -35,7 +35,7 @@ from ..video.folder import image_files
 from ..wording import how_to_install
 from .part_index import KEY_BYTES, Stamp, digest_of, joined_index, key_of, read_index, write_index
 from .part_index import NAME as INDEX
-from .resident import give_back_later
+from .resident import AROUND_BYTES, give_back_later
 
 COLUMNS = ("key", "frames", "times_s", "damage", "scale", "low", "features")
 INDEXED_PARTS = 64  # from so many on the store has an index
@@ -292,7 +292,7 @@ def _mapped(part: Path, shape: tuple[int, ...] | None) -> _Mapped:
         raise ValueError("its checksum is wrong")
     mapped = arrow.memory_map(str(part))
     file = mapped.read_buffer()
-    give_back_later(file)
+    give_back_later(file, AROUND_BYTES)  # its begin and its end are read
     mapped.seek(0)
     batches = arrow.ipc.open_file(mapped)
     if batches.num_record_batches != 1:
