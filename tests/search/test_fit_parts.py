@@ -14,7 +14,7 @@ from vidlet.search import clips as clips_module
 from vidlet.search.budget import Budget, parse_bytes, parse_milliseconds, parse_seconds, quiet
 from vidlet.search.cards import Card, Cards
 from vidlet.search.choice import ALIKE, best_first, deliverable
-from vidlet.search.course import Asked, Course
+from vidlet.search.course import Asked, Course, time_told
 from vidlet.search.data import Judged
 from vidlet.search.halving import Search, finalists
 from vidlet.search.points import by_quality, front, what_if
@@ -515,3 +515,16 @@ def test_where_time_is_short_a_recurrent_head_comes_before_files_that_explain(le
     paced = SimpleNamespace(member=SimpleNamespace(copies=1), training=plan, epoch_s=1.0)
     assert search._epochs_of(paced, kept=True) == epochs
     assert added[0]["epochs"] == epochs and added[0]["again_s"] == epochs and added[0]["whole"] == 40
+
+
+@pytest.mark.parametrize(("took", "why"), [(95.0, "the time was over"), (50.0, "what was left of the time did not do")])
+def test_a_search_that_ends_before_its_time_says_so(tmp_path, monkeypatch, capsys, took, why):
+    monkeypatch.setattr("vidlet.search.course.now", lambda: took)
+    asked = Asked(str(tmp_path), tmp_path, Budget(), 100.0, began=0.0)
+    (warning,) = time_told(asked, ["no head was tried"])["warnings"]
+    assert (
+        warning.startswith(why)
+        and "; no head was tried; " in warning
+        and " of 100 s: " in warning.replace("2 min", "100 s")
+    )
+    assert not time_told(asked, [])["warnings"]

@@ -37,6 +37,7 @@ TRIES = 3  # to measure a file that would keep its limit on time if nothing else
 RECONSIDERED = 4  # times at most: where times are measured badly two files may be the better one in turn
 KNOWN_S = 0.5  # processor seconds behind which it is known how much of a processor others leave
 OVER = 1.1  # of the time: what took longer is said
+NEARLY = 0.9  # of the time: a search that took less ended because nothing else had room in what was left
 FIGURES = ("frame_ms", "clip_ms", "peak_rss_bytes", "load_ms")  # of what ``benchmark`` measures
 
 
@@ -313,7 +314,8 @@ def time_told(asked: Asked, missed: Sequence[str]) -> dict[str, Any]:
     took = now() - asked.began
     over = bool(missed) or took > OVER * asked.seconds
     spent = f"{duration(took)} of {duration(asked.seconds)}: more --time looks further"
-    warnings = ["; ".join(["the time was over", *missed, spent])] if over else []
+    why = "the time was over" if took > NEARLY * asked.seconds else "what was left of the time did not do for the rest"
+    warnings = ["; ".join([why, *missed, spent])] if over else []
     for text in warnings:
         say(f"warning: {text}")
     return {
