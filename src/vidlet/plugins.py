@@ -28,6 +28,7 @@ KINDS = {
     "data": "readers path -> ClipTable, or None for a path that is not theirs",
 }
 _ADDED: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in KINDS}
+_CALLED: dict[str, None] = {}  # names that calls added, in their order
 
 
 def register_head(name: str, builder: Callable[..., Any]) -> None:
@@ -38,7 +39,7 @@ def register_head(name: str, builder: Callable[..., Any]) -> None:
         builder: (feature_shape, classes, **options) -> ``vidlet.models.Head``; a class that inherits it will do. Its
             further parameters and their defaults are the options of ``[head.options]``.
     """
-    _ADDED["head"][name] = builder
+    _add("head", name, builder)
 
 
 def register_extractor(name: str, builder: Callable[..., Any]) -> None:
@@ -49,7 +50,7 @@ def register_extractor(name: str, builder: Callable[..., Any]) -> None:
         builder: (the ``Extractor`` section of the recipe, **options) -> ``vidlet.models.FrameExtractor``. Its further
             parameters and their defaults are the options of ``[extractor.options]``.
     """
-    _ADDED["extractor"][name] = builder
+    _add("extractor", name, builder)
 
 
 def register_step(name: str, step: Callable[..., Any], trains: bool = False) -> None:
@@ -60,7 +61,7 @@ def register_step(name: str, step: Callable[..., Any], trains: bool = False) -> 
         step: (float32 graph, amount or None, calibration clips) -> graph; it returns a copy.
         trains: the step is (Trained, amount or None, Material) -> Trained instead, before the graph is exported.
     """
-    _ADDED["training-step" if trains else "step"][name] = step
+    _add("training-step" if trains else "step", name, step)
 
 
 def register_data(name: str, reader: Callable[..., Any]) -> None:
@@ -71,7 +72,17 @@ def register_data(name: str, reader: Callable[..., Any]) -> None:
         reader: path -> ``vidlet.datasets.ClipTable``, or None where the path is not of this layout. It is asked before
             the built-in readers.
     """
-    _ADDED["data"][name] = reader
+    _add("data", name, reader)
+
+
+def _add(kind: str, name: str, made: Callable[..., Any]) -> None:
+    _ADDED[kind][name] = made
+    _CALLED[f"{kind} {name}"] = None
+
+
+def added_by_calls() -> list[str]:
+    """What a script added by calls, which another process does not know unless it runs the script: "head NAME"."""
+    return [own for own in _CALLED if own.partition(" ")[2] in _ADDED[own.partition(" ")[0]]]
 
 
 def find(kind: str, name: str) -> Callable[..., Any] | None:

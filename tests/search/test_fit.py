@@ -245,7 +245,7 @@ def test_a_search_out_of_time_has_what_takes_seconds_and_says_so(
     monkeypatch.setattr(clip_costs, "make_cards", None)
     monkeypatch.setattr(data.Pass, "extract", slow(data.Pass.extract, lambda _, table, *more: float(len(table))))
     monkeypatch.setattr(module, "realize", slow(realize, lambda *given: 5.0 * len(given[3])))
-    monkeypatch.setattr(module, "ProcessPoolExecutor", lambda *_, **__: Here())
+    monkeypatch.setattr(module, "processes", lambda *_, **__: Here())
     result = fit(clips, max_size=BUDGET, time=20, out=tmp_path / "run", workers=1, space=space)
     lines = [json.loads(line) for line in (tmp_path / "run" / "trials.jsonl").read_text("utf-8").splitlines()]
     assert not [r for r in lines if r["kind"] == "trial"] and len([r for r in lines if r["kind"] == "file"]) == 1
@@ -271,7 +271,7 @@ def starved(clips, space, monkeypatch, tmp_path, clock):
     """
     monkeypatch.setattr(needs, "LONGER_S", 15.0)
     monkeypatch.setenv("VIDLET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "ProcessPoolExecutor", lambda *_, **__: Here())
+    monkeypatch.setattr(module, "processes", lambda *_, **__: Here())
     computed = lambda table: sum(clip not in starved.stored for clip in table)  # noqa: E731
     starved = SimpleNamespace(stored=set(), clip_s=4.0)
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ..compression import CLIP_STEPS, chain_text, find_chain, split_chain
 from ..datasets import between_segments
 from ..errors import RecipeError
 from ..models import FrameExtractor
+from ..processes import processes
 from ..progress import duration, say, working
 from ..recipe import Extractor, Recipe, Sampling
 from ..runs import HEAD, MODEL
@@ -598,7 +598,7 @@ def _has_graph_step(chain: str) -> bool:
 @contextmanager
 def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """Processes for files; on an error or an interrupt those under way are ended."""
-    executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=follow_parent)
+    executor = processes(count, follow_parent)
     try:
         yield executor
     except BaseException:

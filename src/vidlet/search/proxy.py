@@ -11,9 +11,9 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -25,6 +25,7 @@ from ..features import FeatureStore
 from ..files import atomic_path
 from ..metrics import fit_temperature
 from ..models import build_head
+from ..processes import processes
 from ..tasks.prepare import moments
 from ..training import ClipNetwork, FeatureClips, predict_logits, train_network
 from .space import Candidate, Space
@@ -194,9 +195,7 @@ class Workers:
 
     def __init__(self, trials: Trials, count: int) -> None:
         self.count = count
-        self._executor = ProcessPoolExecutor(
-            count, mp_context=get_context("spawn"), initializer=_begin, initargs=(trials,)
-        )
+        self._executor = processes(count, _begin, trials)
 
     def submit(self, job: Job) -> Future[Outcome]:
         """Try a candidate as soon as a process is free."""
