@@ -81,3 +81,18 @@ def test_a_script_that_cannot_be_read_may_look_at_its_name(monkeypatch, tmp_path
         processes(1, abs)
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "none.py"))
     processes(1, abs).shutdown()
+
+
+def test_such_a_script_is_refused_before_a_search_begins(monkeypatch, tmp_path):
+    from vidlet.jobs.fit import fit
+
+    for name in ("a", "b"):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        (tmp_path / "clips" / name / "1.mp4").write_bytes(b"")
+    (tmp_path / "plain.py").write_text("print(1)")
+    monkeypatch.setattr(plugins, "_CALLED", {"head mine": None})
+    monkeypatch.setitem(plugins._ADDED["head"], "mine", abs)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "plain.py"), raising=False)
+    with pytest.raises(VidletError, match=r"plain\.py: put what it does under"):
+        fit(tmp_path / "clips", time=60, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

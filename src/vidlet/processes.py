@@ -19,7 +19,13 @@ from .plugins import added_by_calls
 
 
 def processes(count: int, begin: Callable[..., None], *given: Any) -> ProcessPoolExecutor:
-    """So many processes, each of which calls ``begin`` with what is given first.
+    """So many processes, each of which calls ``begin`` with what is given first; VidletError: see ``check_script``."""
+    check_script()
+    return ProcessPoolExecutor(count, mp_context=_Context(), initializer=begin, initargs=given)
+
+
+def check_script() -> None:
+    """For work that will need processes, before it begins.
 
     Raises:
         VidletError: the script registers what they need, and would begin all of its work in each of them.
@@ -30,7 +36,6 @@ def processes(count: int, begin: Callable[..., None], *given: Any) -> ProcessPoo
             f'{main}: put what it does under if __name__ == "__main__":, for other processes run it, too: they need '
             f"{', '.join(needed)}, which it registers"
         )
-    return ProcessPoolExecutor(count, mp_context=_Context(), initializer=begin, initargs=given)
 
 
 class _Process(SpawnProcess):

@@ -29,6 +29,7 @@ from vidlet.search.space import (
     Storage,
     cuts_of,
     first_candidates,
+    is_known,
     known_cost,
 )
 from vidlet.search.trials import TrialLog, holds_search
@@ -319,6 +320,10 @@ def test_what_is_known_of_a_storage_is_known_by_its_chain():
     assert known_cost("") == known_cost("prune:0.5+half") == 0
     assert 0 < known_cost("head4") == pytest.approx(known_cost("head4+int8") - known_cost("int8"))
     assert known_cost("ensemble:3") < known_cost("ensemble:2") < 0
+    for storage in STORAGES:  # what a search makes of each is known by its chain too, where half of the units are gone
+        assert known_cost(storage.pruned().chain) == pytest.approx(storage.pruned().penalty)
+        assert is_known(storage.chain) and is_known(storage.pruned().chain) and not is_known(storage.distilled().chain)
+    assert not is_known("prune:0.5+half+int8") and is_known("")
 
 
 def test_a_file_of_a_candidate_judged_on_all_folds_is_chosen_by_that_and_by_what_its_chain_cost():

@@ -30,9 +30,7 @@ from .store import STORAGE, ClipFeatures, FeatureStore, clip_key
 BATCH_FRAMES = 2  # frames of one call of the extractor: more of them cost a tenth more, for they do not fit the caches
 PART_SECONDS = 5.0
 PART_CLIPS = 512
-PART_BYTES = (
-    1 << 25
-)  # of features, of all cuts together: what waits to be stored, and its copies on the way, is in memory
+PART_BYTES = 1 << 25  # of features of all cuts: what waits to be stored is in memory, with its copies on the way
 
 
 @dataclass(frozen=True)

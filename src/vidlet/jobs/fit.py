@@ -15,6 +15,7 @@ from ..cloud import reaching
 from ..errors import RecipeError, TrainingError
 from ..features import on_cluster
 from ..files import Lock
+from ..processes import check_script
 from ..recipe import load_end_to_end
 from ..runs import RunFolder
 from ..search.boxes import search_boxes
@@ -103,6 +104,7 @@ def fit(
         TrainingError: nothing found keeps the budget; everything found is left in ``out``.
         DataError: nothing usable in ``data``, too few groups, or no cluster at ``address``.
         DependencyError: Ray is not installed.
+        VidletError: a script registers heads or the like and is not guarded by its name (``processes.py``).
     """
     train_on = find_device(train_on)
     budget = read_budget(max_size, max_latency, latency, max_memory, min_accuracy, device)
@@ -111,6 +113,8 @@ def fit(
     tuned = None if fine_tune in (AUTO, NO) else load_end_to_end(fine_tune, "--fine-tune")
     task.check_options(RecipeError, fold=fold, space=space, none=none, fine_tune=tuned)
     folder = Path(out)
+    if join or task.name == "clips":
+        check_script()
     _check_sharing(join, engine, address, train_on, task.name, str(data))
     command = command or f"vidlet fit {data}"
     nothing = None if none is None else str(none)

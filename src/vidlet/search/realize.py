@@ -34,7 +34,7 @@ from .data import Judged
 from .halving import Finalist, Search
 from .points import Point, point_of
 from .proxy import Outcome, each_of, outcome_of, worth
-from .space import ALONE, STORAGES, TUNED, Candidate, Space, Storage, known_cost
+from .space import ALONE, STORAGES, TUNED, Candidate, Space, Storage, is_known, known_cost
 
 FILE_SECONDS = (4.0, 0.06)  # to time a file, and to score it, a validation clip, before one was seen
 LEAST = 1e-6  # probability that counts as none
@@ -58,7 +58,7 @@ class ClipPoint(Point):
     judged: float | None = None  # of the trained network, or of its first head, on all clips that judge
     judged_accuracy: float | None = None
     known_effect: float = 0.0  # of the chain behind what was judged, as it is known
-    effect_error: float | None = None  # the standard error of that effect as these clips show it
+    effect_error: float | None = None  # the standard error of that effect as these clips show it; None: all counts
 
     @property
     def own(self) -> float:
@@ -199,15 +199,16 @@ def realize(
         own = Outcome(*outcome_of(said, val.targets), 0.0) if few else judged
         right, losses = each_of(said[rows], val.targets[rows])
         shown = worth(right.astype(float), losses)
-        error = _error(shown, scored, clips) if len(clips) == len(rows) else None  # some may not have been readable
+        behind = chain_text(_parts(point.chain)[1]) if few else point.chain
+        known = is_known(behind) and len(clips) == len(rows)  # some may not have been readable
         points.append(
             replace(
                 point,
                 head_worth=worth(float(right.mean()), float(losses.mean())),
                 judged=own.score if own else None,
                 judged_accuracy=own.accuracy if own else None,
-                known_effect=-known_cost(chain_text(_parts(point.chain)[1]) if few else point.chain),
-                effect_error=error,
+                known_effect=-known_cost(behind) if known else 0.0,
+                effect_error=_error(shown, scored, clips) if known else None,
             )
         )
     return points

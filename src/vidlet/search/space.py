@@ -293,15 +293,21 @@ class Storage:
         return total * self.members * self.kept + MEMBER_BYTES * (self.members - 1)
 
 
-COSTS = {"int8": 0.002, "head4": 0.003, "int4": 0.01}  # what a step was seen to cost in accuracy (docs/lab-notes.md)
+COSTS = {"int8": 0.002, "head4": 0.003, "int4": 0.01, PRUNED: PRUNED_COST}  # of accuracy, as seen (docs/lab-notes.md)
 GAINS = {2: 0.02, 3: 0.03}  # what so many heads were seen to gain over one
 
 
 def known_cost(chain: str) -> float:
-    """What a chain is known to cost in accuracy, negative where it gains; of other steps nothing is known."""
+    """What the steps of a chain of which that is known cost in accuracy, negative where they gain."""
     steps = find_chain(chain) if chain else ()
     gained = sum(GAINS.get(int(step.amount or 0), 0.0) for step in steps if step.name == "ensemble")
     return math.fsum(COSTS.get(step.name, 0.0) for step in steps) - gained
+
+
+def is_known(chain: str) -> bool:
+    """Whether of every step of a chain it is known what it costs; of ``distill``, for one, nothing is."""
+    steps = find_chain(chain) if chain else ()
+    return all(step.name in (*COSTS, "ensemble") or CLIP_STEPS[step.name].lossless for step in steps)
 
 
 def _storage(chain: str, head_bits: float, members: int = 1) -> Storage:
